@@ -1,0 +1,114 @@
+"""Every problem embedctl expects, with the exit code it ends in.
+
+::
+
+    EmbedctlError        2   the request cannot be carried out as written
+    ├── UnknownName      2   an encoder, dataset or embedding nobody registered
+    ├── StoreMismatch    2   the store was written with different settings
+    ├── BadRecording     2   a recording that cannot be used as asked
+    ├── DamagedStore     4   the bytes on disk are not the bytes that were written
+    ├── StoreLocked      5   a live process is writing here
+    ├── NotHere          6   weights, an extra or a device that is not on this computer
+    └── CannotWrite      7   the disk is full or read-only
+
+A *programming* mistake stays a ``ValueError`` or ``TypeError``. The root lives in the lowest
+package so that every layer can raise it, and the command line translates it once.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "BadRecording",
+    "CannotWrite",
+    "DamagedStore",
+    "EmbedctlError",
+    "NotHere",
+    "StoreLocked",
+    "StoreMismatch",
+    "UnknownName",
+    "suggest",
+]
+
+
+class EmbedctlError(Exception):
+    """A problem the reader can act on: ``str(error)`` says what, ``hint`` says what to do.
+
+    Parameters
+    ----------
+    what : str
+        One line that names the problem and the thing it concerns.
+    hint : str
+        One line that says what to do about it.
+
+    Examples
+    --------
+    >>> problem = EmbedctlError("no folder 'images'", "put the stimuli there, or name them with --images")
+    >>> str(problem), problem.exit_code
+    ("no folder 'images'", 2)
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        # Both go to Exception so that a process pool can pickle the error and rebuild it.
+        super().__init__(what, hint)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.what
+
+
+class UnknownName(EmbedctlError):
+    """An encoder, dataset, subject or embedding that nobody registered or stored."""
+
+
+class StoreMismatch(EmbedctlError):
+    """The store was written with other settings than the ones asked for."""
+
+
+class BadRecording(EmbedctlError):
+    """A recording that cannot be used as asked."""
+
+
+class DamagedStore(EmbedctlError):
+    """The bytes on disk are not the bytes that were written."""
+
+    exit_code = 4
+
+
+class StoreLocked(EmbedctlError):
+    """A live process is writing here."""
+
+    exit_code = 5
+
+
+class NotHere(EmbedctlError):
+    """Weights, an extra or a device that is not on this computer."""
+
+    exit_code = 6
+
+
+class CannotWrite(EmbedctlError):
+    """The disk is full or read-only."""
+
+    exit_code = 7
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the hint for a name nobody knows: the closest known one, else the first few.
+
+    Examples
+    --------
+    >>> suggest("dinov2-vitb41", ["dinov2-vitb14", "clip-rn50"])
+    "did you mean 'dinov2-vitb14'?"
+    >>> suggest("xyz", ["clip-rn50"])
+    'known: clip-rn50'
+    """
+    options = sorted(known)
+    close = get_close_matches(name, options, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    shown = ", ".join(options[:8]) + (f" and {len(options) - 8} more" if len(options) > 8 else "")
+    return f"known: {shown}" if options else "none are known yet"
