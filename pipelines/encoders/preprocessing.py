@@ -71,7 +71,8 @@ def fast_transform(p: Preprocessing) -> Callable[[np.ndarray], Tensor]:
 
     def transform(rgb: np.ndarray) -> Tensor:
         # (height, width, 3) seen as (1, 3, height, width) is channels-last already: the fast kernel, no copy.
-        x = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
+        # "W": torch warns about memory it could not write to, and PIL hands out such arrays.
+        x = torch.from_numpy(np.require(rgb, requirements=["C", "W"])).permute(2, 0, 1)[None]
         height, width = _resized(p, *x.shape[-2:])
         if (height, width) != tuple(x.shape[-2:]):
             x = interpolate(x, size=(height, width), mode=p.resize, antialias=True)
