@@ -12,6 +12,7 @@ from embedctl import __version__, render
 from embedctl.commands.datasets import datasets
 from embedctl.commands.doctor import doctor
 from embedctl.commands.init import init
+from embedctl.commands.models import models
 from embedctl.group import Commands, end_cleanly_when_terminated
 
 __all__ = ["app", "main"]
@@ -48,6 +49,7 @@ def _program(
 
 app.command()(init)
 app.command()(doctor)
+app.add_typer(models, name="models")
 app.add_typer(datasets, name="datasets")
 
 

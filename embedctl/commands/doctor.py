@@ -6,7 +6,6 @@ from itertools import chain
 import typer
 
 from embedctl import config, options, render
-from embedctl import doctor as checks
 from embedctl.settings import SETTINGS
 
 __all__ = ["doctor"]
@@ -22,6 +21,8 @@ def doctor(json: options.Json = False) -> None:
     \b
       embedctl doctor
     """
+    from embedctl import doctor as checks
+
     chosen = config.load()
     found = list(chain(checks.versions(), checks.devices(), checks.disk(), checks.caches()))
     conflicts = checks.conflicts()

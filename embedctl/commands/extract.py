@@ -54,11 +54,10 @@ def extract(
             "extract needs to know which encoders", "for example --model pixels,hog; 'embedctl models' lists them"
         )
     batch = chosen.value("extract.batch-size", batch_size)
-    from pipelines.extract.extract import extract as run
-    from pipelines.extract.report import ExtractRequest
-
     from embedctl.progress import shown
     from embedctl.settings import names
+    from pipelines.extract.extract import extract as run
+    from pipelines.extract.report import ExtractRequest
 
     request = ExtractRequest(
         models=models,

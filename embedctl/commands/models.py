@@ -1,6 +1,5 @@
 """``embedctl models``: the encoders there are, and what is known about each."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,10 +42,11 @@ def _list(
     if pairs:
         specs = [spec for spec in specs if spec.aligned_by]
     if json:
-        render.as_json(models=[asdict(spec) for spec in specs])
+        render.as_json(models=[spec.table() for spec in specs])
     elif pairs:
         columns = ("encoder", "aligned by", "base in the literature", "matched base", "match")
         render.table(columns, [(s.id, s.aligned_by, s.base, s.matched_base, s.match) for s in specs])
+        render.note("only exact matches differ in nothing but the alignment: 'embedctl compare' uses those")
     else:
         columns = ("encoder", "family", "dim", "aligned by", "licence")
         render.table(columns, [(s.id, s.family, s.dim, s.aligned_by, s.licence) for s in specs], right=("dim",))
@@ -74,7 +74,7 @@ def show(
     """
     from pipelines.encoders.registry import find
 
-    known = asdict(find(encoder))
+    known = find(encoder).table()
     if json:
         render.as_json(model=known)
         return
@@ -88,7 +88,7 @@ def show(
 def _said(value: Any) -> list[str]:
     """Return a value as lines: a table on one, a list on several."""
     if isinstance(value, dict):
-        return [", ".join(f"{key} {inner}" for key, inner in value.items() if inner not in ("", None))]
+        return [", ".join(f"{key} {inner}" for key, inner in value.items() if inner not in ("", None, 0))]
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], (dict, list, tuple)):
         return [text for inner in value for text in _said(inner)]
     if isinstance(value, (list, tuple)):
