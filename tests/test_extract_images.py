@@ -75,15 +75,15 @@ def test_exif_turns_the_picture_once_as_pillows_own_transposition_does(format, o
         assert np.array_equal(pixels_of(data), np.asarray(ImageOps.exif_transpose(image)))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_leaves_the_picture_upright():
     data = encoded(PIXELS, "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff\x01")
     assert pixels_of(data).shape == PIXELS.shape
 
 
 def test_sixteen_bits_are_rescaled_with_rounding_and_not_cut_off():
-    ramp = np.arange(0, 65536, 97, dtype=np.uint16)[None, :]
-    shown = pixels_of(png16(ramp))[0, :, 0]
-    assert np.array_equal(shown, np.round(ramp[0] / 257).astype(np.uint8))
+    ramp = np.arange(0, 65536, 97, dtype=np.uint16).reshape(26, 26)
+    assert np.array_equal(pixels_of(png16(ramp))[..., 0], np.round(ramp / 257).astype(np.uint8))
 
 
 def test_colour_under_transparent_pixels_stays_hidden_and_opaque_pixels_stay_exact():
@@ -123,6 +123,11 @@ def test_a_broken_file_is_named_in_one_printable_line_and_still_hashed(name):
 def test_a_bomb_is_refused_by_its_header_before_any_pixel_is_decoded(monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     assert decode(broken_files(PIXELS)["bomb.png"]).reason == "9000 x 9000 pixels, more than 50 million"
+
+
+def test_a_strip_is_refused_because_resizing_it_would_fill_the_memory():
+    strip = np.zeros((2, 40_000, 3), np.uint8)
+    assert decode(encoded(strip, "PNG")).reason == "40000 x 2 pixels, a strip and not a picture"
 
 
 def test_half_a_picture_is_bad_even_when_the_process_was_told_to_accept_it(monkeypatch):
