@@ -208,6 +208,11 @@ def _made_of(m: _Machine, items: list[Any]) -> None:
     m.stack.append(_Foreign() if any(isinstance(i, _Foreign) for i in items[:1]) else _describe(items[0], ()))
 
 
+def _instance(m: _Machine) -> None:
+    m.since_mark()
+    m.push_global(m.line(), m.line())
+
+
 def _mark(m: _Machine) -> None:
     m.marks.append(len(m.stack))
 
@@ -254,7 +259,7 @@ _OPCODES: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x81": lambda m: _made_of(m, m.take(2)),
     b"\x92": lambda m: _made_of(m, m.take(3)),
     b"o": lambda m: _made_of(m, m.since_mark()),
-    b"i": lambda m: (m.since_mark(), m.push_global(m.line(), m.line())),
+    b"i": _instance,
     b"0": lambda m: m.stack.pop(),
 }
 

@@ -148,11 +148,11 @@ def _resolve(whole: np.memmap, value: Any, seen: dict[int, Any], depth: int) -> 
         return seen[id(value)]
     if depth > _MAX_DEPTH:
         raise MalformedPickle("containers nested too deeply")
+    result: Any
     if isinstance(value, ArrayRecord):
         result = _array(whole, value, seen, depth)
     elif isinstance(value, ScalarRecord):
-        array = _view(whole, value.content, _dtype(value.dtype), ())
-        result = array[()]
+        result = _view(whole, value.content, _dtype(value.dtype), ())[()]
     elif isinstance(value, Bytes):
         result = whole[value.offset : value.offset + value.length].tobytes()
     elif isinstance(value, dict):
@@ -174,7 +174,10 @@ def _resolve(whole: np.memmap, value: Any, seen: dict[int, Any], depth: int) -> 
 def _dtype(record: Any) -> np.dtype:
     if not isinstance(record, DtypeRecord) or not _CODE.fullmatch(record.code):
         raise MalformedPickle(f"an array of type {getattr(record, 'code', 'unknown')!r}")
-    return np.dtype(record.code).newbyteorder(record.order if record.order in "<>" else "=")
+    dtype = np.dtype(record.code)
+    if record.order == "<":
+        return dtype.newbyteorder("<")
+    return dtype.newbyteorder(">") if record.order == ">" else dtype
 
 
 def _array(whole: np.memmap, record: ArrayRecord, seen: dict[int, Any], depth: int) -> np.ndarray:
@@ -189,12 +192,14 @@ def _array(whole: np.memmap, record: ArrayRecord, seen: dict[int, Any], depth: i
         return flat.reshape(shape, order="F" if record.fortran else "C")
     if not isinstance(record.content, Bytes):
         raise MalformedPickle("an array stored as text, as protocol 2 does")
-    return _view(whole, record.content, dtype, shape, "F" if record.fortran else "C")
+    return _view(whole, record.content, dtype, shape, fortran=record.fortran is True)
 
 
-def _view(whole: np.memmap, content: Bytes, dtype: np.dtype, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
+def _view(
+    whole: np.memmap, content: Bytes, dtype: np.dtype, shape: tuple[int, ...], fortran: bool = False
+) -> np.ndarray:
     if math.prod(shape) * dtype.itemsize != content.length:
         raise MalformedPickle(f"an array of shape {shape} and type {dtype} in {content.length} bytes")
     if not content.length:
         return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, buffer=whole, offset=content.offset, order=order)  # type: ignore[call-overload]
+    return np.ndarray(shape, dtype, buffer=whole, offset=content.offset, order="F" if fortran else "C")

@@ -10,6 +10,7 @@ import colorsys
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -103,7 +104,7 @@ def render_images(
 
 def _concepts(n: int, rng: np.random.Generator) -> list[_Concept]:
     """Draw ``n`` different combinations, every value of every property about equally often."""
-    axes: list[list] = [
+    axes: list[list[Any]] = [
         list(range(len(_COLOURS))),
         list(_GRAINS),
         list(_SHAPES),
