@@ -1,0 +1,1 @@
+"""Images to embeddings: each image is read, hashed and decoded once, for every encoder of the pass."""

@@ -1,0 +1,155 @@
+"""What is asked of an extraction, and what it tells when it is done."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from stores.errors import EmbedctlError
+from stores.names import EmbeddingName
+
+__all__ = ["EmbeddingReport", "ExtractReport", "ExtractRequest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractRequest:
+    """Which embeddings of which images go into which store.
+
+    Parameters
+    ----------
+    models : tuple of str
+        Embedding names as people type them: ``ENCODER[:LAYER[.POOLING]][@VIEW]``.
+    images : Path
+        Folder tree, zip or tar of images.
+    store : Path
+        Embedding store; made when it is not there.
+    weights : str
+        ``published``, ``random:SEED`` or the path of a checkpoint.
+    batch_size : int, optional
+        Rows of one forward pass. None takes what the store recorded, else a default of the device.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    dtype : str
+        ``float16`` or ``float32``, as stored; a value beyond float16 makes its embedding float32.
+    exact : bool
+        Preprocess bit for bit as the encoder's own library does.
+    layers, views : tuple of str
+        Put on every model that names none itself.
+    refresh : bool
+        Hash every image again and compute the changed ones again.
+    overwrite : bool
+        Drop the named embeddings first.
+    offline : bool
+        Never fetch weights.
+    dry_run : bool
+        Only tell what is to do.
+    """
+
+    models: tuple[str, ...]
+    images: Path = Path("images")
+    store: Path = Path("embeddings.zarr")
+    weights: str = "published"
+    batch_size: int | None = None
+    device: str = "auto"
+    dtype: str = "float16"
+    exact: bool = False
+    layers: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+    refresh: bool = False
+    overwrite: bool = False
+    offline: bool = False
+    dry_run: bool = False
+
+    def names(self) -> list[EmbeddingName]:
+        """Return every embedding asked for, once, in the order asked.
+
+        Raises
+        ------
+        EmbedctlError
+            If no model is named, a name is malformed, or a view is asked for.
+
+        Examples
+        --------
+        >>> request = ExtractRequest(models=("clip-rn50:layer3.gap", "dinov2-vitb14"), layers=("blocks.3", "blocks.7"))
+        >>> [str(name) for name in request.names()]
+        ['clip-rn50:layer3.gap', 'dinov2-vitb14:blocks.3', 'dinov2-vitb14:blocks.7']
+        """
+        if not self.models:
+            raise EmbedctlError("no model is named", "for example --model clip-vitb32; `embedctl models` lists them")
+        names: dict[EmbeddingName, None] = {}
+        for model in self.models:
+            asked = EmbeddingName.parse(model)
+            for layer in ("",) if asked.layer else self.layers or ("",):
+                named = EmbeddingName.parse(f"{asked.encoder}:{layer}") if layer else asked
+                for view in ("",) if asked.view else self.views or ("",):
+                    names[replace(named, view=asked.view or view)] = None
+        for name in names:
+            if name.view:
+                raise EmbedctlError(
+                    f"'{name}' asks for the view '{name.view}', and views cannot be computed yet",
+                    f"leave out '@{name.view}'",
+                )
+        return list(names)
+
+
+@dataclass(kw_only=True)
+class EmbeddingReport:
+    """One line of the final table: what happened to one embedding."""
+
+    name: str
+    key: str
+    weights: str
+    batch_size: int
+    dim: int | None = None  # unknown to a dry run of a layer the registry gives no width for
+    dtype: str = "float16"
+    written: int = 0
+    already: int = 0
+    absent: int = 0
+    to_do: int = 0
+
+
+@dataclass(kw_only=True)
+class ExtractReport:
+    """What an extraction did, or with ``dry_run`` would do.
+
+    Attributes
+    ----------
+    n_images : int
+        Images found.
+    embeddings : list of EmbeddingReport
+        One line per embedding.
+    skipped : dict of str to str
+        Image id to the reason why it has no row: the caller ends with exit code 3 when there are any.
+    seconds : float
+        Wall time of the whole extraction.
+    stages : dict of str to float
+        Seconds spent in ``read``, ``decode`` and ``preprocess`` (summed over threads), ``forward`` and ``write``.
+    bytes : int
+        Bytes of rows written.
+    bytes_needed, bytes_free : int
+        What the rows still to compute take on disk, and what is free there.
+    """
+
+    store: Path
+    n_images: int = 0
+    embeddings: list[EmbeddingReport] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    bytes: int = 0
+    bytes_needed: int = 0
+    bytes_free: int = 0
+    dry_run: bool = False
+
+    @property
+    def written(self) -> int:
+        """Rows computed and committed, over all embeddings."""
+        return sum(line.written for line in self.embeddings)
+
+    @property
+    def already(self) -> int:
+        """Rows that were there before, over all embeddings."""
+        return sum(line.already for line in self.embeddings)
+
+    @property
+    def to_do(self) -> int:
+        """Rows still to compute when the plan was made, over all embeddings."""
+        return sum(line.to_do for line in self.embeddings)
