@@ -1,0 +1,59 @@
+"""The command line: which commands there are, and nothing else.
+
+Every command is a thin reading of a function that Python can call as well. Nothing heavy is
+imported here: a command imports its pipeline when it runs.
+"""
+
+from typing import Annotated
+
+import typer
+
+from embedctl import __version__, render
+from embedctl.commands.datasets import datasets
+from embedctl.commands.doctor import doctor
+from embedctl.commands.init import init
+from embedctl.commands.models import models
+from embedctl.group import Commands, end_cleanly_when_terminated
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=Commands,
+    name="embedctl",
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        render.line(f"embedctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Try 'embedctl demo' first: it needs no data and no download.")
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of a bug; may stand anywhere")] = False,
+) -> None:
+    """Find out which image models brain signals align with.
+
+    Images become embeddings, recordings become epochs, and brain encoders are trained on both:
+    every image encoder, subject and seed in minutes.
+    """
+
+
+app.command()(init)
+app.command()(doctor)
+app.add_typer(models, name="models")
+app.add_typer(datasets, name="datasets")
+
+
+def main() -> None:
+    """Run the program."""
+    end_cleanly_when_terminated()
+    app()

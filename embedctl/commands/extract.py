@@ -1,0 +1,110 @@
+"""``embedctl extract``: images to embeddings."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedctl import config, options, render
+from embedctl.options import option, path, switch
+from stores.errors import EmbedctlError
+
+if TYPE_CHECKING:
+    from pipelines.extract.report import ExtractReport
+
+__all__ = ["extract", "tell"]
+
+MODEL = option("extract.model", "--model", "-m", metavar="E[,E...]")
+WEIGHTS = option("extract.weights", "--weights", metavar="W")
+BATCH_SIZE = option("extract.batch-size", "--batch-size", metavar="N|auto")
+DTYPE = option("extract.dtype", "--dtype", metavar="T")
+LAYERS = typer.Option("--layers", metavar="L[,L...]", help="layers of every model that names none", show_default=False)
+REFRESH = typer.Option("--refresh", help="hash every image again and redo the changed ones", show_default=False)
+OVERWRITE = typer.Option("--overwrite", help="drop the named embeddings first", show_default=False)
+
+
+def extract(
+    model: Annotated[list[str] | None, MODEL] = None,
+    images: options.Images = None,
+    store: options.EmbeddingStorePath = None,
+    layers: Annotated[list[str] | None, LAYERS] = None,
+    weights: Annotated[str | None, WEIGHTS] = None,
+    batch_size: Annotated[str | None, BATCH_SIZE] = None,
+    device: options.Device = None,
+    dtype: Annotated[str | None, DTYPE] = None,
+    exact: Annotated[bool | None, switch("extract.exact", "--exact")] = None,
+    refresh: Annotated[bool, REFRESH] = False,
+    overwrite: Annotated[bool, OVERWRITE] = False,
+    offline: Annotated[bool | None, switch("extract.offline", "--offline")] = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Compute embeddings of every image, all models in one pass over them.
+
+    It goes on where it was interrupted, and computes only what is missing.
+
+    \b
+      embedctl extract --model pixels,gabor-pyramid
+      embedctl extract --model resnet50-tv:layer3.gap --images photos --dry-run
+    """
+    chosen = config.load()
+    models = chosen.value("extract.model", model)
+    if not models:
+        raise EmbedctlError(
+            "extract needs to know which encoders", "for example --model pixels,hog; 'embedctl models' lists them"
+        )
+    batch = chosen.value("extract.batch-size", batch_size)
+    from embedctl.progress import shown
+    from embedctl.settings import names
+    from pipelines.extract.extract import extract as run
+    from pipelines.extract.report import ExtractRequest
+
+    request = ExtractRequest(
+        models=models,
+        images=path(chosen.value("images", images)),
+        store=path(chosen.value("embeddings", store)),
+        weights=chosen.value("extract.weights", weights),
+        batch_size=None if batch == "auto" else batch,
+        device=chosen.value("device", device),
+        dtype=chosen.value("extract.dtype", dtype),
+        exact=chosen.value("extract.exact", exact),
+        layers=names(layers or ()),
+        refresh=refresh,
+        overwrite=overwrite,
+        offline=chosen.value("extract.offline", offline),
+        dry_run=dry_run,
+    )
+    with shown() as progress:
+        report = run(request, progress)
+    if json:
+        render.as_json(**asdict(report), written=report.written, already=report.already, to_do=report.to_do)
+    else:
+        tell(report)
+    raise typer.Exit(3 if report.skipped else 0)
+
+
+def tell(report: "ExtractReport") -> None:
+    """Show what an extraction did, or would do."""
+    columns = (
+        "embedding",
+        "dim",
+        "dtype",
+        "weights",
+        "written",
+        "already there",
+        "to do" if report.dry_run else "skipped",
+    )
+    rows = [
+        (e.name, e.dim, e.dtype, e.weights[:19], e.written, e.already, e.to_do if report.dry_run else e.absent)
+        for e in report.embeddings
+    ]
+    render.table(columns, rows, right=("dim", *columns[4:]))
+    if report.dry_run:
+        needed, free = render.size(report.bytes_needed), render.size(report.bytes_free)
+        render.line(f"{report.n_images:,} images; {needed} needed, {free} free")
+    elif report.written:
+        speed = f"{report.n_images / report.seconds:,.0f} images/s" if report.seconds else ""
+        render.line(f"{report.store}: wrote {render.size(report.bytes)} in {report.seconds:.1f} s ({speed})")
+    else:
+        render.line(f"{report.store}: nothing to do, every row is there already")
+    render.skipped(report.skipped, report.n_images, "images")

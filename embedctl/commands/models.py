@@ -1,0 +1,96 @@
+"""``embedctl models``: the encoders there are, and what is known about each."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedctl import render
+from embedctl.group import DefaultList
+from embedctl.options import Json
+from stores.errors import UnknownName, suggest
+
+if TYPE_CHECKING:
+    from pipelines.encoders.registry import EncoderSpec
+
+__all__ = ["models"]
+
+models = typer.Typer(cls=DefaultList, rich_markup_mode=None, help="List the image encoders, or show one.")
+
+
+@models.command("list")
+def _list(
+    family: Annotated[str, typer.Option(metavar="F", help="only this family", show_default=False)] = "",
+    aligned_by: Annotated[str, typer.Option(metavar="M", help="only what method M aligned", show_default=False)] = "",
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="aligned encoders beside their bases", show_default=False)
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List every encoder of the registry.
+
+    \b
+      embedctl models
+      embedctl models --family classical
+      embedctl models --pairs
+      embedctl models list --json
+    """
+    from pipelines.encoders.registry import registry
+
+    specs = list(registry().values())
+    specs = _only(specs, "family", family)
+    specs = _only(specs, "aligned_by", aligned_by)
+    if pairs:
+        specs = [spec for spec in specs if spec.aligned_by]
+    if json:
+        render.as_json(models=[spec.table() for spec in specs])
+    elif pairs:
+        columns = ("encoder", "aligned by", "base in the literature", "matched base", "match")
+        render.table(columns, [(s.id, s.aligned_by, s.base, s.matched_base, s.match) for s in specs])
+        render.note("only exact matches differ in nothing but the alignment: 'embedctl compare' uses those")
+    else:
+        columns = ("encoder", "family", "dim", "aligned by", "licence")
+        render.table(columns, [(s.id, s.family, s.dim, s.aligned_by, s.licence) for s in specs], right=("dim",))
+        render.note(f"{len(specs)} encoders; 'embedctl models show ID' tells more about one")
+
+
+def _only(specs: "list[EncoderSpec]", field: str, wanted: str) -> "list[EncoderSpec]":
+    if not wanted:
+        return specs
+    known = {getattr(spec, field) for spec in specs} - {""}
+    if wanted not in known:
+        raise UnknownName(f"no encoder has the {field.replace('_', ' ')} '{wanted}'", suggest(wanted, known))
+    return [spec for spec in specs if getattr(spec, field) == wanted]
+
+
+@models.command()
+def show(
+    encoder: Annotated[str, typer.Argument(metavar="ID", show_default=False, help="an encoder's id")],
+    json: Json = False,
+) -> None:
+    """Show everything the registry knows about one encoder.
+
+    \b
+      embedctl models show resnet50-tv
+    """
+    from pipelines.encoders.registry import find
+
+    known = find(encoder).table()
+    if json:
+        render.as_json(model=known)
+        return
+    width = max(map(len, known))
+    for field, value in known.items():
+        if value not in ("", None, (), {}, False):
+            for index, text in enumerate(_said(value)):
+                render.line(f"{field if not index else '':{width}}  {text}")
+
+
+def _said(value: Any) -> list[str]:
+    """Return a value as lines: a table on one, a list on several."""
+    if isinstance(value, dict):
+        return [", ".join(f"{key} {inner}" for key, inner in value.items() if inner not in ("", None, 0))]
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], (dict, list, tuple)):
+        return [text for inner in value for text in _said(inner)]
+    if isinstance(value, (list, tuple)):
+        return [", ".join(map(str, value))]
+    return ["yes" if value is True else str(value)]

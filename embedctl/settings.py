@@ -1,0 +1,165 @@
+"""Every setting there is: its default, what it means and how its text is read.
+
+This one table feeds the options' help, ``embedctl init``, ``embedctl doctor`` and the reading of
+configuration files, so none of them can say something else.
+
+>>> SETTINGS["train.seed"].read("0..2,7")
+(0, 1, 2, 7)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from stores.errors import EmbedctlError, suggest
+
+__all__ = ["SETTINGS", "Setting", "names", "numbers"]
+
+
+def names(value: Any) -> tuple[str, ...]:
+    """Read a list of names: commas and lists, in the order given, each once.
+
+    Examples
+    --------
+    >>> names(["pixels,hog", "pixels"])
+    ('pixels', 'hog')
+    """
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(part, str) for part in parts):
+        raise ValueError("names are text")
+    return tuple(dict.fromkeys(word.strip() for part in parts for word in part.split(",") if word.strip()))
+
+
+def numbers(value: Any) -> tuple[int, ...]:
+    """Read a list of whole numbers: commas, lists, and ranges with both ends (``0..4``).
+
+    Examples
+    --------
+    >>> numbers(["1", "3..5"]), numbers([0, 1]), numbers("sub-01")
+    ((1, 3, 4, 5), (0, 1), (1,))
+    """
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    found: list[int] = []
+    for part in parts:
+        for word in str(part).split(","):
+            first, dots, last = word.strip().removeprefix("sub-").partition("..")
+            if first:
+                found += range(int(first), int(last.removeprefix("sub-")) + 1) if dots else [int(first)]
+    if any(number < 0 for number in found):
+        raise ValueError("numbers count from 0")
+    return tuple(dict.fromkeys(found))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return value
+
+
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if not isinstance(value, str) or value.lower() not in words:
+        raise ValueError("neither true nor false")
+    return words[value.lower()]
+
+
+def _count_or_auto(value: Any) -> int | str:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or int(value) < 1:
+        raise ValueError("not a count")
+    return int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One thing a user can choose.
+
+    Parameters
+    ----------
+    key : str
+        ``name`` or ``command.name``, as in ``embedctl.toml``.
+    default : Any
+        What holds when nothing else was said, already read.
+    about : str
+        One line, shown in the help and in the file ``init`` writes.
+    parse : callable
+        Turns text or a TOML value into the value; raises ``ValueError``.
+    expects : str
+        What ``parse`` takes, for the error.
+    choices : tuple of str
+        The only values allowed, if there are only some.
+    """
+
+    key: str
+    default: Any
+    about: str
+    parse: Callable[[Any], Any] = _text
+    expects: str = "a text"
+    choices: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return "EMBEDCTL_" + self.key.upper().replace(".", "_").replace("-", "_")
+
+    def read(self, value: Any, said_by: str = "") -> Any:
+        """Read what a flag, a variable or a file says.
+
+        Raises
+        ------
+        EmbedctlError
+            If it cannot be read, naming who said it and what is expected.
+        """
+        by = f" ({said_by})" if said_by else ""
+        try:
+            parsed = self.parse(value)
+        except (TypeError, ValueError):
+            raise EmbedctlError(f"{self.key} cannot be {value!r}{by}", f"it takes {self.expects}") from None
+        if self.choices and parsed not in self.choices:
+            raise EmbedctlError(f"{self.key} cannot be {parsed!r}{by}", suggest(parsed, self.choices))
+        return parsed
+
+
+def _table(*settings: Setting) -> dict[str, Setting]:
+    return {setting.key: setting for setting in settings}
+
+
+_SWITCH = (_switch, "true or false")
+_NAMES = (names, "names separated by commas, or a list of them")
+_NUMBERS = (numbers, "whole numbers, ranges (0..4) or a list of them")
+
+SETTINGS: dict[str, Setting] = _table(
+    Setting("images", "images", "folder of stimuli; an image's id is its path below it"),
+    Setting("raw", "raw", "folder of recordings as downloaded, one folder per dataset"),
+    Setting("embeddings", "embeddings.zarr", "store that extract writes and train reads"),
+    Setting("epochs", "epochs.zarr", "store that preprocess writes and train reads"),
+    Setting("runs", "runs", "folder of results: one folder per run, and results.parquet"),
+    Setting("device", "auto", "where networks run: auto, cpu, cuda or mps"),
+    Setting("extract.model", (), "embeddings to compute: ENCODER[:LAYER[.POOLING]][@VIEW], ...", *_NAMES),
+    Setting("extract.weights", "published", "published, random:SEED, or a checkpoint file"),
+    Setting(
+        "extract.batch-size",
+        "auto",
+        "images per forward pass; adopted from the store once it was written",
+        _count_or_auto,
+        "a number of images, or auto",
+    ),
+    Setting("extract.dtype", "float16", "numbers in the store", choices=("float16", "float32")),
+    Setting("extract.exact", False, "equal the library's own transform bit for bit, at its speed", *_SWITCH),
+    Setting("extract.offline", False, "never fetch weights; say which are missing", *_SWITCH),
+    Setting("preprocess.dataset", "", "which recordings; 'embedctl datasets' lists them"),
+    Setting("preprocess.subject", (), "subjects to read; none given means all there are", *_NUMBERS),
+    Setting("preprocess.recipe", "clean", "clean, nice, or a recipe file"),
+    Setting("preprocess.keep", "all", "every repetition, or only their mean", choices=("all", "mean")),
+    Setting("train.brain", "", "kind of recording: eeg, meg or fmri"),
+    Setting("train.dataset", "", "needed only when the epoch store holds several"),
+    Setting("train.model", (), "embeddings to train against; none given means all in the store", *_NAMES),
+    Setting("train.subject", (), "subjects to train on; none given means all in the store", *_NUMBERS),
+    Setting("train.seed", (0,), "seeds, each a run of its own", *_NUMBERS),
+    Setting("train.brain-encoder", "", "network from recordings to embeddings; none given means the recipe's"),
+    Setting("train.recipe", "modern", "modern, paper, or a recipe file"),
+    Setting("train.join", "suffix", "how an epoch finds its image", choices=("suffix", "stem")),
+)

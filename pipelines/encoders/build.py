@@ -1,0 +1,197 @@
+"""From a table of the registry to an encoder: images in, every tap out of one forward pass."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pipelines.encoders import preprocessing
+from pipelines.encoders.families import family
+from pipelines.encoders.network import Network
+from pipelines.encoders.pooling import default_pooling, pool
+from pipelines.encoders.registry import EncoderSpec
+from pipelines.encoders.weights import Weights, resolve_weights
+from stores.errors import EmbedctlError, UnknownName, suggest
+from stores.names import POOLINGS, EmbeddingName
+
+__all__ = ["Encoder", "build", "resolve_layers"]
+
+
+class Encoder:
+    """A frozen image network with the taps that were asked for; made by `build`.
+
+    Attributes
+    ----------
+    spec : EncoderSpec
+        Its table in the registry.
+    weights, weights_source : str
+        ``random:SEED``, ``sha256:HEX`` or ``none``; and where they came from.
+    taps : list of EmbeddingName
+        What a call returns. The view is not looked at: a view is made of the image, before the network.
+    dims : dict of EmbeddingName to int
+        Numbers per image.
+    token_shapes : dict of EmbeddingName to tuple
+        (token, dim) of one image, for taps pooled as ``tokens``.
+    """
+
+    def __init__(
+        self, spec: EncoderSpec, weights: Weights, network: Network, taps: Sequence[EmbeddingName], device: str = "cpu"
+    ) -> None:
+        self.spec, self.weights, self.weights_source = spec, weights.label, weights.source
+        self.taps, self.device = list(taps), device
+        self._module = network.module.eval().requires_grad_(False).to(device)
+        self._rows: dict[EmbeddingName, Tensor] = {}
+        self.token_shapes: dict[EmbeddingName, tuple[int, int]] = {}
+        at: dict[str, list[EmbeddingName]] = {}
+        for tap in self.taps:
+            at.setdefault(tap.layer or spec.tap, []).append(tap)
+        for layer, wanted in at.items():
+            _module_of(network, layer, spec.id).register_forward_hook(partial(self._keep, network, wanted))
+        # One forward pass of an empty image tells every shape; its numbers do not matter.
+        probe = self(torch.zeros(1, 3, spec.preprocessing.size, spec.preprocessing.size, device=device))
+        self.dims = {tap: rows.shape[1] for tap, rows in probe.items()}
+
+    def exact_transform(self) -> Callable[[Image.Image], Tensor]:
+        """Return the library's own transform: RGB image in, (3, size, size) float32 out."""
+        return preprocessing.exact_transform(self.spec.preprocessing)
+
+    def __call__(self, batch: Tensor) -> dict[EmbeddingName, Tensor]:
+        """Compute every tap of a batch in one forward pass.
+
+        Parameters
+        ----------
+        batch : (n, 3, size, size) float32
+            Preprocessed images, on the encoder's device.
+
+        Returns
+        -------
+        dict of EmbeddingName to (n, dim) float32
+            In the order of `taps`.
+        """
+        with torch.inference_mode():
+            self._module(batch)
+        rows, self._rows = self._rows, {}
+        return {tap: rows[tap] for tap in self.taps}
+
+    def _keep(
+        self, network: Network, wanted: list[EmbeddingName], module: nn.Module, _: object, output: object
+    ) -> None:
+        """Pool a layer's output while it is there: the next layer may overwrite it in place."""
+        x = output[0] if isinstance(output, tuple) else output
+        if not isinstance(x, Tensor):
+            raise EmbedctlError(
+                f"layer '{wanted[0].layer}' of '{self.spec.id}' puts out no array",
+                f"one of {', '.join(network.layers)}",
+            )
+        x = network.to_rows(module, x)
+        for tap in wanted:
+            pooling = tap.pooling or ("" if tap.layer else self.spec.pooling)
+            pooling = pooling or default_pooling(x, network.n_prefix, self.spec.pooling)
+            self._rows[tap], shape = pool(x, pooling, network.n_prefix)
+            if shape:
+                self.token_shapes[tap] = shape
+
+
+def build(
+    spec: EncoderSpec,
+    *,
+    weights: str = "published",
+    taps: Sequence[EmbeddingName] = (),
+    device: str = "cpu",
+    offline: bool = False,
+) -> Encoder:
+    """Build an encoder: evaluation mode, no gradients, weights loaded strictly or drawn from a seed.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+        A table of the registry.
+    weights : str
+        ``published``, ``random:SEED`` or the path of a file. Encoders that need no weights ignore it.
+    taps : sequence of EmbeddingName
+        Layers and poolings to return; none means the conventional embedding.
+    device : str
+        ``cpu``, ``cuda``, or ``meta`` for shapes without numbers.
+    offline : bool
+        Never fetch weights.
+
+    Raises
+    ------
+    UnknownName
+        If a layer does not exist; the hint lists those that do.
+    NotHere
+        If weights or a package are not on this computer.
+    EmbedctlError
+        If the weights do not fit the network, or a layer cannot be pooled as asked.
+
+    Examples
+    --------
+    >>> from pipelines.encoders.registry import find
+    >>> encoder = build(find("pixels"))
+    >>> {str(tap): dim for tap, dim in encoder.dims.items()}
+    {'pixels': 768}
+    """
+    found = resolve_weights(spec, weights, offline=offline)
+    network = family(spec.family).builder()(spec, found, device)
+    return Encoder(spec, found, network, taps or [EmbeddingName(spec.id)], device)
+
+
+def resolve_layers(spec: EncoderSpec, layers: Iterable[str]) -> list[EmbeddingName]:
+    """Turn what ``--layers`` was given into names, each layer once; nothing is drawn, loaded or fetched.
+
+    Of n blocks, ``depth:F`` is the one after which a fraction F of them is done: number ``ceil(F * n)``, counted from
+    one. A pooling may follow: ``blocks.7.mean``, ``depth:0.5.mean``.
+
+    Raises
+    ------
+    UnknownName
+        If a layer does not exist; the hint lists those that do.
+    EmbedctlError
+        If a fraction is not in (0, 1], or the encoder has no layers to count.
+
+    Examples
+    --------
+    >>> from pipelines.encoders.registry import find
+    >>> [name.layer for name in resolve_layers(find("resnet18-tv"), ["depth:0.25,0.5", "layer2"])]
+    ['layer1', 'layer2']
+    """
+    network = family(spec.family).builder()(spec, Weights("random:0", seed=0), "meta")
+    names: dict[EmbeddingName, None] = {}
+    depth = False
+    for text in (part.strip() for given in layers for part in given.split(",")):
+        depth = text.startswith("depth:") or (depth and text[:1].isdigit())  # depth:0.25,0.5 is two depths
+        layer = _at_depth(spec.id, network, text.removeprefix("depth:")) if depth else text
+        name = EmbeddingName.parse(f"{spec.id}:{layer}")
+        _module_of(network, name.layer, spec.id)
+        names[name] = None
+    return list(names)
+
+
+def _at_depth(encoder: str, network: Network, text: str) -> str:
+    number, pooling = text, ""
+    for known in POOLINGS:
+        if text.endswith(f".{known}"):
+            number, pooling = text.removesuffix(f".{known}"), f".{known}"
+    try:
+        fraction = float(number)
+    except ValueError:
+        fraction = -1.0
+    if not 0 < fraction <= 1:
+        raise EmbedctlError(f"'depth:{text}' is no depth", "a fraction above 0 and up to 1, for example depth:0.5")
+    if not network.blocks:
+        raise EmbedctlError(f"'{encoder}' has no layers to count", f"leave out 'depth:{text}' for it")
+    # 1e-9: 0.1 * 30 is a hair above 3 in floating point
+    return network.blocks[math.ceil(fraction * len(network.blocks) - 1e-9) - 1] + pooling
+
+
+def _module_of(network: Network, layer: str, encoder: str) -> nn.Module:
+    if layer == "output":
+        return network.module
+    try:
+        return network.module.get_submodule(network.path(layer))
+    except AttributeError:
+        hint = suggest(layer, network.layers) if len(network.layers) > 40 else f"it has {', '.join(network.layers)}"
+        raise UnknownName(f"'{encoder}' has no layer '{layer}'", hint) from None

@@ -1,0 +1,64 @@
+"""Which file builds which family, and which packages decide its numbers. Imports none of them.
+
+A family is one builder file with one function ``network(spec, weights, device) -> Network`` (see `network`);
+adding one is that file and a line here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from stores.errors import NotHere, UnknownName, suggest
+
+__all__ = ["FAMILIES", "Family", "family"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Where a family is built, and the distributions whose version can change its numbers."""
+
+    module: str
+    packages: tuple[str, ...]
+
+    def builder(self) -> Callable:
+        """Import the builder file and return its ``network`` function.
+
+        Raises
+        ------
+        NotHere
+            If a package it needs is not installed.
+        """
+        try:
+            return import_module(self.module).network
+        except ModuleNotFoundError as missing:
+            if missing.name and missing.name.startswith("pipelines"):
+                raise
+            raise NotHere(
+                f"encoders need the package '{missing.name}', which is not installed", 'pip install "embedctl[extract]"'
+            ) from missing
+
+
+FAMILIES = {
+    "classical": Family("pipelines.encoders.classical", ("torch", "pillow")),
+    "open_clip": Family("pipelines.encoders.open_clip_family", ("torch", "torchvision", "open_clip_torch", "pillow")),
+    "timm": Family("pipelines.encoders.timm_family", ("torch", "torchvision", "timm", "pillow")),
+    "torchvision": Family("pipelines.encoders.torchvision_family", ("torch", "torchvision", "pillow")),
+}
+
+
+def family(name: str) -> Family:
+    """Return a family by name.
+
+    Raises
+    ------
+    UnknownName
+        If no builder file is registered under ``name``.
+
+    Examples
+    --------
+    >>> family("timm").module
+    'pipelines.encoders.timm_family'
+    """
+    if name not in FAMILIES:
+        raise UnknownName(f"no encoder family called '{name}'", suggest(name, FAMILIES))
+    return FAMILIES[name]

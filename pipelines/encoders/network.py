@@ -1,0 +1,91 @@
+"""What a family's builder returns, and how it draws or loads weights."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from stores.errors import EmbedctlError
+
+if TYPE_CHECKING:
+    from pipelines.encoders.weights import Weights
+
+__all__ = ["Network", "construction", "load_strictly"]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network ready to be tapped.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Takes (n, 3, size, size) float32; what it returns is the layer called ``output``.
+    layers : tuple of str
+        The layers worth tapping, in the order of the forward pass.
+    blocks : tuple of str
+        The layers of equal rank that make up its depth (transformer blocks, stages of a convolutional network).
+    n_prefix : int
+        Tokens before the first patch token (CLS and registers).
+    path : Callable
+        From the name of a layer to the name of the module inside ``module``.
+    to_rows : Callable
+        From what a hooked module returned to (n, dim), (n, token, dim) or (n, dim, row, column): networks that keep
+        tokens first or channels last turn them here.
+    """
+
+    module: nn.Module
+    layers: tuple[str, ...]
+    blocks: tuple[str, ...] = ()
+    n_prefix: int = 0
+    path: Callable[[str], str] = str
+    to_rows: Callable[[nn.Module, Tensor], Tensor] = lambda module, x: x
+
+
+@contextmanager
+def construction(weights: "Weights", device: str = "cpu") -> Iterator[None]:
+    """Construct a network inside: seeds torch immediately before, and gives the caller's generator back after.
+
+    ``--weights random:SEED`` promises that anyone gets the same network from ``torch.manual_seed(SEED)`` followed by
+    the library's own constructor; nothing else may be drawn between the two. On ``device="meta"`` the network has
+    shapes and no numbers.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if device == "meta" else "cpu"):
+        if weights.seed is not None:
+            torch.manual_seed(weights.seed)
+        yield
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Load every tensor into its place, and refuse when one is missing, left over or of another shape.
+
+    Raises
+    ------
+    EmbedctlError
+        Naming the counts and the first few tensors that do not fit.
+
+    Examples
+    --------
+    >>> load_strictly(nn.Linear(2, 1), {"weight": torch.zeros(1, 3)}, "tiny.pth")
+    Traceback (most recent call last):
+    stores.errors.EmbedctlError: tiny.pth does not fit: 1 missing (bias), 1 misshapen (weight (1, 3), not (1, 2))
+    """
+    wanted = module.state_dict()
+    odd = {
+        "missing": [name for name in wanted if name not in tensors],
+        "left over": [name for name in tensors if name not in wanted],
+        "misshapen": [
+            f"{name} {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
+            for name, tensor in tensors.items()
+            if name in wanted and tensor.shape != wanted[name].shape
+        ],
+    }
+    if any(odd.values()):
+        told = ", ".join(
+            f"{len(v)} {k} ({'; '.join(v[:3])}{'; ...' if len(v) > 3 else ''})" for k, v in odd.items() if v
+        )
+        raise EmbedctlError(f"{what} does not fit: {told}", "these weights belong to another network; check the file")
+    module.load_state_dict(tensors, strict=True)

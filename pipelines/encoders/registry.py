@@ -1,0 +1,209 @@
+"""The registry: one TOML table per encoder in ``cards/``. Pure data; imports no torch.
+
+Adding an encoder is adding a table::
+
+    [resnet50-tv]
+    family = "torchvision"
+    model = { name = "resnet50" }
+    weights = [{ url = "https://download.pytorch.org/models/resnet50-0676ba61.pth", sha256 = "0676ba61" }]
+    tap = "output"
+    dim = 2048
+    input = { resize = "bilinear", fit = "shortest", resize_to = 256, size = 224, norm = "imagenet" }
+    licence = "BSD-3-Clause"
+    fitted_on = ["ImageNet-1k"]
+    reference = "https://arxiv.org/abs/1512.03385"
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stores.errors import EmbedctlError, UnknownName, suggest
+
+__all__ = ["NORMS", "EncoderSpec", "Preprocessing", "WeightsFile", "find", "read_cards", "registry"]
+
+CARDS = Path(__file__).parent / "cards"
+
+NORMS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How an image becomes the network's input.
+
+    Parameters
+    ----------
+    resize : str
+        Algorithm: ``bicubic`` or ``bilinear`` (as PIL does it), or one that a family brings along.
+    fit : str
+        ``shortest``: short side to ``resize_to``, then a centre crop. ``squash``: both sides to ``size``.
+    resize_to, size : int
+        Pixels of the short side before the crop, and of the square that the network sees.
+    mean, std : tuple of float
+        Per channel, on values in [0, 1].
+    antialias : bool
+        Whether shrinking averages over all source pixels.
+    """
+
+    resize: str
+    fit: str
+    resize_to: int
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    antialias: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """One file of published weights: a URL, or a file of a hub repository at a revision.
+
+    Parameters
+    ----------
+    url : str
+        Where the file lies, unless it lies on the hub.
+    hub, revision, filename : str
+        Hub repository, commit (empty where nobody has pinned one: then the digest alone identifies the weights)
+        and file.
+    sha256 : str
+        Digest of the file, or as many leading hex digits as are known; empty when unknown.
+    bytes : int
+        Size, 0 when unknown.
+    """
+
+    url: str = ""
+    hub: str = ""
+    revision: str = ""
+    filename: str = ""
+    sha256: str = ""
+    bytes: int = 0
+
+    @property
+    def name(self) -> str:
+        """File name on this computer."""
+        return self.filename.rpartition("/")[2] or self.url.rpartition("/")[2]
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in one word: the URL, or ``hf://repository@revision/file``."""
+        return self.url or f"hf://{self.hub}{'@' + self.revision if self.revision else ''}/{self.filename}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSpec:
+    """Everything needed to compute an embedding again: one table of the registry.
+
+    ``tap`` and ``pooling`` are the conventional embedding: a layer, or ``output`` for what the network returns.
+    ``base`` is what the literature compared an aligned encoder with; ``matched_base`` is the same trunk, tap and
+    preprocessing without the alignment, where ``match`` says whether the weights are the very ones it started from
+    (``exact``) or only the architecture is (``architecture``). ``fitted_on`` names what the numbers were fitted to.
+    """
+
+    id: str
+    family: str
+    dim: int
+    preprocessing: Preprocessing
+    model: Mapping[str, Any]
+    weights: tuple[WeightsFile, ...] = ()
+    tap: str = "output"
+    pooling: str = ""
+    alias: tuple[str, ...] = ()
+    aligned_by: str = ""
+    base: str = ""
+    matched_base: str = ""
+    match: str = ""
+    control: str = ""
+    licence: str = ""
+    fitted_on: tuple[str, ...] = ()
+    reference: str = ""
+    notes: str = ""
+
+    def table(self) -> dict[str, Any]:
+        """Return the whole table as plain data, for provenance and ``--json``."""
+        return asdict(self)
+
+
+_FIELDS = {field.name for field in fields(EncoderSpec)} - {"id", "preprocessing"} | {"input"}
+_REQUIRED = {"family", "dim", "input"}
+
+
+def _spec(id_: str, table: dict[str, Any], path: Path) -> EncoderSpec:
+    where = f"{path.name}: [{id_}]"
+    if unknown := sorted(set(table) - _FIELDS):
+        raise EmbedctlError(f"{where} has the unknown key '{unknown[0]}'", suggest(unknown[0], _FIELDS))
+    if missing := sorted(_REQUIRED - set(table)):
+        raise EmbedctlError(f"{where} has no '{missing[0]}'", "every encoder states family, dim and input")
+    rest = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "input"}
+    try:
+        given = dict(table["input"])
+        mean, std = NORMS[given.pop("norm")]
+        rest["preprocessing"] = Preprocessing(**given, mean=mean, std=std)
+        rest["weights"] = tuple(WeightsFile(**file) for file in rest.get("weights", ()))
+        return EncoderSpec(**{"id": id_, "model": {}, **rest})
+    except (TypeError, KeyError) as wrong:
+        raise EmbedctlError(
+            f"{where} cannot be read: {wrong}", "compare with a table of pipelines/encoders/cards"
+        ) from wrong
+
+
+def read_cards(folder: Path) -> dict[str, EncoderSpec]:
+    """Read every ``*.toml`` below ``folder``, sorted by file name and then in the order written.
+
+    Raises
+    ------
+    EmbedctlError
+        If a file is not TOML, a table has unknown or missing keys, or an id appears twice.
+    """
+    specs: dict[str, EncoderSpec] = {}
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+            raise EmbedctlError(
+                f"{path} is not valid TOML: {broken}", "one table per encoder, [id] in brackets"
+            ) from broken
+        for id_, table in tables.items():
+            if id_ in specs:
+                raise EmbedctlError(f"{path.name} registers '{id_}' a second time", "give each encoder its own id")
+            specs[id_] = _spec(id_, table, path)
+    return specs
+
+
+@cache
+def registry() -> dict[str, EncoderSpec]:
+    """Return every encoder embedctl knows, by id.
+
+    Examples
+    --------
+    >>> registry()["resnet50-tv"].dim
+    2048
+    """
+    return read_cards(CARDS)
+
+
+def find(id_: str) -> EncoderSpec:
+    """Return one encoder by id or alias.
+
+    Raises
+    ------
+    UnknownName
+        If nobody registered it; the hint names the closest id.
+
+    Examples
+    --------
+    >>> find("resnet50-tv").family
+    'torchvision'
+    """
+    known = registry()
+    aliases = {alias: spec for spec in known.values() for alias in spec.alias}
+    if id_ in known or id_ in aliases:
+        return known.get(id_) or aliases[id_]
+    raise UnknownName(f"no encoder called '{id_}'", suggest(id_, [*known, *aliases]))

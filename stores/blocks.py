@@ -1,0 +1,177 @@
+"""Commit rows of one embedding, a block at a time.
+
+A block is a run of ``block_rows`` rows of the store; of each embedding it is one or more whole chunk files and one
+receipt, ``values/.embedctl/receipts/BLOCK.json``. What the receipt says of a chunk file is also which of its rows
+are committed (``rows``, as ranges) and which are absent for a reason (``absent``).
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stores.commits import digest
+from stores.errors import DamagedStore
+from stores.layout import CRC_BYTES, ArrayNode, encode_rows, private, read_array
+from stores.receipts import Vouchers, change, finish, read_receipt, settle
+
+__all__ = ["block_rows_for", "chunk_rows_for", "commit_rows", "finish_receipts", "read_vouchers", "rows_in"]
+
+MAX_CHUNK_BYTES = 16_000_000
+
+
+def block_rows_for(n_images: int) -> int:
+    """Return the rows per block of a store that begins with ``n_images``: near-equal blocks, a multiple of 64.
+
+    A block is what a crash can cost, so small stores have small ones. A multiple of 64 makes a chunk of nearly
+    every embedding a multiple of a memory page.
+
+    Examples
+    --------
+    >>> block_rows_for(10), block_rows_for(300), block_rows_for(16_740), block_rows_for(1_281_167)
+    (64, 192, 1024, 8192)
+    """
+    most = 256 if n_images <= 4096 else 1024 if n_images <= 65_536 else 8192
+    n_blocks = max(1, -(-n_images // most))
+    return max(64, -(-n_images // n_blocks // 64) * 64)
+
+
+def chunk_rows_for(block_rows: int, row_bytes: int) -> int:
+    """Return the rows per chunk: the block's, halved while a chunk is over 16 MB, so that chunks divide blocks.
+
+    Examples
+    --------
+    >>> chunk_rows_for(1024, 768 * 2), chunk_rows_for(1024, 197 * 768 * 2)
+    (1024, 32)
+    """
+    rows = block_rows
+    while rows % 2 == 0 and rows * row_bytes > MAX_CHUNK_BYTES:
+        rows //= 2
+    return rows
+
+
+def commit_rows(
+    values: Path,
+    block: range,
+    rows: np.ndarray,
+    numbers: np.ndarray,
+    absent: Mapping[int, str],
+    drafts: Path,
+    forget: Iterable[int] = (),
+) -> Vouchers:
+    """Write rows of one block of one array and commit them; rows committed before are kept.
+
+    Parameters
+    ----------
+    values : Path
+        The array's folder.
+    block : range
+        The rows of the store that make up the block.
+    rows : (n,)
+        Rows of the store, inside ``block``.
+    numbers : (n, dim)
+        Their values, in the array's number type.
+    absent : mapping of int to str
+        Rows without numbers, and why.
+    drafts : Path
+        Folder for temporary files.
+    forget : iterable of int
+        Rows that are no longer committed: what they were computed from has changed.
+
+    Returns
+    -------
+    dict
+        What the block's receipt vouches for now.
+
+    Raises
+    ------
+    DamagedStore
+        If a chunk that should keep rows is not the one that was committed.
+    """
+    node, receipt = read_array(values), _receipt(values, block)
+    before = settle(values, read_receipt(receipt))
+    fate = {row: position for position, row in enumerate(rows.tolist())}
+    dropped = {*absent, *forget}
+    files, facts = {}, {}
+    for chunk in sorted({row // node.chunks[0] for row in (*fate, *dropped)}):
+        name, here = node.file(chunk), range(chunk * node.chunks[0], (chunk + 1) * node.chunks[0])
+        content, kept, reasons = _current(values, name, before.get(name), node, here)
+        for row in dropped & set(here):
+            content[row - here.start] = np.nan
+            kept.discard(row)
+            reasons.pop(row, None)
+        new = [row for row in fate if row in here]
+        content[[row - here.start for row in new]] = numbers[[fate[row] for row in new]]
+        reasons = {row: why for row, why in reasons.items() if row not in fate}
+        reasons |= {row: why for row, why in absent.items() if row in here}
+        files[name] = encode_rows(content)
+        facts[name] = {"rows": _ranges(kept | set(new)), "absent": {str(row): reasons[row] for row in sorted(reasons)}}
+    change(receipt, values, files, facts, drafts)
+    return settle(values, read_receipt(receipt))
+
+
+def read_vouchers(values: Path) -> Vouchers:
+    """Return what all receipts of an array vouch for.
+
+    Raises
+    ------
+    DamagedStore
+        If a receipt is damaged, or a chunk is neither of the two its receipt announces.
+    """
+    vouchers: Vouchers = {}
+    for path in _receipts(values):
+        vouchers |= settle(values, read_receipt(path))
+    return vouchers
+
+
+def finish_receipts(values: Path, drafts: Path) -> None:
+    """Write down how announced changes that were cut short ended."""
+    for path in _receipts(values):
+        finish(path, values, drafts)
+
+
+def rows_in(vouchers: Vouchers) -> np.ndarray:
+    """Return the committed rows, ascending.
+
+    Examples
+    --------
+    >>> rows_in({"c/0/0": {"rows": [[0, 2], [5, 6]], "absent": {}}}).tolist()
+    [0, 1, 5]
+    """
+    pieces = [np.arange(start, stop) for voucher in vouchers.values() for start, stop in voucher["rows"]]
+    return np.sort(np.concatenate(pieces)) if pieces else np.arange(0)
+
+
+def _current(
+    values: Path, name: str, voucher: Mapping[str, Any] | None, node: ArrayNode, here: range
+) -> tuple[np.ndarray, set[int], dict[int, str]]:
+    """Return a chunk's numbers, its committed rows and its absent ones, as they are now."""
+    if voucher is None:
+        return np.full(node.chunks, np.nan, node.dtype), set(), {}
+    data = (values / name).read_bytes() if (values / name).is_file() else b""
+    if digest(data) != voucher["blake2b"]:
+        # Carrying its rows over would give damaged numbers a fresh digest.
+        hint = "run: embedctl verify, then embedctl repair"
+        raise DamagedStore(f"'{values / name}' is not what its receipt says", hint)
+    content = np.frombuffer(data[:-CRC_BYTES], np.dtype(node.dtype).newbyteorder("<")).reshape(node.chunks)
+    kept = {row for start, stop in voucher["rows"] for row in range(start, stop)}
+    return content.astype(node.dtype), kept, {int(row): why for row, why in voucher["absent"].items()}
+
+
+def _ranges(rows: Iterable[int]) -> list[list[int]]:
+    ranges: list[list[int]] = []
+    for row in sorted(rows):
+        if ranges and ranges[-1][1] == row:
+            ranges[-1][1] = row + 1
+        else:
+            ranges.append([row, row + 1])
+    return ranges
+
+
+def _receipts(values: Path) -> list[Path]:
+    return sorted((private(values) / "receipts").glob("*.json"))
+
+
+def _receipt(values: Path, block: range) -> Path:
+    return private(values) / "receipts" / f"{block.start // len(block):06d}.json"

@@ -1,0 +1,220 @@
+"""The only writer of the project: a file is either the old one or the new one, also after a power cut.
+
+Bytes go to a temporary name, are flushed to the disk, and the finished file is renamed over the old one; then
+the folder is flushed, because a rename is a change of the folder. A full or read-only disk is `CannotWrite`.
+"""
+
+import errno
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stores.errors import CannotWrite
+from stores.owners import HOST, is_running
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "cannot_write",
+    "digest",
+    "discard",
+    "draft_name",
+    "json_bytes",
+    "make_folder",
+    "place",
+    "put_bytes",
+    "put_json",
+    "put_table",
+    "sweep",
+]
+
+DRAFT = ".draft"
+_ONE_DAY = 86_400.0
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+_numbers = itertools.count()
+
+
+def digest(source: bytes | Path) -> str:
+    """Return the blake2b digest, 16 bytes in hex, of some bytes or of a file.
+
+    Examples
+    --------
+    >>> digest(b"") == digest(b"") != digest(b"row")
+    True
+    """
+    if isinstance(source, bytes):
+        return blake2b(source, digest_size=16).hexdigest()
+    state = blake2b(digest_size=16)
+    with open(source, "rb") as file:
+        while piece := file.read(1 << 20):
+            state.update(piece)
+    return state.hexdigest()
+
+
+def put_bytes(path: Path, data: bytes, drafts: Path | None = None) -> None:
+    """Replace ``path`` by ``data`` in one step that survives a power cut.
+
+    Parameters
+    ----------
+    path : Path
+        The file; missing folders above it are made.
+    data : bytes
+        Its whole content.
+    drafts : Path, optional
+        Folder on the same file system for the temporary file, where the file's own folder must stay clean.
+
+    Raises
+    ------
+    CannotWrite
+        If the disk is full, read-only or not ours to write.
+    """
+    with cannot_write(path, len(data)):
+        make_folder(path.parent)
+        make_folder(drafts or path.parent)
+        draft = (drafts or path.parent) / draft_name(path.name)
+        try:
+            with open(draft, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
+
+
+def put_json(path: Path, value: Any, drafts: Path | None = None) -> None:
+    """Replace ``path`` by ``value`` as JSON, the same bytes for the same value."""
+    put_bytes(path, json_bytes(value), drafts)
+
+
+def put_table(path: Path, table: "pa.Table", drafts: Path | None = None) -> None:
+    """Replace ``path`` by ``table`` as Parquet."""
+    from stores.tables import table_bytes
+
+    put_bytes(path, table_bytes(table), drafts)
+
+
+def json_bytes(value: Any) -> bytes:
+    r"""Return ``value`` as JSON, keys in the order given, NumPy numbers and arrays as plain ones.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite: JSON has no word for it.
+
+    Examples
+    --------
+    >>> json_bytes({"rows": [0, 64]})
+    b'{\n "rows": [\n  0,\n  64\n ]\n}\n'
+    """
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n").encode()
+
+
+def make_folder(path: Path) -> None:
+    """Make ``path`` and the folders above it, each one on the disk before the next."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with cannot_write(path):
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
+
+
+def place(folder: Path, final: Path) -> None:
+    """Rename a finished ``folder`` to ``final``, where nothing or an empty folder may be.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there already.
+    """
+    with cannot_write(final):
+        make_folder(final.parent)
+        if final.is_dir() and not any(final.iterdir()):
+            final.rmdir()
+        if final.exists():
+            raise FileExistsError(final)
+        os.rename(folder, final)
+        _sync(final.parent)
+
+
+def discard(folder: Path, drafts: Path) -> None:
+    """Remove ``folder`` and all below it; it is gone in one step, however long the deleting takes."""
+    with cannot_write(folder):
+        make_folder(drafts)
+        grave = drafts / draft_name(folder.name)
+        os.rename(folder, grave)
+        _sync(folder.parent)
+        shutil.rmtree(grave)
+
+
+def sweep(drafts: Path) -> None:
+    """Remove what dead processes left in ``drafts``; what a live one is writing stays."""
+    for path in sorted(drafts.glob(f".*{DRAFT}")):
+        host, _, pid = path.name.removesuffix(DRAFT).rpartition("@")[2].partition("!")
+        number = pid.partition("-")[0]
+        if host == HOST and number.isdigit():
+            abandoned = int(number) != os.getpid() and not is_running(int(number))
+        else:
+            abandoned = time.time() - path.stat().st_mtime > _ONE_DAY
+        if abandoned:
+            with cannot_write(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def draft_name(name: str) -> str:
+    """Return a temporary name for ``name`` that says whose it is."""
+    return f".{name[:120]}@{HOST}!{os.getpid()}-{next(_numbers)}{DRAFT}"
+
+
+@contextmanager
+def cannot_write(path: Path, n_bytes: int = 0) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk into `CannotWrite`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            needed = f"{n_bytes / 1e6:.1f} MB for " if n_bytes else ""
+            free = f" ({_free_bytes(path) / 1e6:.1f} MB free)"
+            hint = "free some space and run the same command again: nothing committed is lost"
+            raise CannotWrite(f"the disk is full: no room for {needed}'{path}'{free}", hint) from error
+        if error.errno in _FORBIDDEN:
+            reason = "the disk is read-only" if error.errno == errno.EROFS else "permission denied"
+            hint = "name a folder you can write to"
+            raise CannotWrite(f"cannot write '{path}': {reason}", hint) from error
+        raise
+
+
+def _free_bytes(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _sync(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,268 @@
+"""The epoch store: brain recordings cut into epochs and put into the order of the images.
+
+``<dataset>/sub-01/{train,test}``, each a Zarr group with ``epochs`` (image, repetition, channel, time), the
+plain ``mean`` over valid repetitions, ``valid`` and ``session``. Only complete subjects are there to be read.
+See ``docs/storage.md`` for what is on the disk.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stores.commits import digest, discard, json_bytes
+from stores.epoch_writer import SplitWriter, SubjectWriter, block_receipts, subject_folder
+from stores.errors import EmbedctlError, UnknownName, suggest
+from stores.layout import private, read_node
+from stores.locks import lock
+from stores.receipts import Vouchers, read_receipt, settle
+from stores.roots import Root, read_strings
+from stores.rows import RawRows
+from stores.tables import read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["EpochStore", "SplitEpochs", "SplitWriter", "SubjectEpochs", "SubjectWriter"]
+
+
+class EpochStore:
+    """A folder of epochs: datasets, subjects, and a training and a test split of each.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder. Use `open`.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> store = EpochStore.open(Path(mkdtemp()) / "epochs.zarr", create=True)
+    >>> store.datasets()
+    []
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._root = Root(path, "epochs", "subject")
+
+    @classmethod
+    def open(cls, path: Path | str, *, create: bool = False) -> "EpochStore":
+        """Open the store at ``path``; with ``create``, make an empty one where nothing is.
+
+        Raises
+        ------
+        EmbedctlError
+            If nothing is there, or something that is not an epoch store.
+        StoreMismatch
+            If a newer embedctl wrote it.
+        CannotWrite
+            If it cannot be made.
+        """
+        Root(Path(path), "epochs", "subject").open("embedctl preprocess", create)
+        return cls(Path(path))
+
+    def datasets(self) -> list[str]:
+        """Return the datasets that have a complete subject."""
+        return sorted({folder.parent.name for folder in self.path.glob("*/sub-*") if (folder / "zarr.json").is_file()})
+
+    def subjects(self, dataset: str) -> list[int]:
+        """Return the complete subjects of a dataset; none where it is not stored."""
+        folders = [folder for folder in self.path.glob("*/sub-*") if folder.parent.name == dataset]
+        return sorted(int(folder.name[4:]) for folder in folders if (folder / "zarr.json").is_file())
+
+    def recipe(self, dataset: str) -> dict[str, Any] | None:
+        """Return the recipe all subjects of a dataset were preprocessed with; None where there are none."""
+        if dataset not in self.datasets():
+            return None
+        recipe: dict[str, Any] = read_node(self.path / dataset)["attributes"]["embedctl"]["recipe"]
+        return recipe
+
+    def __getitem__(self, key: tuple[str, int]) -> "SubjectEpochs":
+        dataset, subject = key
+        if dataset not in self.datasets():
+            raise UnknownName(f"no dataset called '{dataset}' in '{self.path}'", suggest(dataset, self.datasets()))
+        if subject not in self.subjects(dataset):
+            known = ", ".join(map(str, self.subjects(dataset)))
+            raise UnknownName(f"no subject {subject} of '{dataset}' in '{self.path}'", f"stored subjects: {known}")
+        return SubjectEpochs(self.path / dataset / subject_folder(subject), dataset, subject)
+
+    def writer(
+        self,
+        dataset: str,
+        subject: int,
+        *,
+        recipe: Mapping[str, Any],
+        modality: str,
+        info: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        keep: str = "all",
+    ) -> SubjectWriter:
+        """Begin or resume one subject (see `SubjectWriter`).
+
+        Raises
+        ------
+        StoreMismatch
+            If the dataset is stored with another recipe.
+        """
+        return SubjectWriter(self._root, dataset, subject, recipe, modality, info, arrays, keep)
+
+    def remove(self, dataset: str, subject: int) -> None:
+        """Drop a subject with all its epochs."""
+        with lock(self._root.private / "locks", f"{dataset}-{subject_folder(subject)}"):
+            discard(self[dataset, subject].path, self._root.drafts)
+            if not self.subjects(dataset):
+                discard(self.path / dataset, self._root.drafts)
+            self.consolidate()
+
+    def consolidate(self) -> None:
+        """List the complete subjects and write all metadata into the root, where other programs look first."""
+        from stores.epoch_writer import publish
+
+        publish(self._root)
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{dataset} ({len(self.subjects(dataset))} subjects)" for dataset in self.datasets())
+        return f"<EpochStore {self.path}: {held or 'empty'}>"
+
+
+class SubjectEpochs:
+    """The epochs of one subject. Obtained from a store: ``epochs["things-eeg2", 1]``.
+
+    Parameters
+    ----------
+    path : Path
+        The subject's folder.
+    dataset : str
+        Name of the dataset.
+    subject : int
+        Number of the subject.
+    """
+
+    def __init__(self, path: Path, dataset: str, subject: int) -> None:
+        self.path, self.dataset, self.subject = path, dataset, subject
+        ours = read_node(path)["attributes"]["embedctl"]
+        self.modality: str = ours["modality"]
+        self.recipe: dict[str, Any] = ours["recipe"]
+        self.info: dict[str, Any] = ours["info"]
+        self.ch_names: list[str] = self.info.get("ch_names", [])
+        self.times = np.array(self.info.get("times", []))
+        self.sfreq: float = self.info.get("sfreq", 0.0)
+        self.units: str = self.info.get("units", "")
+        self._array_names: list[str] = ours["arrays"]
+
+    @cached_property
+    def train(self) -> "SplitEpochs":
+        """What the brain encoder may learn from."""
+        return SplitEpochs(self.path / "train")
+
+    @cached_property
+    def test(self) -> "SplitEpochs":
+        """What it is judged by."""
+        return SplitEpochs(self.path / "test")
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The small arrays kept beside the epochs, such as the whitener."""
+        return {name: _read_all(self.path / name) for name in self._array_names}
+
+    @cached_property
+    def key(self) -> str:
+        """Twelve hex digits that change when the recipe or any stored number does."""
+        digests = {
+            f"{split}/{name}": voucher["blake2b"]
+            for split in ("train", "test")
+            if (self.path / split).is_dir()
+            for name, voucher in block_receipts(self.path / split).items()
+        }
+        return digest(json_bytes([self.recipe, dict(sorted(digests.items()))]))[:12]
+
+    def __repr__(self) -> str:
+        return f"<SubjectEpochs {self.dataset} {self.subject}: {len(self.ch_names)} channels, {len(self.times)} times>"
+
+
+class SplitEpochs:
+    """The epochs of one split.
+
+    Parameters
+    ----------
+    path : Path
+        The split's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise EmbedctlError(f"'{path.parent}' has no split '{path.name}'", "preprocess the dataset again")
+        self.path = path
+        ours = read_node(path)["attributes"]["embedctl"]
+        self.n_repetitions: int = ours["n_repetitions"]
+        self.keep: str = ours["keep"]
+        self._vouchers: Vouchers = block_receipts(path)
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """The image of each row, as the dataset names it."""
+        return read_strings(self.path / "image")
+
+    @cached_property
+    def concepts(self) -> list[str]:
+        """The concept of each row."""
+        return read_strings(self.path / "concept")
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """Plain mean over valid repetitions, ``(n_images, n_chans, n_times)`` float32 in `SubjectEpochs.units`."""
+        return self._rows("mean").read(0, len(self))
+
+    @cached_property
+    def valid(self) -> np.ndarray:
+        """Whether each repetition was recorded, ``(n_images, n_repetitions)``."""
+        return self._rows("valid").read(0, len(self))
+
+    @cached_property
+    def session(self) -> np.ndarray:
+        """Session of each repetition, ``(n_images, n_repetitions)``; -1 where it was not recorded."""
+        return self._rows("session").read(0, len(self))
+
+    @cached_property
+    def trials(self) -> "pa.Table":
+        """One row per trial, as the preprocessing kept it."""
+        return read_table(private(self.path / "image") / "trials.parquet")
+
+    def take(self, images: Any) -> np.ndarray:
+        """Return single repetitions, ``(n, n_repetitions, n_chans, n_times)`` float32, NaN where not valid.
+
+        Raises
+        ------
+        EmbedctlError
+            If the store keeps the mean alone.
+        """
+        if self.keep != "all":
+            raise EmbedctlError(f"'{self.path}' keeps the mean alone", "preprocess again with --keep all")
+        return self._epochs.take(images).astype(np.float32)
+
+    @cached_property
+    def _epochs(self) -> RawRows:
+        return self._rows("epochs")
+
+    def _rows(self, name: str) -> RawRows:
+        prefix = f"{name}/"
+        own = {file.removeprefix(prefix): said for file, said in self._vouchers.items() if file.startswith(prefix)}
+        return RawRows(self.path / name, own)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __repr__(self) -> str:
+        return f"<SplitEpochs {self.path.name}: {len(self)} images, up to {self.n_repetitions} repetitions>"
+
+
+def _read_all(folder: Path) -> np.ndarray:
+    receipt = private(folder.parent / "split") / "metadata.json"
+    prefix = f"{folder.name}/"
+    vouchers = settle(folder.parent, read_receipt(receipt))
+    own = {file.removeprefix(prefix): said for file, said in vouchers.items() if file.startswith(prefix)}
+    rows = RawRows(folder, own)
+    return rows.read(0, len(rows))

@@ -1,0 +1,281 @@
+"""What the metadata of a store looks like: plain Zarr v3, written and read without the zarr library.
+
+A node is the content of one ``zarr.json``. Numbers are stored with the codecs ``bytes`` and ``crc32c``: a chunk
+file is its rows, little-endian, and four bytes of checksum, so it can be memory-mapped. Strings are ``vlen-utf8``.
+"""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from stores.errors import DamagedStore, EmbedctlError, StoreMismatch
+
+__all__ = [
+    "FORMAT",
+    "ArrayNode",
+    "array_node",
+    "consolidated",
+    "decode_strings",
+    "encode_rows",
+    "encode_strings",
+    "group_node",
+    "private",
+    "read_array",
+    "read_node",
+    "read_root",
+]
+
+FORMAT = 1
+CRC_BYTES = 4
+Node = dict[str, Any]
+
+_FILL: dict[str, Any] = {"f": "NaN", "i": -1, "b": False, "u": 0}
+
+
+def private(array: Path) -> Path:
+    """Return the folder of receipts, locks and tables of an array: only there does Zarr not stumble over them."""
+    return array / ".embedctl"
+
+
+def group_node(attributes: Node) -> Node:
+    """Return the ``zarr.json`` of a group.
+
+    Examples
+    --------
+    >>> group_node({})
+    {'attributes': {}, 'zarr_format': 3, 'node_type': 'group'}
+    """
+    return {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
+
+
+def array_node(shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...], dims: tuple[str, ...]) -> Node:
+    """Return the ``zarr.json`` of an array.
+
+    Parameters
+    ----------
+    shape, chunks : tuple of int
+        Of the array and of each chunk; a chunk spans whole rows.
+    dtype : str
+        A NumPy number type, ``bool`` or ``string``.
+    dims : tuple of str
+        Name of each axis; arrays of a group that share a name share a length.
+
+    Examples
+    --------
+    >>> node = array_node((100, 8), "float16", (64, 8), ("image", "feature"))
+    >>> [codec["name"] for codec in node["codecs"]], node["fill_value"]
+    (['bytes', 'crc32c'], 'NaN')
+    """
+    if dtype == "string":
+        fill, codec = "", {"name": "vlen-utf8", "configuration": {}}
+    else:
+        fill = _FILL[np.dtype(dtype).kind]
+        one_byte = np.dtype(dtype).itemsize == 1
+        codec = {"name": "bytes"} if one_byte else {"name": "bytes", "configuration": {"endian": "little"}}
+    return {
+        "shape": list(shape),
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": [codec, {"name": "crc32c"}],
+        "attributes": {},
+        "dimension_names": list(dims),
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+
+
+def encode_rows(rows: np.ndarray) -> bytes:
+    """Return one chunk of numbers as its file: the rows, then their checksum.
+
+    Examples
+    --------
+    >>> len(encode_rows(np.zeros((64, 8), "float16")))
+    1028
+    """
+    data = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
+    return data + google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
+
+
+def encode_strings(texts: list[str], n_rows: int) -> bytes:
+    """Return one chunk of strings, filled up to ``n_rows``, as its file (codecs ``vlen-utf8``, ``crc32c``).
+
+    Examples
+    --------
+    >>> decode_strings(encode_strings(["a.jpg", "Sch\u00f6n.png"], n_rows=4))
+    ['a.jpg', 'Schön.png', '', '']
+    """
+    encoded = [text.encode() for text in texts] + [b""] * (n_rows - len(texts))
+    data = struct.pack("<I", n_rows) + b"".join(struct.pack("<I", len(text)) + text for text in encoded)
+    return data + google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
+
+
+def decode_strings(data: bytes) -> list[str]:
+    """Return the strings of one chunk file.
+
+    Raises
+    ------
+    ValueError
+        If the checksum does not fit.
+    """
+    body, tail = data[:-CRC_BYTES], data[-CRC_BYTES:]
+    if google_crc32c.value(body).to_bytes(CRC_BYTES, "little") != tail:
+        raise ValueError("the checksum does not fit")
+    texts, at = [], 4
+    for _ in range(int.from_bytes(body[:4], "little")):
+        end = at + 4 + int.from_bytes(body[at : at + 4], "little")
+        texts.append(body[at + 4 : end].decode())
+        at = end
+    return texts
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayNode:
+    """What a reader needs to know of one array.
+
+    Parameters
+    ----------
+    shape, chunks : tuple of int
+        Of the array and of one chunk.
+    dtype : str
+        NumPy's name of the number type, or ``string``.
+    fill : Any
+        What unwritten rows read as.
+    raw : bool
+        Whether a chunk file is its rows and a checksum, so that it can be memory-mapped.
+    """
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+    fill: Any
+    raw: bool
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Size of one chunk's rows in bytes, without the checksum."""
+        return math.prod(self.chunks) * np.dtype(self.dtype).itemsize
+
+    @property
+    def n_chunks(self) -> int:
+        """Number of chunks along the rows."""
+        return -(-self.shape[0] // self.chunks[0])
+
+    def file(self, chunk: int) -> str:
+        """Return the file of one chunk of whole rows, below the array's folder."""
+        return "/".join(["c", str(chunk), *["0"] * (len(self.shape) - 1)])
+
+
+def read_array(folder: Path) -> ArrayNode:
+    """Read what the ``zarr.json`` of an array says.
+
+    Raises
+    ------
+    DamagedStore
+        If it is missing or says nothing a reader can use.
+    """
+    node = read_node(folder)
+    try:
+        shape, chunks = tuple(node["shape"]), tuple(node["chunk_grid"]["configuration"]["chunk_shape"])
+        dtype, codecs = str(node["data_type"]), node["codecs"]
+        whole_rows = chunks[1:] == shape[1:] and len(chunks) == len(shape)
+        little = codecs[0].get("configuration", {}).get("endian", "little") == "little"
+        separator = node["chunk_key_encoding"]["configuration"]["separator"]
+        raw = whole_rows and little and separator == "/" and [c["name"] for c in codecs] == ["bytes", "crc32c"]
+        fill = np.nan if node["fill_value"] == "NaN" else node["fill_value"]
+        return ArrayNode(shape, chunks, dtype, fill, raw)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise DamagedStore(f"'{folder}' holds no array that embedctl can read", _VERIFY) from error
+
+
+def read_node(folder: Path) -> Node:
+    """Read the ``zarr.json`` of ``folder``.
+
+    Raises
+    ------
+    DamagedStore
+        If it is missing or not JSON.
+    """
+    try:
+        node = json.loads((folder / "zarr.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise DamagedStore(f"the metadata of '{folder}' cannot be read", _VERIFY) from error
+    if not isinstance(node, dict):
+        raise DamagedStore(f"the metadata of '{folder}' cannot be read", _VERIFY)
+    return node
+
+
+def read_root(path: Path, kind: str, made_by: str) -> Node:
+    """Read what embedctl wrote into the root of the store at ``path``.
+
+    Parameters
+    ----------
+    path : Path
+        The store's folder.
+    kind : {"embeddings", "epochs"}
+        What the store must hold.
+    made_by : str
+        The command that writes such a store, for the hint.
+
+    Raises
+    ------
+    EmbedctlError
+        If nothing is there, or something else.
+    StoreMismatch
+        If a newer embedctl wrote it.
+    """
+    hint = f"{made_by} writes one; or name it with --store"
+    try:
+        there, looks_like = path.exists(), (path / "zarr.json").is_file()
+    except OSError as error:
+        raise EmbedctlError(f"cannot read '{path}': {error.strerror}", "name a store you may read") from error
+    if not there:
+        raise EmbedctlError(f"no store at '{path}'", hint)
+    if not looks_like:
+        raise EmbedctlError(f"'{path}' is not a store", hint)
+    ours = read_node(path).get("attributes", {}).get("embedctl")
+    if not isinstance(ours, dict) or "kind" not in ours:
+        raise EmbedctlError(f"'{path}' is Zarr, but not a store of embedctl", hint)
+    if ours["kind"] != kind:
+        raise EmbedctlError(f"'{path}' holds {ours['kind']}, not {kind}", hint)
+    if not isinstance(ours.get("format"), int) or ours["format"] > FORMAT:
+        found = f"'{path}' has format {ours.get('format')}, this embedctl reads up to {FORMAT}"
+        raise StoreMismatch(found, "install the newest embedctl")
+    return ours
+
+
+def consolidated(path: Path) -> Node:
+    """Return the root's ``zarr.json`` with that of every node below in it, as zarr's own consolidation writes it."""
+    below = {}
+    for folder in _nodes(path):
+        node = read_node(folder)
+        if node["node_type"] == "group":
+            node["consolidated_metadata"] = _inline({})
+        below[folder.relative_to(path).as_posix()] = node
+    by_depth = dict(sorted(below.items(), key=lambda item: (item[0].count("/"), item[0])))
+    root = read_node(path)
+    return {**group_node(root["attributes"]), "consolidated_metadata": _inline(by_depth)}
+
+
+def _inline(metadata: Node) -> Node:
+    return {"kind": "inline", "must_understand": False, "metadata": metadata}
+
+
+def _nodes(group: Path) -> list[Path]:
+    found = []
+    for folder in sorted(path for path in group.iterdir() if path.is_dir() and (path / "zarr.json").is_file()):
+        found.append(folder)
+        if read_node(folder).get("node_type") == "group":
+            found += _nodes(folder)
+    return found
+
+
+_VERIFY = "run: embedctl verify, then embedctl repair"

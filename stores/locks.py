@@ -1,0 +1,143 @@
+"""Locks: one writer at a time, and a dead one does not hold up the living.
+
+A lock is a file that names host and process and is touched every few seconds. On the same host the process list
+tells whether the owner lives; on another host the age of the last touch does, by the clock of the file system.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stores.commits import cannot_write, make_folder
+from stores.errors import StoreLocked
+from stores.owners import HOST, is_running, process_started
+
+__all__ = ["lock"]
+
+HEARTBEAT = 5.0
+"""Seconds between two touches."""
+DEAD_AFTER = 60.0
+"""Seconds without a touch after which an owner on another host counts as dead."""
+
+
+@contextmanager
+def lock(folder: Path, what: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold the lock called ``what`` in ``folder``.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the lock file lies; made when missing.
+    what : str
+        Name of the thing to write, usable as a file name.
+    wait : float
+        Seconds to try again while a live process holds it.
+
+    Raises
+    ------
+    StoreLocked
+        If a live process holds it; names host and process.
+    CannotWrite
+        If the folder is on a full or read-only disk.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> folder = Path(mkdtemp())
+    >>> with lock(folder, "store"):
+    ...     (folder / "store.lock").exists()
+    True
+    """
+    path = folder / f"{what}.lock"
+    make_folder(folder)
+    _acquire(path, what, time.monotonic() + wait)
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, stop), daemon=True, name=f"heartbeat of {path.name}")
+    beat.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        beat.join()
+        if _read(path).get("pid") == os.getpid():
+            path.unlink(missing_ok=True)
+
+
+def _acquire(path: Path, what: str, deadline: float) -> None:
+    while not _create(path):
+        owner = _read(path)
+        if not _lives(path, owner):
+            _bury(path, owner)
+        elif time.monotonic() >= deadline:
+            where = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+            hint = f"wait until it is done; if it is gone for good, delete '{path}'"
+            raise StoreLocked(f"{where} is writing '{path.parents[2]}' ({what})", hint)
+        else:
+            time.sleep(0.05)
+
+
+def _create(path: Path) -> bool:
+    owner = {"host": HOST, "pid": os.getpid(), "started": process_started(os.getpid())}
+    with cannot_write(path):
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return False
+        with open(handle, "w", encoding="utf-8") as file:
+            json.dump(owner, file)
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        owner = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _lives(path: Path, owner: dict[str, Any]) -> bool:
+    if owner.get("host") == HOST and os.name != "nt":
+        return is_running(int(owner.get("pid", 0)), str(owner.get("started", "")))
+    try:
+        last_touch = path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return _file_system_time(path.parent) - last_touch < DEAD_AFTER
+
+
+def _file_system_time(folder: Path) -> float:
+    """Return the time as the file server sees it: the clocks of two hosts may differ by minutes."""
+    probe = folder / f".clock-{HOST}-{os.getpid()}-{threading.get_ident()}"
+    with cannot_write(probe):
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink(missing_ok=True)
+    return now
+
+
+def _bury(path: Path, owner: dict[str, Any]) -> None:
+    """Take a dead owner's lock away; if another process was faster, give its live lock back."""
+    grave = path.with_suffix(f".{HOST}-{os.getpid()}-{threading.get_ident()}.dead")
+    with cannot_write(path):
+        try:
+            os.rename(path, grave)
+        except FileNotFoundError:
+            return
+        if _read(grave) != owner and not path.exists():
+            os.rename(grave, path)
+        else:
+            grave.unlink()
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT):
+        try:
+            os.utime(path)
+        except OSError:  # the disk filled up or went away: the writer will find out by itself
+            continue

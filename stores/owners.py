@@ -1,0 +1,46 @@
+"""Who is writing: a process on a host, and whether it is still alive.
+
+Locks and temporary files both carry an owner, so that what a killed process left behind can be told
+from what a live one is using.
+"""
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+__all__ = ["HOST", "is_running", "process_started"]
+
+HOST = socket.gethostname().split(".")[0] or "localhost"
+
+
+def process_started(pid: int) -> str:
+    """Return when process ``pid`` started, in the kernel's clock ticks; empty where that is not known.
+
+    A process id is reused; together with its start it is not.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # The second field is the command in parentheses and may contain spaces; the start is the 22nd.
+    return stat.rpartition(")")[2].split()[19]
+
+
+def is_running(pid: int, started: str = "") -> bool:
+    """Say whether process ``pid`` of this host lives, and is the one that began at ``started``.
+
+    Examples
+    --------
+    >>> is_running(os.getpid(), process_started(os.getpid()))
+    True
+    >>> is_running(os.getpid(), "long ago") and bool(process_started(os.getpid()))
+    False
+    """
+    if os.name == "nt":  # there, signal 0 is a signal that ends the process: only the heartbeat can tell
+        return True
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM  # it lives and belongs to somebody else
+    return not (started and process_started(pid)) or process_started(pid) == started

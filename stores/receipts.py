@@ -1,0 +1,137 @@
+"""Receipts: which files a store vouches for, and what they are.
+
+A receipt lists files with size, last four bytes (of a chunk: its checksum) and digest, and for a chunk the rows in
+it. Files come first, then the receipt; a reader trusts only what a receipt vouches for. Files that are *replaced*
+are announced: the receipt first holds the old and, under ``next``, the new vouchers, and whoever reads it finds
+out from the digests which ones are on the disk. A receipt carries its own digest.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stores.commits import digest, json_bytes, put_bytes
+from stores.errors import DamagedStore
+from stores.owners import HOST
+
+__all__ = ["Vouchers", "change", "finish", "read_receipt", "settle", "vouch", "write_receipt"]
+
+Vouchers = dict[str, dict[str, Any]]
+"""From the path of a file, below the folder the receipt speaks of, to what is vouched for."""
+
+
+def vouch(data: bytes, **facts: Any) -> dict[str, Any]:
+    """Return what a receipt says about one file.
+
+    Examples
+    --------
+    >>> vouch(b"1234", rows=[[0, 1]])["bytes"], vouch(b"1234")["tail"]
+    (4, '31323334')
+    """
+    return {"bytes": len(data), "tail": data[-4:].hex(), "blake2b": digest(data), **facts}
+
+
+def change(
+    receipt: Path,
+    base: Path,
+    files: Mapping[str, bytes],
+    facts: Mapping[str, Mapping[str, Any]] | None = None,
+    drafts: Path | None = None,
+) -> None:
+    """Write files and the receipt that vouches for them, so that a crash at any point leaves old or new.
+
+    Parameters
+    ----------
+    receipt : Path
+        The receipt; files it already vouches for stay vouched for.
+    base : Path
+        The folder the names in ``files`` are below.
+    files : mapping of str to bytes
+        What to write. A file that is on the disk already, byte for byte, is not written again.
+    facts : mapping of str to mapping, optional
+        What else the receipt says about a file.
+    drafts : Path, optional
+        Folder for the temporary files, where ``base`` must stay clean.
+    """
+    before = settle(base, read_receipt(receipt))
+    new = {name: vouch(data, **(facts or {}).get(name, {})) for name, data in files.items()}
+    after = {**before, **new}
+    if after == before:
+        write_receipt(receipt, after, drafts=drafts)
+        return
+    if any(name in before for name in new):
+        write_receipt(receipt, before, after, drafts)
+    for name, data in files.items():
+        if before.get(name, {}).get("blake2b") != new[name]["blake2b"]:
+            put_bytes(base / name, data, drafts)
+    write_receipt(receipt, after, drafts=drafts)
+
+
+def read_receipt(path: Path) -> dict[str, Any]:
+    """Return a receipt, or one that vouches for nothing where there is none.
+
+    Raises
+    ------
+    DamagedStore
+        If its bytes are not the bytes that were written.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return {"files": {}}
+    try:
+        content = json.loads(data)
+        receipt: dict[str, Any] = content["receipt"]
+        sound = digest(json_bytes(receipt)) == content["blake2b"]
+    except (ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise DamagedStore(f"the receipt '{path}' is damaged", "run: embedctl verify, then embedctl repair")
+    return receipt
+
+
+def write_receipt(path: Path, files: Vouchers, following: Vouchers | None = None, drafts: Path | None = None) -> None:
+    """Write a receipt; with ``following``, one that announces a change. An equal one is not written again."""
+    ordered = {name: files[name] for name in sorted(files)}
+    receipt: dict[str, Any] = {"files": ordered, "host": HOST}
+    if following is not None:
+        receipt["next"] = {name: following[name] for name in sorted(following)}
+    data = json_bytes({"receipt": receipt, "blake2b": digest(json_bytes(receipt))})
+    if not (path.is_file() and path.read_bytes() == data):
+        put_bytes(path, data, drafts)
+
+
+def settle(base: Path, receipt: Mapping[str, Any]) -> Vouchers:
+    """Return what ``receipt`` vouches for now; for an announced change the digests decide.
+
+    Raises
+    ------
+    DamagedStore
+        If a file is neither the old nor the new one.
+    """
+    old: Vouchers = receipt["files"]
+    if "next" not in receipt:
+        return old
+    new: Vouchers = receipt["next"]
+    settled = {}
+    for name in {**old, **new}:
+        candidates = [vouchers[name] for vouchers in (new, old) if name in vouchers]
+        if all(candidate == candidates[0] for candidate in candidates) and len(candidates) == 2:
+            settled[name] = candidates[0]
+            continue
+        found = digest(base / name) if (base / name).is_file() else ""
+        matching = [candidate for candidate in candidates if candidate["blake2b"] == found]
+        if matching:
+            settled[name] = matching[0]
+        elif name in old:
+            hint = "run: embedctl verify, then embedctl repair"
+            raise DamagedStore(f"'{base / name}' is not what its receipt says", hint)
+    return settled
+
+
+def finish(receipt: Path, base: Path, drafts: Path | None = None) -> None:
+    """Write down how an announced change that was cut short ended, if there is one."""
+    content = read_receipt(receipt)
+    if "next" in content:
+        write_receipt(receipt, settle(base, content), drafts=drafts)

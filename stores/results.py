@@ -1,0 +1,219 @@
+"""Results: one folder per run, one row per run.
+
+A run is finished when its ``receipt.json`` is there: it is written last and vouches for every other file. The
+table ``results.parquet`` is assembled from the summaries of finished runs and can be made again at any time.
+"""
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stores.commits import cannot_write, json_bytes, put_bytes, put_table
+from stores.errors import DamagedStore, EmbedctlError
+from stores.receipts import read_receipt, vouch, write_receipt
+from stores.tables import read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "COLUMNS",
+    "assemble",
+    "finished",
+    "read_array",
+    "read_config",
+    "read_metrics",
+    "read_results",
+    "read_summary",
+    "results_schema",
+    "write_run",
+]
+
+COLUMNS: dict[str, str] = {
+    **dict.fromkeys(("run_id", "dataset", "modality"), "string"),
+    "subject": "int64",
+    **dict.fromkeys(("protocol", "train_subjects", "embedding", "encoder", "aligned_by", "base"), "string"),
+    **dict.fromkeys(("matched_base", "match", "weights", "brain_encoder", "image_head", "recipe"), "string"),
+    "seed": "int64",
+    **dict.fromkeys(("split", "checkpoint", "channels", "window", "trial_norm", "train_on"), "string"),
+    "test_repetitions": "int64",
+    "gallery": "string",
+    "n_way": "int64",
+    **dict.fromkeys(("top1", "top3", "top5", "median_rank", "mrr", "val_top1", "concept_top1"), "float64"),
+    **dict.fromkeys(("csls_top1", "noise_ceiling", "chance"), "float64"),
+    **dict.fromkeys(("n_queries", "steps"), "int64"),
+    "seconds": "float64",
+    **dict.fromkeys(("embedding_key", "epochs_key", "config_key", "version", "started"), "string"),
+}
+"""Columns of the results table, in order, with their Arrow types. Accuracies are fractions in [0, 1]."""
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+~-]{0,199}")
+
+
+def results_schema() -> "pa.Schema":
+    """Return the Arrow schema of the results table."""
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+
+
+def write_run(
+    runs: Path,
+    run_id: str,
+    *,
+    config: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    checkpoint: bytes,
+    metrics: Sequence[Mapping[str, Any]],
+) -> Path:
+    """Write one run; the receipt, written last, is what makes it count.
+
+    Parameters
+    ----------
+    runs : Path
+        Folder of all runs.
+    run_id : str
+        Name of the run's folder.
+    config : mapping
+        Everything that was decided.
+    summary : mapping
+        Its row of the results table; may hold more.
+    arrays : mapping of str to array
+        Kept as ``NAME.npy``: the score matrix, the brain embeddings.
+    checkpoint : bytes
+        The weights, as safetensors.
+    metrics : sequence of mapping
+        One per validation, in order.
+
+    Returns
+    -------
+    Path
+        The run's folder.
+
+    Raises
+    ------
+    ValueError
+        If the run id is no folder name, or the summary does not fit the table.
+    CannotWrite
+        If the disk is full or read-only.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise ValueError(f"the run id {run_id!r} is not usable as a folder name")
+    _row_table([summary])
+    folder = runs / run_id
+    with cannot_write(folder):  # a run written anew does not count until it is complete again
+        (folder / RECEIPT).unlink(missing_ok=True)
+    files = {
+        "config.json": json_bytes(config),
+        "metrics.jsonl": b"".join(json.dumps(json.loads(json_bytes(m))).encode() + b"\n" for m in metrics),
+        **{f"{name}.npy": _npy_bytes(values) for name, values in arrays.items()},
+        "checkpoint.safetensors": checkpoint,
+        "summary.json": json_bytes(summary),
+    }
+    for name, data in files.items():
+        put_bytes(folder / name, data)
+    write_receipt(folder / RECEIPT, {name: vouch(data) for name, data in files.items()})
+    return folder
+
+
+def finished(runs: Path, run_id: str) -> bool:
+    """Say whether a run is complete."""
+    return (runs / run_id / RECEIPT).is_file()
+
+
+def read_summary(runs: Path, run_id: str) -> dict[str, Any]:
+    """Return the summary of a finished run.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no such run, or it is not finished.
+    DamagedStore
+        If its file is not the one that was written.
+    """
+    return _read_json(runs, run_id, "summary.json")
+
+
+def read_config(runs: Path, run_id: str) -> dict[str, Any]:
+    """Return the configuration of a finished run; raises as `read_summary`."""
+    return _read_json(runs, run_id, "config.json")
+
+
+def read_metrics(runs: Path, run_id: str) -> list[dict[str, Any]]:
+    """Return what was measured on the way; raises as `read_summary`."""
+    return [json.loads(line) for line in _read_file(runs, run_id, "metrics.jsonl").splitlines()]
+
+
+def read_array(runs: Path, run_id: str, name: str) -> np.ndarray:
+    """Return an array of a finished run, such as ``scores``; raises as `read_summary`."""
+    values: np.ndarray = np.load(io.BytesIO(_read_file(runs, run_id, f"{name}.npy")), allow_pickle=False)
+    return values
+
+
+def assemble(runs: Path) -> "pa.Table":
+    """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it."""
+    run_ids = sorted(path.parent.name for path in runs.glob(f"*/{RECEIPT}"))
+    table = _row_table([read_summary(runs, run_id) for run_id in run_ids])
+    put_table(runs / "results.parquet", table)
+    return table
+
+
+def read_results(runs: Path | str) -> "pa.Table":
+    """Return the results table, one row per run.
+
+    Raises
+    ------
+    EmbedctlError
+        If there are no runs.
+    """
+    path = Path(runs) / "results.parquet"
+    if not path.is_file():
+        raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder with --runs")
+    return read_table(path)
+
+
+def _row_table(summaries: Sequence[Mapping[str, Any]]) -> "pa.Table":
+    import pyarrow as pa
+
+    columns = []
+    for field in results_schema():
+        try:
+            columns.append(pa.array([summary.get(field.name) for summary in summaries], field.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ValueError(f"the summary's {field.name} is not {field.type}: {error}") from error
+    return pa.Table.from_arrays(columns, schema=results_schema())
+
+
+def _read_json(runs: Path, run_id: str, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(_read_file(runs, run_id, name))
+    return content
+
+
+def _read_file(runs: Path, run_id: str, name: str) -> bytes:
+    """Return a file of a finished run, checked against the receipt."""
+    if not finished(runs, run_id):
+        raise EmbedctlError(f"no finished run '{run_id}' in '{runs}'", "embedctl results lists the runs")
+    vouchers = read_receipt(runs / run_id / RECEIPT)["files"]
+    if name not in vouchers:
+        held = ", ".join(sorted(vouchers))
+        raise EmbedctlError(f"run '{run_id}' has no '{name}'", f"it has: {held}")
+    path = runs / run_id / name
+    data = path.read_bytes() if path.is_file() else b""
+    if vouch(data) != vouchers[name]:
+        raise DamagedStore(f"'{path}' is not the file that was written", "remove the run and train it again")
+    return data
+
+
+def _npy_bytes(values: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, values, allow_pickle=False)
+    return sink.getvalue()
+
+
+RECEIPT = "receipt.json"

@@ -1,0 +1,140 @@
+"""The root of a store: made in one step, its files vouched for, its drafts and locks where Zarr does not look.
+
+A root is a Zarr group with one array of strings (``image`` in an embedding store, ``subject`` in an epoch store).
+Everything of ours that is not Zarr lies in that array's ``.embedctl`` folder.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from stores.commits import draft_name, json_bytes, make_folder, place, sweep
+from stores.errors import DamagedStore
+from stores.layout import (
+    FORMAT,
+    Node,
+    array_node,
+    consolidated,
+    decode_strings,
+    encode_strings,
+    group_node,
+    private,
+    read_array,
+    read_node,
+    read_root,
+)
+from stores.receipts import change, finish
+
+__all__ = ["Root", "node_bytes", "read_strings", "string_files"]
+
+
+class Root:
+    """The root group of a store.
+
+    Parameters
+    ----------
+    path : Path
+        The store's folder.
+    kind : {"embeddings", "epochs"}
+        What it holds.
+    array : str
+        Name of its array of strings, and of that array's axis.
+    """
+
+    def __init__(self, path: Path, kind: str, array: str) -> None:
+        self.path, self.kind, self.array = path, kind, array
+        self.private = private(path / array)
+        self.drafts = self.private / "drafts"
+
+    def open(self, made_by: str, create: bool) -> None:
+        """Make sure that the store is there and can be read; with ``create``, make it where nothing is.
+
+        Raises
+        ------
+        EmbedctlError
+            If nothing is there, or something else.
+        StoreMismatch
+            If a newer embedctl wrote it.
+        CannotWrite
+            If it cannot be made.
+        """
+        if create and (not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))):
+            self._create()
+        read_root(self.path, self.kind, made_by)
+
+    def _create(self) -> None:
+        make_folder(self.path.parent)
+        sweep(self.path.parent)
+        draft = self.path.parent / draft_name(self.path.name)
+        attributes = {"embedctl": {"kind": self.kind, "format": FORMAT}}
+        files = {**string_files(self.array, [], 1024), "zarr.json": node_bytes(group_node(attributes))}
+        change(private(draft / self.array) / "metadata.json", draft, files)
+        Root(draft, self.kind, self.array).consolidate()
+        with suppress(FileExistsError):  # another process made it in the meantime: all the better
+            place(draft, self.path)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what embedctl wrote into the root's attributes."""
+        ours: dict[str, Any] = read_node(self.path)["attributes"]["embedctl"]
+        return ours
+
+    def with_attributes(self, **more: Any) -> bytes:
+        """Return the root's ``zarr.json`` with more attributes of ours."""
+        node = read_node(self.path)
+        node["attributes"]["embedctl"].update(more)
+        return node_bytes(node)
+
+    def change(self, files: Mapping[str, bytes]) -> None:
+        """Replace files of the root group and of its array, together with their receipt."""
+        change(self.private / "metadata.json", self.path, files, drafts=self.drafts)
+
+    def consolidate(self) -> None:
+        """Write the metadata of every node into the root's ``zarr.json``."""
+        self.change({"zarr.json": node_bytes(consolidated(self.path))})
+
+    def finish(self) -> None:
+        """Clear away what dead writers left, and write down how their announced changes ended."""
+        sweep(self.drafts)
+        finish(self.private / "metadata.json", self.path, self.drafts)
+
+
+def node_bytes(node: Node) -> bytes:
+    """Return a ``zarr.json`` as a file."""
+    return json_bytes(node)
+
+
+def string_files(name: str, texts: Sequence[str], chunk_rows: int) -> dict[str, bytes]:
+    """Return the files of a one-dimensional array of strings: the chunks, then the metadata that counts them.
+
+    Examples
+    --------
+    >>> list(string_files("image", ["a.jpg", "b.jpg", "c.jpg"], chunk_rows=2))
+    ['image/c/0', 'image/c/1', 'image/zarr.json']
+    """
+    starts = range(0, len(texts), chunk_rows)
+    chunks = {
+        f"{name}/c/{number}": encode_strings(list(texts[start : start + chunk_rows]), chunk_rows)
+        for number, start in enumerate(starts)
+    }
+    node = array_node((len(texts),), "string", (chunk_rows,), (name,))
+    return {**chunks, f"{name}/zarr.json": node_bytes(node)}
+
+
+def read_strings(folder: Path) -> list[str]:
+    """Read an array of strings whole.
+
+    Raises
+    ------
+    DamagedStore
+        If a chunk is missing or its checksum does not fit.
+    """
+    node = read_array(folder)
+    texts: list[str] = []
+    for number in range(node.n_chunks):
+        try:
+            texts += decode_strings((folder / node.file(number)).read_bytes())
+        except (OSError, ValueError) as error:
+            hint = "run: embedctl verify, then embedctl repair"
+            raise DamagedStore(f"'{folder / node.file(number)}' cannot be read", hint) from error
+    return texts[: node.shape[0]]

@@ -1,0 +1,52 @@
+"""Parquet in and out: images, trials and results.
+
+Reading goes through ``ParquetFile``: ``pyarrow.parquet.read_table`` imports the dataset machinery, which
+costs more than all of our tables together.
+"""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stores.errors import DamagedStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["read_table", "table_bytes"]
+
+
+def table_bytes(table: "pa.Table") -> bytes:
+    """Return ``table`` as a Parquet file: the same bytes for the same table and pyarrow version.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> table_bytes(pa.table({"id": ["a.jpg"]}))[:4]
+    b'PAR1'
+    """
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_table(path: Path) -> "pa.Table":
+    """Read a Parquet file whole.
+
+    Raises
+    ------
+    DamagedStore
+        If it is missing or is no Parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DamagedStore(
+            f"the table '{path}' cannot be read", "run: embedctl verify, then embedctl repair"
+        ) from error

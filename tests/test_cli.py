@@ -1,0 +1,324 @@
+"""The program as a person or a script meets it: exit codes, the two-line problem, pipes, signals, start-up."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from embedctl import render
+from embedctl.cli import app
+from embedctl.group import Commands
+from embedctl.progress import Lines
+from stores.errors import CannotWrite, DamagedStore, EmbedctlError, NotHere, StoreLocked, UnknownName
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = typer.main.get_command(app).commands
+
+
+def run(*words, **environment):
+    return CliRunner().invoke(app, list(words), env=environment)
+
+
+def program(*words, code="from embedctl.cli import main; main()", **more):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment, timeout=120, **more
+    )
+
+
+def failing(problem):
+    """Return a program whose only command ends in ``problem``."""
+    broken = typer.Typer(cls=Commands, rich_markup_mode=None, add_completion=False)
+
+    @broken.callback()
+    def root(): ...
+
+    @broken.command()
+    def fail():
+        raise problem
+
+    return broken
+
+
+# Start-up ---------------------------------------------------------------------------------------------------------
+
+
+def test_help_and_listing_import_neither_torch_nor_scipy():
+    heavy = "{'torch', 'timm', 'mne', 'scipy', 'sklearn', 'pandas', 'dask'}"
+    code = (
+        "import sys\nfrom embedctl.cli import main\n"
+        f"try: main()\nexcept SystemExit: print(sorted({heavy} & set(sys.modules)))"
+    )
+    for words in (["--help"], ["models", "list"], ["models", "show", "pixels"], ["datasets"]):
+        assert program(*words, code=code).stdout.splitlines()[-1] == "[]", words
+
+
+def cpu_seconds(*words):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert program(*words).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize(("words", "limit"), [(("--help",), 0.5), (("models", "list"), 1.5)])
+def test_it_starts_quickly(words, limit):
+    assert min(cpu_seconds(*words) for _ in range(3)) <= limit
+
+
+# Problems ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [
+        (EmbedctlError("the thing is wrong", "make it right"), 2),
+        (UnknownName("the thing is wrong", "make it right"), 2),
+        (DamagedStore("the thing is wrong", "make it right"), 4),
+        (StoreLocked("the thing is wrong", "make it right"), 5),
+        (NotHere("the thing is wrong", "make it right"), 6),
+        (CannotWrite("the thing is wrong", "make it right"), 7),
+    ],
+)
+def test_an_expected_problem_is_two_lines_and_its_own_code(problem, code):
+    result = CliRunner().invoke(failing(problem), ["fail"])
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr == "error: the thing is wrong\nhint:  make it right\n"
+
+
+def test_a_long_problem_stays_two_lines():
+    result = CliRunner().invoke(failing(EmbedctlError("x" * 500, "y " * 300)), ["fail"])
+    assert len(result.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "hint"),
+    [
+        (["inti"], "no such command 'inti'", "did you mean 'init'?"),
+        (["init", "--jsno"], "no such option: --jsno", "'embedctl init --help' lists what there is"),
+        (["datasets", "show"], "missing argument 'ID'", "'embedctl datasets show --help' lists what there is"),
+        (["datasets", "show", "things-eeg"], "no dataset called 'things-eeg'", "did you mean 'things-eeg2'?"),
+    ],
+)
+def test_a_usage_mistake_is_two_lines_and_code_2(words, what, hint):
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"error: {what}\nhint:  {hint}\n"
+
+
+def test_a_bug_is_one_line_and_code_1():
+    result = CliRunner().invoke(failing(KeyError("key")), ["fail"])
+    assert result.exit_code == 1
+    assert result.stderr == "bug: KeyError: 'key' (run it again with --debug for the traceback)\n"
+
+
+@pytest.mark.parametrize("words", [["--debug", "fail"], ["fail", "--debug"]])
+def test_debug_lets_a_bug_through_wherever_it_stands(words):
+    result = CliRunner().invoke(failing(KeyError("key")), words)
+    assert isinstance(result.exception, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 7, "error: /data/x: no space left on device"),
+        (OSError(errno.EROFS, "Read-only file system", "/data/x"), 7, "error: /data/x: read-only file system"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), 2, "error: /data/x: permission denied"),
+        (OSError(errno.EIO, "Input/output error", "/data/x"), 1, "bug: OSError"),
+        (ModuleNotFoundError("No module named 'mne'", name="mne"), 6, "error: mne is not installed"),
+        (ModuleNotFoundError("No module named 'ours'", name="ours"), 1, "bug: ModuleNotFoundError"),
+    ],
+)
+def test_what_the_system_says_has_a_code_too(problem, code, said):
+    result = CliRunner().invoke(failing(problem), ["fail"])
+    assert result.exit_code == code
+    assert result.stderr.startswith(said)
+
+
+def test_names_cannot_drive_the_terminal_nor_set_its_style():
+    result = CliRunner().invoke(failing(EmbedctlError("no '\x1b[2J[bold]x[/bold]\r\n'", ":smile: [red]")), ["fail"])
+    assert result.stderr == "error: no '�[2J[bold]x[/bold]��'\nhint:  :smile: [red]\n"
+
+
+def test_a_table_shows_markup_as_text(capsys):
+    render.table(("[bold]a[/bold]", "b"), [("[red]x", "\x1by"), (None, 3)], right=("b",))
+    assert capsys.readouterr().out == "[bold]a[/bold]   b\n[red]x          �y\n                 3\n"
+
+
+def test_a_table_in_a_pipe_is_never_cut(capsys):
+    render.table(("a", "b"), [("x" * 300, "y" * 300)])
+    assert "x" * 300 + "  " + "y" * 300 in capsys.readouterr().out
+
+
+def test_skipped_items_are_listed_with_their_reasons(capsys):
+    render.skipped({"a.jpg": "truncated", "b.jpg": "empty file"}, 10, "images")
+    assert capsys.readouterr().err == "skipped 2 of 10 images:\n  a.jpg: truncated\n  b.jpg: empty file\n"
+
+
+# Signals and pipes ------------------------------------------------------------------------------------------------
+
+SLEEPER = """
+import typer, sys, time
+from embedctl.group import Commands, end_cleanly_when_terminated
+app = typer.Typer(cls=Commands, rich_markup_mode=None, add_completion=False)
+@app.callback()
+def root(): ...
+@app.command()
+def sleep():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally: print("unwound", flush=True)
+end_cleanly_when_terminated()
+app()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_unwinds_the_program_and_has_its_code(number, code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPER, "sleep"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert out == "unwound\n"
+    assert len(err.splitlines()) == 1 and "the same command goes on from here" in err
+
+
+def test_a_closed_pipe_is_silent():
+    code = (
+        "import sys, typer\nfrom embedctl.group import Commands\nfrom embedctl import render\n"
+        "app = typer.Typer(cls=Commands, rich_markup_mode=None, add_completion=False)\n"
+        "@app.callback()\ndef root(): ...\n"
+        "@app.command()\ndef talk():\n    for _ in range(100000): render.line('x' * 80)\n"
+        "app()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "talk"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=30) == 0
+
+
+# Output -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_words_at_all_show_the_help_on_stdout():
+    result = run()
+    assert result.exit_code == 0
+    assert "The three stages" in result.stdout or "Start here" in result.stdout
+    assert result.stdout == run("--help").stdout
+
+
+def test_every_command_stands_in_the_help_once():
+    text = run("--help").stdout
+    for name in COMMANDS:
+        assert text.count(f"\n  {name} ") == 1, name
+
+
+def test_json_is_one_object_with_its_version_first():
+    result = run("datasets", "list", "--json")
+    found = json.loads(result.stdout)
+    assert next(iter(found.items())) == ("schema_version", 1)
+    assert [dataset["id"] for dataset in found["datasets"]] == ["things-eeg2"]
+    assert result.stderr == ""
+
+
+def test_the_bare_name_of_a_group_lists():
+    assert run("datasets").stdout == run("datasets", "list").stdout
+    assert run("datasets", "--json").stdout == run("datasets", "list", "--json").stdout
+
+
+def test_version_prints_the_version():
+    assert run("--version").stdout == "embedctl 0.1.0\n"
+
+
+def test_no_colour_in_a_pipe():
+    assert "\x1b" not in program("datasets").stdout + program("datasets", "show", "x").stderr
+
+
+def test_a_log_gets_a_line_at_the_start_and_at_the_end(capsys):
+    lines = Lines()
+    lines.start("reading", 1000, "images")
+    for _ in range(1000):
+        lines.advance(decode=0.25)
+    lines.say("chose \x07 batch 64")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "reading: 1,000 images"
+    assert said[1].startswith("reading: 1,000 of 1,000 images (100 %), in ")
+    assert said[1].endswith("decode 0.25")
+    assert said[2] == "chose � batch 64"
+    assert len(said) == 3
+
+
+# models and doctor ------------------------------------------------------------------------------------------------
+
+
+def test_the_registry_as_json_has_the_promised_fields():
+    models = json.loads(run("models", "list", "--json").stdout)["models"]
+    promised = {"id", "family", "dim", "aligned_by", "base", "matched_base", "match", "licence"}
+    assert {"pixels", "gabor-pyramid", "hog", "colour-histogram", "resnet50-tv"} <= {model["id"] for model in models}
+    assert all(promised <= set(model) for model in models)
+
+
+def test_the_registry_can_be_filtered():
+    models = json.loads(run("models", "--family", "classical", "--json").stdout)["models"]
+    assert {model["family"] for model in models} == {"classical"}
+    pairs = json.loads(run("models", "--pairs", "--json").stdout)["models"]
+    assert all(model["aligned_by"] for model in pairs)
+    result = run("models", "--family", "clasical")
+    assert (result.exit_code, result.stderr.splitlines()[1]) == (2, "hint:  did you mean 'classical'?")
+
+
+def test_an_encoder_can_be_shown_and_a_typo_is_answered():
+    assert "dim            768" in run("models", "show", "pixels").stdout
+    assert json.loads(run("models", "show", "pixels", "--json").stdout)["model"]["dim"] == 768
+    result = run("models", "show", "pixel")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: no encoder called 'pixel'\nhint:  did you mean 'pixels'?\n"
+
+
+def test_doctor_says_who_decided_a_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "embedctl.toml").write_text("[train]\nseed = [4]\n")
+    monkeypatch.setattr(
+        "embedctl.doctor._try", lambda code: subprocess.CompletedProcess([], 0, "cpu\t2\tthreads\n", "")
+    )
+    result = run("doctor", "--json", EMBEDCTL_RUNS="elsewhere")
+    assert result.exit_code == 0, result.stderr
+    settings = {setting["key"]: setting for setting in json.loads(result.stdout)["settings"]}
+    assert settings["train.seed"] == {"key": "train.seed", "value": [4], "origin": "embedctl.toml"}
+    assert settings["runs"]["origin"] == "EMBEDCTL_RUNS"
+    assert settings["extract.dtype"]["origin"] == "default"
+
+
+def test_doctor_names_a_conflict_and_ends_with_6(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    broken = subprocess.CompletedProcess(
+        [], 1, "", "Traceback\nRuntimeError: operator torchvision::nms does not exist\n"
+    )
+    monkeypatch.setattr("embedctl.doctor._try", lambda code: broken)
+    monkeypatch.setattr(
+        "embedctl.doctor.installed", lambda package: {"torch": "2.15.0", "torchaudio": "2.11.0"}.get(package, "1.0")
+    )
+    result = run("doctor")
+    assert result.exit_code == 6
+    assert "conflict: torchaudio: 2.11.0 does not import beside torch 2.15.0" in result.stderr
+    assert "operator torchvision::nms does not exist" in result.stderr

@@ -1,0 +1,90 @@
+"""The registry is data, and a key changes exactly when the numbers would."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from pipelines.encoders.key import embedding_key, versions_that_matter
+from pipelines.encoders.registry import find, read_cards, registry
+from stores.errors import EmbedctlError, UnknownName
+from stores.names import EmbeddingName
+
+NAME = EmbeddingName("vitb16-in1k")
+GIVEN = {"weights": "random:7", "exact": True, "batch_size": 32, "dtype": "float16", "versions": {"torch": "2.13"}}
+
+
+def test_an_unknown_id_comes_with_the_closest_known_one():
+    with pytest.raises(UnknownName, match="no encoder called 'clip-vitb23'") as problem:
+        find("clip-vitb23")
+    assert problem.value.hint == "did you mean 'clip-vitb32'?"
+
+
+def test_listing_and_keys_import_no_torch():
+    code = (
+        "import sys; from pipelines.encoders.registry import registry; from pipelines.encoders.key import "
+        "versions_that_matter; [versions_that_matter(s, 'none') for s in registry().values()]; "
+        "sys.exit(bool({'torch', 'timm', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[a", "not valid TOML"),
+        ('[a]\nfamily = "timm"\n', "has no 'dim'"),
+        ('[a]\nfamily = "timm"\ndim = 1\ninput = {}\nlicense = "MIT"', "unknown key 'license'"),
+        ('[a]\nfamily = "timm"\ndim = 1\ninput = { norm = "nonsense" }', "cannot be read"),
+    ],
+)
+def test_a_card_that_cannot_be_used_is_named(tmp_path, text, what):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(EmbedctlError, match=what):
+        read_cards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": "random:8"},
+        {"exact": False},
+        {"batch_size": 16},
+        {"dtype": "float32"},
+        {"versions": {"torch": "2.14"}},
+        {"name": EmbeddingName("vitb16-in1k", "blocks.7")},
+        {"name": EmbeddingName("vitb16-in1k", "norm", "mean")},
+        {"name": EmbeddingName("vitb16-in1k", view="grey")},
+        {"spec": replace(find("vitb16-in1k"), preprocessing=find("resnet50-tv").preprocessing)},
+        {"spec": replace(find("vitb16-in1k"), model={"name": "vit_base_patch16_224.augreg_in21k"})},
+    ],
+)
+def test_whatever_changes_the_numbers_changes_the_key(change):
+    given = {"spec": find("vitb16-in1k"), "name": NAME, **GIVEN}
+    assert embedding_key(**given)[0] != embedding_key(**{**given, **change})[0]
+
+
+@pytest.mark.parametrize("change", [{"licence": "?"}, {"notes": "?"}, {"base": "x"}, {"reference": "?"}, {"dim": 1}])
+def test_what_only_describes_an_encoder_is_not_in_its_key(change):
+    spec = find("vitb16-in1k")
+    assert embedding_key(spec, NAME, **GIVEN) == embedding_key(replace(spec, **change), NAME, **GIVEN)
+
+
+def test_the_recipe_leaves_the_batch_size_out_so_that_a_resume_can_adopt_it():
+    (first, recipe), (second, other) = (
+        embedding_key(find("vitb16-in1k"), NAME, **{**GIVEN, "batch_size": n}) for n in (16, 32)
+    )
+    assert first != second and recipe == other
+
+
+def test_random_weights_depend_on_every_patch_of_the_library_and_published_ones_do_not():
+    spec = find("vitb16-in1k")
+    assert versions_that_matter(spec, "random:0")["timm"].count(".") == 2
+    assert versions_that_matter(spec, "sha256:00")["timm"].count(".") == 1
+
+
+@pytest.mark.parametrize("spec", registry().values(), ids=lambda spec: spec.id)
+def test_pairings_name_encoders_that_exist(spec):
+    for other in (spec.base, spec.matched_base, spec.control):
+        assert not other or other in registry()
