@@ -155,7 +155,7 @@ def run_id(
     Examples
     --------
     >>> run_id("things-eeg2", 1, "clip-rn50:layer3.gap", "nice", "modern", 0, {"epochs": "ab"})
-    'things-eeg2_sub-01_clip-rn50~layer3.gap_nice_modern_seed-0_eea5ba8a'
+    'things-eeg2_sub-01_clip-rn50~layer3.gap_nice_modern_seed-0_28e79515'
     """
     readable = f"{dataset}_sub-{subject:02d}_{embedding.replace(':', '~')}_{brain_encoder}_{recipe}_seed-{seed}"
     what = {"dataset": dataset, "subject": subject, "embedding": embedding, "seed": seed, **decided_by}
