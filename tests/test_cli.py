@@ -58,7 +58,7 @@ def test_help_and_listing_import_neither_torch_nor_scipy():
         "import sys\nfrom embedctl.cli import main\n"
         f"try: main()\nexcept SystemExit: print(sorted({heavy} & set(sys.modules)))"
     )
-    for words in (["--help"], ["models", "list"], ["models", "show", "pixels"], ["datasets"]):
+    for words in (["--help"], ["models", "list"], ["models", "show", "pixels"], ["datasets"], ["extract", "--help"]):
         assert program(*words, code=code).stdout.splitlines()[-1] == "[]", words
 
 
