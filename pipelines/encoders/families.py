@@ -7,6 +7,7 @@ adding one is that file and a line here.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from stores.errors import NotHere, UnknownName, suggest
 
@@ -20,7 +21,7 @@ class Family:
     module: str
     packages: tuple[str, ...]
 
-    def builder(self) -> Callable:
+    def builder(self) -> Callable[..., Any]:
         """Import the builder file and return its ``network`` function.
 
         Raises
@@ -29,13 +30,14 @@ class Family:
             If a package it needs is not installed.
         """
         try:
-            return import_module(self.module).network
+            builder: Callable[..., Any] = import_module(self.module).network
         except ModuleNotFoundError as missing:
             if missing.name and missing.name.startswith("pipelines"):
                 raise
             raise NotHere(
                 f"encoders need the package '{missing.name}', which is not installed", 'pip install "embedctl[extract]"'
             ) from missing
+        return builder
 
 
 FAMILIES = {
