@@ -59,7 +59,7 @@ def validate(
     """
     z, v = embed(model["brain"], epochs), embed(model["image"], images)
     losses, found = [], []
-    for brain, image in zip(z.split(list(sizes)), v.split(list(sizes)), strict=True):
+    for brain, image in zip(torch.split(z, list(sizes)), torch.split(v, list(sizes)), strict=True):
         losses.append(info_nce(brain, image, scale).item())
         # Where training left the finite numbers the loss says so; ranks have no word for it.
         found.append(retrieve(torch.nan_to_num(brain @ image.T).cpu().numpy()))
@@ -75,7 +75,7 @@ def validate(
 def embed(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Return unit embeddings, a thousand rows at a time."""
     module.eval()
-    return unit(torch.cat([module(part) for part in x.split(1024)]))
+    return unit(torch.cat([module(part) for part in torch.split(x, 1024)]))
 
 
 def retrieval_figures(scores: np.ndarray, own: np.ndarray) -> dict[str, float]:

@@ -19,7 +19,8 @@ def image_vectors(values: np.ndarray, device: torch.device) -> torch.Tensor:
             [-1.0000,  1.0000]])
     """
     raw = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-    return (unit(raw) * raw.shape[1] ** 0.5).to(device)
+    scaled: torch.Tensor = unit(raw) * raw.shape[1] ** 0.5
+    return scaled.to(device)
 
 
 class ImageHead(nn.Module):

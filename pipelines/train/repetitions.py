@@ -91,7 +91,8 @@ def _picked(x: np.ndarray, pick: Pick | None) -> np.ndarray:
 def _normalise(x: np.ndarray) -> np.ndarray:
     """Centre each channel over time and divide it by the norm it had before centring, as AlignVis does."""
     norm = np.linalg.norm(x, axis=-1, keepdims=True)
-    return (x - x.mean(axis=-1, keepdims=True)) / np.where(norm > 0, norm, 1)
+    normalised: np.ndarray = (x - x.mean(axis=-1, keepdims=True)) / np.where(norm > 0, norm, 1)
+    return normalised
 
 
 def _mean_over(block: np.ndarray, use: np.ndarray) -> np.ndarray:

@@ -157,7 +157,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
                 torch.index_select(data.rows, 0, now, out=x)
                 loss = info_nce(model["brain"](x), model["image"](images[shown]), _scale(log_scale), shown)
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 if recipe.clip:
                     nn.utils.clip_grad_norm_(weights, recipe.clip)
                 optimiser.step()
