@@ -105,7 +105,10 @@ def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
     found = survey(request, source, store, hashes=hashes)
     report = found.report(request, source)
     if request.dry_run:
-        _look_at_room(report, found, widths(found.targets))
+        known = widths(found.targets)
+        _look_at_room(report, found, known)
+        for line, target in zip(report.embeddings, found.targets, strict=True):
+            line.dim = known[target.name]
     elif not found.nothing_to_do or found.changes.touched:
         store = EmbeddingStore.open(request.store, create=True)
         with store.lock():
