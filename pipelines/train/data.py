@@ -7,7 +7,6 @@ apart in `Test`, which training never opens.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 from pipelines.train.brain_encoders import prepare
 from pipelines.train.metrics import retrieve
 from pipelines.train.recipes import Recipe
+from stores.epochs import SplitEpochs, SubjectEpochs
 from stores.errors import BadRecording, EmbedctlError
 
 __all__ = ["Recordings", "Test", "load_subject"]
@@ -98,7 +98,7 @@ class Recordings:
         )
 
 
-def load_subject(epochs: Any, recipe: Recipe) -> Recordings:
+def load_subject(epochs: SubjectEpochs, recipe: Recipe) -> Recordings:
     """Read one subject from the epoch store, once, as a recipe wants it.
 
     Parameters
@@ -121,7 +121,8 @@ def load_subject(epochs: Any, recipe: Recipe) -> Recordings:
         If the window holds no sample, or the recipe needs repetitions and the store holds means alone.
     """
     notes: list[str] = []
-    chans, times = _channels(epochs, recipe, notes), _window(epochs, recipe)
+    names = list(epochs.ch_names) or [f"voxel {i}" for i in range(epochs.train.mean.shape[1])]
+    chans, times = _channels(names, recipe, notes), _window(epochs, recipe)
     pick = (chans, times)
     mean, kept = _means(epochs.train, recipe, pick)
     _note_lost(len(epochs.train.image_ids) - len(kept), "training", notes)
@@ -152,12 +153,12 @@ def load_subject(epochs: Any, recipe: Recipe) -> Recordings:
             int(epochs.test.n_repetitions),
             split_half(epochs.test, pick),
         ),
-        ch_names=[epochs.ch_names[c] for c in chans],
+        ch_names=[names[c] for c in chans],
         notes=notes,
     )
 
 
-def split_half(split: Any, pick: Pick | None = None) -> float | None:
+def split_half(split: SplitEpochs, pick: Pick | None = None) -> float | None:
     """Return how often half of an image's repetitions find the other half among all images.
 
     The mean of the even repetitions is correlated with the mean of the odd ones, over all channels and times, and
@@ -169,7 +170,7 @@ def split_half(split: Any, pick: Pick | None = None) -> float | None:
     float or None
         Top-1 accuracy, averaged over both directions; None when an image has fewer than two repetitions.
     """
-    if split.n_repetitions < 2 or not _has_trials(split) or len(split.image_ids) < 2:
+    if split.n_repetitions < 2 or split.keep != "all" or len(split.image_ids) < 2:
         return None
     halves: list[list[np.ndarray]] = [[], []]
     for _, block, valid in _blocks(split, pick):
@@ -191,9 +192,8 @@ def _directions(x: np.ndarray) -> np.ndarray:
     return flat / np.where(length > 0, length, 1)
 
 
-def _channels(epochs: Any, recipe: Recipe, notes: list[str]) -> np.ndarray:
+def _channels(names: list[str], recipe: Recipe, notes: list[str]) -> np.ndarray:
     """Return the channels of the recipe that exist; all of them when none does."""
-    names = list(epochs.ch_names)
     found = np.array([names.index(name) for name in recipe.channels if name in names], dtype=np.int64)
     if not recipe.channels or len(found) == len(recipe.channels):
         return found if recipe.channels else np.arange(len(names))
@@ -204,7 +204,7 @@ def _channels(epochs: Any, recipe: Recipe, notes: list[str]) -> np.ndarray:
     return found
 
 
-def _window(epochs: Any, recipe: Recipe) -> np.ndarray | None:
+def _window(epochs: SubjectEpochs, recipe: Recipe) -> np.ndarray | None:
     """Return the samples inside the recipe's window, both ends included."""
     times = np.asarray(epochs.times, dtype=np.float64)
     if not len(times):
@@ -223,7 +223,7 @@ def _window(epochs: Any, recipe: Recipe) -> np.ndarray | None:
     return inside
 
 
-def _means(split: Any, recipe: Recipe, pick: Pick) -> tuple[np.ndarray, np.ndarray]:
+def _means(split: SplitEpochs, recipe: Recipe, pick: Pick) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean over each image's repetitions and the images that have any."""
     kept = np.flatnonzero(np.asarray(split.valid).any(axis=1))
     if not len(kept):
@@ -239,7 +239,7 @@ def _means(split: Any, recipe: Recipe, pick: Pick) -> tuple[np.ndarray, np.ndarr
     return mean, kept
 
 
-def _trials(split: Any, recipe: Recipe, pick: Pick) -> tuple[np.ndarray, np.ndarray]:
+def _trials(split: SplitEpochs, recipe: Recipe, pick: Pick) -> tuple[np.ndarray, np.ndarray]:
     """Return every valid repetition, and the image it shows."""
     rows, shown = [], []
     for images, block, valid in _blocks(split, pick):
@@ -249,9 +249,9 @@ def _trials(split: Any, recipe: Recipe, pick: Pick) -> tuple[np.ndarray, np.ndar
     return np.concatenate(rows), np.concatenate(shown)
 
 
-def _blocks(split: Any, pick: Pick | None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _blocks(split: SplitEpochs, pick: Pick | None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield images, their repetitions ``(n, repetition, channel, time)`` and which of these are valid."""
-    if not _has_trials(split):
+    if split.keep != "all":
         raise EmbedctlError(
             "this store keeps the mean of the repetitions alone",
             "preprocess again with --keep all, or choose a recipe that trains on means as they are",
@@ -263,10 +263,6 @@ def _blocks(split: Any, pick: Pick | None) -> Iterator[tuple[np.ndarray, np.ndar
         image, _ = np.nonzero(valid)
         _require_finite(block[valid], split, images[image])
         yield images, block, valid
-
-
-def _has_trials(split: Any) -> bool:
-    return bool(getattr(split, "has_trials", True))
 
 
 def _picked(x: np.ndarray, pick: Pick | None) -> np.ndarray:
@@ -291,7 +287,7 @@ def _mean_over(block: np.ndarray, use: np.ndarray) -> np.ndarray:
     return np.where(count > 0, chosen.sum(axis=1) / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
-def _require_finite(x: np.ndarray, split: Any, images: Sequence[int] | np.ndarray) -> None:
+def _require_finite(x: np.ndarray, split: SplitEpochs, images: Sequence[int] | np.ndarray) -> None:
     broken = ~np.isfinite(x).all(axis=(1, 2))
     if broken.any():
         first = split.image_ids[int(np.asarray(images)[np.flatnonzero(broken)[0]])]

@@ -196,12 +196,12 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         last = _copy(model, log_scale)
 
         # ------------------------------------------------------------------ evaluation: the test set is read here, once
-        brain: dict[str, torch.Tensor] = {}
-        pictures: dict[str, torch.Tensor] = {}
+        test, brain = data.test.epochs, dict[str, torch.Tensor]()
+        pictures, shown_in_test = dict[str, torch.Tensor](), _image_vectors(gallery, device)
         for name, state in (("last", last), ("chosen", chosen)):
             model.load_state_dict({key: value for key, value in state.items() if key != "log_scale"})
-            brain[name] = _embed(model["brain"], data.test.epochs)
-            pictures[name] = _embed(model["image"], _image_vectors(gallery, device))
+            brain[name] = _embed(model["brain"], test)
+            pictures[name] = _embed(model["image"], shown_in_test)
     scores = {name: (brain[name] @ pictures[name].T).cpu().numpy() for name in brain}
     own = data.test.target
     found = retrieve(scores["chosen"], own)

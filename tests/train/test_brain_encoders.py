@@ -7,7 +7,7 @@ from torch import nn
 from pipelines.train.brain_encoders import BRAIN_ENCODERS, brain_encoder, prepare
 from pipelines.train.brain_encoders.eegproject import EEGProject
 from pipelines.train.brain_encoders.nice import NICE
-from stores.errors import UnknownName
+from stores.errors import EmbedctlError, UnknownName
 
 
 class PublishedNICE(nn.Module):
@@ -133,7 +133,7 @@ def test_every_brain_encoder_handles_other_shapes(name, n_chans, n_times, dim):
 
 
 def test_epochs_too_short_for_nice_are_an_error():
-    with pytest.raises(ValueError, match="75 samples"):
+    with pytest.raises(EmbedctlError, match="75 samples"):
         NICE(63, 74, 8)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipelines.train.brain_encoders.eegproject import Head
+from stores.errors import EmbedctlError
 
 __all__ = ["NICE"]
 
@@ -36,7 +37,7 @@ class NICE(nn.Module):
 
     Raises
     ------
-    ValueError
+    EmbedctlError
         If an epoch is shorter than one window with its filter, 75 samples.
 
     Examples
@@ -51,7 +52,10 @@ class NICE(nn.Module):
         super().__init__()
         n_windows = (n_times - TAPS + 1 - WINDOW) // STEP + 1
         if n_windows < 1:
-            raise ValueError(f"NICE needs epochs of {TAPS + WINDOW - 1} samples, these have {n_times}")
+            raise EmbedctlError(
+                f"NICE needs epochs of {TAPS + WINDOW - 1} samples, these have {n_times}",
+                "choose a longer window in the recipe, or another brain encoder",
+            )
         self.temporal = nn.Linear(TAPS, FILTERS)
         self.temporal_norm = nn.BatchNorm1d(FILTERS)
         self.spatial = nn.Linear(n_chans * FILTERS, FILTERS)
