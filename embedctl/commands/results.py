@@ -6,6 +6,7 @@ from embedctl.options import path
 __all__ = ["results"]
 
 _SHOWN = ("dataset", "subject", "embedding", "weights", "brain_encoder", "recipe", "seed")
+_FIGURES = ("top-1", "top-5", "chance", "way", "median rank", "seconds")
 
 
 def results(runs: options.Runs = None, json: options.Json = False) -> None:
@@ -21,7 +22,7 @@ def results(runs: options.Runs = None, json: options.Json = False) -> None:
     if json:
         render.as_json(results=table)
         return
-    columns = (*(name.replace("_", " ") for name in _SHOWN), "top-1", "top-5", "chance", "way", "median rank", "seconds")
+    columns = (*(name.replace("_", " ") for name in _SHOWN), *_FIGURES)
     rows = [
         (
             *(row[name] for name in _SHOWN),
@@ -32,5 +33,5 @@ def results(runs: options.Runs = None, json: options.Json = False) -> None:
         )
         for row in sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
     ]
-    render.table(columns, rows, right=("subject", "seed", *columns[-6:]))
+    render.table(columns, rows, right=("subject", "seed", *_FIGURES))
     render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders")
