@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from embedctl import __version__, render
+from embedctl.commands.compare import compare
 from embedctl.commands.datasets import datasets
 from embedctl.commands.demo import demo
 from embedctl.commands.doctor import doctor
@@ -60,6 +61,7 @@ app.command()(extract)
 app.command()(preprocess)
 app.command()(train)
 app.command()(results)
+app.command()(compare)
 app.command()(show)
 app.add_typer(models, name="models")
 app.add_typer(datasets, name="datasets")

@@ -1,7 +1,7 @@
 """``embedctl demo``: everything once, on data made on the spot."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,12 +40,36 @@ def demo(
 
 def _tell(report: "DemoReport") -> None:
     from embedctl.commands import extract, preprocess, train
+    from embedctl.commands.compare import ranked, said
+    from pipelines.train.compare import ranking
+    from stores.results import read_results
 
-    for title, stage, said in (
-        ("images to embeddings", extract.tell, report.extracted),
-        ("recordings to epochs", preprocess.tell, report.preprocessed),
-        ("both to brain encoders", train.tell, report.trained),
-    ):
-        render.line()
-        render.line(title)
-        stage(said)  # type: ignore[operator]
+    _titled("images to embeddings")
+    extract.tell(report.extracted)
+    _titled("recordings to epochs")
+    preprocess.tell(report.preprocessed)
+    _titled("both to brain encoders")
+    train.tell(report.trained)
+    runs = report.folder / "runs"
+    rows = ranking(read_results(runs), runs)
+    _titled(said(rows[0].condition))
+    ranked(rows)
+    _titled(f"planted was {report.truth['encoder']}, {_where(report.truth)}")
+    if rows[0].embedding != report.truth["encoder"]:
+        raise RuntimeError(f"the demo found {rows[0].embedding}, not {report.truth['encoder']}")
+    render.line("The planted encoder comes first.")
+    render.line(f"All of it took {report.seconds:.0f} s and lies in {report.folder}. Next:")
+    for command in ("results", "compare", "models", "show embeddings.zarr", "train --model hog --seed 2..4"):
+        render.line(f"  embedctl {command}")
+    render.line(f"  (after: cd {report.folder})")
+
+
+def _titled(title: str) -> None:
+    render.line()
+    render.line(title)
+
+
+def _where(truth: dict[str, Any]) -> str:
+    strongest = sorted(truth["gains"], key=lambda name: -truth["gains"][name])[:3]
+    first, last = (round(1000 * truth[name]) for name in ("latency", "last_latency"))
+    return f"{first} to {last} ms after the image, strongest at {', '.join(strongest)}"
