@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-models = typer.Typer(
-    cls=DefaultList, rich_markup_mode=None, help="List the image encoders, show one, or fetch weights."
-)
+models = typer.Typer(cls=DefaultList, rich_markup_mode=None, help="List the image encoders, show one, fetch weights.")
 
 
 @models.command("list")
