@@ -26,9 +26,9 @@ def compare(
     runs: options.Runs = None,
     json: options.Json = False,
 ) -> None:
-    """Rank the encoders, and test human-aligned ones against their bases, paired by subject.
+    """Rank the encoders, and test aligned ones against bases.
 
-    Seeds are averaged within subject; the subject is the unit. Intervals are 95 %.
+    The tests are paired by subject: seeds are averaged first, the subject is the unit.
 
     \b
       embedctl compare

@@ -20,9 +20,9 @@ def demo(
         str, typer.Argument(metavar="DIR", show_default=False, help="workspace to make [default: embedctl-demo]")
     ] = "embedctl-demo",
 ) -> None:
-    """Make a small workspace and run everything in it: no data, no download, a few minutes.
+    """Make a small workspace and run everything in it.
 
-    It draws images, simulates EEG recordings of two people from the embeddings of one encoder, runs
+    No data, no download, a few minutes. It draws images, simulates EEG recordings of two people from the embeddings of one encoder, runs
     extract, preprocess and train on them, and ranks the encoders: the planted one must come first.
 
     \b

@@ -35,7 +35,7 @@ def preprocess(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Turn recordings into whitened epochs in the order of the images.
+    """Turn recordings into epochs, whitened, in image order.
 
     Every recording is examined before the first is written. It goes on where it was interrupted.
 

@@ -10,7 +10,7 @@ _FIGURES = ("top-1", "top-5", "chance", "way", "median rank", "seconds")
 
 
 def results(runs: options.Runs = None, json: options.Json = False) -> None:
-    """List every finished run with its accuracy and what chance would be.
+    """List every finished run, its accuracy and chance.
 
     \b
       embedctl results
