@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -135,7 +136,11 @@ def numbers(record: ImageRecord, dim: int) -> np.ndarray:
 
 def extract(path: Path, n_images: int, version: str = "a") -> None:
     """Do what ``extract`` does: add images, compute what is missing, block by block."""
-    blocks.MAX_CHUNK_BYTES = 64 * 2 * 3  # two chunks per block
+    with patch.object(blocks, "MAX_CHUNK_BYTES", 64 * 2 * 3):  # two chunks per block
+        _extract(path, n_images, version)
+
+
+def _extract(path: Path, n_images: int, version: str) -> None:
     store = EmbeddingStore.open(path / "e.zarr", create=True)
     with store.lock():
         new = records(n_images, version)
@@ -184,7 +189,11 @@ def remove(path: Path) -> None:
 
 
 def preprocess(path: Path, subjects: tuple[int, ...] = (1,)) -> None:
-    split_writer.BLOCK_BYTES = 3 * 2 * 3 * 4 * 2  # three images per block
+    with patch.object(split_writer, "BLOCK_BYTES", 3 * 2 * 3 * 4 * 2):  # three images per block
+        _preprocess(path, subjects)
+
+
+def _preprocess(path: Path, subjects: tuple[int, ...]) -> None:
     store = EpochStore.open(path / "p.zarr", create=True)
     info = {"ch_names": ["Oz", "O1", "O2"], "times": [0.0, 0.1, 0.2, 0.3], "sfreq": 10.0, "units": "uV"}
     for subject in subjects:
