@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from stores.errors import EmbedctlError
 if TYPE_CHECKING:
     from pipelines.encoders.weights import Weights
 
-__all__ = ["Network", "construction", "load_strictly"]
+__all__ = ["Network", "construction", "load_strictly", "state_dict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Network:
         The layers of equal rank that make up its depth (transformer blocks, stages of a convolutional network).
     n_prefix : int
         Tokens before the first patch token (CLS and registers).
+    has_cls : bool
+        Whether the first of them is a CLS token.
     path : Callable
         From the name of a layer to the name of the module inside ``module``.
     to_rows : Callable
@@ -41,6 +43,7 @@ class Network:
     layers: tuple[str, ...]
     blocks: tuple[str, ...] = ()
     n_prefix: int = 0
+    has_cls: bool = True
     path: Callable[[str], str] = str
     to_rows: Callable[[nn.Module, Tensor], Tensor] = lambda module, x: x
 
@@ -57,6 +60,20 @@ def construction(weights: "Weights", device: str = "cpu") -> Iterator[None]:
         if weights.seed is not None:
             torch.manual_seed(weights.seed)
         yield
+
+
+def state_dict(checkpoint: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint: unwrapped from ``state_dict`` or ``model``, and only those under ``prefix``.
+
+    Examples
+    --------
+    >>> list(state_dict({"model": {"module.visual.norm.bias": torch.zeros(1), "module.scale": 1}}, "module.visual."))
+    ['norm.bias']
+    """
+    for wrapper in ("state_dict", "model"):
+        if isinstance(checkpoint.get(wrapper), Mapping):
+            checkpoint = checkpoint[wrapper]
+    return {name.removeprefix(prefix): x for name, x in checkpoint.items() if name.startswith(prefix)}
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
@@ -88,4 +105,9 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
             f"{len(v)} {k} ({'; '.join(v[:3])}{'; ...' if len(v) > 3 else ''})" for k, v in odd.items() if v
         )
         raise EmbedctlError(f"{what} does not fit: {told}", "these weights belong to another network; check the file")
-    module.load_state_dict(tensors, strict=True)
+    # A network constructed on the meta device has nothing to copy into. What it gets instead is a copy as well: tensors
+    # of a memory-mapped file lie at any address, and the address decides which kernels run, hence the last bits.
+    meta = any(tensor.is_meta for tensor in wanted.values())
+    if meta:
+        tensors = {name: tensor.to(wanted[name].dtype, copy=True) for name, tensor in tensors.items()}
+    module.load_state_dict(tensors, strict=True, assign=meta)

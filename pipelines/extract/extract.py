@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.extract.block import BlockRows
+from pipelines.extract.derive import derive, divide
 from pipelines.extract.loading import LoadedImage, load, n_cores, prefetch
 from pipelines.extract.plan import Batch, batches, bytes_needed
 from pipelines.extract.provenance import provenance
@@ -76,18 +77,42 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
     (3, 0)
     """
     started = perf_counter()
+    passes, derived = divide(request)
+    report = _together(request, [_from_images(part, progress) for part in passes])
+    if derived:
+        derive(request, derived, report, progress)
+    report.seconds = perf_counter() - started
+    return report
+
+
+def _together(request: ExtractRequest, parts: Sequence[ExtractReport]) -> ExtractReport:
+    """Return one report of several passes; of none where everything follows from stored rows."""
+    report = ExtractReport(store=request.store, dry_run=request.dry_run)
+    for part in parts:
+        report.n_images, report.bytes_free = part.n_images, part.bytes_free
+        report.embeddings += part.embeddings
+        report.skipped |= part.skipped
+        report.bytes += part.bytes
+        report.bytes_needed += part.bytes_needed
+        report.stages = {stage: report.stages.get(stage, 0.0) + spent for stage, spent in part.stages.items()}
+    return report
+
+
+def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
     source = open_images(request.images)
     store = EmbeddingStore.open(request.store) if request.store.exists() else None
     hashes: dict[str, str] = {}
     found = survey(request, source, store, hashes=hashes)
     report = found.report(request, source)
     if request.dry_run:
-        _look_at_room(report, found, widths(found.targets))
+        known = widths(found.targets)
+        _look_at_room(report, found, known)
+        for line, target in zip(report.embeddings, found.targets, strict=True):
+            line.dim = known[target.name]
     elif not found.nothing_to_do or found.changes.touched:
         store = EmbeddingStore.open(request.store, create=True)
         with store.lock():
             _complete(request, source, store, hashes, report, progress)
-    report.seconds = perf_counter() - started
     return report
 
 

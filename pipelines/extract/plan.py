@@ -97,11 +97,12 @@ def plan_blocks(to_do: Mapping[str, np.ndarray], block_rows: int) -> list[BlockT
     [(0, ['a']), (2, ['a', 'b'])]
     """
     by_block: dict[int, dict[str, np.ndarray]] = {}
-    for key, wanted in to_do.items():
+    for group, wanted in to_do.items():
         rows = np.flatnonzero(wanted)
-        blocks, starts = np.unique(rows // block_rows, return_index=True)
-        for block, part in zip(blocks.tolist(), np.split(rows, starts[1:]), strict=True):
-            by_block.setdefault(block, {})[key] = part
+        of_block = rows // block_rows
+        for block in np.unique(of_block).tolist():
+            low, high = np.searchsorted(of_block, [block, block + 1])
+            by_block.setdefault(block, {})[group] = rows[low:high]
     return [BlockTask(block, by_block[block]) for block in sorted(by_block)]
 
 

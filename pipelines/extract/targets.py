@@ -18,7 +18,16 @@ from stores.names import EmbeddingName
 if TYPE_CHECKING:
     from stores.embedding import Entry
 
-__all__ = ["DEFAULT_BATCH_SIZE", "OVERFLOWED", "Target", "choose_targets", "resolve_names", "widths"]
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "OVERFLOWED",
+    "Target",
+    "choose_targets",
+    "draft_target",
+    "keyed",
+    "resolve_names",
+    "widths",
+]
 
 # Large enough for a CPU's matrix kernels, small enough for its caches; another size changes every key.
 DEFAULT_BATCH_SIZE = 32
@@ -128,14 +137,25 @@ def choose_targets(
     adopted = [0 if request.overwrite else _adopted(request, draft) for draft in drafts]
     recorded = set(adopted) - {0}
     usual = request.batch_size or (recorded.pop() if len(recorded) == 1 else DEFAULT_BATCH_SIZE)
-    return [_keyed(draft, size or usual) for draft, size in zip(drafts, adopted, strict=True)]
+    return [keyed(draft, size or usual) for draft, size in zip(drafts, adopted, strict=True)]
 
 
 def _draft(request: ExtractRequest, name: EmbeddingName, entries: Sequence["Entry"], as_float32: bool) -> Target:
-    """Return the target without its batch size: 0 stands for one that is still to choose."""
     spec = find(name.encoder)
     weights = resolve_weights(spec, request.weights, offline=request.offline)
-    versions = versions_that_matter(spec, weights.label)
+    return draft_target(request, name, spec, weights, versions_that_matter(spec, weights.label), entries, as_float32)
+
+
+def draft_target(
+    request: ExtractRequest,
+    name: EmbeddingName,
+    spec: EncoderSpec,
+    weights: Weights,
+    versions: dict[str, str],
+    entries: Sequence["Entry"],
+    as_float32: bool,
+) -> Target:
+    """Return a target without its batch size, see `keyed`: 0 stands for one that is still to choose."""
 
     def stored_as(dtype: str) -> tuple["Entry", ...]:
         def key(batch_size: int) -> str:
@@ -166,7 +186,8 @@ def _adopted(request: ExtractRequest, draft: Target) -> int:
     return fullest
 
 
-def _keyed(draft: Target, batch_size: int) -> Target:
+def keyed(draft: Target, batch_size: int) -> Target:
+    """Return a draft with its batch size, and so its key."""
     recipe = draft.recipe
     key, _ = embedding_key(
         draft.spec, draft.name, recipe["weights"], recipe["exact"], batch_size, draft.dtype, recipe["versions"]
