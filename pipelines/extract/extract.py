@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.extract.block import BlockRows
+from pipelines.extract.derive import derive, divide
 from pipelines.extract.loading import LoadedImage, load, n_cores, prefetch
 from pipelines.extract.outlook import check_room, look_ahead
 from pipelines.extract.plan import Batch, batches
@@ -75,6 +76,29 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
     (3, 0)
     """
     started = perf_counter()
+    passes, derived = divide(request)
+    report = _together(request, [_from_images(part, progress) for part in passes])
+    if derived:
+        derive(request, derived, report, progress)
+    report.seconds = perf_counter() - started
+    return report
+
+
+def _together(request: ExtractRequest, parts: Sequence[ExtractReport]) -> ExtractReport:
+    """Return one report of several passes; of none where everything follows from stored rows."""
+    report = ExtractReport(store=request.store, dry_run=request.dry_run)
+    for part in parts:
+        report.n_images, report.bytes_free = part.n_images, part.bytes_free
+        report.embeddings += part.embeddings
+        report.skipped |= part.skipped
+        report.bytes += part.bytes
+        report.bytes_needed += part.bytes_needed
+        report.to_fetch |= part.to_fetch
+        report.stages = {stage: report.stages.get(stage, 0.0) + spent for stage, spent in part.stages.items()}
+    return report
+
+
+def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
     source = open_images(request.images)
     store = EmbeddingStore.open(request.store) if request.store.exists() else None
     hashes: dict[str, str] = {}
@@ -86,7 +110,6 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
         store = EmbeddingStore.open(request.store, create=True)
         with store.lock():
             _complete(request, source, store, hashes, report, progress)
-    report.seconds = perf_counter() - started
     return report
 
 
@@ -114,7 +137,8 @@ def _complete(
         networks = networks or build_networks(request, lacking, progress)
         check_room(report, found, networks.widths)
         for target in lacking:
-            facts = provenance(target, request, networks)
+            origin, tokens = networks.weights_sources[target.spec.id], networks.token_shapes.get(target.name)
+            facts = provenance(target, request, networks.device, origin, tokens)
             store.create(
                 target.name, target.key, dim=networks.widths[target.name], dtype=target.dtype, provenance=facts
             )

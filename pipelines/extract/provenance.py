@@ -4,22 +4,25 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import features
 
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import Target
 
-if TYPE_CHECKING:
-    from pipelines.extract.forward import Networks
-
 __all__ = ["provenance"]
 
 _PACKAGES = ("embedctl", "torch", "torchvision", "timm", "open_clip_torch", "dreamsim", "numpy", "pillow")
 
 
-def provenance(target: Target, request: ExtractRequest, networks: "Networks") -> dict[str, Any]:
+def provenance(
+    target: Target,
+    request: ExtractRequest,
+    device: str,
+    weights_source: str = "",
+    token_shape: tuple[int, ...] | None = None,
+) -> dict[str, Any]:
     """Return everything needed to compute an embedding again, as plain data.
 
     Random weights are recognised by ``weights``, which then is ``random:SEED``.
@@ -30,8 +33,12 @@ def provenance(target: Target, request: ExtractRequest, networks: "Networks") ->
         The embedding.
     request : ExtractRequest
         What was asked.
-    networks : Networks
-        What computes it.
+    device : str
+        Where it is computed.
+    weights_source : str
+        Where the weights came from; empty for what `resolve_weights` said.
+    token_shape : tuple of int, optional
+        (token, dim) of one row of flattened tokens.
     """
     spec, name = target.spec, target.name
     found = {
@@ -41,7 +48,7 @@ def provenance(target: Target, request: ExtractRequest, networks: "Networks") ->
         "view": name.view,
         "key": target.key,
         "weights": target.weights.label,
-        "weights_source": _weights_source(target, request, networks),
+        "weights_source": _source(target, request, weights_source or target.weights.source),
         "preprocessing": target.recipe["preprocessing"],
         "decoder": f"pillow {version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
         "pixels": "EXIF orientation applied, alpha on white, first frame, 16 bit rescaled",
@@ -49,7 +56,7 @@ def provenance(target: Target, request: ExtractRequest, networks: "Networks") ->
         "batch_size": target.batch_size,
         "compute_dtype": "float32",
         "dtype": target.dtype,
-        "device": networks.device,
+        "device": device,
         "recipe": target.recipe,
         "registry": spec.table(),
         "versions": {"python": platform.python_version()} | {p: v for p in _PACKAGES if (v := _version(p))},
@@ -58,16 +65,15 @@ def provenance(target: Target, request: ExtractRequest, networks: "Networks") ->
     }
     if target.note:
         found["note"] = target.note
-    if name in networks.token_shapes:
-        found["token_shape"] = list(networks.token_shapes[name])
+    if token_shape:
+        found["token_shape"] = list(token_shape)
     return found
 
 
-def _weights_source(target: Target, request: ExtractRequest, networks: "Networks") -> str:
-    """Return where the weights came from; ``file:`` marks the user's own, which are not the published ones."""
-    source, given = networks.weights_sources[target.spec.id], request.weights
+def _source(target: Target, request: ExtractRequest, source: str) -> str:
+    """Return where weights came from; ``file:`` marks the user's own, which are not the published ones."""
     # `models pull --to FOLDER` puts published weights into FOLDER/ID.
-    published = given == "published" or (Path(given) / target.spec.id).is_dir()
+    published = request.weights == "published" or (Path(request.weights) / target.spec.id).is_dir()
     return f"file:{source}" if target.weights.label.startswith("sha256:") and not published else source
 
 

@@ -24,6 +24,8 @@ __all__ = [
     "OVERFLOWED",
     "Target",
     "choose_targets",
+    "draft_target",
+    "keyed",
     "resolve_names",
 ]
 
@@ -160,11 +162,15 @@ def choose_targets(
         raise EmbedctlError(f"a batch of {request.batch_size} images", "--batch-size takes 1 or more")
     names = resolve_names(request)
     weights = {name.encoder: _weights(request, find(name.encoder), progress) for name in names}
-    drafts = [_draft(request, name, weights[name.encoder], entries, name in as_float32) for name in names]
+    drafts = []
+    for name in names:
+        spec, found = find(name.encoder), weights[name.encoder]
+        versions = versions_that_matter(spec, found.label)
+        drafts.append(draft_target(request, name, spec, found, versions, entries, name in as_float32))
     adopted = [0 if request.overwrite else _adopted(request, draft) for draft in drafts]
     recorded = set(adopted) - {0}
     usual = request.batch_size or (recorded.pop() if len(recorded) == 1 else DEFAULT_BATCH_SIZE)
-    return [_keyed(draft, size or usual) for draft, size in zip(drafts, adopted, strict=True)]
+    return [keyed(draft, size or usual) for draft, size in zip(drafts, adopted, strict=True)]
 
 
 def _weights(request: ExtractRequest, spec: EncoderSpec, progress: Progress) -> Weights:
@@ -181,12 +187,16 @@ def _weights(request: ExtractRequest, spec: EncoderSpec, progress: Progress) -> 
         raise
 
 
-def _draft(
-    request: ExtractRequest, name: EmbeddingName, weights: Weights, entries: Sequence["Entry"], as_float32: bool
+def draft_target(
+    request: ExtractRequest,
+    name: EmbeddingName,
+    spec: EncoderSpec,
+    weights: Weights,
+    versions: dict[str, str],
+    entries: Sequence["Entry"],
+    as_float32: bool,
 ) -> Target:
-    """Return the target without its batch size: 0 stands for one that is still to choose."""
-    spec = find(name.encoder)
-    versions = versions_that_matter(spec, weights.label)
+    """Return a target without its batch size, see `keyed`: 0 stands for one that is still to choose."""
 
     def stored_as(dtype: str) -> tuple["Entry", ...]:
         def key(batch_size: int) -> str:
@@ -217,7 +227,8 @@ def _adopted(request: ExtractRequest, draft: Target) -> int:
     return fullest
 
 
-def _keyed(draft: Target, batch_size: int) -> Target:
+def keyed(draft: Target, batch_size: int) -> Target:
+    """Return a draft with its batch size, and so its key."""
     recipe = draft.recipe
     key, _ = embedding_key(
         draft.spec, draft.name, recipe["weights"], recipe["exact"], batch_size, draft.dtype, recipe["versions"]
