@@ -59,7 +59,7 @@ def publish(root: Root, without: str = "") -> None:
         names = [name for name in complete_subjects(root.path) if without not in (name, name.partition("/")[0])]
         datasets = {f"{dataset}/zarr.json" for name in names if (dataset := name.partition("/")[0])}
         vouched = {name: (root.path / name).read_bytes() for name in sorted(datasets)}
-        root.change({**vouched, **string_files("subject", names, 1024)})
+        root.change({**vouched, **string_files("subject", names, 1024)}, gone=[f"{without}/zarr.json"])
         root.consolidate(without)
 
 

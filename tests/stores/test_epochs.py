@@ -9,6 +9,7 @@ import pytest
 from stores import split_writer
 from stores.epochs import EpochStore
 from stores.errors import DamagedStore, EmbedctlError, StoreLocked, StoreMismatch, UnknownName
+from stores.receipts import read_receipt
 
 CLEAN = {"name": "clean", "sfreq": 250.0}
 INFO = {
@@ -205,6 +206,8 @@ class TestOnceItIsDone:
         assert store.subjects("things-eeg2") == [12]
         store.remove("things-eeg2", 12)
         assert store.datasets() == []
+        vouched = read_receipt(store.path / "subject" / ".embedctl" / "metadata.json")["files"]
+        assert [name for name in vouched if not (store.path / name).is_file()] == []
         complete(store, recipe={"name": "other"})
 
     def test_what_is_not_there_is_answered_with_what_is(self, store):
