@@ -40,6 +40,7 @@ class Family:
 
 FAMILIES = {
     "classical": Family("pipelines.encoders.classical", ("torch", "pillow")),
+    "harmonization": Family("pipelines.encoders.harmonization", ("torch", "torchvision", "timm", "pillow")),
     "open_clip": Family("pipelines.encoders.open_clip_family", ("torch", "torchvision", "open_clip_torch", "pillow")),
     "timm": Family("pipelines.encoders.timm_family", ("torch", "torchvision", "timm", "pillow")),
     "torchvision": Family("pipelines.encoders.torchvision_family", ("torch", "torchvision", "pillow")),

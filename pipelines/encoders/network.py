@@ -13,7 +13,7 @@ from stores.errors import EmbedctlError
 if TYPE_CHECKING:
     from pipelines.encoders.weights import Weights
 
-__all__ = ["Network", "construction", "load_strictly"]
+__all__ = ["Network", "construction", "load_strictly", "refuse_misfits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,28 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     Traceback (most recent call last):
     stores.errors.EmbedctlError: tiny.pth does not fit: 1 missing (bias), 1 misshapen (weight (1, 3), not (1, 2))
     """
-    wanted = module.state_dict()
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    refuse_misfits(wanted, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, what)
+    module.load_state_dict(tensors, strict=True)
+
+
+def refuse_misfits(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Compare two inventories of tensors, name to shape.
+
+    Raises
+    ------
+    EmbedctlError
+        If they differ: how many tensors are missing, left over or misshapen, and the first few of each.
+
+    Examples
+    --------
+    >>> refuse_misfits({"bias": (1,)}, {"bias": (1,)}, "tiny.pth")
+    """
     odd = {
-        "missing": [name for name in wanted if name not in tensors],
-        "left over": [name for name in tensors if name not in wanted],
+        "missing": [name for name in wanted if name not in found],
+        "left over": [name for name in found if name not in wanted],
         "misshapen": [
-            f"{name} {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
-            for name, tensor in tensors.items()
-            if name in wanted and tensor.shape != wanted[name].shape
+            f"{name} {shape}, not {wanted[name]}" for name, shape in found.items() if wanted.get(name, shape) != shape
         ],
     }
     if any(odd.values()):
@@ -88,4 +102,3 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
             f"{len(v)} {k} ({'; '.join(v[:3])}{'; ...' if len(v) > 3 else ''})" for k, v in odd.items() if v
         )
         raise EmbedctlError(f"{what} does not fit: {told}", "these weights belong to another network; check the file")
-    module.load_state_dict(tensors, strict=True)

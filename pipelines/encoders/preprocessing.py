@@ -1,7 +1,7 @@
 """From a decoded image to the tensor a network sees: exactly as the library does it, or fast.
 
-Both give (3, size, size). The exact way runs PIL and torchvision as the encoder's own library does and is equal to
-it bit for bit. The fast way resizes uint8 pixels with torch's antialiasing kernel on channels-last memory (about
+Both give (3, size, size). The exact way runs PIL and torchvision (or the arithmetic of TensorFlow, for ``tf-bicubic``)
+as the encoder's own library does and is equal to it bit for bit. The fast way resizes uint8 pixels with torch's antialiasing kernel on channels-last memory (about
 twice as fast, never more than 2 grey levels from PIL) and leaves the normalisation to the batch.
 """
 
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pipelines.encoders.harmonization_resize import resize
 from pipelines.encoders.registry import Preprocessing
 
 __all__ = ["exact_transform", "fast_transform", "has_fast", "normalise"]
@@ -33,6 +34,9 @@ def exact_transform(p: Preprocessing) -> Callable[[Image.Image], Tensor]:
     >>> transform(Image.new("RGB", (400, 300))).shape
     torch.Size([3, 224, 224])
     """
+    if p.resize == "tf-bicubic" and p.fit == "squash" and not p.antialias:
+        return lambda image: normalise(torch.from_numpy(resize(np.asarray(image), p.size)).permute(2, 0, 1), p)
+
     from pipelines.encoders.torchvision_import import torchvision
 
     v1 = torchvision.transforms
@@ -93,7 +97,7 @@ def _resized(p: Preprocessing, height: int, width: int) -> tuple[int, int]:
 
 
 def normalise(batch: Tensor, p: Preprocessing) -> Tensor:
-    """Turn (n, 3, size, size) uint8 into the network's float32 input, as ``ToTensor`` and ``Normalize`` do.
+    """Turn (..., 3, size, size) grey levels into the network's float32 input, as ``ToTensor`` and ``Normalize`` do.
 
     Examples
     --------

@@ -42,7 +42,7 @@ class Preprocessing:
     Parameters
     ----------
     resize : str
-        Algorithm: ``bicubic`` or ``bilinear`` (as PIL does it), or one that a family brings along.
+        Algorithm: ``bicubic`` or ``bilinear`` (as PIL does it), or ``tf-bicubic`` (as ``tf.image.resize``, no antialias).
     fit : str
         ``shortest``: short side to ``resize_to``, then a centre crop. ``squash``: both sides to ``size``.
     resize_to, size : int
