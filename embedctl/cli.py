@@ -11,8 +11,10 @@ import typer
 from embedctl import __version__, render
 from embedctl.commands.datasets import datasets
 from embedctl.commands.doctor import doctor
+from embedctl.commands.extract import extract
 from embedctl.commands.init import init
 from embedctl.commands.models import models
+from embedctl.commands.show import show
 from embedctl.group import Commands, end_cleanly_when_terminated
 
 __all__ = ["app", "main"]
@@ -49,6 +51,8 @@ def _program(
 
 app.command()(init)
 app.command()(doctor)
+app.command()(extract)
+app.command()(show)
 app.add_typer(models, name="models")
 app.add_typer(datasets, name="datasets")
 

@@ -135,9 +135,8 @@ def _hsic(a: np.ndarray, b: np.ndarray) -> float:
     diagonal_a, diagonal_b = np.sum(a**2, axis=1), np.sum(b**2, axis=1)
     rows_a, rows_b = a @ a.sum(axis=0) - diagonal_a, b @ b.sum(axis=0) - diagonal_b
     products = _overlap(a, b) - diagonal_a @ diagonal_b
-    return (products + rows_a.sum() * rows_b.sum() / ((n - 1) * (n - 2)) - 2 * (rows_a @ rows_b) / (n - 2)) / (
-        n * (n - 3)
-    )
+    means = rows_a.sum() * rows_b.sum() / ((n - 1) * (n - 2)) - 2 * (rows_a @ rows_b) / (n - 2)
+    return float((products + means) / (n * (n - 3)))
 
 
 def _z(x: np.ndarray) -> np.ndarray:
@@ -145,4 +144,5 @@ def _z(x: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(x, axis=1, keepdims=True)
     if not length.all():
         raise ValueError(f"row {int(np.flatnonzero(length == 0)[0])} is constant: its correlations are undefined")
-    return x / length
+    unit: np.ndarray = x / length
+    return unit

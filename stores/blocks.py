@@ -5,16 +5,18 @@ receipt, ``values/.embedctl/receipts/BLOCK.json``. What the receipt says of a ch
 are committed (``rows``, as ranges) and which are absent for a reason (``absent``).
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stores.codecs import CRC_BYTES, encode_rows
 from stores.commits import digest
 from stores.errors import DamagedStore
-from stores.layout import CRC_BYTES, ArrayNode, encode_rows, private, read_array
-from stores.receipts import Vouchers, change, finish, read_receipt, settle
+from stores.layout import ArrayNode, private, read_array
+from stores.receipts import Vouchers, change, finish, settled
 
 __all__ = ["block_rows_for", "chunk_rows_for", "commit_rows", "finish_receipts", "read_vouchers", "rows_in"]
 
@@ -90,7 +92,7 @@ def commit_rows(
         If a chunk that should keep rows is not the one that was committed.
     """
     node, receipt = read_array(values), _receipt(values, block)
-    before = settle(values, read_receipt(receipt))
+    before = settled(values, receipt)
     fate = {row: position for position, row in enumerate(rows.tolist())}
     dropped = {*absent, *forget}
     files, facts = {}, {}
@@ -107,8 +109,7 @@ def commit_rows(
         reasons |= {row: why for row, why in absent.items() if row in here}
         files[name] = encode_rows(content)
         facts[name] = {"rows": _ranges(kept | set(new)), "absent": {str(row): reasons[row] for row in sorted(reasons)}}
-    change(receipt, values, files, facts, drafts)
-    return settle(values, read_receipt(receipt))
+    return change(receipt, values, files, facts, drafts)
 
 
 def read_vouchers(values: Path) -> Vouchers:
@@ -121,14 +122,14 @@ def read_vouchers(values: Path) -> Vouchers:
     """
     vouchers: Vouchers = {}
     for path in _receipts(values):
-        vouchers |= settle(values, read_receipt(path))
+        vouchers |= settled(values, path)
     return vouchers
 
 
 def finish_receipts(values: Path, drafts: Path) -> None:
     """Write down how announced changes that were cut short ended."""
     for path in _receipts(values):
-        finish(path, values, drafts)
+        finish(Path(path), values, drafts)
 
 
 def rows_in(vouchers: Vouchers) -> np.ndarray:
@@ -169,8 +170,11 @@ def _ranges(rows: Iterable[int]) -> list[list[int]]:
     return ranges
 
 
-def _receipts(values: Path) -> list[Path]:
-    return sorted((private(values) / "receipts").glob("*.json"))
+def _receipts(values: Path) -> list[str]:
+    folder = private(values) / "receipts"
+    if not folder.is_dir():
+        return []
+    return [f"{folder}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(".json")]
 
 
 def _receipt(values: Path, block: range) -> Path:

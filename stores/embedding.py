@@ -1,6 +1,6 @@
 """One embedding as a reader sees it: what it is, its committed rows, where it comes from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,8 +111,8 @@ class Embedding:
 
     Parameters
     ----------
-    store_path : Path
-        The store's folder.
+    folder : Path
+        The embedding's group.
     entry : Entry
         Which embedding.
     ids : list of str
@@ -123,16 +123,19 @@ class Embedding:
         From image id to the reason why it has no row.
     vouchers : dict
         What the receipts say about the chunk files.
+    look_again : callable
+        Reads the receipts again.
     """
 
     def __init__(
         self,
-        store_path: Path,
+        folder: Path,
         entry: Entry,
         ids: list[str],
         rows: np.ndarray,
         absent: dict[str, str],
         vouchers: Vouchers,
+        look_again: Callable[[], Vouchers],
     ) -> None:
         self.entry = entry
         self.name = str(entry.name)
@@ -141,11 +144,11 @@ class Embedding:
         self.dtype = np.dtype(entry.dtype)
         self.provenance = entry.provenance
         self.absent = absent
-        self.store_path = store_path
+        self.store_path = folder.parent
         self.image_ids = ids if len(rows) == len(ids) else [ids[row] for row in rows.tolist()]
         self._rows = rows
         self._is_whole = len(rows) == len(ids)
-        self._raw = RawRows(store_path / entry.group / "values", vouchers)
+        self._raw = RawRows(folder / "values", vouchers, look_again)
 
     def __len__(self) -> int:
         return len(self.image_ids)

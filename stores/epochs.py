@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stores.commits import digest, discard, json_bytes
-from stores.epoch_writer import SplitWriter, SubjectWriter, block_receipts, subject_folder
+from stores.epoch_writer import SubjectWriter, complete_subjects, publish, subject_folder
 from stores.errors import EmbedctlError, UnknownName, suggest
 from stores.layout import private, read_node
 from stores.locks import lock
-from stores.receipts import Vouchers, read_receipt, settle
+from stores.receipts import Vouchers, settled
 from stores.roots import Root, read_strings
 from stores.rows import RawRows
+from stores.split_writer import SplitWriter, block_receipts
 from stores.tables import read_table
 
 if TYPE_CHECKING:
@@ -66,12 +67,12 @@ class EpochStore:
 
     def datasets(self) -> list[str]:
         """Return the datasets that have a complete subject."""
-        return sorted({folder.parent.name for folder in self.path.glob("*/sub-*") if (folder / "zarr.json").is_file()})
+        return sorted({name.partition("/")[0] for name in complete_subjects(self.path)})
 
     def subjects(self, dataset: str) -> list[int]:
         """Return the complete subjects of a dataset; none where it is not stored."""
-        folders = [folder for folder in self.path.glob("*/sub-*") if folder.parent.name == dataset]
-        return sorted(int(folder.name[4:]) for folder in folders if (folder / "zarr.json").is_file())
+        names = [name.split("/") for name in complete_subjects(self.path)]
+        return sorted(int(folder.removeprefix("sub-")) for held, folder in names if held == dataset)
 
     def recipe(self, dataset: str) -> dict[str, Any] | None:
         """Return the recipe all subjects of a dataset were preprocessed with; None where there are none."""
@@ -110,17 +111,23 @@ class EpochStore:
         return SubjectWriter(self._root, dataset, subject, recipe, modality, info, arrays, keep)
 
     def remove(self, dataset: str, subject: int) -> None:
-        """Drop a subject with all its epochs."""
-        with lock(self._root.private / "locks", f"{dataset}-{subject_folder(subject)}"):
-            discard(self[dataset, subject].path, self._root.drafts)
-            if not self.subjects(dataset):
-                discard(self.path / dataset, self._root.drafts)
-            self.consolidate()
+        """Drop a subject with all its epochs, and with the last one of a dataset its recipe.
+
+        Raises
+        ------
+        UnknownName
+            If it is not stored.
+        StoreLocked
+            If a live process is writing it.
+        """
+        path, locks = self[dataset, subject].path, self._root.private / "locks"
+        with lock(locks, f"{dataset}-{path.name}"), lock(locks, dataset, wait=30.0):
+            last = self.subjects(dataset) == [subject]
+            publish(self._root, without=dataset if last else f"{dataset}/{path.name}")
+            discard(self.path / dataset if last else path, self._root.drafts)
 
     def consolidate(self) -> None:
         """List the complete subjects and write all metadata into the root, where other programs look first."""
-        from stores.epoch_writer import publish
-
         publish(self._root)
 
     def __repr__(self) -> str:
@@ -262,7 +269,7 @@ class SplitEpochs:
 def _read_all(folder: Path) -> np.ndarray:
     receipt = private(folder.parent / "split") / "metadata.json"
     prefix = f"{folder.name}/"
-    vouchers = settle(folder.parent, read_receipt(receipt))
+    vouchers = settled(folder.parent, receipt)
     own = {file.removeprefix(prefix): said for file, said in vouchers.items() if file.startswith(prefix)}
     rows = RawRows(folder, own)
     return rows.read(0, len(rows))

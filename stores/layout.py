@@ -1,17 +1,15 @@
 """What the metadata of a store looks like: plain Zarr v3, written and read without the zarr library.
 
-A node is the content of one ``zarr.json``. Numbers are stored with the codecs ``bytes`` and ``crc32c``: a chunk
-file is its rows, little-endian, and four bytes of checksum, so it can be memory-mapped. Strings are ``vlen-utf8``.
+A node is the content of one ``zarr.json``. Numbers are stored with the codecs ``bytes`` and ``crc32c`` (see
+`stores.codecs`), strings with ``vlen-utf8`` and ``crc32c``.
 """
 
 import json
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from stores.errors import DamagedStore, EmbedctlError, StoreMismatch
@@ -21,9 +19,6 @@ __all__ = [
     "ArrayNode",
     "array_node",
     "consolidated",
-    "decode_strings",
-    "encode_rows",
-    "encode_strings",
     "group_node",
     "private",
     "read_array",
@@ -32,9 +27,15 @@ __all__ = [
 ]
 
 FORMAT = 1
-CRC_BYTES = 4
 Node = dict[str, Any]
 
+_NUMBERS = {
+    "bool",
+    "float16",
+    "float32",
+    "float64",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+}
 _FILL: dict[str, Any] = {"f": "NaN", "i": -1, "b": False, "u": 0}
 
 
@@ -93,50 +94,6 @@ def array_node(shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...], dims
     }
 
 
-def encode_rows(rows: np.ndarray) -> bytes:
-    """Return one chunk of numbers as its file: the rows, then their checksum.
-
-    Examples
-    --------
-    >>> len(encode_rows(np.zeros((64, 8), "float16")))
-    1028
-    """
-    data = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
-    return data + google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
-
-
-def encode_strings(texts: list[str], n_rows: int) -> bytes:
-    """Return one chunk of strings, filled up to ``n_rows``, as its file (codecs ``vlen-utf8``, ``crc32c``).
-
-    Examples
-    --------
-    >>> decode_strings(encode_strings(["a.jpg", "Sch\u00f6n.png"], n_rows=4))
-    ['a.jpg', 'Schön.png', '', '']
-    """
-    encoded = [text.encode() for text in texts] + [b""] * (n_rows - len(texts))
-    data = struct.pack("<I", n_rows) + b"".join(struct.pack("<I", len(text)) + text for text in encoded)
-    return data + google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
-
-
-def decode_strings(data: bytes) -> list[str]:
-    """Return the strings of one chunk file.
-
-    Raises
-    ------
-    ValueError
-        If the checksum does not fit.
-    """
-    body, tail = data[:-CRC_BYTES], data[-CRC_BYTES:]
-    if google_crc32c.value(body).to_bytes(CRC_BYTES, "little") != tail:
-        raise ValueError("the checksum does not fit")
-    texts, at = [], 4
-    for _ in range(int.from_bytes(body[:4], "little")):
-        end = at + 4 + int.from_bytes(body[at : at + 4], "little")
-        texts.append(body[at + 4 : end].decode())
-        at = end
-    return texts
-
-
 @dataclass(frozen=True, slots=True)
 class ArrayNode:
     """What a reader needs to know of one array.
@@ -186,13 +143,18 @@ def read_array(folder: Path) -> ArrayNode:
     try:
         shape, chunks = tuple(node["shape"]), tuple(node["chunk_grid"]["configuration"]["chunk_shape"])
         dtype, codecs = str(node["data_type"]), node["codecs"]
+        sizes = (*shape, *chunks)
+        if not all(isinstance(size, int) and size >= 0 for size in sizes) or 0 in chunks or not shape:
+            raise ValueError(f"shape {shape} in chunks of {chunks}")
+        if dtype != "string" and dtype not in _NUMBERS:
+            raise ValueError(f"numbers of type {dtype}")
         whole_rows = chunks[1:] == shape[1:] and len(chunks) == len(shape)
         little = codecs[0].get("configuration", {}).get("endian", "little") == "little"
         separator = node["chunk_key_encoding"]["configuration"]["separator"]
         raw = whole_rows and little and separator == "/" and [c["name"] for c in codecs] == ["bytes", "crc32c"]
         fill = np.nan if node["fill_value"] == "NaN" else node["fill_value"]
         return ArrayNode(shape, chunks, dtype, fill, raw)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise DamagedStore(f"'{folder}' holds no array that embedctl can read", _VERIFY) from error
 
 
@@ -206,7 +168,7 @@ def read_node(folder: Path) -> Node:
     """
     try:
         node = json.loads((folder / "zarr.json").read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedStore(f"the metadata of '{folder}' cannot be read", _VERIFY) from error
     if not isinstance(node, dict):
         raise DamagedStore(f"the metadata of '{folder}' cannot be read", _VERIFY)
@@ -252,10 +214,15 @@ def read_root(path: Path, kind: str, made_by: str) -> Node:
     return ours
 
 
-def consolidated(path: Path) -> Node:
-    """Return the root's ``zarr.json`` with that of every node below in it, as zarr's own consolidation writes it."""
+def consolidated(path: Path, without: str = "") -> Node:
+    """Return the root's ``zarr.json`` with that of every node below in it, as zarr's own consolidation writes it.
+
+    The group ``without`` and what is below it is left out.
+    """
     below = {}
     for folder in _nodes(path):
+        if without and (folder == path / without or path / without in folder.parents):
+            continue
         node = read_node(folder)
         if node["node_type"] == "group":
             node["consolidated_metadata"] = _inline({})

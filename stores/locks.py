@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stores.commits import cannot_write, make_folder
+from stores.commits import cannot_write, draft_name, make_folder
 from stores.errors import StoreLocked
 from stores.owners import HOST, is_running, process_started
 
@@ -64,7 +64,7 @@ def lock(folder: Path, what: str, wait: float = 0.0) -> Iterator[None]:
     finally:
         stop.set()
         beat.join()
-        if _read(path).get("pid") == os.getpid():
+        if (_read(path).get("host"), _read(path).get("pid")) == (HOST, os.getpid()):
             path.unlink(missing_ok=True)
 
 
@@ -82,14 +82,29 @@ def _acquire(path: Path, what: str, deadline: float) -> None:
 
 
 def _create(path: Path) -> bool:
+    """Make the lock file, whole, unless there is one."""
+    draft = path.with_name(draft_name(path.name))
     owner = {"host": HOST, "pid": os.getpid(), "started": process_started(os.getpid())}
     with cannot_write(path):
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        except FileExistsError:
-            return False
-        with open(handle, "w", encoding="utf-8") as file:
+            draft.write_text(json.dumps(owner), encoding="utf-8")
+            try:
+                os.link(draft, path)  # unlike a rename, this fails where there is a file already
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without hard links: the file is empty for a moment
+                return _create_without_link(path, owner)
+        finally:
+            draft.unlink(missing_ok=True)
+    return True
+
+
+def _create_without_link(path: Path, owner: dict[str, Any]) -> bool:
+    try:
+        with open(path, "x", encoding="utf-8") as file:
             json.dump(owner, file)
+    except FileExistsError:
+        return False
     return True
 
 

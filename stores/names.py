@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from stores.errors import EmbedctlError
 
-__all__ = ["POOLINGS", "EmbeddingName", "split_key"]
+__all__ = ["POOLINGS", "EmbeddingName", "check_folder_name", "split_key"]
 
 POOLINGS = ("cls", "mean", "cls+mean", "tokens", "gap", "flatten")
 
@@ -112,3 +112,28 @@ def split_key(text: str) -> tuple[str, str]:
     """
     name, _, key = text.partition("#")
     return name, key
+
+
+def check_folder_name(text: str, what: str) -> str:
+    """Return ``text`` if it can be the name of a folder on every system, and of nothing above or beside it.
+
+    Parameters
+    ----------
+    text : str
+        What would become a folder: a dataset, a run.
+    what : str
+        The word for it, for the message.
+
+    Raises
+    ------
+    EmbedctlError
+        If it is a path, too long, reserved by Windows or has other characters than a name needs.
+
+    Examples
+    --------
+    >>> check_folder_name("things-eeg2", "dataset")
+    'things-eeg2'
+    """
+    if not _GROUP.fullmatch(text) or text.split(".")[0].lower() in _RESERVED:
+        raise EmbedctlError(f"'{text}' cannot be the name of a {what}", "use letters, digits and . _ - + @ ~")
+    return text

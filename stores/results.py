@@ -6,7 +6,6 @@ table ``results.parquet`` is assembled from the summaries of finished runs and c
 
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from stores.commits import cannot_write, json_bytes, put_bytes, put_table
 from stores.errors import DamagedStore, EmbedctlError
+from stores.names import check_folder_name
 from stores.receipts import read_receipt, vouch, write_receipt
 from stores.tables import read_table
 
@@ -52,7 +52,7 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of the results table, in order, with their Arrow types. Accuracies are fractions in [0, 1]."""
 
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+~-]{0,199}")
+_RECEIPT = "receipt.json"
 
 
 def results_schema() -> "pa.Schema":
@@ -98,17 +98,17 @@ def write_run(
 
     Raises
     ------
+    EmbedctlError
+        If the run id cannot be the name of a folder.
     ValueError
-        If the run id is no folder name, or the summary does not fit the table.
+        If the summary does not fit the table.
     CannotWrite
         If the disk is full or read-only.
     """
-    if not _RUN_ID.fullmatch(run_id):
-        raise ValueError(f"the run id {run_id!r} is not usable as a folder name")
+    folder = runs / check_folder_name(run_id, "run")
     _row_table([summary])
-    folder = runs / run_id
     with cannot_write(folder):  # a run written anew does not count until it is complete again
-        (folder / RECEIPT).unlink(missing_ok=True)
+        (folder / _RECEIPT).unlink(missing_ok=True)
     files = {
         "config.json": json_bytes(config),
         "metrics.jsonl": b"".join(json.dumps(json.loads(json_bytes(m))).encode() + b"\n" for m in metrics),
@@ -118,13 +118,13 @@ def write_run(
     }
     for name, data in files.items():
         put_bytes(folder / name, data)
-    write_receipt(folder / RECEIPT, {name: vouch(data) for name, data in files.items()})
+    write_receipt(folder / _RECEIPT, {name: vouch(data) for name, data in files.items()})
     return folder
 
 
 def finished(runs: Path, run_id: str) -> bool:
     """Say whether a run is complete."""
-    return (runs / run_id / RECEIPT).is_file()
+    return (runs / check_folder_name(run_id, "run") / _RECEIPT).is_file()
 
 
 def read_summary(runs: Path, run_id: str) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def read_array(runs: Path, run_id: str, name: str) -> np.ndarray:
 
 def assemble(runs: Path) -> "pa.Table":
     """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it."""
-    run_ids = sorted(path.parent.name for path in runs.glob(f"*/{RECEIPT}"))
+    run_ids = sorted(path.parent.name for path in runs.glob(f"*/{_RECEIPT}"))
     table = _row_table([read_summary(runs, run_id) for run_id in run_ids])
     put_table(runs / "results.parquet", table)
     return table
@@ -199,7 +199,7 @@ def _read_file(runs: Path, run_id: str, name: str) -> bytes:
     """Return a file of a finished run, checked against the receipt."""
     if not finished(runs, run_id):
         raise EmbedctlError(f"no finished run '{run_id}' in '{runs}'", "embedctl results lists the runs")
-    vouchers = read_receipt(runs / run_id / RECEIPT)["files"]
+    vouchers = read_receipt(runs / run_id / _RECEIPT)["files"]
     if name not in vouchers:
         held = ", ".join(sorted(vouchers))
         raise EmbedctlError(f"run '{run_id}' has no '{name}'", f"it has: {held}")
@@ -214,6 +214,3 @@ def _npy_bytes(values: np.ndarray) -> bytes:
     sink = io.BytesIO()
     np.save(sink, values, allow_pickle=False)
     return sink.getvalue()
-
-
-RECEIPT = "receipt.json"

@@ -4,11 +4,13 @@ A root is a Zarr group with one array of strings (``image`` in an embedding stor
 Everything of ours that is not Zarr lies in that array's ``.embedctl`` folder.
 """
 
+import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from stores.codecs import decode_strings, encode_strings
 from stores.commits import draft_name, json_bytes, make_folder, place, sweep
 from stores.errors import DamagedStore
 from stores.layout import (
@@ -16,8 +18,6 @@ from stores.layout import (
     Node,
     array_node,
     consolidated,
-    decode_strings,
-    encode_strings,
     group_node,
     private,
     read_array,
@@ -89,9 +89,9 @@ class Root:
         """Replace files of the root group and of its array, together with their receipt."""
         change(self.private / "metadata.json", self.path, files, drafts=self.drafts)
 
-    def consolidate(self) -> None:
-        """Write the metadata of every node into the root's ``zarr.json``."""
-        self.change({"zarr.json": node_bytes(consolidated(self.path))})
+    def consolidate(self, without: str = "") -> None:
+        """Write the metadata of every node, but for a group that is about to go, into the root's ``zarr.json``."""
+        self.change({"zarr.json": node_bytes(consolidated(self.path, without))})
 
     def finish(self) -> None:
         """Clear away what dead writers left, and write down how their announced changes ended."""
@@ -133,8 +133,8 @@ def read_strings(folder: Path) -> list[str]:
     texts: list[str] = []
     for number in range(node.n_chunks):
         try:
-            texts += decode_strings((folder / node.file(number)).read_bytes())
-        except (OSError, ValueError) as error:
+            texts += decode_strings((folder / node.file(number)).read_bytes(), node.shape[0] - len(texts))
+        except (OSError, ValueError, struct.error) as error:
             hint = "run: embedctl verify, then embedctl repair"
             raise DamagedStore(f"'{folder / node.file(number)}' cannot be read", hint) from error
-    return texts[: node.shape[0]]
+    return texts

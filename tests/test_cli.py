@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from embedctl import render
 from embedctl.cli import app
+from embedctl.config import written_out
 from embedctl.group import Commands
 from embedctl.progress import Lines
 from stores.errors import CannotWrite, DamagedStore, EmbedctlError, NotHere, StoreLocked, UnknownName
@@ -57,7 +58,7 @@ def test_help_and_listing_import_neither_torch_nor_scipy():
         "import sys\nfrom embedctl.cli import main\n"
         f"try: main()\nexcept SystemExit: print(sorted({heavy} & set(sys.modules)))"
     )
-    for words in (["--help"], ["models", "list"], ["models", "show", "pixels"], ["datasets"]):
+    for words in (["--help"], ["models", "list"], ["models", "show", "pixels"], ["datasets"], ["extract", "--help"]):
         assert program(*words, code=code).stdout.splitlines()[-1] == "[]", words
 
 
@@ -293,6 +294,18 @@ def test_an_encoder_can_be_shown_and_a_typo_is_answered():
     result = run("models", "show", "pixel")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: no encoder called 'pixel'\nhint:  did you mean 'pixels'?\n"
+
+
+def test_init_writes_the_defaults_once(tmp_path):
+    result = run("init", str(tmp_path / "study"))
+    file = tmp_path / "study" / "embedctl.toml"
+    assert result.stdout == f"wrote {file}\n"
+    assert file.read_text(encoding="utf-8") == written_out()
+    again = run("init", str(tmp_path / "study"))
+    assert (again.exit_code, again.stderr) == (
+        2,
+        f"error: {file} is there already\nhint:  edit it, or delete it first\n",
+    )
 
 
 def test_doctor_says_who_decided_a_setting(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Encoders compute what their library computes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,7 @@ def photographs() -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)).resize((w, h)) for w, h in sizes]
 
 
-def by_the_library(id_: str, seed: int):
+def by_the_library(id_: str, seed: int, **arguments):
     """The same network and transform from the library alone."""
     import open_clip
     import timm
@@ -36,19 +38,33 @@ def by_the_library(id_: str, seed: int):
         model.fc = torch.nn.Identity()
         transform = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms()
     elif id_ == "vitb16-in1k":
-        model = timm.create_model("vit_base_patch16_224.augreg_in1k", pretrained=False, num_classes=0)
+        model = timm.create_model("vit_base_patch16_224.augreg_in1k", pretrained=False, num_classes=0, **arguments)
         config = timm.data.resolve_data_config({}, model=model)
         transform = timm.data.create_transform(**config, is_training=False)
     else:
-        model = open_clip.create_model("ViT-B-32-quickgelu").visual
+        model = open_clip.create_model("ViT-B-32-quickgelu", **arguments).visual
         transform = open_clip.image_transform(224, is_train=False)
     return model.eval(), transform
 
 
-@pytest.mark.parametrize("id_", ["resnet50-tv", "vitb16-in1k", "clip-vitb32"])
-def test_random_weights_give_what_the_library_gives_on_the_same_images(id_, photographs):
-    model, transform = by_the_library(id_, seed=7)
-    encoder = build(find(id_), weights="random:7")
+TOWER = {"image_size": 224, "width": 768, "patch_size": 32, "layers": 2}
+TEXT = {"context_length": 77, "vocab_size": 100, "width": 64, "heads": 1, "layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("id_", "arguments"),
+    [
+        pytest.param("resnet50-tv", {}, id="resnet50-tv"),
+        pytest.param("vitb16-in1k", {"depth": 2}, id="vitb16-in1k, two blocks"),
+        pytest.param("clip-vitb32", {"vision_cfg": TOWER, "text_cfg": TEXT}, id="clip-vitb32, two blocks"),
+        pytest.param("vitb16-in1k", {}, id="vitb16-in1k", marks=pytest.mark.slow),
+        pytest.param("clip-vitb32", {}, id="clip-vitb32", marks=pytest.mark.slow),
+    ],
+)
+def test_random_weights_give_what_the_library_gives_on_the_same_images(id_, arguments, photographs):
+    model, transform = by_the_library(id_, seed=7, **arguments)
+    spec = find(id_)
+    encoder = build(replace(spec, model={**spec.model, **arguments}), weights="random:7")
     ours = encoder.exact_transform()
     for image in photographs:
         assert torch.equal(ours(image), transform(image))

@@ -10,7 +10,7 @@ from embedctl.options import option, path, switch
 from stores.errors import EmbedctlError
 
 if TYPE_CHECKING:
-    from pipelines.extract.report import ExtractReport
+    from pipelines.extract.request import ExtractReport
 
 __all__ = ["extract", "tell"]
 
@@ -57,7 +57,7 @@ def extract(
     from embedctl.progress import shown
     from embedctl.settings import names
     from pipelines.extract.extract import extract as run
-    from pipelines.extract.report import ExtractRequest
+    from pipelines.extract.request import ExtractRequest
 
     request = ExtractRequest(
         models=models,

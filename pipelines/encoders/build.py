@@ -87,10 +87,12 @@ class Encoder:
                 f"one of {', '.join(network.layers)}",
             )
         x = network.to_rows(module, x)
+        has_cls = network.has_cls and network.n_prefix > 0
         for tap in wanted:
-            pooling = tap.pooling or ("" if tap.layer else self.spec.pooling)
-            pooling = pooling or default_pooling(x, network.n_prefix, self.spec.pooling)
-            self._rows[tap], shape = pool(x, pooling, network.n_prefix)
+            # The convention is about tokens: where the network pools them itself, its output is a vector.
+            pooling = tap.pooling or (self.spec.pooling if not tap.layer and x.ndim > 2 else "")
+            pooling = pooling or default_pooling(x, has_cls, self.spec.pooling)
+            self._rows[tap], shape = pool(x, pooling, network.n_prefix, network.has_cls)
             if shape:
                 self.token_shapes[tap] = shape
 

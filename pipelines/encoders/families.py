@@ -7,6 +7,7 @@ adding one is that file and a line here.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from stores.errors import NotHere, UnknownName, suggest
 
@@ -20,7 +21,7 @@ class Family:
     module: str
     packages: tuple[str, ...]
 
-    def builder(self) -> Callable:
+    def builder(self) -> Callable[..., Any]:
         """Import the builder file and return its ``network`` function.
 
         Raises
@@ -29,17 +30,21 @@ class Family:
             If a package it needs is not installed.
         """
         try:
-            return import_module(self.module).network
+            builder: Callable[..., Any] = import_module(self.module).network
         except ModuleNotFoundError as missing:
             if missing.name and missing.name.startswith("pipelines"):
                 raise
             raise NotHere(
                 f"encoders need the package '{missing.name}', which is not installed", 'pip install "embedctl[extract]"'
             ) from missing
+        return builder
 
 
 FAMILIES = {
+    "affine": Family("pipelines.encoders.derived", ("numpy",)),
     "classical": Family("pipelines.encoders.classical", ("torch", "pillow")),
+    "dino": Family("pipelines.encoders.dino_family", ("torch", "torchvision", "timm", "pillow")),
+    "dreamsim": Family("pipelines.encoders.dreamsim_family", ("torch", "torchvision", "timm", "pillow")),
     "harmonization": Family("pipelines.encoders.harmonization", ("torch", "torchvision", "timm", "pillow")),
     "open_clip": Family("pipelines.encoders.open_clip_family", ("torch", "torchvision", "open_clip_torch", "pillow")),
     "timm": Family("pipelines.encoders.timm_family", ("torch", "torchvision", "timm", "pillow")),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from stores.errors import EmbedctlError
 if TYPE_CHECKING:
     from pipelines.encoders.weights import Weights
 
-__all__ = ["Network", "construction", "load_strictly", "refuse_misfits"]
+__all__ = ["Network", "construction", "load_strictly", "refuse_misfits", "state_dict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Network:
         The layers of equal rank that make up its depth (transformer blocks, stages of a convolutional network).
     n_prefix : int
         Tokens before the first patch token (CLS and registers).
+    has_cls : bool
+        Whether the first of them is a CLS token.
     path : Callable
         From the name of a layer to the name of the module inside ``module``.
     to_rows : Callable
@@ -41,6 +43,7 @@ class Network:
     layers: tuple[str, ...]
     blocks: tuple[str, ...] = ()
     n_prefix: int = 0
+    has_cls: bool = True
     path: Callable[[str], str] = str
     to_rows: Callable[[nn.Module, Tensor], Tensor] = lambda module, x: x
 
@@ -59,6 +62,20 @@ def construction(weights: "Weights", device: str = "cpu") -> Iterator[None]:
         yield
 
 
+def state_dict(checkpoint: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint: unwrapped from ``state_dict`` or ``model``, and only those under ``prefix``.
+
+    Examples
+    --------
+    >>> list(state_dict({"model": {"module.visual.norm.bias": torch.zeros(1), "module.scale": 1}}, "module.visual."))
+    ['norm.bias']
+    """
+    for wrapper in ("state_dict", "model"):
+        if isinstance(checkpoint.get(wrapper), Mapping):
+            checkpoint = checkpoint[wrapper]
+    return {name.removeprefix(prefix): x for name, x in checkpoint.items() if name.startswith(prefix)}
+
+
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     """Load every tensor into its place, and refuse when one is missing, left over or of another shape.
 
@@ -73,9 +90,12 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     Traceback (most recent call last):
     stores.errors.EmbedctlError: tiny.pth does not fit: 1 missing (bias), 1 misshapen (weight (1, 3), not (1, 2))
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    refuse_misfits(wanted, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, what)
-    module.load_state_dict(tensors, strict=True)
+    wanted = module.state_dict()
+    shapes = ({name: tuple(tensor.shape) for name, tensor in held.items()} for held in (wanted, tensors))
+    refuse_misfits(*shapes, what)
+    # Assigned, not copied: a network constructed on the meta device has nothing to copy into.
+    tensors = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
+    module.load_state_dict(tensors, strict=True, assign=True)
 
 
 def refuse_misfits(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], what: str) -> None:

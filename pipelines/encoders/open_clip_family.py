@@ -6,19 +6,24 @@ image tower ``.visual`` is kept; its ``output`` is the projected image embedding
 
 The activation belongs to the name of the architecture: weights trained with QuickGELU under a name without
 ``-quickgelu`` give plausible, wrong embeddings, and open_clip only warns. `network` never passes a tag to open_clip;
-a test compares the activation of every row with open_clip's own table, and any warning while building is an error.
+a test compares the activation of every row with open_clip's own table, and its warning is an error here.
 """
 
+# isort: off
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import pipelines.encoders.torchvision_import  # noqa: F401  (before open_clip, which imports torchvision)
 import open_clip
+from open_clip.factory import convert_state_dict, convert_to_custom_text_state_dict
+
+# isort: on
 from torch import Tensor, nn
 
-import pipelines.encoders.torchvision_import  # noqa: F401, I001  (before open_clip, which imports torchvision)
-from pipelines.encoders.network import Network, construction, load_strictly
+from pipelines.encoders.network import Network, construction, load_strictly, state_dict
 from pipelines.encoders.registry import EncoderSpec
 from pipelines.encoders.timm_family import describe
 from pipelines.encoders.weights import Weights, read_tensors
@@ -34,8 +39,24 @@ def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network
             spec.model["name"], pretrained=None, load_weights=False, device=device, **arguments
         )
     if weights.seed is None:
-        load_strictly(model, read_tensors(weights.files[0]), weights.files[0].name)
+        file, sha256 = weights.files[0], spec.weights[0].sha256 if spec.weights else ""
+        load_strictly(model, _in_todays_names(model, read_tensors(file, sha256)), file.name)
     return _describe(model.visual)
+
+
+def _in_todays_names(model: Any, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Rename the tensors of older checkpoints, as ``open_clip.factory.load_checkpoint`` does."""
+    tensors = state_dict(checkpoint)
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = state_dict(tensors, "module.")
+    tensors = dict(convert_state_dict(model, tensors))
+    if "positional_embedding" in tensors and not hasattr(model, "positional_embedding"):
+        tensors = convert_to_custom_text_state_dict(tensors)
+    tensors.pop("text.transformer.embeddings.position_ids", None)  # stored by old versions of transformers
+    for name in ("logit_scale", "logit_bias"):
+        if name in tensors and getattr(model, name, None) is not None:
+            tensors[name] = tensors[name].reshape(getattr(model, name).shape)
+    return tensors
 
 
 @contextmanager
@@ -52,12 +73,12 @@ def _silent_but_strict() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _describe(visual: nn.Module) -> Network:
+def _describe(visual: Any) -> Network:
     if hasattr(visual, "trunk"):  # TimmModel: SigLIP, ConvNeXt, EVA, PE, MobileCLIP
         return describe(visual, "trunk.")
     if hasattr(visual, "layer1"):  # ModifiedResNet
-        blocks = ("layer1", "layer2", "layer3", "layer4")
-        return Network(visual, layers=(*blocks, "attnpool", "output"), blocks=blocks)
+        stages = ("layer1", "layer2", "layer3", "layer4")
+        return Network(visual, layers=(*stages, "attnpool", "output"), blocks=stages)
     blocks = tuple(f"blocks.{index}" for index in range(len(visual.transformer.resblocks)))
     return Network(
         visual,

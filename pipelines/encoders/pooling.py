@@ -12,7 +12,7 @@ from stores.names import POOLINGS
 __all__ = ["default_pooling", "pool"]
 
 
-def default_pooling(x: Tensor, n_prefix: int, convention: str = "") -> str:
+def default_pooling(x: Tensor, has_cls: bool, convention: str = "") -> str:
     """Return the pooling of a layer that was asked for without one.
 
     A vector needs none, a map is averaged (``gap``); tokens follow the encoder's own ``convention`` where that is
@@ -20,17 +20,17 @@ def default_pooling(x: Tensor, n_prefix: int, convention: str = "") -> str:
 
     Examples
     --------
-    >>> default_pooling(torch.zeros(2, 197, 768), n_prefix=1), default_pooling(torch.zeros(2, 64, 7, 7), n_prefix=0)
+    >>> default_pooling(torch.zeros(2, 197, 768), True), default_pooling(torch.zeros(2, 64, 7, 7), False)
     ('cls', 'gap')
     """
     if x.ndim == 2:
         return ""
     if x.ndim == 4:
         return "gap"
-    return convention if convention in ("cls", "mean") else "cls" if n_prefix else "mean"
+    return convention if convention in ("cls", "mean") else "cls" if has_cls else "mean"
 
 
-def pool(x: Tensor, pooling: str, n_prefix: int = 0) -> tuple[Tensor, tuple[int, int] | None]:
+def pool(x: Tensor, pooling: str, n_prefix: int = 0, has_cls: bool = True) -> tuple[Tensor, tuple[int, int] | None]:
     """Reduce the output of a layer to one row per image.
 
     Parameters
@@ -44,6 +44,8 @@ def pool(x: Tensor, pooling: str, n_prefix: int = 0) -> tuple[Tensor, tuple[int,
         Empty: a vector as it is.
     n_prefix : int
         Tokens before the first patch (CLS and registers).
+    has_cls : bool
+        Whether the first of them is a CLS token.
 
     Returns
     -------
@@ -64,6 +66,8 @@ def pool(x: Tensor, pooling: str, n_prefix: int = 0) -> tuple[Tensor, tuple[int,
     rows, token_shape = x, None
     if pooling and pooling not in POOLINGS:
         raise EmbedctlError(f"no pooling called '{pooling}'", f"one of {', '.join(POOLINGS)}")
+    if "cls" in pooling and not (has_cls and n_prefix):
+        raise EmbedctlError(f"this network has no CLS token for '{pooling}'", "mean, gap, tokens or flatten")
     if pooling == "flatten":
         rows = x.flatten(1)
     elif x.ndim == 3:
@@ -79,8 +83,6 @@ def pool(x: Tensor, pooling: str, n_prefix: int = 0) -> tuple[Tensor, tuple[int,
 
 
 def _pool_tokens(x: Tensor, pooling: str, n_prefix: int) -> tuple[Tensor, tuple[int, int] | None]:
-    if "cls" in pooling and not n_prefix:
-        raise EmbedctlError(f"this network has no CLS token for '{pooling}'", "mean, tokens or flatten")
     if pooling == "cls":
         return x[:, 0], None
     if pooling in ("mean", "gap"):

@@ -42,7 +42,7 @@ class Preprocessing:
     Parameters
     ----------
     resize : str
-        Algorithm: ``bicubic`` or ``bilinear`` (as PIL does it), or ``tf-bicubic`` (as ``tf.image.resize``, no antialias).
+        Algorithm: ``bicubic`` or ``bilinear`` (as PIL does it), or one that a family brings along.
     fit : str
         ``shortest``: short side to ``resize_to``, then a centre crop. ``squash``: both sides to ``size``.
     resize_to, size : int
@@ -141,7 +141,9 @@ def _spec(id_: str, table: dict[str, Any], path: Path) -> EncoderSpec:
         raise EmbedctlError(f"{where} has the unknown key '{unknown[0]}'", suggest(unknown[0], _FIELDS))
     if missing := sorted(_REQUIRED - set(table)):
         raise EmbedctlError(f"{where} has no '{missing[0]}'", "every encoder states family, dim and input")
-    rest = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "input"}
+    rest: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "input"
+    }
     try:
         given = dict(table["input"])
         mean, std = NORMS[given.pop("norm")]

@@ -25,15 +25,15 @@ def _operators_load() -> bool:
     ]
     for file in compiled:
         try:
-            torch.ops.load_library(str(file))
+            torch.ops.load_library(str(file))  # type: ignore[no-untyped-call]
         except OSError:
             return False
     return bool(compiled)
 
 
 if not _operators_load():
-    _declared = torch.library.Library("torchvision", "FRAGMENT")
+    _declared = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for _name in ("nms", "qnms"):
-        _declared.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
 
 import torchvision  # noqa: E402

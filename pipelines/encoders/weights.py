@@ -1,19 +1,19 @@
-"""Where the numbers of a network come from: published files, a file of the user's, or a seed."""
+"""Where the numbers of a network come from: published files, files of the user's, or a seed. Imports no torch."""
 
 import hashlib
-import os
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from pipelines.encoders.registry import EncoderSpec
-from stores.errors import EmbedctlError, NotHere
+from pipelines.encoders.fetch import fetch, here
+from pipelines.encoders.registry import EncoderSpec, WeightsFile
+from pipelines.progress import SILENT, Progress
+from stores.errors import DamagedStore, EmbedctlError, NotHere
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["Weights", "read_tensors", "resolve_weights"]
+__all__ = ["Weights", "digest", "pull", "read_tensors", "resolve_weights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Weights:
     source : str
         Where they come from, for provenance.
     files : tuple of Path
-        The files, in the order of the table.
+        The files in the order of the table; or the one file or folder that ``--weights`` named.
     seed : int or None
-        Of random weights.
+        Of random weights; None when there are files to load.
     """
 
     label: str
@@ -38,15 +38,31 @@ class Weights:
     seed: int | None = None
 
 
-def resolve_weights(spec: EncoderSpec, weights: str = "published", *, offline: bool = False) -> Weights:
-    """Find the weights of an encoder without reading them into memory.
+def resolve_weights(
+    spec: EncoderSpec, weights: str = "published", *, offline: bool = False, progress: Progress = SILENT
+) -> Weights:
+    """Find the weights of an encoder, fetching published ones when they are not here; nothing is loaded.
+
+    Every file is hashed each time a process first uses it, whether it was fetched just now or years ago.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+        The encoder.
+    weights : str
+        ``published``; ``random:SEED``; a file; or a folder, which ``models pull --to`` made or which is a checkpoint
+        of several files. Encoders without weights ignore it.
+    offline : bool
+        Never fetch.
 
     Raises
     ------
     NotHere
-        If published weights are not on this computer and must not or cannot be fetched.
+        If published weights are not on this computer and must not, or cannot, be fetched.
+    DamagedStore
+        If a file does not have the digest its table states.
     EmbedctlError
-        If ``weights`` is neither ``published``, ``random:SEED`` nor a file.
+        If ``weights`` is none of the above.
 
     Examples
     --------
@@ -58,27 +74,104 @@ def resolve_weights(spec: EncoderSpec, weights: str = "published", *, offline: b
         return Weights("none", "needs no weights")
     if weights.startswith("random:"):
         text = weights.removeprefix("random:")
-        if not text.isdecimal():
+        if not (text.isascii() and text.isdecimal()) or int(text) >= 2**64:
             raise EmbedctlError(f"'{weights}' names no seed", "write random:SEED, for example random:7")
         return Weights(f"random:{int(text)}", f"torch.manual_seed({int(text)})", seed=int(text))
     if weights != "published":
-        path = Path(weights)
-        if not path.is_file():
-            raise EmbedctlError(f"no weights at '{weights}'", "published, random:SEED or the path of a file")
-        return Weights(f"sha256:{_sha256(path, path.stat().st_mtime_ns)}", str(path), (path,))
-    files = tuple(torch_home() / file.name for file in spec.weights)
-    if not files or not all(file.is_file() for file in files):
+        return _given(spec, Path(weights))
+    files = tuple(here(file) or _fetched(spec, file, offline, progress) for file in _published(spec))
+    return _checked(spec, files, ", ".join(map(_source, spec.weights, files)))
+
+
+def pull(spec: EncoderSpec, to: Path | None = None, *, progress: Progress = SILENT) -> tuple[Path, ...]:
+    """Fetch the published weights of an encoder, for a computer that will be offline.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+        The encoder.
+    to : Path, optional
+        Put the files into ``to/ID/``, where ``--weights TO`` finds them; else into the caches of torch
+        (``TORCH_HOME``) and of the hub (``HF_HOME``), where every later run does.
+
+    Returns
+    -------
+    tuple of Path
+        The files; none for an encoder without weights.
+
+    Raises
+    ------
+    NotHere
+        If nobody publishes them at a fixed address, or they cannot be fetched.
+    DamagedStore
+        If what came does not have the digest the table states.
+    """
+    if spec.family == "classical":
+        return ()
+    folder = to / spec.id if to else None
+    files = tuple(here(file, folder) or fetch(file, folder, progress=progress) for file in _published(spec))
+    return _checked(spec, files, "").files
+
+
+def _published(spec: EncoderSpec) -> tuple[WeightsFile, ...]:
+    if not spec.weights:
         raise NotHere(
-            f"the weights of '{spec.id}' are not on this computer",
-            f"run `embedctl models pull {spec.id}` where there is internet, or use --weights random:0 to try without",
+            f"nobody publishes the weights of '{spec.id}' at a fixed address",
+            f"see `embedctl models show {spec.id}`, then use --weights FILE",
         )
-    return Weights(f"sha256:{_sha256(files[0], files[0].stat().st_mtime_ns)}", spec.weights[0].source, files)
+    return spec.weights
 
 
-def torch_home() -> Path:
-    """Return the folder where torch keeps downloaded checkpoints."""
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(os.environ.get("TORCH_HOME", cache_home / "torch")) / "hub" / "checkpoints"
+def _fetched(spec: EncoderSpec, file: WeightsFile, offline: bool, progress: Progress) -> Path:
+    hint = f"run `embedctl models pull {spec.id}` where there is internet, or try without with --weights random:0"
+    if offline:
+        raise NotHere(f"the weights of '{spec.id}' are not on this computer: {file.name}", hint)
+    try:
+        return fetch(file, progress=progress)
+    except NotHere as problem:
+        raise NotHere(problem.what, hint) from problem
+
+
+def _given(spec: EncoderSpec, path: Path) -> Weights:
+    """Find what ``--weights PATH`` names."""
+    if (path / spec.id).is_dir():
+        found = [here(file, path / spec.id) for file in spec.weights]
+        if None in found:
+            missing = path / spec.id / spec.weights[found.index(None)].name
+            raise NotHere(f"no '{missing}'", f"run `embedctl models pull {spec.id} --to {path}`")
+        return _checked(spec, tuple(file for file in found if file), str(path))
+    if not path.exists():
+        raise EmbedctlError(f"no weights at '{path}'", "published, random:SEED, or the path of a file or folder")
+    return Weights(f"sha256:{digest([path])}", str(path), (path,))
+
+
+def _source(file: WeightsFile, path: Path) -> str:
+    """Where a file came from; the hub's cache keeps it in a folder named after the commit."""
+    cached = path.parent.parent.name == "snapshots"
+    return replace(file, revision=path.parent.name).source if file.hub and cached else file.source
+
+
+def _checked(spec: EncoderSpec, files: tuple[Path, ...], source: str) -> Weights:
+    for known, path in zip(spec.weights, files, strict=True):
+        if not (found := digest([path])).startswith(known.sha256):
+            raise DamagedStore(
+                f"'{path}' is not the file of '{spec.id}': sha256 {found[:12]}..., expected {known.sha256[:12]}...",
+                f"delete it and run `embedctl models pull {spec.id}`",
+            )
+    return Weights(f"sha256:{digest(files)}", source, files)
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """Return the sha256 of a file; for several files, or a folder, that of the list of their names and digests.
+
+    A folder counts whole: keep one checkpoint in it.
+    """
+    files = [(file, file.relative_to(path)) for path in paths if path.is_dir() for file in sorted(path.rglob("*"))]
+    files += [(path, Path(path.name)) for path in paths if path.is_file()]
+    digests = {name.as_posix(): _sha256(file, file.stat().st_mtime_ns) for file, name in files if file.is_file()}
+    if len(paths) == 1 and paths[0].is_file():
+        return digests[paths[0].name]
+    return hashlib.sha256("".join(f"{sha}  {name}\n" for name, sha in sorted(digests.items())).encode()).hexdigest()
 
 
 @cache
@@ -87,13 +180,51 @@ def _sha256(path: Path, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """Read a state dict: safetensors, or a torch file without running any code of it."""
+def read_tensors(path: Path, sha256: str = "") -> dict[str, Any]:
+    """Read a checkpoint without running any code of it: safetensors, or what ``torch.save`` wrote.
+
+    OpenAI published CLIP as TorchScript, which is a program. Such a file is opened only when ``sha256`` states which
+    one it has to be, and only its tensors are taken.
+
+    Returns
+    -------
+    dict
+        As the file holds it: name to tensor, or tensors nested under ``state_dict``, ``model`` and the like.
+
+    Raises
+    ------
+    EmbedctlError
+        If the file is truncated, a web page, or needs code to be read.
+    """
     import torch
+    from safetensors.torch import load_file
 
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if sha256 and _is_torchscript(path):
+            if not digest([path]).startswith(sha256):
+                raise ValueError("TorchScript is a program, and this is not the published one")
+            tensors = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+            return {name: tensor for name, tensor in tensors.items() if name not in _NOT_TENSORS}
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint
+    except MemoryError:
+        raise
+    except Exception as broken:  # unpicklers, zip and safetensors readers raise whatever they meet
+        with open(path, "rb") as file:
+            page = file.read(512).lstrip()[:1] == b"<"
+        why = "it is a web page" if page else " ".join(str(broken).split())[:160]
+        raise EmbedctlError(
+            f"'{path}' cannot be read as tensors: {why}", "give a whole .safetensors or torch state dict, free of code"
+        ) from broken
 
-        return load_file(path)
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
-    return tensors.get("state_dict", tensors)
+
+_NOT_TENSORS = {"input_resolution", "context_length", "vocab_size"}  # numbers OpenAI stored beside the weights
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())

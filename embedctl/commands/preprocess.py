@@ -1,0 +1,100 @@
+"""``embedctl preprocess``: recordings to epochs."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedctl import config, options, render
+from embedctl.options import option, path
+from stores.errors import EmbedctlError
+
+if TYPE_CHECKING:
+    from pipelines.preprocess.request import PreprocessReport
+
+__all__ = ["preprocess", "tell"]
+
+DATASET = option("preprocess.dataset", "--dataset", "-d", metavar="D")
+RAW = typer.Option("--raw", metavar="DIR", help="folder of the recordings [default: raw/DATASET]", show_default=False)
+SUBJECT = option("preprocess.subject", "--subject", "-s", metavar="S[,S...]")
+RECIPE = option("preprocess.recipe", "--recipe", metavar="R|FILE")
+KEEP = option("preprocess.keep", "--keep", metavar="K")
+CHECK = typer.Option("--check", help="examine the recordings and write nothing", show_default=False)
+
+FOUND_PROBLEMS = 2
+
+
+def preprocess(
+    dataset: Annotated[str | None, DATASET] = None,
+    raw: Annotated[str | None, RAW] = None,
+    store: options.EpochStorePath = None,
+    subject: Annotated[list[str] | None, SUBJECT] = None,
+    recipe: Annotated[str | None, RECIPE] = None,
+    keep: Annotated[str | None, KEEP] = None,
+    check: Annotated[bool, CHECK] = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Turn recordings into whitened epochs in the order of the images.
+
+    Every recording is examined before the first is written. It goes on where it was interrupted.
+
+    \b
+      embedctl preprocess --dataset things-eeg2 --check
+      embedctl preprocess --dataset things-eeg2 --subject 1..4
+    """
+    chosen = config.load()
+    wanted = chosen.value("preprocess.dataset", dataset)
+    if not wanted:
+        raise EmbedctlError(
+            "preprocess needs to know which dataset",
+            "for example --dataset things-eeg2; 'embedctl datasets' lists them",
+        )
+    from embedctl.progress import shown
+    from pipelines.preprocess.preprocess import preprocess as run
+    from pipelines.preprocess.request import PreprocessRequest
+
+    request = PreprocessRequest(
+        dataset=wanted,
+        raw=path(raw) if raw else path(chosen.value("raw")) / wanted,
+        store=path(chosen.value("epochs", store)),
+        subjects=chosen.value("preprocess.subject", subject) or None,
+        recipe=chosen.value("preprocess.recipe", recipe),
+        keep=chosen.value("preprocess.keep", keep),
+        check=check,
+        dry_run=dry_run,
+    )
+    with shown() as progress:
+        report = run(request, progress)
+    if json:
+        render.as_json(**asdict(report))
+    else:
+        tell(report)
+    raise typer.Exit(FOUND_PROBLEMS if report.problems else 0)
+
+
+def tell(report: "PreprocessReport") -> None:
+    """Show what a preprocessing did, found or would do."""
+    columns = ("subject", "state", "train", "test", "channels", "times", "left out", "size")
+    rows = [
+        (
+            s.subject,
+            s.state,
+            f"{s.train[0]:,} x {s.train[1]}",
+            f"{s.test[0]:,} x {s.test[1]}",
+            s.n_chans,
+            s.n_times,
+            ", ".join(f"{n:,} {why}" for why, n in s.counts.items() if n) or "nothing",
+            render.size(s.bytes),
+        )
+        for s in report.subjects
+    ]
+    if any(s.state != "checked" for s in report.subjects):
+        render.table(columns, rows, right=("subject", "train", "test", "channels", "times", "size"))
+        render.line(f"{report.store}: {report.dataset}, recipe {report.recipe}, {report.seconds:.1f} s")
+        return
+    files = [(s.subject, name, *counts.values()) for s in report.subjects for name, counts in s.per_file.items()]
+    names = next((list(counts) for s in report.subjects for counts in s.per_file.values()), [])
+    render.table(("subject", "recording", *names), files, right=("subject", *names))
+    n_problems = len(report.problems)
+    render.line("no problems" if not n_problems else f"{n_problems} problem{'s' if n_problems > 1 else ''}, see above")

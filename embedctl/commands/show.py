@@ -1,0 +1,153 @@
+"""``embedctl show``: what is in a store, a folder of runs, or one run."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedctl import options, render
+from stores.errors import EmbedctlError
+
+__all__ = ["show"]
+
+
+def show(
+    place: Annotated[str, typer.Argument(metavar="PATH", show_default=False, help="a store, runs, or one run")],
+    json: options.Json = False,
+) -> None:
+    """Show what is in a store, in a folder of runs, or in one run.
+
+    \b
+      embedctl show embeddings.zarr
+      embedctl show epochs.zarr
+      embedctl show runs
+    """
+    path = options.path(place)
+    kind = _kind(path)
+    if kind == "embeddings":
+        _embeddings(path, json)
+    elif kind == "epochs":
+        _epochs(path, json)
+    elif kind == "run":
+        _run(path, json)
+    else:
+        _runs(path, json)
+
+
+def _kind(path: Path) -> str:
+    if not path.exists():
+        raise EmbedctlError(f"there is nothing at '{path}'", "name a store, a folder of runs, or one run")
+    if (path / "zarr.json").is_file():
+        try:
+            attributes = jsonlib.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
+        except ValueError:
+            attributes = {}
+        kind = attributes.get("embedctl", {}).get("kind", "")
+        if kind in ("embeddings", "epochs"):
+            return str(kind)
+    if (path / "receipt.json").is_file():
+        return "run"
+    if (path / "results.parquet").is_file():
+        return "runs"
+    raise EmbedctlError(f"'{path}' is neither a store, nor a folder of runs, nor a run", "embedctl wrote none of it")
+
+
+def _embeddings(path: Path, json: bool) -> None:
+    from stores.embeddings import EmbeddingStore
+
+    store = EmbeddingStore.open(path)
+    entries = list(zip(store.names, store.entries(), strict=True))
+    if json:
+        found = [
+            {
+                "name": name,
+                "key": entry.key,
+                "dim": entry.dim,
+                "dtype": entry.dtype,
+                "rows": entry.n_committed,
+                "absent": {store.image_ids[row]: why for row, why in store.absent(entry).items()},
+                "provenance": entry.provenance,
+            }
+            for name, entry in entries
+        ]
+        render.as_json(kind="embeddings", path=str(path), images=len(store.image_ids), embeddings=found)
+        return
+    columns = ("embedding", "dim", "dtype", "rows", "without a row", "weights", "computed")
+    rows = [
+        (name, e.dim, e.dtype, e.n_committed, e.n_absent)
+        + tuple(str(e.provenance.get(field, ""))[:19] for field in ("weights", "date"))
+        for name, e in entries
+    ]
+    render.table(columns, rows, right=("dim", "rows", "without a row"))
+    render.note(f"{path}: {len(store.image_ids):,} images")
+
+
+def _epochs(path: Path, json: bool) -> None:
+    from stores.epochs import EpochStore
+
+    store = EpochStore.open(path)
+    subjects = [store[dataset, subject] for dataset in store.datasets() for subject in store.subjects(dataset)]
+    found: list[dict[str, Any]] = [
+        {
+            "dataset": s.dataset,
+            "subject": s.subject,
+            "modality": s.modality,
+            "train_images": len(s.train),
+            "train_repetitions": s.train.n_repetitions,
+            "test_images": len(s.test),
+            "test_repetitions": s.test.n_repetitions,
+            "channels": len(s.ch_names),
+            "times": len(s.times),
+            "sfreq": s.sfreq,
+            "units": s.units,
+            "key": s.key,
+        }
+        for s in subjects
+    ]
+    if json:
+        recipes = {dataset: store.recipe(dataset) for dataset in store.datasets()}
+        render.as_json(kind="epochs", path=str(path), subjects=found, recipes=recipes)
+        return
+    columns = ("dataset", "subject", "train", "test", "channels", "times", "sfreq", "units")
+    rows = [
+        (
+            s["dataset"],
+            s["subject"],
+            f"{s['train_images']:,} x {s['train_repetitions']}",
+            f"{s['test_images']:,} x {s['test_repetitions']}",
+            *(s[field] for field in ("channels", "times", "sfreq", "units")),
+        )
+        for s in found
+    ]
+    render.table(columns, rows, right=("subject", "train", "test", "channels", "times", "sfreq"))
+
+
+def _run(path: Path, json: bool) -> None:
+    from stores.results import read_config, read_summary
+
+    summary, config = read_summary(path.parent, path.name), read_config(path.parent, path.name)
+    if json:
+        render.as_json(kind="run", path=str(path), summary=summary, config=config)
+        return
+    width = max(map(len, summary))
+    for field, value in summary.items():
+        if value is not None and value != "":
+            render.line(f"{field:{width}}  {value}")
+
+
+def _runs(path: Path, json: bool) -> None:
+    from stores.results import read_results
+
+    table = read_results(path)
+    held = {
+        field: sorted(set(table[field].to_pylist()) - {None})
+        for field in ("dataset", "subject", "embedding", "brain_encoder", "recipe", "seed")
+    }
+    if json:
+        render.as_json(kind="runs", path=str(path), runs=len(table), **held)
+        return
+    render.line(f"{len(table):,} runs")
+    for field, values in held.items():
+        render.line(f"{field:14}{', '.join(map(str, values))}")
+    render.note("'embedctl results' lists them, 'embedctl compare' ranks the encoders")

@@ -1,0 +1,96 @@
+"""``embedctl train``: epochs and embeddings to runs."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+from embedctl import config, options, render
+from embedctl.options import option, path
+from stores.errors import EmbedctlError
+
+if TYPE_CHECKING:
+    from pipelines.train.request import TrainReport
+
+__all__ = ["tell", "train"]
+
+BRAIN = option("train.brain", "--brain", "-b", metavar="KIND")
+DATASET = option("train.dataset", "--dataset", "-d", metavar="D")
+MODEL = option("train.model", "--model", "-m", metavar="E[,E...]")
+SUBJECT = option("train.subject", "--subject", "-s", metavar="S[,S...]")
+SEED = option("train.seed", "--seed", metavar="N[,N...]")
+BRAIN_ENCODER = option("train.brain-encoder", "--brain-encoder", metavar="E")
+RECIPE = option("train.recipe", "--recipe", metavar="R|FILE")
+SPLIT = option("train.split", "--split", metavar="S")
+TRAIN_ON = option("train.train-on", "--train-on", metavar="T")
+JOIN = option("train.join", "--join", metavar="J")
+
+
+def train(
+    brain: Annotated[str | None, BRAIN] = None,
+    dataset: Annotated[str | None, DATASET] = None,
+    model: Annotated[list[str] | None, MODEL] = None,
+    subject: Annotated[list[str] | None, SUBJECT] = None,
+    seed: Annotated[list[str] | None, SEED] = None,
+    brain_encoder: Annotated[str | None, BRAIN_ENCODER] = None,
+    recipe: Annotated[str | None, RECIPE] = None,
+    split: Annotated[str | None, SPLIT] = None,
+    train_on: Annotated[str | None, TRAIN_ON] = None,
+    join: Annotated[str | None, JOIN] = None,
+    embeddings: options.Embeddings = None,
+    epochs: options.Epochs = None,
+    runs: options.Runs = None,
+    device: options.Device = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Train a brain encoder for every embedding, subject and seed, and score it on the test images.
+
+    Runs that are finished are left alone.
+
+    \b
+      embedctl train --brain eeg
+      embedctl train --brain eeg --model pixels,hog --subject 1..4 --seed 0..4
+    """
+    chosen = config.load()
+    kind = chosen.value("train.brain", brain)
+    if not kind:
+        raise EmbedctlError("train needs to know the kind of recording", "--brain eeg, --brain meg or --brain fmri")
+    from embedctl.progress import shown
+    from pipelines.train.request import TrainRequest
+    from pipelines.train.sweep import train as run
+
+    request = TrainRequest(
+        brain=kind,
+        models=chosen.value("train.model", model) or None,
+        subjects=chosen.value("train.subject", subject) or None,
+        seeds=chosen.value("train.seed", seed),
+        brain_encoder=chosen.value("train.brain-encoder", brain_encoder),
+        recipe=chosen.value("train.recipe", recipe),
+        split=chosen.value("train.split", split),
+        train_on=chosen.value("train.train-on", train_on),
+        dataset=chosen.value("train.dataset", dataset),
+        embeddings=path(chosen.value("embeddings", embeddings)),
+        epochs=path(chosen.value("epochs", epochs)),
+        runs=path(chosen.value("runs", runs)),
+        join=chosen.value("train.join", join),
+        device=chosen.value("device", device),
+        dry_run=dry_run,
+    )
+    with shown() as progress:
+        report = run(request, progress)
+    if json:
+        render.as_json(**asdict(report))
+    else:
+        tell(report)
+
+
+def tell(report: "TrainReport") -> None:
+    """Show what a sweep did, or would do."""
+    plan = f"{len(report.jobs):,} runs: {report.n_already:,} there already, {report.n_to_do:,}"
+    if report.dry_run:
+        columns = ("run", "subject", "embedding", "seed", "state")
+        rows = [(j.run_id, j.subject, j.embedding, j.seed, "finished" if j.finished else "to do") for j in report.jobs]
+        render.table(columns, rows, right=("subject", "seed"))
+        render.line(f"{plan} to do")
+        return
+    render.line(f"{report.runs}: {plan} trained in {report.seconds:.1f} s on {report.device}")
+    render.note("'embedctl results' lists them, 'embedctl compare' ranks the encoders")

@@ -1,0 +1,60 @@
+"""Small pieces of HTML for notebooks. Everything that comes from a file or a name is escaped here.
+
+>>> rows_of(("a",), [("<script>",)])
+'<table><thead><tr><th>a</th></tr></thead><tbody><tr><td>&lt;script&gt;</td></tr></tbody></table>'
+"""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["Markup", "definition", "page", "rows_of", "thumbnail"]
+
+_PIXELS = 64
+
+
+class Markup(str):
+    """Text that is HTML already; nothing else is ever let through unescaped."""
+
+
+def _escaped(value: object) -> str:
+    return value if isinstance(value, Markup) else html.escape(str(value))
+
+
+def page(title: str, body: Markup) -> Markup:
+    """Return a title over a body."""
+    return Markup(f"<div>{f'<b>{_escaped(title)}</b>' if title else ''}{body}</div>")
+
+
+def rows_of(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
+    """Return a table."""
+    head = "".join(f"<th>{_escaped(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return Markup(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def definition(facts: Mapping[str, object]) -> Markup:
+    """Return a table of names and what they are."""
+    body = "".join(f"<tr><th>{_escaped(name)}</th><td>{_escaped(value)}</td></tr>" for name, value in facts.items())
+    return Markup(f"<table><tbody>{body}</tbody></table>")
+
+
+def thumbnail(folder: Path, image_id: str) -> Markup:
+    """Return a small picture of an image of ``folder``, or nothing where it cannot be read or lies outside."""
+    from PIL import Image
+
+    file = (folder / image_id).resolve()
+    if not file.is_relative_to(folder.resolve()):
+        return Markup("")
+    try:
+        with Image.open(file) as image:
+            image.draft("RGB", (_PIXELS, _PIXELS))
+            small = image.convert("RGB")
+            small.thumbnail((_PIXELS, _PIXELS))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return Markup("")
+    data = io.BytesIO()
+    small.save(data, "JPEG")
+    return Markup(f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">')

@@ -1,0 +1,274 @@
+"""Stores from Python and notebooks: the same names as on the command line, tables that draw themselves.
+
+::
+
+    store = embedctl.open_embeddings("embeddings.zarr")
+    e = store["dinov2-vitb14:blocks.7.mean"]
+    e.nearest("aardvark/aardvark_01b.jpg", k=5)
+    store.compare("clip-vitb32", "dreamsim-clip-vitb32")
+
+    s = embedctl.open_epochs("epochs.zarr")["things-eeg2", 1]
+    s.test.mean, s.ch_names, s.to_mne("test")
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedctl.html import definition, page, rows_of, thumbnail
+from stores.embedding import Embedding
+from stores.embeddings import EmbeddingStore
+from stores.errors import UnknownName, suggest
+
+if TYPE_CHECKING:
+    import dask.array
+    import pyarrow
+    import xarray
+
+    from embedctl.recordings import Epochs
+    from pipelines.similarity import Similarity
+
+__all__ = ["Embeddings", "Neighbours", "OneEmbedding", "open_embeddings", "open_epochs", "read_results"]
+
+_ROWS_AT_ONCE = 8192
+
+
+def open_embeddings(path: Path | str = "embeddings.zarr", images: Path | str | None = None) -> "Embeddings":
+    """Open an embedding store.
+
+    Parameters
+    ----------
+    path : Path or str
+        The store.
+    images : Path or str, optional
+        Folder of the images, for thumbnails; by default the folder ``images`` beside the store.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no embedding store at ``path``.
+    """
+    store = EmbeddingStore.open(Path(path))
+    return Embeddings(store, Path(images) if images else store.path.parent / "images")
+
+
+def open_epochs(path: Path | str = "epochs.zarr") -> "Epochs":
+    """Open an epoch store.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no epoch store at ``path``.
+    """
+    from embedctl.recordings import Epochs
+    from stores.epochs import EpochStore
+
+    return Epochs(EpochStore.open(Path(path)))
+
+
+def read_results(runs: Path | str = "runs") -> "pyarrow.Table":
+    """Read the results of every finished run, one row each.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no folder of runs at ``runs``.
+    """
+    from stores import results
+
+    return results.read_results(Path(runs))
+
+
+class Embeddings:
+    """An embedding store: ``store.names`` says what is there, ``store[name]`` opens one.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+        The open store.
+    images : Path
+        Where the images lie; need not exist.
+    """
+
+    def __init__(self, store: EmbeddingStore, images: Path) -> None:
+        self._store = store
+        self._images = images
+
+    @property
+    def path(self) -> Path:
+        """Folder of the store."""
+        return self._store.path
+
+    @property
+    def names(self) -> list[str]:
+        """Every embedding: its bare name where that means it, else ``NAME#KEY``."""
+        return self._store.names
+
+    def __getitem__(self, name: str) -> "OneEmbedding":
+        return OneEmbedding(self._store[name], self._images)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def compare(self, a: str, b: str) -> "Similarity":
+        """Compare two embeddings over the images both have: debiased linear CKA and RSA.
+
+        Raises
+        ------
+        UnknownName
+            If one of them is not in the store.
+        ValueError
+            If they share fewer than four images, or one does not vary.
+        """
+        from pipelines.similarity import similarity
+
+        first, second = self._store[a], self._store[b]
+        row_of = {image: row for row, image in enumerate(second.image_ids)}
+        both = [(row, row_of[image]) for row, image in enumerate(first.image_ids) if image in row_of]
+        rows = np.array(both, dtype=np.intp).reshape(-1, 2)
+        return similarity(first.take(rows[:, 0]), second.take(rows[:, 1]))
+
+    def __repr__(self) -> str:
+        return f"<Embeddings {self.path}: {len(self)} embeddings, {len(self._store.image_ids)} images>"
+
+    def _repr_html_(self) -> str:
+        columns = ("embedding", "dim", "dtype", "images", "without a row", "weights", "computed")
+        rows = [
+            (name, entry.dim, entry.dtype, entry.n_committed, entry.n_absent)
+            + tuple(str(entry.provenance.get(field, ""))[:19] for field in ("weights", "date"))
+            for name, entry in zip(self.names, self._store.entries(), strict=True)
+        ]
+        return page(f"{self.path}: {len(self._store.image_ids):,} images", rows_of(columns, rows))
+
+
+class OneEmbedding:
+    """One embedding: only rows that are committed, in the order of the store.
+
+    Parameters
+    ----------
+    embedding : Embedding
+        As the store gives it.
+    images : Path
+        Where the images lie; need not exist.
+    """
+
+    def __init__(self, embedding: Embedding, images: Path) -> None:
+        self._embedding = embedding
+        self._images = images
+        self.name: str = embedding.name
+        self.image_ids: list[str] = embedding.image_ids
+        self.provenance: dict[str, Any] = embedding.provenance
+        self.absent: dict[str, str] = embedding.absent
+        self.dim: int = embedding.dim
+
+    @property
+    def values(self) -> np.ndarray:
+        """The numbers, ``(n_images, dim)``, one row per entry of ``image_ids``."""
+        return self._embedding.values
+
+    def take(self, rows: Any) -> np.ndarray:
+        """Return the rows at these positions of ``image_ids``, in this order."""
+        return self._embedding.take(rows)
+
+    def to_xarray(self) -> "xarray.DataArray":
+        """Return the numbers as a lazy, labelled array ``(image, feature)``."""
+        return self._embedding.to_xarray()
+
+    def to_dask(self) -> "dask.array.Array":
+        """Return the numbers as a lazy array, ``(n_images, dim)``."""
+        return self._embedding.to_dask()
+
+    def nearest(self, image_id: str, k: int = 5) -> "Neighbours":
+        """Return the ``k`` images whose embeddings point most nearly the same way.
+
+        Parameters
+        ----------
+        image_id : str
+            The image to start from; it is not among its own neighbours.
+        k : int
+            How many.
+
+        Raises
+        ------
+        UnknownName
+            If the image has no row.
+
+        Returns
+        -------
+        Neighbours
+            Ids and cosine similarities, the nearest first; equal ones in the order of the store.
+        """
+        if image_id not in self.image_ids:
+            reason = f": {self.absent[image_id]}" if image_id in self.absent else ""
+            raise UnknownName(f"{self.name} has no row for '{image_id}'{reason}", suggest(image_id, self.image_ids))
+        here = self.image_ids.index(image_id)
+        cosines = self._cosines(_unit(self.take([here]))[0])
+        cosines[here] = -np.inf
+        order = np.argsort(-cosines, kind="stable")[: min(k, len(cosines) - 1)]
+        found = tuple((self.image_ids[row], float(cosines[row])) for row in order)
+        return Neighbours(image_id, found, self._images)
+
+    def _cosines(self, query: np.ndarray) -> np.ndarray:
+        n = len(self.image_ids)
+        pieces = (range(start, min(start + _ROWS_AT_ONCE, n)) for start in range(0, n, _ROWS_AT_ONCE))
+        return np.concatenate([_unit(self.take(rows)) @ query for rows in pieces])
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __repr__(self) -> str:
+        return repr(self._embedding)
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "images": f"{len(self):,}" + (f" ({len(self.absent):,} without a row)" if self.absent else ""),
+            "features": f"{self.dim:,} x {self._embedding.dtype}",
+            **{key: value for key, value in self.provenance.items() if isinstance(value, (str, int, float, bool))},
+        }
+        return page(self.name, definition(facts))
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours(Sequence[tuple[str, float]]):
+    """Images and their cosine similarity to one of them; in a notebook, their pictures.
+
+    Parameters
+    ----------
+    image_id : str
+        The image asked about.
+    found : tuple of (str, float)
+        Ids and similarities, the nearest first.
+    images : Path
+        Where the images lie; need not exist.
+    """
+
+    image_id: str
+    found: tuple[tuple[str, float], ...]
+    images: Path
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.found[index]
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __repr__(self) -> str:
+        return "\n".join([self.image_id, *(f"  {cosine:.3f}  {name}" for name, cosine in self.found)])
+
+    def _repr_html_(self) -> str:
+        rows = [(thumbnail(self.images, self.image_id), self.image_id, "")]
+        rows += [(thumbnail(self.images, name), name, f"{cosine:.3f}") for name, cosine in self.found]
+        return page("", rows_of(("", "image", "cosine similarity"), rows))
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    values = values.astype(np.float64)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    unit: np.ndarray = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
+    return unit

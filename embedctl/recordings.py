@@ -1,0 +1,136 @@
+"""An epoch store in a notebook, and the way from there to MNE-Python."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedctl.html import definition, page, rows_of
+from stores.epochs import EpochStore, SplitEpochs, SubjectEpochs
+from stores.errors import EmbedctlError, UnknownName, suggest
+
+if TYPE_CHECKING:
+    import mne
+
+__all__ = ["Epochs", "Subject"]
+
+# What MNE calls a kind of channel, and volts or tesla per stored unit.
+_KIND = {"eeg": "eeg", "meg": "mag"}
+_IN_SI = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "µV": 1e-6, "T": 1.0, "fT": 1e-15}
+
+
+class Epochs:
+    """An epoch store: ``epochs["things-eeg2", 1]`` opens one subject.
+
+    Parameters
+    ----------
+    store : EpochStore
+        The open store.
+    """
+
+    def __init__(self, store: EpochStore) -> None:
+        self._store = store
+
+    def datasets(self) -> list[str]:
+        """Return the datasets that are stored."""
+        return self._store.datasets()
+
+    def subjects(self, dataset: str) -> list[int]:
+        """Return the subjects of a dataset."""
+        return self._store.subjects(dataset)
+
+    def __getitem__(self, key: tuple[str, int]) -> "Subject":
+        return Subject(self._store[key])
+
+    def __repr__(self) -> str:
+        return repr(self._store)
+
+    def _repr_html_(self) -> str:
+        found = [self[dataset, subject] for dataset in self.datasets() for subject in self.subjects(dataset)]
+        columns = ("dataset", "subject", "train images", "test images", "channels", "times", "units")
+        rows = [
+            (s.dataset, s.subject, len(s.train), len(s.test), len(s.ch_names), len(s.times), s.units) for s in found
+        ]
+        return page(str(self._store.path), rows_of(columns, rows))
+
+
+class Subject:
+    """The epochs of one subject.
+
+    ``train`` and ``test`` hold ``mean`` (n_images, n_chans, n_times), ``image_ids``, ``concepts``, ``valid``
+    and ``take(images)``, which gives single repetitions.
+
+    Parameters
+    ----------
+    subject : SubjectEpochs
+        As the store gives it.
+    """
+
+    def __init__(self, subject: SubjectEpochs) -> None:
+        self._subject = subject
+        self.dataset, self.subject, self.modality = subject.dataset, subject.subject, subject.modality
+        self.ch_names: list[str] = subject.ch_names
+        self.times: np.ndarray = subject.times
+        self.sfreq, self.units, self.recipe, self.info = subject.sfreq, subject.units, subject.recipe, subject.info
+
+    @property
+    def train(self) -> SplitEpochs:
+        """What a brain encoder learns from."""
+        return self._subject.train
+
+    @property
+    def test(self) -> SplitEpochs:
+        """What it is judged by."""
+        return self._subject.test
+
+    def to_mne(self, split: str = "test") -> "mne.EpochsArray":
+        """Return every valid repetition of a split as MNE epochs, in the order of the images.
+
+        Volts are volts again; whitened values have no unit and are passed on as they are stored. The name of
+        an event is its image.
+
+        Parameters
+        ----------
+        split : {"train", "test"}
+            Which.
+
+        Raises
+        ------
+        UnknownName
+            If there is no such split.
+        EmbedctlError
+            If the subject is not EEG or MEG, or the store keeps the mean alone.
+        """
+        import mne
+
+        if split not in ("train", "test"):
+            raise UnknownName(f"no split called '{split}'", suggest(split, ("train", "test")))
+        if self.modality not in _KIND:
+            raise EmbedctlError(f"{self.modality} epochs have no channels and times", "MNE reads EEG and MEG only")
+        chosen = self.train if split == "train" else self.test
+        rows, repetitions = np.nonzero(chosen.valid)
+        data = chosen.take(range(len(chosen)))[rows, repetitions] * _IN_SI.get(self.units, 1.0)
+        events = np.column_stack([np.arange(len(rows)), np.zeros_like(rows), rows + 1])
+        codes = {image: row + 1 for row, image in enumerate(chosen.image_ids) if chosen.valid[row].any()}
+        info = mne.create_info(self.ch_names, self.sfreq, _KIND[self.modality])
+        made = mne.EpochsArray(
+            data, info, events, tmin=float(self.times[0]), event_id=codes, baseline=None, proj=False, verbose="error"
+        )
+        positions: Any = self.info.get("ch_pos")
+        if positions:
+            placed = {name: np.array(at) for name, at in zip(self.ch_names, positions, strict=True) if at is not None}
+            made.set_montage(mne.channels.make_dig_montage(placed, coord_frame="head"), on_missing="ignore")
+        return made
+
+    def __repr__(self) -> str:
+        return repr(self._subject)
+
+    def _repr_html_(self) -> str:
+        times = f"{self.times[0]:g} to {self.times[-1]:g} s, {self.sfreq:g} Hz" if len(self.times) else ""
+        facts = {
+            "train": repr(self.train),
+            "test": repr(self.test),
+            "channels": ", ".join(self.ch_names),
+            "times": times,
+            "units": self.units,
+        }
+        return page(f"{self.dataset}, subject {self.subject} ({self.modality})", definition(facts))

@@ -1,0 +1,152 @@
+"""Fetching weights files: from the hub through its own client, from a URL with resume, both into the usual caches."""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from pipelines.encoders.registry import WeightsFile
+from pipelines.progress import SILENT, Progress
+from stores.commits import cannot_write
+from stores.errors import CannotWrite, DamagedStore, NotHere
+from stores.locks import lock
+
+__all__ = ["fetch", "here"]
+
+ATTEMPTS = 5
+PIECE = 1 << 20
+# What the libraries fall back to where a repository has no safetensors.
+OLD_NAMES = {"open_clip_model.safetensors": "open_clip_pytorch_model.bin", "model.safetensors": "pytorch_model.bin"}
+
+
+def torch_cache() -> Path:
+    """Return the folder where torch keeps downloaded checkpoints: ``TORCH_HOME/hub/checkpoints``."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("TORCH_HOME") or cache_home / "torch") / "hub" / "checkpoints"
+
+
+def here(file: WeightsFile, folder: Path | None = None) -> Path | None:
+    """Return where a file is on this computer, or None.
+
+    Parameters
+    ----------
+    file : WeightsFile
+        The file.
+    folder : Path, optional
+        Where to look instead of the caches of torch and of the hub.
+    """
+    if folder or file.url:
+        paths = [(folder or torch_cache()) / name for name in (_names(file) if file.hub else [file.name])]
+        return next((path for path in paths if path.is_file()), None)
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in _names(file):
+        cached = try_to_load_from_cache(file.hub, name, revision=file.revision or None)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
+def fetch(file: WeightsFile, folder: Path | None = None, *, progress: Progress = SILENT) -> Path:
+    """Fetch a file, whole or not at all; a second process waits for the first.
+
+    Raises
+    ------
+    NotHere
+        If the network, the server or the file is not there.
+    DamagedStore
+        If what came does not have the digest or size the table states, or is a web page.
+    CannotWrite
+        If the disk is full or read-only.
+    """
+    if file.url:
+        target = (folder or torch_cache()) / file.name
+        with lock(target.parent, target.name, wait=3600):
+            if not target.is_file():
+                _download(file, target, progress)
+        return target
+    return _from_hub(file, folder)
+
+
+def _names(file: WeightsFile) -> list[str]:
+    return [file.filename, *([OLD_NAMES[file.filename]] if file.filename in OLD_NAMES else [])]
+
+
+def _from_hub(file: WeightsFile, folder: Path | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for name in _names(file):
+        try:
+            with cannot_write(folder or Path(name)):
+                return Path(hf_hub_download(file.hub, name, revision=file.revision or None, local_dir=folder))
+        except CannotWrite:
+            raise
+        except LocalEntryNotFoundError as offline:
+            raise NotHere(f"{file.source} cannot be fetched: no network", "") from offline
+        except EntryNotFoundError:
+            continue
+        except Exception as problem:  # its client raises a dozen kinds: gated, renamed, proxy, time-out
+            raise NotHere(f"{file.source} cannot be fetched: {' '.join(str(problem).split())[:160]}", "") from problem
+    raise NotHere(f"{file.source} is not in its repository any more", "")
+
+
+def _download(file: WeightsFile, target: Path, progress: Progress) -> None:
+    """Append to ``target.part`` until it is whole, then rename it."""
+    part = target.with_name(target.name + ".part")
+    with cannot_write(target):
+        for attempt in range(ATTEMPTS):
+            try:
+                _append(file, part, progress)
+                break
+            except HTTPError as refused:
+                if refused.code == 416 and part.is_file():  # nothing left to send
+                    break
+                raise NotHere(f"{file.url} answers {refused.code} {refused.reason}", "") from refused
+            except (URLError, TimeoutError, ConnectionError) as problem:
+                if attempt == ATTEMPTS - 1:
+                    raise NotHere(
+                        f"{file.url} cannot be reached: {getattr(problem, 'reason', problem)}", ""
+                    ) from problem
+                time.sleep(0.2 * 2**attempt)
+        problem_found = _wrong(file, part)
+        if problem_found:
+            part.unlink()
+            raise DamagedStore(
+                f"{file.url} {problem_found}", "try again; if it stays so, the file has moved or changed"
+            )
+        os.replace(part, target)
+
+
+def _append(file: WeightsFile, part: Path, progress: Progress) -> None:
+    start = part.stat().st_size if part.is_file() else 0
+    request = Request(file.url, headers={"User-Agent": "embedctl", **({"Range": f"bytes={start}-"} if start else {})})
+    with urlopen(request, timeout=60) as answer:
+        resumed = answer.status == 206
+        left = int(answer.headers.get("Content-Length") or 0)
+        progress.start(f"fetch {file.name}", start * resumed + left, "bytes")
+        progress.advance(start * resumed)
+        received = 0
+        with open(part, "ab" if resumed else "wb") as out:
+            while piece := answer.read(PIECE):
+                out.write(piece)
+                received += len(piece)
+                progress.advance(len(piece))
+    if received < left:
+        raise ConnectionError(f"connection closed after {received} of {left} bytes")
+
+
+def _wrong(file: WeightsFile, part: Path) -> str:
+    """Say what is wrong with a fetched file, or nothing."""
+    with open(part, "rb") as data:
+        if data.read(512).lstrip()[:1] == b"<":
+            return "sent a web page instead of weights"
+        data.seek(0)
+        found = hashlib.file_digest(data, "sha256").hexdigest()
+    if not found.startswith(file.sha256):
+        return f"sent a file with sha256 {found[:12]}..., expected {file.sha256[:12]}..."
+    if file.bytes and part.stat().st_size != file.bytes:
+        return f"sent {part.stat().st_size} bytes, expected {file.bytes}"
+    return ""

@@ -1,0 +1,87 @@
+"""The rows of one block on their way into the store: rounded, checked, committed together."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.extract.plan import BlockTask
+
+if TYPE_CHECKING:
+    from stores.embedding import Entry
+    from stores.embeddings import EmbeddingStore
+
+__all__ = ["BlockRows", "rounded"]
+
+
+def rounded(values: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:
+    """Round float32 rows to the type they are stored in; tell whether a finite number became infinite.
+
+    Examples
+    --------
+    >>> rounded(np.array([[1.0, 65519.0]], "float32"), "float16")
+    (array([[1.00e+00, 6.55e+04]], dtype=float16), False)
+    >>> rounded(np.array([[65520.0]], "float32"), "float16")[1]
+    True
+    """
+    with np.errstate(over="ignore"):  # looked for below
+        stored = values.astype(dtype)
+    return stored, bool((np.isinf(stored) & np.isfinite(values)).any())
+
+
+class BlockRows:
+    """Collects what the forward passes of one block give, and commits it.
+
+    Parameters
+    ----------
+    task : BlockTask
+        The block, and the rows that each embedding lacks.
+    entries : dict of str to Entry
+        The stored embeddings, by group.
+    """
+
+    def __init__(self, task: BlockTask, entries: dict[str, "Entry"]) -> None:
+        self.task = task
+        self.overflowed: set[str] = set()
+        self._entries = entries
+        self._values = {g: np.empty((len(rows), entries[g].dim), entries[g].dtype) for g, rows in task.rows.items()}
+        self._there = {group: np.zeros(len(rows), dtype=bool) for group, rows in task.rows.items()}
+        self._bad: dict[int, str] = {}
+        self._not_finite: dict[str, dict[int, str]] = {group: {} for group in task.rows}
+
+    def refuse(self, row: int, reason: str) -> None:
+        """Remember that an image is bad: its row is absent from every embedding of the pass."""
+        self._bad[row] = reason
+
+    def put(self, group: str, rows: np.ndarray, values: np.ndarray) -> None:
+        """Take float32 rows (n, dim) of one embedding; those it does not lack are left as they are in the store."""
+        wanted = self.task.rows[group]
+        lacking = np.isin(rows, wanted)
+        finite = np.isfinite(values).all(axis=1)
+        for row in rows[lacking & ~finite].tolist():
+            name = self._entries[group].name
+            self._not_finite[group][row] = f"'{name}' gives numbers for it that are not finite"
+        keep = lacking & finite
+        stored, overflow = rounded(values[keep], self._entries[group].dtype)
+        places = np.searchsorted(wanted, rows[keep])
+        self._values[group][places] = stored
+        self._there[group][places] = True
+        if overflow:
+            self.overflowed.add(group)
+
+    def commit(self, store: "EmbeddingStore") -> dict[str, int]:
+        """Write the block; return the rows written per group. Embeddings that overflowed are left out."""
+        together, written = {}, {}
+        for group, rows in self.task.rows.items():
+            if group in self.overflowed:
+                continue
+            there = self._there[group]
+            part = (rows[there], self._values[group][there])
+            written[group] = len(part[0])
+            absent = {row: self._bad[row] for row in rows.tolist() if row in self._bad} | self._not_finite[group]
+            if absent == self._bad:
+                together[group] = part
+            else:
+                store.write_block(self.task.block, {group: part}, absent)
+        if together:
+            store.write_block(self.task.block, together, self._bad)
+        return written

@@ -1,0 +1,138 @@
+"""The networks of an extraction: images of one batch in, rows of every embedding out."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.encoders.build import Encoder, build
+from pipelines.encoders.preprocessing import fast_transform, has_fast, normalise
+from pipelines.encoders.registry import Preprocessing
+from pipelines.extract.loading import LoadedImage, Transform
+from pipelines.extract.request import ExtractRequest
+from pipelines.extract.targets import Target
+from stores.errors import EmbedctlError, NotHere
+from stores.names import EmbeddingName
+
+__all__ = ["Networks", "build_networks", "choose_device"]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Encoders grouped by what they see: each group shares one preprocessed tensor.
+
+    Attributes
+    ----------
+    groups : list of (Preprocessing, list of Encoder)
+        Encoders that see the same pixels.
+    exact : bool
+        Whether the tensors come from the encoders' own libraries, else from uint8 kernels.
+    device : str
+        Where the networks are.
+    """
+
+    groups: list[tuple[Preprocessing, list[Encoder]]]
+    exact: bool
+    device: str
+
+    @property
+    def widths(self) -> dict[EmbeddingName, int]:
+        """Numbers per image."""
+        return {name: dim for _, encoders in self.groups for e in encoders for name, dim in e.dims.items()}
+
+    @property
+    def token_shapes(self) -> dict[EmbeddingName, tuple[int, int]]:
+        """(token, dim) of the embeddings whose rows are flattened tokens."""
+        return {name: shape for _, encoders in self.groups for e in encoders for name, shape in e.token_shapes.items()}
+
+    def transforms(self, names: Collection[EmbeddingName]) -> dict[int, Transform]:
+        """Return what threads do with a decoded image for some embeddings, by the number of the group of encoders."""
+        return {
+            number: self._transform(preprocessing, encoders[0])
+            for number, (preprocessing, encoders) in enumerate(self.groups)
+            if any(_needed(encoder, names) for encoder in encoders)
+        }
+
+    def _transform(self, preprocessing: Preprocessing, encoder: Encoder) -> Transform:
+        if self.exact or not has_fast(preprocessing):
+            library = encoder.exact_transform()
+            return lambda decoded: library(decoded.image)
+        fast = fast_transform(preprocessing)
+        return lambda decoded: fast(decoded.rgb)
+
+    def __call__(
+        self, images: Sequence[LoadedImage], places: np.ndarray, batch_size: int, names: Collection[EmbeddingName]
+    ) -> dict[EmbeddingName, np.ndarray]:
+        """Compute one batch.
+
+        Parameters
+        ----------
+        images : sequence of LoadedImage
+            Good images, n of them.
+        places : (n,) int
+            Their places in the batch; the others stay empty.
+        batch_size : int
+            Rows of the forward pass, always all of them: the last bits depend on it.
+        names : collection of EmbeddingName
+            Embeddings to compute; encoders that give none of them do not run.
+
+        Returns
+        -------
+        dict of EmbeddingName to (n, dim) float32
+        """
+        rows: dict[EmbeddingName, np.ndarray] = {}
+        for number, (preprocessing, encoders) in enumerate(self.groups):
+            needed = [encoder for encoder in encoders if _needed(encoder, names)]
+            if not needed:
+                continue
+            batch = _stack([image.tensors[number] for image in images], places, batch_size).to(self.device)
+            if batch.dtype == torch.uint8:
+                batch = normalise(batch, preprocessing)
+            for encoder in needed:
+                for name, out in encoder(batch).items():
+                    if name in names:
+                        rows[name] = out[torch.from_numpy(places).to(out.device)].cpu().numpy()
+        return rows
+
+
+def _needed(encoder: Encoder, names: Collection[EmbeddingName]) -> bool:
+    return any(name in names for name in encoder.taps)
+
+
+def _stack(tensors: Sequence[Tensor], places: np.ndarray, batch_size: int) -> Tensor:
+    batch = torch.zeros((batch_size, *tensors[0].shape), dtype=tensors[0].dtype)
+    for place, tensor in zip(places.tolist(), tensors, strict=True):
+        batch[place] = tensor
+    return batch
+
+
+def choose_device(text: str) -> str:
+    """Return ``cpu`` or ``cuda``; ``auto`` is the latter where there is one.
+
+    Raises
+    ------
+    NotHere
+        If ``cuda`` is asked for and torch finds none.
+    """
+    if text not in ("auto", "cpu", "cuda"):
+        raise EmbedctlError(f"no device called '{text}'", "auto, cpu or cuda")
+    if text == "cuda" and not torch.cuda.is_available():
+        raise NotHere("torch finds no CUDA device", "--device cpu, or install a torch build for CUDA")
+    return "cuda" if text != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def build_networks(request: ExtractRequest, targets: Sequence[Target]) -> Networks:
+    """Build every encoder of ``targets`` once, with all its layers and poolings as taps."""
+    device = choose_device(request.device)
+    if device == "cuda":
+        # Rows are promised in float32: TF32 keeps ten bits of it, and benchmarking picks another kernel every time.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+    groups: dict[Preprocessing, list[Encoder]] = {}
+    for spec in {target.spec.id: target.spec for target in targets}.values():
+        taps = [target.name for target in targets if target.spec.id == spec.id]
+        encoder = build(spec, weights=request.weights, taps=taps, device=device, offline=request.offline)
+        groups.setdefault(spec.preprocessing, []).append(encoder)
+    return Networks(list(groups.items()), request.exact, device)

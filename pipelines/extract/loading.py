@@ -1,0 +1,105 @@
+"""Threads that read, hash, decode and preprocess the images of the next batches while the networks compute.
+
+An image is read, hashed and decoded once, whatever the number of encoders, and preprocessed once for all
+encoders that see the same pixels. Pillow and torch release the interpreter while they work, so threads suffice
+and nothing is copied between processes.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from pipelines.extract.images import BadImage, DecodedImage, decode, unreadable
+from pipelines.extract.sources import ImageSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["LoadedImage", "Transform", "load", "n_cores", "prefetch"]
+
+Transform = Callable[[DecodedImage], "Tensor"]
+"""From a decoded image to the (3, size, size) that an encoder sees."""
+
+# Batches decoded ahead of the one that is computed: enough to hide one slow image, and little memory.
+_AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """What became of one image file.
+
+    Attributes
+    ----------
+    sha256 : str
+        Of its bytes; empty where it could not be read.
+    width, height : int
+        In pixels, upright; 0 for a bad image.
+    mode : str
+        How the file holds its pixels.
+    tensors : dict of int to Tensor
+        What each transform gave, by its number; empty for a bad image.
+    reason : str
+        Why it is bad; empty for a good one.
+    seconds : dict of str to float
+        Spent in ``read``, ``decode`` and ``preprocess``.
+    """
+
+    sha256: str
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    tensors: dict[int, "Tensor"] = field(default_factory=dict)
+    reason: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def load(source: ImageSource, transforms: Mapping[int, Transform], image_id: str) -> LoadedImage:
+    """Read, hash, decode and preprocess one image."""
+    start = perf_counter()
+    try:
+        data = source.read(image_id)
+    except OSError as problem:
+        return LoadedImage("", reason=unreadable(problem))
+    read = perf_counter()
+    decoded = decode(data)
+    done = perf_counter()
+    seconds = {"read": read - start, "decode": done - read}
+    if isinstance(decoded, BadImage):
+        return LoadedImage(decoded.sha256, reason=decoded.reason, seconds=seconds)
+    tensors = {number: transform(decoded) for number, transform in transforms.items()}
+    seconds["preprocess"] = perf_counter() - done
+    return LoadedImage(decoded.sha256, *decoded.image.size, decoded.mode, tensors, seconds=seconds)
+
+
+def prefetch(batches: Iterable[Sequence[Callable[[], LoadedImage]]], n_threads: int) -> Generator[list[LoadedImage]]:
+    """Yield the loaded images of each batch, in order, while threads work on the next ones.
+
+    Closing the generator drops what has not begun.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> work = [[partial(LoadedImage, "a"), partial(LoadedImage, "b")], [partial(LoadedImage, "c")]]
+    >>> [[image.sha256 for image in batch] for batch in prefetch(work, n_threads=2)]
+    [['a', 'b'], ['c']]
+    """
+    waiting: deque[list[Future[LoadedImage]]] = deque()
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="images")
+    try:
+        for batch in batches:
+            waiting.append([threads.submit(work) for work in batch])
+            if len(waiting) > _AHEAD:
+                yield [future.result() for future in waiting.popleft()]
+        while waiting:
+            yield [future.result() for future in waiting.popleft()]
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def n_cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,75 @@
+"""What an embedding says about where its numbers come from."""
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from PIL import features
+
+from pipelines.extract.request import ExtractRequest
+from pipelines.extract.targets import Target
+
+__all__ = ["provenance"]
+
+_PACKAGES = ("embedctl", "torch", "torchvision", "timm", "open_clip_torch", "dreamsim", "numpy", "pillow")
+
+
+def provenance(
+    target: Target, request: ExtractRequest, device: str, token_shape: tuple[int, ...] | None = None
+) -> dict[str, Any]:
+    """Return everything needed to compute an embedding again, as plain data.
+
+    Random weights are recognised by ``weights``, which then is ``random:SEED``.
+
+    Parameters
+    ----------
+    target : Target
+        The embedding.
+    request : ExtractRequest
+        What was asked.
+    device : str
+        Where it is computed.
+    token_shape : tuple of int, optional
+        (token, dim) of one row of flattened tokens.
+    """
+    spec, name = target.spec, target.name
+    found = {
+        "encoder": spec.id,
+        "layer": target.recipe["layer"],
+        "pooling": target.recipe["pooling"],
+        "view": name.view,
+        "key": target.key,
+        "weights": target.weights.label,
+        "weights_source": _weights_source(target, request),
+        "preprocessing": target.recipe["preprocessing"],
+        "decoder": f"pillow {version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
+        "pixels": "EXIF orientation applied, alpha on white, first frame, 16 bit rescaled",
+        "exact": request.exact,
+        "batch_size": target.batch_size,
+        "compute_dtype": "float32",
+        "dtype": target.dtype,
+        "device": device,
+        "recipe": target.recipe,
+        "registry": spec.table(),
+        "versions": {"python": platform.python_version()} | {p: v for p in _PACKAGES if (v := _version(p))},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "imported": False,
+    }
+    if target.note:
+        found["note"] = target.note
+    if token_shape:
+        found["token_shape"] = list(token_shape)
+    return found
+
+
+def _weights_source(target: Target, request: ExtractRequest) -> str:
+    own_file = request.weights != "published" and target.weights.label.startswith("sha256:")
+    return f"file:{target.weights.source}" if own_file else target.weights.source
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,70 @@
+"""Keeping the store's image table true: which file each row was computed from."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from pipelines.extract.changes import refuse_changed
+from pipelines.extract.loading import LoadedImage
+from pipelines.extract.request import ExtractRequest
+from pipelines.extract.sources import ImageSource, Stamp
+from pipelines.extract.survey import Survey
+from pipelines.extract.targets import Target
+from stores.embeddings import EmbeddingStore
+from stores.errors import EmbedctlError
+from stores.images import ImageRecord
+
+__all__ = ["drop_float16", "record_images", "settle_images"]
+
+
+def settle_images(request: ExtractRequest, source: ImageSource, store: EmbeddingStore, found: Survey) -> None:
+    """Bring the image table up to date: changed images lose their rows, new ones get theirs."""
+    if request.overwrite:
+        for target in found.targets:
+            for entry in target.stored:
+                store.remove(entry)
+    if found.changes.changed or found.changes.touched:
+        store.update_images([*found.changes.changed, *found.changes.touched])
+    # Without hash: that is known when an image has been read, which happens once, when its row is computed.
+    store.add_images([_record(image_id, source.stamps[image_id]) for image_id in found.changes.new])
+
+
+def record_images(store: EmbeddingStore, source: ImageSource, images: Mapping[str, LoadedImage]) -> None:
+    """Write down what was read, before the rows computed from it.
+
+    Raises
+    ------
+    EmbedctlError
+        If an image is not the one that other rows of it were computed from, whatever its time says.
+    """
+    known = store.images()
+    now = {
+        image_id: _record(image_id, source.stamps[image_id], image)
+        for image_id, image in images.items()
+        if image.sha256  # one that could not be read stays what it was
+    }
+    if changed := [i for i, record in now.items() if known[i].sha256 not in ("", record.sha256)]:
+        raise refuse_changed(changed)
+    if fresh := [record for image_id, record in now.items() if record != known[image_id]]:
+        store.update_images(fresh)
+
+
+def _record(image_id: str, stamp: Stamp, image: LoadedImage | None = None) -> ImageRecord:
+    if image is None:
+        return ImageRecord(image_id, "", *stamp, 0, 0, "")
+    return ImageRecord(image_id, image.sha256, *stamp, image.width, image.height, image.mode)
+
+
+def drop_float16(target: Target, source: ImageSource, store: EmbeddingStore) -> None:
+    """Drop an embedding whose rows will be computed again in float32, if they all can be."""
+    for entry in store.entries():
+        if entry.group != target.group:
+            continue
+        rows = np.flatnonzero(store.committed(entry)).tolist()
+        gone = [store.image_ids[row] for row in rows if store.image_ids[row] not in source.stamps]
+        if gone:
+            raise EmbedctlError(
+                f"'{target.name}' has to change to float32, and {len(gone)} images of its rows are gone: '{gone[0]}'",
+                "bring the images back, or extract into another store",
+            )
+        store.remove(entry)

@@ -1,0 +1,208 @@
+"""From the names somebody typed to the embeddings of this extraction: key, weights and batch size of each.
+
+The last bits of a row depend on the shape of the batch it went through, so the batch size is part of the key,
+and a stored embedding of the same recipe lends its batch size to every later run. Imports no torch.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipelines.encoders.key import embedding_key, versions_that_matter
+from pipelines.encoders.registry import EncoderSpec, find
+from pipelines.encoders.weights import Weights, resolve_weights
+from pipelines.extract.request import ExtractRequest
+from stores.errors import EmbedctlError, StoreMismatch
+from stores.names import EmbeddingName
+
+if TYPE_CHECKING:
+    from stores.embedding import Entry
+
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "OVERFLOWED",
+    "Target",
+    "choose_targets",
+    "draft_target",
+    "keyed",
+    "resolve_names",
+    "widths",
+]
+
+# Large enough for a CPU's matrix kernels, small enough for its caches; another size changes every key.
+DEFAULT_BATCH_SIZE = 32
+
+# In the provenance of an embedding that was asked for in float16 and holds a value beyond it.
+OVERFLOWED = "float32 because a value is beyond float16"
+
+_DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One embedding this extraction is to complete.
+
+    Parameters
+    ----------
+    name : EmbeddingName
+        What it is, under the registry's own id.
+    spec : EncoderSpec
+        Its encoder.
+    weights : Weights
+        Found, not read.
+    batch_size : int
+        Rows of one forward pass.
+    dtype : str
+        As stored.
+    key : str
+        Which numbers.
+    recipe : dict
+        What the key hashes beside the batch size.
+    note : str
+        `OVERFLOWED`, or empty.
+    stored : tuple of Entry
+        What the store holds of this recipe, under any batch size.
+    """
+
+    name: EmbeddingName
+    spec: EncoderSpec
+    weights: Weights
+    batch_size: int
+    dtype: str
+    key: str
+    recipe: dict[str, Any]
+    note: str = ""
+    stored: tuple["Entry", ...] = ()
+
+    @property
+    def group(self) -> str:
+        """Its group in the store."""
+        return self.name.group(self.key)
+
+    @property
+    def dim(self) -> int | None:
+        """Its width as far as it is known without building the encoder."""
+        conventional = not self.name.layer and not self.name.pooling
+        return self.entry.dim if self.entry else self.spec.dim if conventional else None
+
+    @property
+    def entry(self) -> "Entry | None":
+        """The stored embedding this one goes on with, if there is one."""
+        return next((entry for entry in self.stored if entry.key == self.key), None)
+
+
+def resolve_names(request: ExtractRequest) -> list[EmbeddingName]:
+    """Return the embeddings asked for, under the ids of the registry and with layers given by depth resolved.
+
+    Raises
+    ------
+    UnknownName
+        If an encoder is not registered; suggests the closest.
+
+    Examples
+    --------
+    >>> [str(name) for name in resolve_names(ExtractRequest(models=("pixels", "hog")))]
+    ['pixels', 'hog']
+    """
+    names: dict[EmbeddingName, None] = {}
+    for name in request.names():
+        names[EmbeddingName(find(name.encoder).id, name.layer, name.pooling, name.view)] = None
+    return list(names)
+
+
+def choose_targets(
+    request: ExtractRequest, entries: Sequence["Entry"], as_float32: Collection[EmbeddingName] = ()
+) -> list[Target]:
+    """Return what this extraction is to complete, given what the store holds.
+
+    Parameters
+    ----------
+    request : ExtractRequest
+        What is asked.
+    entries : sequence of Entry
+        What the store holds.
+    as_float32 : collection of EmbeddingName
+        Embeddings known to hold a value beyond float16.
+
+    Raises
+    ------
+    StoreMismatch
+        If a batch size is asked for and the store has the embedding under another one.
+    """
+    if request.dtype not in _DTYPES:
+        raise EmbedctlError(f"no dtype called '{request.dtype}'", f"one of {', '.join(_DTYPES)}")
+    if request.batch_size is not None and request.batch_size < 1:
+        raise EmbedctlError(f"a batch of {request.batch_size} images", "--batch-size takes 1 or more")
+    drafts = [_draft(request, name, entries, name in as_float32) for name in resolve_names(request)]
+    adopted = [0 if request.overwrite else _adopted(request, draft) for draft in drafts]
+    recorded = set(adopted) - {0}
+    usual = request.batch_size or (recorded.pop() if len(recorded) == 1 else DEFAULT_BATCH_SIZE)
+    return [keyed(draft, size or usual) for draft, size in zip(drafts, adopted, strict=True)]
+
+
+def _draft(request: ExtractRequest, name: EmbeddingName, entries: Sequence["Entry"], as_float32: bool) -> Target:
+    spec = find(name.encoder)
+    weights = resolve_weights(spec, request.weights, offline=request.offline)
+    return draft_target(request, name, spec, weights, versions_that_matter(spec, weights.label), entries, as_float32)
+
+
+def draft_target(
+    request: ExtractRequest,
+    name: EmbeddingName,
+    spec: EncoderSpec,
+    weights: Weights,
+    versions: dict[str, str],
+    entries: Sequence["Entry"],
+    as_float32: bool,
+) -> Target:
+    """Return a target without its batch size, see `keyed`: 0 stands for one that is still to choose."""
+
+    def stored_as(dtype: str) -> tuple["Entry", ...]:
+        def key(batch_size: int) -> str:
+            return embedding_key(spec, name, weights.label, request.exact, batch_size, dtype, versions)[0]
+
+        same_name = [entry for entry in entries if entry.name == name]
+        return tuple(entry for entry in same_name if entry.key == key(entry.provenance.get("batch_size", 0)))
+
+    dtype, note = request.dtype, ""
+    marked = any(entry.provenance.get("note") == OVERFLOWED for entry in stored_as("float32"))
+    if dtype == "float16" and (as_float32 or marked):
+        dtype, note = "float32", OVERFLOWED
+    _, recipe = embedding_key(spec, name, weights.label, request.exact, 0, dtype, versions)
+    return Target(name, spec, weights, 0, dtype, "", recipe, note, stored_as(dtype))
+
+
+def _adopted(request: ExtractRequest, draft: Target) -> int:
+    """Return the batch size the store recorded for this recipe, 0 where it has none."""
+    sizes: dict[int, int] = {entry.provenance["batch_size"]: entry.n_committed for entry in draft.stored}
+    if request.batch_size in sizes or not sizes:
+        return request.batch_size or 0
+    fullest = max(sizes, key=lambda size: (sizes[size], -size))
+    if request.batch_size is not None:
+        raise StoreMismatch(
+            f"'{draft.name}' is stored with batch size {fullest}, not {request.batch_size}",
+            f"leave --batch-size out to go on with {fullest}, or --overwrite to compute every row again",
+        )
+    return fullest
+
+
+def keyed(draft: Target, batch_size: int) -> Target:
+    """Return a draft with its batch size, and so its key."""
+    recipe = draft.recipe
+    key, _ = embedding_key(
+        draft.spec, draft.name, recipe["weights"], recipe["exact"], batch_size, draft.dtype, recipe["versions"]
+    )
+    return replace(draft, batch_size=batch_size, key=key)
+
+
+def widths(targets: Sequence[Target]) -> dict[EmbeddingName, int]:
+    """Return the numbers per image of every target, from the registry or from its network without weights."""
+    found = {target.name: target.dim for target in targets if target.dim}
+    for target in targets:
+        if target.name not in found:
+            from pipelines.encoders.build import build  # torch: only for layers, whose width nobody wrote down
+
+            found[target.name] = build(target.spec, weights="random:0", taps=[target.name], device="meta").dims[
+                target.name
+            ]
+    return found

@@ -1,0 +1,1 @@
+"""Stage two: recordings become whitened, image-ordered epochs."""

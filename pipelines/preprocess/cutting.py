@@ -1,0 +1,106 @@
+"""Cut epochs out of a mapped recording, and tell which of their channels cannot be used."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.preprocess.recipes import Recipe
+from pipelines.preprocess.resampling import EpochMatrix, epoch_matrix
+from pipelines.preprocess.things_eeg2 import Recording
+
+__all__ = ["Cutter", "good_channels"]
+
+_BATCH = 64  # epochs at a time: 13 s of recording, 60 MB for 63 channels in float64
+_FLAT = 1e-3  # of the typical channel's sd in the same epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Cutter:
+    """Cuts the epochs of one recipe out of recordings at one sampling frequency.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What an epoch is.
+    channels : tuple of str
+        Which channels, in the order of the result.
+    matrix : EpochMatrix
+        From a window of the recording to an epoch.
+    """
+
+    recipe: Recipe
+    channels: tuple[str, ...]
+    matrix: EpochMatrix
+
+    @classmethod
+    def of(cls, recipe: Recipe, recording: Recording) -> "Cutter":
+        """Return the cutter of ``recipe`` for ``recording`` and those like it."""
+        return cls(recipe, recipe.channels or tuple(recording.rows), epoch_matrix(recipe, recording.sfreq))
+
+    def fits(self, recording: Recording, onsets: np.ndarray) -> np.ndarray:
+        """Return which onsets leave room for a whole epoch inside the recording, ``(n,)`` of bool."""
+        first, last = self.matrix.required
+        return (onsets + first >= 0) & (onsets + last < recording.n_samples)
+
+    def epochs(self, recording: Recording, onsets: np.ndarray) -> np.ndarray:
+        """Return the epochs at ``onsets``, ``(n, n_chans, n_times)``, in the recipe's unit, not whitened."""
+        matrix = self.matrix
+        out = np.empty((len(onsets), len(self.channels), matrix.n_times), self.recipe.compute)
+        starts = onsets + matrix.first
+        if len(starts) and starts.max() - starts.min() < len(starts) * matrix.n_samples:
+            low = int(starts.min())  # they overlap: read what they cover once
+            block = self._read(recording, low, int(starts.max()) + matrix.n_samples)
+            for epoch, start in zip(out, (starts - low).tolist(), strict=True):
+                matrix.apply(block[:, start : start + matrix.n_samples], epoch)
+        else:
+            for epoch, start in zip(out, starts.tolist(), strict=True):
+                matrix.apply(self._read(recording, start, start + matrix.n_samples), epoch)
+        return out
+
+    def batches(self, recording: Recording, onsets: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield ``(slice, epochs)``, the epochs at ``onsets[slice]``."""
+        for start in range(0, len(onsets), _BATCH):
+            part = slice(start, min(start + _BATCH, len(onsets)))
+            yield part, self.epochs(recording, onsets[part])
+
+    def _read(self, recording: Recording, first: int, stop: int) -> np.ndarray:
+        """Return a block in the recipe's unit and number type, its constant removed in float64.
+
+        Amplifier offsets are a hundred times the signal; taking them off before rounding
+        to float32 keeps two more digits, and the epoch's baseline makes it irrelevant which constant.
+        """
+        scale = 1e6 if self.recipe.units == "uV" else 1.0
+        block = recording.read(first, stop, self.channels, scale)
+        if self.recipe.baseline:
+            level = block.mean(axis=1, keepdims=True)
+            block -= np.where(np.isfinite(level), level, 0)
+        return block.astype(self.recipe.compute, copy=False)
+
+
+def good_channels(epochs: np.ndarray) -> np.ndarray:
+    """Return which channels of which epochs are neither flat nor broken, ``(n, n_chans)`` of bool.
+
+    A channel is flat when its sd over the epoch is below a thousandth of the median channel's, broken when a
+    sample is not finite.
+
+    Examples
+    --------
+    >>> epochs = np.random.default_rng(0).normal(size=(2, 3, 100))
+    >>> epochs[0, 1] = 5.0
+    >>> epochs[1, 2, 7] = np.nan
+    >>> good_channels(epochs).tolist()
+    [[True, False, True], [True, True, False]]
+    """
+    sd = epochs.std(axis=2)
+    finite = np.isfinite(sd)
+    typical = np.array([np.median(row[mask]) if mask.any() else np.inf for row, mask in zip(sd, finite, strict=True)])
+    with np.errstate(invalid="ignore"):
+        return finite & (sd > _FLAT * typical[:, None])
+
+
+def first_broken(recording: Recording, channels: Sequence[str], first: int, stop: int) -> tuple[str, float] | None:
+    """Return channel and time, s, of the first sample between two that is not finite."""
+    block = recording.read(first, stop, channels)
+    where = np.argwhere(~np.isfinite(block.T))
+    return (channels[where[0, 1]], (first + int(where[0, 0])) / recording.sfreq) if len(where) else None

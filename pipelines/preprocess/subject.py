@@ -1,0 +1,268 @@
+"""One subject from mapped recordings to whitened epochs in image order, a block at a time.
+
+Two passes, neither of which holds more than a few hundred epochs. The first examines: it finds
+unusable channels and adds up the covariance of each session. The second goes through the *images*: it
+cuts their epochs again, from all sessions, whitens and writes them. Cutting twice is
+cheaper than parking 5 GB of epochs on disk in between, and leaves nothing to clean up after a crash.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.preprocess.cutting import Cutter, first_broken, good_channels
+from pipelines.preprocess.preflight import Preflight
+from pipelines.preprocess.recipes import Recipe
+from pipelines.preprocess.slots import Presentations, Slots, assign
+from pipelines.preprocess.things_eeg2 import SPLITS, ImageList
+from pipelines.preprocess.whitening import CovarianceSum, inverse_square_root
+from pipelines.progress import Progress
+from stores.errors import BadRecording
+
+__all__ = ["Examination", "SubjectPlan", "block_of_epochs", "examine", "plan_subject", "trials_table"]
+
+_DEAD = 0.5  # a channel unusable in more than half of a session's epochs is left out of that session
+
+
+@dataclass
+class SubjectPlan:
+    """What becomes of every presentation of a subject.
+
+    Parameters
+    ----------
+    flight : Preflight
+        Recordings and events.
+    recipe : Recipe
+        What to do with them.
+    cutter : Cutter
+        Cuts epochs.
+    events : dict
+        Presentations with room for a whole epoch, by ``(session, split)``.
+    slots : dict
+        Where they go, by split.
+    counts : dict
+        What was dropped, and why.
+    """
+
+    flight: Preflight
+    recipe: Recipe
+    cutter: Cutter
+    events: dict[tuple[int, str], Presentations]
+    slots: dict[str, Slots]
+    counts: dict[str, int]
+
+    @property
+    def sessions(self) -> list[int]:
+        """Numbers of the sessions there are."""
+        return sorted({session for session, _ in self.events})
+
+    def used(self, session: int, split: str) -> np.ndarray:
+        """Return which presentations of a session are kept, in order of time, ``(n,)`` of int."""
+        slots = self.slots[split]
+        return np.sort(slots.presentation[slots.session == session])
+
+
+@dataclass
+class Examination:
+    """What the first pass found.
+
+    Parameters
+    ----------
+    whiteners : dict of session to (n_chans, n_chans)
+        Whitening matrix, identity if the recipe does not whiten.
+    good : dict of (session, split) to (n_presentations,) of bool
+        Whether every channel that lives in this session is usable in this presentation.
+    counts : dict
+        Unusable channel-epochs and what followed from them.
+    notes : list of str
+        Dead channels.
+    """
+
+    whiteners: dict[int, np.ndarray] = field(default_factory=dict)
+    good: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def plan_subject(flight: Preflight, recipe: Recipe) -> SubjectPlan:
+    """Decide, from events alone, which presentation becomes which repetition of which image.
+
+    Raises
+    ------
+    BadRecording
+        If no image of a split can be used.
+    """
+    cutter = Cutter.of(recipe, next(iter(flight.recordings.values())))
+    events = {}
+    counts = dict.fromkeys(("targets dropped", "past the end of the file", "repetitions left out"), 0)
+    for key, shown in flight.events.items():
+        fits = cutter.fits(flight.recordings[key], shown.onsets)
+        events[key] = shown.select(fits)
+        counts["past the end of the file"] += int((~fits).sum())
+        session, split = key
+        counts["targets dropped"] += flight.counts[f"ses-{session:02d} {split}"]["targets dropped"]
+    slots = {}
+    for split in SPLITS:
+        of_split = {session: shown for (session, which), shown in events.items() if which == split}
+        slots[split] = assign(of_split, recipe.repetitions.get(split), recipe.seed)
+        counts["repetitions left out"] += slots[split].surplus
+        if not len(slots[split].codes):
+            raise BadRecording(
+                f"sub-{flight.subject:02d}: no {split} image has a whole epoch", "check the length of the recordings"
+            )
+    return SubjectPlan(flight, recipe, cutter, events, slots, counts)
+
+
+def examine(plan: SubjectPlan, progress: Progress) -> Examination:
+    """Read every kept epoch once: find unusable channels, and fit each session's whitener on its training epochs.
+
+    Raises
+    ------
+    BadRecording
+        If a session has no usable training epochs, or, in a recipe that keeps bad channels, if
+        a sample is not finite.
+    """
+    found = Examination(counts={"unusable channel-epochs": 0, "repetitions lost to them": 0, "dead channels": 0})
+    for session in plan.sessions:
+        good = {}
+        total = CovarianceSum(len(plan.cutter.channels))
+        for split in SPLITS:
+            if (session, split) in plan.events:
+                good[split] = _examine_recording(plan, session, split, total if split == "train" else None, progress)
+        dead = 1 - np.concatenate(list(good.values())).mean(axis=0) > _DEAD
+        if dead.any():
+            names = [name for name, is_dead in zip(plan.cutter.channels, dead, strict=True) if is_dead]
+            where = f"sub-{plan.flight.subject:02d}/ses-{session:02d}"
+            found.notes.append(f"{where}: {', '.join(names)} flat or broken in most epochs: zero in this session")
+            found.counts["dead channels"] += len(names)
+        for split, mask in good.items():
+            usable = np.zeros(len(plan.events[session, split].codes), bool)
+            usable[plan.used(session, split)] = (mask | dead).all(axis=1)
+            found.good[session, split] = usable
+            found.counts["unusable channel-epochs"] += int((~mask).sum())
+            found.counts["repetitions lost to them"] += len(mask) - int((mask | dead).all(axis=1).sum())
+        found.whiteners[session] = _whitener(plan, session, total.mean(), dead)
+    return found
+
+
+def _examine_recording(
+    plan: SubjectPlan, session: int, split: str, total: CovarianceSum | None, progress: Progress
+) -> np.ndarray:
+    """Return the usable channels of every kept epoch of a recording, adding their covariance to ``total``."""
+    recording, shown = plan.flight.recordings[session, split], plan.events[session, split]
+    used = plan.used(session, split)
+    onsets, codes = shown.onsets[used], shown.codes[used]
+    _, image, times = np.unique(codes, return_inverse=True, return_counts=True)
+    weights = 1 / (times[image] * len(times))  # every image counts the same, however often it was shown
+    good = np.ones((len(used), len(plan.cutter.channels)), bool)
+    excluding = plan.recipe.bad_channels == "exclude"
+    if not excluding and total is None:
+        progress.advance(len(used))
+        return good
+    for part, epochs in plan.cutter.batches(recording, onsets):
+        if excluding:
+            good[part] = good_channels(epochs)
+        elif not np.isfinite(epochs).all():
+            first, last = int(onsets[part].min()), int(onsets[part].max())
+            low, high = plan.cutter.matrix.required
+            where = first_broken(recording, plan.cutter.channels, first + low, last + high + 1)
+            place = f"channel {where[0]} at {where[1]:.3f} s" if where else "an epoch"
+            raise BadRecording(
+                f"{recording.path}: {place} is not a finite number",
+                f"recipe {plan.recipe.name} has no answer to that: use --recipe clean, which leaves such epochs out",
+            )
+        if total is not None:
+            total.add(epochs, weights[part], good[part] if excluding else None)
+        progress.advance(len(epochs))
+    return good
+
+
+def _whitener(plan: SubjectPlan, session: int, covariance: np.ndarray, dead: np.ndarray) -> np.ndarray:
+    if plan.recipe.mvnn == "none":
+        return np.diag(np.where(dead, 0.0, 1.0))
+    covariance[dead] = covariance[:, dead] = 0
+    whitener, rank = inverse_square_root(covariance)
+    if rank == 0:
+        raise BadRecording(
+            f"sub-{plan.flight.subject:02d}/ses-{session:02d} has no usable training epochs to fit the whitening on",
+            "move this session's folder away to go on without it",
+        )
+    return whitener
+
+
+def block_of_epochs(
+    plan: SubjectPlan, found: Examination, split: str, images: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return whitened epochs, ``valid`` and ``session`` of some images, missing repetitions NaN.
+
+    Parameters
+    ----------
+    plan, found : SubjectPlan, Examination
+        What goes where, and the whiteners.
+    split : {"train", "test"}
+        Which images.
+    images : slice
+        Which of them, as rows of the split's slots.
+
+    Returns
+    -------
+    epochs : (n_images, n_repetitions, n_chans, n_times)
+        In the recipe's ``dtype``.
+    valid : (n_images, n_repetitions) of bool
+        Where there is a usable repetition.
+    session : (n_images, n_repetitions) of int16
+        Session of each repetition, -1 where there is none.
+    """
+    slots = plan.slots[split]
+    session, presentation = slots.session[images], slots.presentation[images]
+    valid = usable(found, slots, split)[images]
+    epochs = np.full((*valid.shape, len(plan.cutter.channels), plan.recipe.n_times), np.nan, plan.recipe.dtype)
+    limit = np.finfo(plan.recipe.dtype).max
+    for number in np.unique(session[valid]).tolist():
+        rows, repetitions = np.nonzero(valid & (session == number))
+        onsets = plan.events[number, split].onsets[presentation[rows, repetitions]]
+        whitener = found.whiteners[number].astype(plan.recipe.compute)
+        alive = found.whiteners[number].any(axis=0)
+        for part, raw in plan.cutter.batches(plan.flight.recordings[number, split], onsets):
+            if not alive.all():
+                raw[:, ~alive] = 0  # a dead channel may be NaN, and NaN times zero is NaN
+            whitened = whitener @ raw
+            epochs[rows[part], repetitions[part]] = np.clip(whitened, -limit, limit)  # float16 ends at 65504 sd
+    return epochs, valid, session
+
+
+def usable(found: Examination, slots: Slots, split: str) -> np.ndarray:
+    """Return which slots hold a usable repetition, ``(n_images, n_repetitions)`` of bool."""
+    valid = slots.filled.copy()
+    for (session, which), good in found.good.items():
+        if which == split:
+            here = slots.session == session
+            valid[here] = good[slots.presentation[here]]
+    return valid
+
+
+def trials_table(plan: SubjectPlan, found: Examination, split: str, images: ImageList) -> pa.Table:
+    """Return one row per image and repetition: what was shown, when, and whether it can be used."""
+    slots = plan.slots[split]
+    rows, repetitions = np.nonzero(slots.filled)
+    codes = slots.codes[rows]
+    session, presentation = slots.session[rows, repetitions], slots.presentation[rows, repetitions]
+    onsets = np.array(
+        [plan.events[s, split].onsets[p] for s, p in zip(session.tolist(), presentation.tolist(), strict=True)],
+        dtype=np.int64,
+    )
+    columns: dict[str, Any] = {
+        "image_id": [images.ids[code - 1] for code in codes.tolist()],
+        "concept": [images.concepts[code - 1] for code in codes.tolist()],
+        "concept_things_nr": pa.array([images.things_numbers[code - 1] for code in codes.tolist()], pa.int32()),
+        "event_code": codes.astype(np.int32),
+        "session": session.astype(np.int16),
+        "onset_sample": onsets,
+        "presentation_index": presentation.astype(np.int32),
+        "repetition": repetitions.astype(np.int16),
+        "split": [split] * len(rows),
+        "valid": usable(found, slots, split)[rows, repetitions],
+    }
+    return pa.table(columns)

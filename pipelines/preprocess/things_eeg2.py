@@ -1,0 +1,241 @@
+"""THINGS-EEG2 (Gifford et al. 2022, NeuroImage 264:119754) as it is downloaded.
+
+::
+
+    raw/things-eeg2/
+        image_metadata.npy                     image number -> concept and file, for both splits
+        sub-01/ses-01/raw_eeg_training.npy     {raw_eeg_data (64, n) float64 volts, ch_names, ch_types, sfreq}
+        sub-01/ses-01/raw_eeg_test.npy         the last channel is 'stim': one non-zero sample per image onset
+
+The code of an event is the 1-based number of the image in the metadata, 99999 a target. The trigger
+was already delayed to meet the screen, so onsets are used as they are.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.preprocess.raw_npy import map_pickled
+from pipelines.preprocess.slots import Presentations
+from stores.errors import BadRecording, UnknownName
+
+__all__ = [
+    "SPLITS",
+    "TARGET",
+    "ImageList",
+    "Recording",
+    "find_recordings",
+    "find_subjects",
+    "open_recording",
+    "presentations",
+    "read_image_lists",
+]
+
+TARGET = 99999  # Buzz Lightyear: the participant counts him
+SPLITS = ("train", "test")
+_FILES = {
+    "train": ("raw_eeg_training.npy", "raw_eeg_train.npy"),
+    "test": ("raw_eeg_test.npy",),
+}
+_IMAGE_FOLDERS = {"train": "training_images", "test": "test_images"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageList:
+    """The images of one split; code ``k`` is row ``k - 1``.
+
+    Parameters
+    ----------
+    ids : list of str
+        ``training_images/00001_aardvark/aardvark_01b.jpg``.
+    concepts : list of str
+        ``aardvark``: the local number is dropped, it differs between splits and data sets.
+    things_numbers : list of int or None
+        Number of the concept in THINGS, 1 to 1854, where the metadata has it.
+    """
+
+    ids: list[str]
+    concepts: list[str]
+    things_numbers: list[int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One mapped recording; no sample of it has been read.
+
+    Parameters
+    ----------
+    path : Path
+        Where it lies.
+    samples : (n_rows, n_samples)
+        Mapped from the file, volts.
+    rows : dict
+        Row of every EEG channel, in the order of the file.
+    stim : int
+        Row of the event codes.
+    sfreq : float
+        Sampling frequency, Hz.
+    """
+
+    path: Path
+    samples: np.ndarray
+    rows: dict[str, int]
+    stim: int
+    sfreq: float
+
+    @property
+    def n_samples(self) -> int:
+        """Length of the recording."""
+        return self.samples.shape[1]
+
+    def read(self, first: int, stop: int, channels: Sequence[str], scale: float = 1.0) -> np.ndarray:
+        """Return samples ``first`` to ``stop`` of ``channels`` times ``scale``, float64, ``(n_chans, stop - first)``.
+
+        Beyond its ends the recording is taken to hold its first or last value: only the tails of
+        a low-pass around the outermost epochs ever ask for that.
+        """
+        inside = slice(max(first, 0), min(stop, self.n_samples))
+        rows = [self.rows[name] for name in channels]
+        block = np.multiply(self.samples[rows, inside], scale, dtype=np.float64)
+        missing = (inside.start - first, stop - inside.stop)
+        return np.pad(block, ((0, 0), missing), mode="edge") if any(missing) else block
+
+
+def find_subjects(raw: Path) -> dict[int, Path]:
+    """Return the folder of every subject under ``raw``.
+
+    Raises
+    ------
+    BadRecording
+        If the folder is missing or holds no ``sub-XX``.
+    """
+    if not raw.is_dir():
+        raise BadRecording(f"no folder {raw}", "put the downloaded recordings there, or name them with --raw")
+    found = _numbered(raw, r"sub-?(\d+)")
+    if not found:
+        raise BadRecording(
+            f"{raw} holds no subjects", "expected folders sub-01, sub-02, ... with ses-01/raw_eeg_training.npy inside"
+        )
+    return found
+
+
+def find_recordings(subject_folder: Path) -> dict[int, dict[str, Path]]:
+    """Return, per session number, the file of each split that is there; both spellings of training are known."""
+    recordings: dict[int, dict[str, Path]] = {}
+    for number, folder in _numbered(subject_folder, r"ses-?(\d+)").items():
+        for split, names in _FILES.items():
+            for name in names:
+                if (folder / name).is_file():
+                    recordings.setdefault(number, {}).setdefault(split, folder / name)
+    return recordings
+
+
+def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
+    found = {}
+    for path in sorted(folder.iterdir()):
+        match = re.fullmatch(pattern, path.name)
+        if match and path.is_dir():
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def read_image_lists(raw: Path) -> dict[str, ImageList]:
+    """Read ``image_metadata.npy`` from ``raw`` or its ``image_set`` folder.
+
+    Raises
+    ------
+    BadRecording
+        If it is missing, or lacks a list, or its lists differ in length.
+    """
+    candidates = [raw / "image_metadata.npy", raw / "image_set" / "image_metadata.npy"]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise BadRecording(
+            f"no image_metadata.npy in {raw}", "it says which image a code means: https://osf.io/y63gw/files/qkgtf"
+        )
+    metadata = map_pickled(path)
+    return {split: _image_list(path, metadata, split) for split in SPLITS}
+
+
+def _image_list(path: Path, metadata: Mapping[str, Any], split: str) -> ImageList:
+    prefix = {"train": "train_img", "test": "test_img"}[split]
+    lists = []
+    for key in (f"{prefix}_concepts", f"{prefix}_files"):
+        if key not in metadata:
+            raise BadRecording(f"{path} lacks '{key}'", f"it holds {', '.join(metadata) or 'nothing'}")
+        lists.append([str(item) for item in metadata[key]])
+    folders, names = lists
+    if len(folders) != len(names):
+        raise BadRecording(
+            f"{path}: {len(folders)} {prefix}_concepts, {len(names)} {prefix}_files", "download it again"
+        )
+    things = metadata.get(f"{prefix}_concepts_THINGS", [])
+    numbers: list[int | None] = (
+        [_leading_number(str(item)) for item in things] if len(things) == len(names) else [None] * len(names)
+    )
+    ids = [f"{_IMAGE_FOLDERS[split]}/{folder}/{name}" for folder, name in zip(folders, names, strict=True)]
+    return ImageList(ids, [re.sub(r"^\d+_", "", folder) for folder in folders], numbers)
+
+
+def _leading_number(text: str) -> int | None:
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else None
+
+
+def open_recording(path: Path) -> Recording:
+    """Map a raw file and check its fields, reading none of its samples.
+
+    Raises
+    ------
+    BadRecording
+        Naming the file, the field and what is wrong with it.
+    """
+    raw = map_pickled(path)
+    for key in ("raw_eeg_data", "ch_names", "sfreq"):
+        if key not in raw:
+            raise BadRecording(f"{path} lacks '{key}'", f"it holds {', '.join(raw) or 'nothing'}: is it a raw file?")
+    samples, names = raw["raw_eeg_data"], [str(name).strip() for name in raw["ch_names"]]
+    if not isinstance(samples, np.ndarray) or samples.ndim != 2 or samples.dtype.kind != "f":
+        raise BadRecording(f"{path}: raw_eeg_data is not a float array (channel, sample)", "is it a preprocessed file?")
+    if len(samples) != len(names):
+        raise BadRecording(f"{path}: {len(samples)} rows but {len(names)} ch_names", "download it again")
+    types = [str(kind) for kind in raw.get("ch_types", raw.get("ch_type", []))]
+    if len(types) != len(names):
+        types = ["stim" if name.lower() == "stim" else "eeg" for name in names]
+    stims = [row for row, kind in enumerate(types) if kind == "stim"]
+    if len(stims) != 1:
+        raise BadRecording(f"{path}: {len(stims)} channels of type 'stim' in ch_types", "exactly one holds the events")
+    rows = {name: row for row, (name, kind) in enumerate(zip(names, types, strict=True)) if kind == "eeg"}
+    if len(rows) != types.count("eeg"):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise BadRecording(f"{path}: ch_names holds {', '.join(twice)} twice", "rename or drop one of them")
+    try:
+        sfreq = float(raw["sfreq"])
+    except (TypeError, ValueError):
+        sfreq = 0.0
+    if not 0 < sfreq < 1e6:
+        raise BadRecording(f"{path}: sfreq is {raw['sfreq']!r}", "expected samples per second, 1000 in THINGS-EEG2")
+    return Recording(path, samples, rows, stims[0], sfreq)
+
+
+def presentations(recording: Recording) -> Presentations:
+    """Return the rising edges of the stim channel and their codes, targets included.
+
+    Equals ``mne.find_events(raw, "stim")`` on rows that hold one sample per event.
+    """
+    stim = np.array(recording.samples[recording.stim], dtype=np.float64)
+    onsets = np.flatnonzero(np.diff(stim, prepend=0) > 0)
+    return Presentations(onsets, np.rint(stim[onsets]).astype(np.int64))
+
+
+def subject_folder(raw: Path, subject: int) -> Path:
+    """Return the folder of ``subject``, or say which subjects there are."""
+    found = find_subjects(raw)
+    if subject not in found:
+        known = ", ".join(map(str, found))
+        raise UnknownName(f"no subject {subject} in {raw}", f"there: {known}; see --subject")
+    return found[subject]

@@ -1,0 +1,152 @@
+"""Multivariate noise normalisation (MVNN): a shrunk covariance per epoch, averaged, inverted.
+
+Guggenmos et al. 2018 (NeuroImage 173) with the Ledoit-Wolf shrinkage of scikit-learn's
+``_cov(X, 'auto')``, which the public THINGS-EEG2 pipelines use: standardise, shrink, scale back.
+For one epoch with channels standardised to ``Z`` (population statistics over its ``n`` samples, ``p``
+channels), ``S = Z'Z/n`` and ``m = tr(S)/p``::
+
+    beta  = min((sum_t (sum_i Z[t,i]^2)^2 / n - |S|^2) / (p n), delta)
+    delta = (|S|^2 - 2 m tr(S) + p m^2) / p
+    C     = diag(sd) [(1 - beta/delta) S + (beta/delta) m I] diag(sd)
+
+No loop over epochs, no eigen-decomposition but the last one: batched matrix products, and sums
+over epochs in float64. Checked against scikit-learn to 1e-10.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["CovarianceSum", "inverse_square_root", "shrunk_covariances"]
+
+_DOUBLE = float(np.finfo(np.float64).eps)
+
+
+def shrunk_covariances(epochs: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:
+    """Return the shrunk covariance of each epoch over its samples.
+
+    Parameters
+    ----------
+    epochs : (n_epochs, n_chans, n_times)
+        Baseline-corrected activity, any unit.
+    good : (n_epochs, n_chans) of bool, optional
+        Channels to use in each epoch; the rows and columns of the others come out as zero.
+        Without it all are used and a constant channel is treated as scikit-learn does: its
+        scale becomes 1, so it receives the shrinkage ``m`` in *squared data units*.
+
+    Returns
+    -------
+    (n_epochs, n_chans, n_chans)
+        In the squared unit and the number type of ``epochs``.
+
+    Examples
+    --------
+    >>> epochs = np.random.default_rng(0).normal(size=(2, 3, 500))
+    >>> bool(np.allclose(shrunk_covariances(epochs), np.eye(3), atol=0.2))
+    True
+    """
+    n = epochs.shape[-1]
+    mean = epochs.mean(axis=-1, keepdims=True)
+    centred = epochs - mean
+    if good is not None:
+        centred = np.where(good[:, :, None], centred, 0)
+    covariance = centred @ centred.swapaxes(1, 2) / n
+    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    constant = variance <= n * _DOUBLE * variance + (n * mean[..., 0] * _DOUBLE) ** 2
+    scale = np.sqrt(np.where(constant, 1, variance))  # sklearn's StandardScaler
+    if good is None:
+        p = np.full(len(epochs), epochs.shape[1])
+        kept_scale = scale
+    else:
+        p = good.sum(axis=1)
+        kept_scale = np.where(good, scale, 0)
+
+    standard = centred / scale[:, :, None]
+    correlation = covariance / (scale[:, :, None] * scale[:, None, :])
+    trace = np.einsum("ecc->e", correlation, dtype=np.float64)
+    square = np.einsum("ecd,ecd->e", correlation, correlation, dtype=np.float64)
+    power = np.einsum("ect,ect->et", standard, standard)
+    fourth = np.einsum("et,et->e", power, power, dtype=np.float64)
+
+    with np.errstate(invalid="ignore", divide="ignore"):  # an epoch without one good channel
+        m = trace / p
+        delta = (square - 2 * m * trace + p * m**2) / p
+        beta = np.clip((fourth / n - square) / (p * n), 0, np.maximum(delta, 0))
+        weight = np.where(delta > 0, beta / delta, 0)
+    target = np.where(p > 0, weight * m, 0)
+    shrunk = covariance * (1 - weight)[:, None, None].astype(epochs.dtype)
+    diagonal = np.arange(epochs.shape[1])
+    shrunk[:, diagonal, diagonal] += (target[:, None] * kept_scale**2).astype(epochs.dtype)
+    return shrunk
+
+
+@dataclass
+class CovarianceSum:
+    """Adds up weighted epoch covariances, pair of channels by pair of channels.
+
+    A pair is averaged over the epochs in which both channels are good, so an excluded
+    channel-epoch removes its own numbers and nothing else's.
+
+    Parameters
+    ----------
+    n_chans : int
+        How many channels.
+
+    Examples
+    --------
+    >>> total = CovarianceSum(2)
+    >>> total.add(np.random.default_rng(0).normal(size=(50, 2, 200)), np.ones(50))
+    >>> bool(np.allclose(total.mean(), np.eye(2), atol=0.05))
+    True
+    """
+
+    n_chans: int
+
+    def __post_init__(self) -> None:
+        self._sum = np.zeros((self.n_chans, self.n_chans))
+        self._weight = np.zeros((self.n_chans, self.n_chans))
+
+    def add(self, epochs: np.ndarray, weights: np.ndarray, good: np.ndarray | None = None) -> None:
+        """Add epochs ``(n, n_chans, n_times)`` with ``weights`` ``(n,)``, using the ``good`` channels of each."""
+        self._sum += np.tensordot(weights.astype(epochs.dtype), shrunk_covariances(epochs, good), axes=1)
+        if good is None:
+            self._weight += weights.sum()
+        else:
+            self._weight += (good * weights[:, None]).T @ good.astype(float)
+
+    def mean(self) -> np.ndarray:
+        """Return the weighted mean covariance ``(n_chans, n_chans)``; a channel that was never good is zero."""
+        return np.divide(self._sum, self._weight, out=np.zeros_like(self._sum), where=self._weight > 0)
+
+
+def inverse_square_root(covariance: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return ``covariance ** -1/2`` and its rank.
+
+    Parameters
+    ----------
+    covariance : (n_chans, n_chans)
+        Symmetric. Channels whose row is zero get a zero row; so do directions without variance.
+
+    Returns
+    -------
+    whitener : (n_chans, n_chans)
+        Symmetric; apply it as ``whitener @ epoch``. Equals
+        ``scipy.linalg.fractional_matrix_power(covariance, -0.5)`` where that exists.
+    rank : int
+        How many directions were kept.
+
+    Examples
+    --------
+    >>> whitener, rank = inverse_square_root(np.diag([4.0, 25.0, 0.0]))
+    >>> np.round(whitener, 6).tolist(), rank
+    ([[0.5, 0.0, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, 0.0]], 2)
+    """
+    alive = np.flatnonzero(np.diagonal(covariance) > 0)
+    whitener = np.zeros_like(covariance, dtype=np.float64)
+    if not len(alive):
+        return whitener, 0
+    values, vectors = np.linalg.eigh(covariance[np.ix_(alive, alive)])
+    kept = values > values[-1] * len(alive) * _DOUBLE
+    vectors = vectors[:, kept] / values[kept] ** 0.25
+    whitener[np.ix_(alive, alive)] = vectors @ vectors.T
+    return whitener, int(kept.sum())

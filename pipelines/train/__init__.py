@@ -1,0 +1,1 @@
+"""Train brain encoders on frozen image embeddings, score them, and compare the image encoders."""

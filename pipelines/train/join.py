@@ -1,0 +1,107 @@
+"""Which stored image an epoch shows: names of a dataset joined to names of an image folder.
+
+An epoch names its image by the path its dataset gives, a store by the path below ``images/``; the two
+rarely start at the same folder. They are the same image when they end alike.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stores.errors import EmbedctlError
+
+__all__ = ["resolve"]
+
+SHOWN = 5  # unresolved names an error lists
+
+
+def resolve(
+    epoch_ids: Sequence[str],
+    store_ids: Sequence[str],
+    how: str = "suffix",
+    content: Mapping[str, str] | None = None,
+) -> NDArray[np.int64]:
+    """Find the row of every epoch's image in a store.
+
+    The longest suffix of the epoch's path, counted in whole path components, that any stored path ends in
+    decides; it must belong to one stored image.
+
+    Parameters
+    ----------
+    epoch_ids : sequence of str
+        Paths by which the epochs name their images, '/'-separated.
+    store_ids : sequence of str
+        Image ids of the store.
+    how : str
+        ``suffix``, or ``stem`` to leave the file extension out of the comparison.
+    content : mapping of str to str
+        Content hash of each stored image. Several candidates with the same content are not ambiguous: the
+        first one is taken.
+
+    Returns
+    -------
+    (n_epochs,)
+        Row in ``store_ids`` of each epoch's image.
+
+    Raises
+    ------
+    EmbedctlError
+        If an image is not in the store or several different ones fit; the first five are listed.
+
+    Examples
+    --------
+    >>> store = ["aardvark/aardvark_01b.jpg", "bear/bear_02s.jpg"]
+    >>> resolve(["training_images/00002_bear/bear_02s.jpg"], store).tolist()
+    [1]
+    >>> resolve(["bear_02s.png"], store, how="stem").tolist()
+    [1]
+    """
+    if how not in ("suffix", "stem"):
+        raise EmbedctlError(f"no way of joining called '{how}'", "there are: suffix, stem")
+    ends: dict[str, list[int]] = {}
+    for row, name in enumerate(store_ids):
+        for end in _suffixes(name, how):
+            ends.setdefault(end, []).append(row)
+    rows = np.full(len(epoch_ids), -1, dtype=np.int64)
+    missing: list[str] = []
+    ambiguous: list[str] = []
+    for i, name in enumerate(epoch_ids):
+        found = next((ends[end] for end in _suffixes(name, how) if end in ends), [])
+        if not found:
+            missing.append(name)
+        elif len(found) > 1 and not _alike([store_ids[row] for row in found], content):
+            ambiguous.append(f"{name} ({', '.join(store_ids[row] for row in found[:3])})")
+        else:
+            rows[i] = found[0]
+    if missing:
+        raise EmbedctlError(
+            f"{len(missing)} of {len(epoch_ids)} images are not in the embedding store: {_first(missing)}",
+            "extract embeddings of these images, or let names differ in their extension with --join stem",
+        )
+    if ambiguous:
+        raise EmbedctlError(
+            f"{len(ambiguous)} images fit several in the embedding store: {_first(ambiguous)}",
+            "keep the folders that tell the images apart in the image folder, or leave one copy",
+        )
+    return rows
+
+
+def _suffixes(path: str, how: str) -> Iterator[str]:
+    """Yield the ends of a path, longest first."""
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
+    if how == "stem" and parts:
+        stem, dot, _ = parts[-1].rpartition(".")
+        parts[-1] = stem if dot and stem else parts[-1]
+    for start in range(len(parts)):
+        yield "/".join(parts[start:])
+
+
+def _alike(names: list[str], content: Mapping[str, str] | None) -> bool:
+    hashes = {content.get(name, name) for name in names} if content else set(names)
+    return len(hashes) == 1
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

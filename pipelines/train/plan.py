@@ -1,0 +1,170 @@
+"""Which runs a sweep consists of: pure tables in, tables out, no torch."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.train.recipes import Recipe
+from stores.embedding import Entry
+from stores.errors import EmbedctlError, UnknownName
+
+__all__ = ["choose_dataset", "choose_embeddings", "choose_subjects", "config_key", "run_id"]
+
+# Part of every key: raised when the trainer computes other numbers from the same settings.
+TRAINER = 1
+WIDEST = 8192  # features of an embedding that can be trained against
+
+
+def choose_dataset(modalities: Mapping[str, str], brain: str, asked: str = "") -> str:
+    """Return the dataset to train on.
+
+    Parameters
+    ----------
+    modalities : mapping of str to str
+        Kind of recording of every stored dataset.
+    brain : str
+        Kind asked for.
+    asked : str
+        Dataset asked for; empty when there is only one to choose.
+
+    Raises
+    ------
+    EmbedctlError
+        If none fits, several do, or the one asked for is of another kind.
+
+    Examples
+    --------
+    >>> choose_dataset({"things-eeg2": "eeg", "things-meg": "meg"}, "meg")
+    'things-meg'
+    """
+    if brain not in ("eeg", "meg", "fmri"):
+        raise UnknownName(f"no kind of recording called '{brain}'", "there are: eeg, meg, fmri")
+    if asked:
+        if asked not in modalities:
+            raise UnknownName(f"no dataset called '{asked}' in the epoch store", f"stored: {_list(modalities)}")
+        if modalities[asked] != brain:
+            raise EmbedctlError(f"'{asked}' is {modalities[asked]}, not {brain}", f"use --brain {modalities[asked]}")
+        return asked
+    fitting = sorted(name for name, modality in modalities.items() if modality == brain)
+    if not fitting:
+        raise EmbedctlError(f"the epoch store has no {brain} dataset", f"stored: {_list(modalities)}")
+    if len(fitting) > 1:
+        raise EmbedctlError(f"the epoch store has several {brain} datasets", f"choose with --dataset: {_list(fitting)}")
+    return fitting[0]
+
+
+def choose_subjects(stored: Sequence[int], asked: Sequence[int]) -> list[int]:
+    """Return the subjects to train on, ascending and once each; all of them when none is asked for.
+
+    Raises
+    ------
+    UnknownName
+        If one is not stored.
+
+    Examples
+    --------
+    >>> choose_subjects([1, 2, 3], [3, 1, 3])
+    [1, 3]
+    """
+    for subject in asked:
+        if subject not in stored:
+            raise UnknownName(f"no subject {subject} in the epoch store", f"stored: {_list(map(str, stored))}")
+    if not stored:
+        raise EmbedctlError("the epoch store has no subject", "embedctl preprocess puts them there")
+    return sorted(set(asked) or stored)
+
+
+def choose_embeddings(
+    entries: Sequence[Entry], asked: Sequence[str], resolve: Any
+) -> tuple[list[tuple[str, Entry]], list[str]]:
+    """Return the embeddings to train against, as asked for and as stored, and a note on each that is left out.
+
+    All are taken when none is asked for, but for those too wide to train against, such as flattened tokens.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        What the store has.
+    asked : sequence of str
+        ``NAME`` or ``NAME#KEY``.
+    resolve : callable
+        From what is asked for to the entry, as `EmbeddingStore.resolve`.
+
+    Raises
+    ------
+    EmbedctlError
+        If there are none, or one asked for is too wide.
+    """
+    chosen: dict[tuple[str, str], Entry] = {}
+    notes: list[str] = []
+    for entry in [resolve(text) for text in asked] or entries:
+        name = str(entry.name)
+        if entry.dim > WIDEST:
+            if asked:
+                raise EmbedctlError(
+                    f"'{name}' has {entry.dim} features, too many to train against",
+                    "pool it: for example ENCODER:LAYER.mean",
+                )
+            notes.append(f"{name} is left out: its {entry.dim} features are too many to train against")
+        elif not entry.n_committed and not asked:
+            notes.append(f"{name} is left out: none of its rows is computed")
+        else:
+            chosen[name, entry.key] = entry
+    if not chosen:
+        raise EmbedctlError(
+            "the embedding store has nothing to train against", "embedctl extract puts embeddings there"
+        )
+    return [(name, entry) for (name, _), entry in chosen.items()], notes
+
+
+def config_key(recipe: Recipe, brain_encoder: str, protocol: str) -> str:
+    """Return twelve hex digits shared by the runs that differ only in data and seed.
+
+    Examples
+    --------
+    >>> from pipelines.train.recipes import read_recipe
+    >>> modern = read_recipe("modern", "eeg")
+    >>> config_key(modern, "nice", "within") == config_key(modern.with_(name="mine"), "nice", "within")
+    True
+    """
+    return _hash(
+        {"trainer": TRAINER, "recipe": recipe.settings(), "brain_encoder": brain_encoder, "protocol": protocol}
+    )
+
+
+def run_id(
+    dataset: str,
+    subject: int,
+    embedding: str,
+    brain_encoder: str,
+    recipe: str,
+    seed: int,
+    decided_by: Mapping[str, str],
+) -> str:
+    """Name a run so that a person can read it and the same work always gets the same name.
+
+    Parameters
+    ----------
+    dataset, subject, embedding, brain_encoder, recipe, seed
+        What a person looks for.
+    decided_by : mapping of str to str
+        Keys of everything that changes the numbers.
+
+    Examples
+    --------
+    >>> run_id("things-eeg2", 1, "clip-rn50:layer3.gap", "nice", "modern", 0, {"epochs": "ab"})
+    'things-eeg2_sub-01_clip-rn50~layer3.gap_nice_modern_seed-0_28e79515'
+    """
+    readable = f"{dataset}_sub-{subject:02d}_{embedding.replace(':', '~')}_{brain_encoder}_{recipe}_seed-{seed}"
+    what = {"dataset": dataset, "subject": subject, "embedding": embedding, "seed": seed, **decided_by}
+    return f"{re.sub(r'[^A-Za-z0-9._@+~-]', '-', readable)[:180]}_{_hash(what)[:8]}"
+
+
+def _hash(value: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def _list(names: Any) -> str:
+    return ", ".join(sorted(names)) or "nothing"

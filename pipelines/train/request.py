@@ -1,0 +1,110 @@
+"""What is asked of a training sweep, and what it tells when it is done."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Job", "TrainReport", "TrainRequest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """Which embeddings, subjects and seeds become runs, and how.
+
+    Parameters
+    ----------
+    brain : str
+        Kind of recording: ``eeg``, ``meg`` or ``fmri``.
+    models : tuple of str, optional
+        Embeddings as in the store, ``NAME`` or ``NAME#KEY``; None or empty for all of them.
+    subjects : tuple of int, optional
+        None or empty for all subjects of the dataset.
+    seeds : tuple of int
+        One run each.
+    brain_encoder : str
+        Empty for the recipe's.
+    recipe : str
+        Name of a recipe, or path of a TOML file.
+    split, train_on : str
+        Change these settings of the recipe; empty to leave them.
+    dataset : str
+        Needed only when the epoch store holds several of this kind.
+    embeddings, epochs, runs : Path
+        The stores read, and the folder of runs written.
+    join : str
+        How epochs find their images: ``suffix`` or ``stem``.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    dry_run : bool
+        Only tell what is to do.
+    """
+
+    brain: str
+    models: tuple[str, ...] | None = None
+    subjects: tuple[int, ...] | None = None
+    seeds: tuple[int, ...] = (0,)
+    brain_encoder: str = ""
+    recipe: str = "modern"
+    split: str = ""
+    train_on: str = ""
+    dataset: str = ""
+    embeddings: Path = Path("embeddings.zarr")
+    epochs: Path = Path("epochs.zarr")
+    runs: Path = Path("runs")
+    join: str = "suffix"
+    device: str = "auto"
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of the plan."""
+
+    run_id: str
+    subject: int
+    embedding: str
+    embedding_key: str
+    seed: int
+    finished: bool
+
+
+@dataclass(kw_only=True)
+class TrainReport:
+    """What a sweep did, or with ``dry_run`` would do.
+
+    Attributes
+    ----------
+    jobs : list of Job
+        The plan, grouped by subject; ``finished`` says which runs were there before.
+    runs : Path
+        Folder of the runs; ``runs / "results.parquet"`` is their table.
+    recipe : dict
+        The settings that were used.
+    dataset, brain_encoder, device : str
+        What was chosen where the request left it open.
+    notes : list of str
+        What was chosen or left out, a line each.
+    seconds : float
+        Wall time.
+    dry_run : bool
+        Whether nothing was run.
+    """
+
+    jobs: list[Job]
+    runs: Path
+    recipe: dict[str, object] = field(default_factory=dict)
+    dataset: str = ""
+    brain_encoder: str = ""
+    device: str = ""
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    dry_run: bool = False
+
+    @property
+    def n_already(self) -> int:
+        """Runs that were finished before."""
+        return sum(job.finished for job in self.jobs)
+
+    @property
+    def n_to_do(self) -> int:
+        """Runs that were not."""
+        return len(self.jobs) - self.n_already

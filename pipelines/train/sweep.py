@@ -1,0 +1,248 @@
+"""A sweep: image embeddings x subjects x seeds, planned, then run, each subject loaded once.
+
+Finished runs are skipped and every run is committed on its own, so a sweep that was killed goes on where it was.
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pipelines.progress import SILENT, Progress
+from pipelines.train.brain_encoders import brain_encoder
+from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key, run_id
+from pipelines.train.recipes import Recipe, read_recipe
+from pipelines.train.request import Job, TrainReport, TrainRequest
+from pipelines.train.targets import Targets
+from stores.embedding import Entry
+from stores.embeddings import EmbeddingStore
+from stores.epochs import EpochStore, SubjectEpochs
+from stores.errors import EmbedctlError, NotHere
+from stores.locks import lock
+from stores.results import assemble, finished, write_run
+
+__all__ = ["train"]
+
+PROTOCOL = "within"
+
+
+def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
+    """Train a brain encoder per embedding, subject and seed, and put the results into one table.
+
+    Parameters
+    ----------
+    request : TrainRequest
+        What to do.
+    progress : Progress
+        Who listens.
+
+    Returns
+    -------
+    TrainReport
+        The plan, and what was chosen where the request left it open.
+
+    Raises
+    ------
+    EmbedctlError
+        If the request cannot be carried out: nothing is run then, and finished runs stay as they are.
+    """
+    started = time.perf_counter()
+    sweep = _decide(request)
+    report = TrainReport(
+        jobs=sweep.jobs,
+        runs=request.runs,
+        recipe=sweep.recipe.settings(),
+        dataset=sweep.dataset,
+        brain_encoder=sweep.brain_encoder,
+        device=sweep.device,
+        notes=sweep.notes,
+        dry_run=request.dry_run,
+    )
+    for note in sweep.notes:
+        progress.say(note)
+    if not request.dry_run:
+        _run(sweep, report, progress)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sweep:
+    """A request with every question answered."""
+
+    request: TrainRequest
+    dataset: str
+    recipe: Recipe
+    brain_encoder: str
+    device: str
+    subjects: dict[int, SubjectEpochs]
+    embeddings: dict[tuple[str, str], Entry]
+    targets: Targets
+    jobs: list[Job]
+    notes: list[str]
+
+
+def _decide(request: TrainRequest) -> _Sweep:
+    """Open the stores and settle what to run; whatever can go wrong for want of data goes wrong here."""
+    epochs, embeddings = EpochStore.open(request.epochs), EmbeddingStore.open(request.embeddings)
+    modalities = {name: epochs[name, epochs.subjects(name)[0]].modality for name in epochs.datasets()}
+    dataset = choose_dataset(modalities, request.brain, request.dataset)
+    changes = {"split": request.split, "train_on": request.train_on}
+    recipe = read_recipe(request.recipe, request.brain)
+    recipe = recipe.with_(**{key: value for key, value in changes.items() if value})
+    kind = (request.brain_encoder or recipe.brain_encoder).lower()
+    brain_encoder(kind)  # an unknown one is an error before anything is read
+    if not request.seeds:
+        raise EmbedctlError("no seed is given", "for example --seed 0..4")
+    chosen, notes = choose_embeddings(embeddings.entries(), request.models or (), embeddings.resolve)
+    subjects = {s: epochs[dataset, s] for s in choose_subjects(epochs.subjects(dataset), request.subjects or ())}
+    targets = Targets(embeddings, request.join)
+    config = config_key(recipe, kind, PROTOCOL)
+    jobs = []
+    for subject, recordings in subjects.items():
+        for name, entry in chosen:
+            images = targets.check(entry, recordings)
+            for seed in dict.fromkeys(request.seeds):
+                by = {"epochs": recordings.key, "embedding": entry.key, "images": images, "config": config}
+                name_of_run = run_id(dataset, subject, name, kind, recipe.name, seed, by)
+                jobs.append(
+                    Job(
+                        run_id=name_of_run,
+                        subject=subject,
+                        embedding=name,
+                        embedding_key=entry.key,
+                        seed=seed,
+                        finished=finished(request.runs, name_of_run),
+                    )
+                )
+    return _Sweep(
+        request=request,
+        dataset=dataset,
+        recipe=recipe,
+        brain_encoder=kind,
+        device=_device(request.device),
+        subjects=subjects,
+        embeddings={(name, entry.key): entry for name, entry in chosen},
+        targets=targets,
+        jobs=jobs,
+        notes=notes,
+    )
+
+
+def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
+    """Run what is not finished, subject by subject, and assemble the table even when interrupted."""
+    progress.start("training", report.n_to_do, "runs")
+    try:
+        for subject, recordings in sweep.subjects.items():
+            to_do = [job for job in sweep.jobs if job.subject == subject and not job.finished]
+            if to_do:
+                _run_subject(sweep, recordings, to_do, report, progress)
+    finally:
+        if any(finished(sweep.request.runs, job.run_id) for job in sweep.jobs):
+            assemble(sweep.request.runs)
+
+
+def _run_subject(
+    sweep: _Sweep, recordings: SubjectEpochs, jobs: list[Job], report: TrainReport, progress: Progress
+) -> None:
+    """Load a subject once, and do all its runs."""
+    from safetensors.torch import save
+
+    from pipelines.train.data import load_subject
+    from pipelines.train.train import RunConfig, train_run
+
+    loaded = load_subject(recordings, sweep.recipe)
+    for note in loaded.notes:
+        if note not in report.notes:
+            report.notes.append(note)
+            progress.say(note)
+    data = loaded.ready(brain_encoder(sweep.brain_encoder), sweep.device)
+    for job in jobs:
+        entry = sweep.embeddings[job.embedding, job.embedding_key]
+        target = sweep.targets.rows(entry, loaded.image_ids)
+        gallery = sweep.targets.rows(entry, loaded.test.image_ids)
+        begun = datetime.now(UTC).isoformat(timespec="seconds")
+        with lock(sweep.request.runs / ".embedctl" / "locks", job.run_id):
+            outcome = train_run(RunConfig(sweep.recipe, sweep.brain_encoder, job.seed), data, target, gallery)
+            decided = _decided(sweep, job, entry, recordings, loaded.ch_names)
+            write_run(
+                sweep.request.runs,
+                job.run_id,
+                config={
+                    **decided,
+                    "settings": sweep.recipe.settings(),
+                    "ch_names": loaded.ch_names,
+                    "times": recordings.times.tolist(),
+                    "gallery_ids": loaded.test.image_ids,
+                    "gallery_concepts": loaded.test.concepts,
+                    "provenance": entry.provenance,
+                    "preprocessing": recordings.recipe,
+                    "device": sweep.device,
+                },
+                summary=decided | outcome.figures | {"started": begun, "last": outcome.last},
+                arrays=outcome.arrays,
+                checkpoint=save({key: value.cpu().contiguous() for key, value in outcome.state.items()}),
+                metrics=outcome.metrics,
+            )
+        progress.advance(1, top1=round(100 * outcome.figures["top1"], 1))
+
+
+def _decided(
+    sweep: _Sweep, job: Job, entry: Entry, recordings: SubjectEpochs, ch_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the columns of the results that were settled before training."""
+    recipe, registry = sweep.recipe, entry.provenance.get("registry") or {}
+    return {
+        "run_id": job.run_id,
+        "dataset": sweep.dataset,
+        "modality": recordings.modality,
+        "subject": job.subject,
+        "protocol": PROTOCOL,
+        "train_subjects": str(job.subject),
+        "embedding": job.embedding,
+        "encoder": entry.name.encoder,
+        **{key: registry.get(key) or "" for key in ("aligned_by", "base", "matched_base", "match")},
+        "weights": str(entry.provenance.get("weights", "")),
+        "brain_encoder": sweep.brain_encoder,
+        "image_head": recipe.image_head,
+        "recipe": recipe.name,
+        "seed": job.seed,
+        "split": recipe.split,
+        "channels": _channels(ch_names, recordings.ch_names),
+        "window": f"{recipe.window[0]:g}..{recipe.window[1]:g} s" if recipe.window else "all",
+        "trial_norm": recipe.trial_norm,
+        "train_on": recipe.train_on,
+        "test_repetitions": recordings.test.n_repetitions,
+        "gallery": "test",
+        "embedding_key": job.embedding_key,
+        "epochs_key": recordings.key,
+        "config_key": config_key(recipe, sweep.brain_encoder, PROTOCOL),
+        "version": _version(),
+    }
+
+
+def _channels(used: Sequence[str], stored: Sequence[str]) -> str:
+    return f"all {len(used)}" if len(used) == len(stored) else f"{len(used)}: {' '.join(used)}"
+
+
+def _device(asked: str) -> str:
+    """Return where to train; the CPU when nothing faster is there and nothing was asked for."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if asked not in there:
+        raise EmbedctlError(f"no device called '{asked}'", "there are: auto, cpu, cuda, mps")
+    if not there[asked]:
+        raise NotHere(f"this computer has no {asked} device that torch can use", "use --device cpu")
+    return asked
+
+
+def _version() -> str:
+    try:
+        return version("embedctl")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"

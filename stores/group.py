@@ -1,0 +1,147 @@
+"""One embedding on the disk: a Zarr group ``NAME-KEY`` with the arrays ``values`` and ``image``.
+
+Its receipts lie in ``values/.embedctl``: ``metadata.json`` vouches for all ``zarr.json`` and the image ids,
+``receipts/BLOCK.json`` for the rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stores.blocks import chunk_rows_for, commit_rows, finish_receipts, read_vouchers, rows_in
+from stores.commits import draft_name, place
+from stores.embedding import Embedding, Entry
+from stores.errors import EmbedctlError
+from stores.layout import array_node, group_node, private, read_array, read_node
+from stores.names import EmbeddingName
+from stores.receipts import change, finish
+from stores.roots import node_bytes, string_files
+
+__all__ = ["Group", "string_chunk"]
+
+
+class Group:
+    """The group of one embedding, as its receipts described it when it was read.
+
+    Parameters
+    ----------
+    folder : Path
+        The group's folder.
+    drafts : Path
+        Folder for temporary files.
+
+    Raises
+    ------
+    DamagedStore
+        If its metadata or a receipt cannot be trusted.
+    """
+
+    def __init__(self, folder: Path, drafts: Path) -> None:
+        self.folder, self._drafts = folder, drafts
+        self._values = folder / "values"
+        name, _, self.key = folder.name.rpartition("-")
+        self.name = EmbeddingName.parse(name.replace("~", ":"))
+        self.provenance: dict[str, Any] = read_node(folder)["attributes"]["embedctl"]
+        node = read_array(self._values)
+        self.dim, self.dtype = node.shape[1], node.dtype
+        self._vouchers = read_vouchers(self._values)
+
+    @staticmethod
+    def is_one(folder: Path) -> bool:
+        """Say whether ``folder`` is the group of an embedding, and not something that others put into the store."""
+        name, _, key = folder.name.rpartition("-")
+        try:
+            EmbeddingName.parse(name.replace("~", ":"))
+        except EmbedctlError:
+            return False
+        return bool(key) and (folder / "values" / ".embedctl").is_dir()
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        drafts: Path,
+        *,
+        image_ids: Sequence[str],
+        block_rows: int,
+        dim: int,
+        dtype: str,
+        provenance: Mapping[str, Any],
+    ) -> "Group":
+        """Make an empty group; it appears in one step."""
+        draft = drafts / draft_name(folder.name)
+        files = {"zarr.json": node_bytes(group_node({"embedctl": dict(provenance)}))}
+        change(_metadata(draft), draft, {**files, **_sized_files(image_ids, block_rows, dim, dtype)})
+        place(draft, folder)
+        return cls(folder, drafts)
+
+    @property
+    def entry(self) -> Entry:
+        """What the store tells about it."""
+        ranges = [pair for voucher in self._vouchers.values() for pair in voucher["rows"]]
+        n_absent = sum(len(voucher["absent"]) for voucher in self._vouchers.values())
+        n_committed = sum(stop - start for start, stop in ranges)
+        return Entry(
+            self.name, self.key, self.dim, self.dtype, self.folder.name, self.provenance, n_committed, n_absent
+        )
+
+    def committed_rows(self) -> np.ndarray:
+        """Return the rows that are committed, ascending."""
+        return rows_in(self._vouchers)
+
+    def absent(self) -> dict[int, str]:
+        """Return the rows that have no numbers for a reason, with the reason."""
+        reasons = [item for voucher in self._vouchers.values() for item in voucher["absent"].items()]
+        return dict(sorted((int(row), why) for row, why in reasons))
+
+    def embedding(self, image_ids: list[str]) -> Embedding:
+        """Return the committed rows for reading; ``image_ids`` are those of all rows."""
+        absent = {image_ids[row]: why for row, why in self.absent().items()}
+        look_again = partial(read_vouchers, self._values)
+        return Embedding(
+            self.folder, self.entry, image_ids, self.committed_rows(), absent, dict(self._vouchers), look_again
+        )
+
+    def commit(self, block: range, rows: np.ndarray, values: np.ndarray, absent: Mapping[int, str]) -> None:
+        """Commit rows of one block (see `stores.blocks.commit_rows`)."""
+        self._vouchers |= commit_rows(self._values, block, rows, values, absent, self._drafts)
+
+    def forget(self, rows: Sequence[int], block_rows: int) -> None:
+        """Make rows count as never computed: what they were computed from has changed."""
+        known = {*self.committed_rows().tolist(), *self.absent()} & set(rows)
+        for number in sorted({row // block_rows for row in known}):
+            block = range(number * block_rows, (number + 1) * block_rows)
+            nothing = np.arange(0), np.empty((0, self.dim), self.dtype)
+            here = [row for row in known if row in block]
+            self._vouchers |= commit_rows(self._values, block, *nothing, {}, self._drafts, forget=here)
+
+    def grow(self, image_ids: Sequence[str], block_rows: int) -> None:
+        """Give the arrays as many rows as there are images, if they have fewer."""
+        lengths = {read_array(self.folder / name).shape[0] for name in ("image", "values")}
+        if lengths != {len(image_ids)}:
+            files = _sized_files(image_ids, block_rows, self.dim, self.dtype)
+            change(_metadata(self.folder), self.folder, files, drafts=self._drafts)
+
+    def finish(self) -> None:
+        """Write down how announced changes that were cut short ended."""
+        finish(_metadata(self.folder), self.folder, self._drafts)
+        finish_receipts(self._values, self._drafts)
+
+
+def string_chunk(block_rows: int) -> int:
+    """Return the ids per chunk: a chunk of strings is small, so it spans several blocks."""
+    return 16 * block_rows
+
+
+def _sized_files(image_ids: Sequence[str], block_rows: int, dim: int, dtype: str) -> dict[str, bytes]:
+    """Return the files that depend on the number of images."""
+    chunk = chunk_rows_for(block_rows, dim * np.dtype(dtype).itemsize)
+    values = array_node((len(image_ids), dim), dtype, (chunk, dim), ("image", "feature"))
+    return {**string_files("image", image_ids, string_chunk(block_rows)), "values/zarr.json": node_bytes(values)}
+
+
+def _metadata(group: Path) -> Path:
+    return private(group / "values") / "metadata.json"

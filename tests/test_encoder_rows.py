@@ -1,0 +1,169 @@
+"""Every row of the registry builds, and says of its network, pixels and weights what the libraries say."""
+
+import ast
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.encoders.build import build
+from pipelines.encoders.families import FAMILIES
+from pipelines.encoders.preprocessing import exact_transform
+from pipelines.encoders.registry import EncoderSpec, registry
+from pipelines.encoders.torchvision_import import torchvision
+from pipelines.encoders.weights import resolve_weights
+from stores.names import EmbeddingName
+
+OURS = ("classical", "dino", "dreamsim", "open_clip", "timm", "torchvision")
+QUICK = {"dinov2-vitb14-reg", "convnext-tiny", "swin-b", "levit-128", "clip-rn50", "siglip-vitb16", "alexnet-tv"}
+# Rows whose pixels are not their library's default, and why the table says so in its notes.
+OTHER_PIXELS = {"dinov2-vitb14", "dinov2-vitl14", "dinov2-vitg14", "dinov2-vitb14-reg", "synclr-vitb16"}
+SPECS = list(registry().values())
+
+
+def rows(family: str) -> list[EncoderSpec]:
+    return [spec for spec in SPECS if spec.family == family]
+
+
+def quick_or_slow(specs):
+    """Networks on the meta device: a second each, so most of them are left to the slow run."""
+    return [
+        pytest.param(s, id=s.id, marks=[] if s.id in QUICK or s.family == "classical" else pytest.mark.slow)
+        for s in specs
+    ]
+
+
+def named(specs):
+    return [pytest.param(spec, id=spec.id) for spec in specs]
+
+
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (391, 517, 3), np.uint8))
+
+
+@pytest.mark.parametrize("spec", quick_or_slow([spec for spec in SPECS if spec.family in OURS]))
+def test_the_row_builds_with_the_dim_it_declares_and_layers_that_exist(spec):
+    encoder = build(spec, weights="random:0", device="meta")
+    assert encoder.dims == {EmbeddingName(spec.id): spec.dim}
+    network = FAMILIES[spec.family].builder()(spec, resolve_weights(spec, "random:0"), "meta")
+    assert set(network.blocks) <= set(network.layers) and network.layers[-1] == "output"
+    inside = dict(network.module.named_modules())
+    assert all(network.path(layer) in inside for layer in network.layers if layer != "output")
+
+
+@pytest.mark.parametrize("spec", quick_or_slow([s for s in rows("timm") if s.tap == "norm" or s.pooling == "mean"]))
+def test_the_tap_of_a_timm_row_is_what_timm_returns_without_a_classifier(spec):
+    taps = [EmbeddingName(spec.id), EmbeddingName(spec.id, "output")]
+    shallow = replace(spec, model={**spec.model, "depth": 1})  # width, tokens and pooling are the real ones
+    x = torch.rand(2, 3, spec.preprocessing.size, spec.preprocessing.size)
+    ours, library = build(shallow, weights="random:0", taps=taps)(x).values()
+    assert torch.equal(ours, library)
+
+
+@pytest.mark.parametrize("spec", named(s for s in rows("timm") if s.id not in OTHER_PIXELS))
+def test_the_pixels_of_a_timm_row_are_those_of_timm(spec, image):
+    import timm
+
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(spec.model["name"]).to_dict())
+    library = timm.data.create_transform(**config, is_training=False)
+    assert torch.equal(exact_transform(spec.preprocessing)(image), library(image))
+
+
+def published_by_open_clip(spec: EncoderSpec) -> tuple[str, dict]:
+    """Find the tag of open_clip's own table that this row's weights are: by hub repository, else by URL."""
+    import open_clip
+
+    for arch, tags in open_clip.pretrained._PRETRAINED.items():
+        for tag, config in tags.items():
+            same_url = spec.weights[0].url and spec.weights[0].url == config.get("url")
+            if arch.lower() == spec.model["name"].lower() and (
+                same_url or (spec.weights[0].hub and config.get("hf_hub", "").rstrip("/") == spec.weights[0].hub)
+            ):
+                return tag, config
+    raise AssertionError(f"open_clip has no {spec.model['name']} with the weights of {spec.id}")
+
+
+@pytest.mark.parametrize("spec", named(rows("open_clip")))
+def test_weights_activation_and_pixels_of_an_open_clip_row_are_those_of_open_clip(spec, image):
+    import open_clip
+
+    _, config = published_by_open_clip(spec)
+    quick = bool(open_clip.get_model_config(spec.model["name"]).get("quick_gelu"))
+    assert quick == bool(config.get("quick_gelu")), "the weights were trained with the other activation"
+    library = open_clip.image_transform(
+        spec.preprocessing.size,
+        is_train=False,
+        mean=config["mean"],
+        std=config["std"],
+        interpolation=config["interpolation"],
+        resize_mode=config["resize_mode"],
+    )
+    assert torch.equal(exact_transform(spec.preprocessing)(image), library(image))
+
+
+@pytest.mark.parametrize("spec", named(s for s in rows("torchvision") if s.id.endswith("-tv")))
+def test_weights_and_pixels_of_a_torchvision_row_are_those_of_torchvision(spec, image):
+    weights = torchvision.models.get_model_weights(spec.model["name"]).IMAGENET1K_V1
+    assert weights.url == spec.weights[0].url
+    assert torch.equal(exact_transform(spec.preprocessing)(image), weights.transforms()(image))
+
+
+def test_no_two_rows_share_a_file_they_should_not():
+    """The wrong-file bug of gLocal: one digest under two addresses."""
+    addresses: dict[str, set[str]] = {}
+    for spec in SPECS:
+        for file in spec.weights:
+            assert file.source and file.name, spec.id
+            addresses.setdefault(file.sha256 or file.source, set()).add(file.source)
+    assert all(len(sources) == 1 for sources in addresses.values())
+
+
+def test_torchscript_is_read_only_where_its_whole_digest_is_known():
+    for spec in rows("open_clip"):
+        if "openaipublic" in spec.weights[0].url:
+            assert len(spec.weights[0].sha256) == 64 and spec.weights[0].sha256 in spec.weights[0].url
+
+
+@pytest.mark.parametrize("spec", named(s for s in SPECS if s.matched_base and s.matched_base in registry()))
+def test_a_pair_differs_in_nothing_but_the_alignment(spec):
+    base = registry()[spec.matched_base]
+    assert spec.match in ("exact", "architecture") and spec.aligned_by and not base.aligned_by
+    assert (base.preprocessing, base.tap, base.pooling, base.dim) == (
+        spec.preprocessing,
+        spec.tap,
+        spec.pooling,
+        spec.dim,
+    )
+
+
+@pytest.mark.parametrize("spec", named(SPECS))
+def test_the_row_says_who_may_use_it_what_it_was_fitted_to_and_where_to_read_about_it(spec):
+    assert spec.licence and spec.dim > 0
+    assert spec.family == "classical" or (spec.fitted_on and spec.reference)
+
+
+def test_the_warning_about_the_activation_is_an_error_while_building():
+    from pipelines.encoders.open_clip_family import _silent_but_strict
+
+    with pytest.raises(UserWarning), _silent_but_strict():
+        warnings.warn("QuickGELU mismatch between final model config", UserWarning, stacklevel=1)
+
+
+def test_whoever_imports_timm_or_open_clip_declares_the_operators_of_torchvision_first():
+    """Otherwise `import timm` fails where torch is a CPU build and torchvision is not, but only in a fresh process."""
+    for path in (Path(__file__).parent.parent / "pipelines").rglob("*.py"):
+        names = [
+            alias.name if isinstance(node, ast.Import) else str(node.module)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for alias in node.names
+        ]
+        late = [name for name in names if name.split(".")[0] in ("timm", "open_clip")]
+        if late:
+            assert "pipelines.encoders.torchvision_import" in names[: names.index(late[0])], path.name

@@ -1,0 +1,106 @@
+"""From raw recordings to the epoch store, end to end."""
+
+import numpy as np
+import pytest
+
+from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.request import PreprocessRequest
+from pipelines.simulate.recordings import simulate_things_eeg2
+from stores.epochs import EpochStore
+from stores.errors import BadRecording, StoreMismatch, UnknownName
+
+TRAINING = [f"training_images/{c:05d}_c{c:02d}/c{c:02d}_{i:02d}s.jpg" for c in range(1, 7) for i in range(1, 3)]
+TEST = [f"test_images/{c:05d}_t{c:02d}/t{c:02d}_01s.jpg" for c in range(1, 5)]
+ROWS = {name: np.random.default_rng(i).normal(size=12) for i, name in enumerate(TRAINING + TEST)}
+CHANNELS = ("F3", "Cz", "P7", "Pz", "O1", "Oz", "O2")
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "raw/things-eeg2"
+    simulate_things_eeg2(folder, TRAINING, TEST, ROWS, subjects=[1, 2], test_repetitions=8, ch_names=CHANNELS)
+    return folder
+
+
+def run(raw, tmp_path, **options):
+    request = {"dataset": "things-eeg2", "raw": raw, "store": tmp_path / "epochs.zarr", **options}
+    return preprocess(PreprocessRequest(**request))
+
+
+def test_every_repetition_of_every_image_arrives_in_the_store(raw, tmp_path):
+    report = run(raw, tmp_path)
+    assert [line.state for line in report.subjects] == ["written", "written"]
+    store = EpochStore.open(tmp_path / "epochs.zarr")
+    assert store.subjects("things-eeg2") == [1, 2]
+    subject = store["things-eeg2", 1]
+    assert subject.train.image_ids == TRAINING and subject.test.image_ids == TEST
+    assert subject.train.concepts[:3] == ["c01", "c01", "c02"]
+    assert subject.ch_names == list(CHANNELS) and subject.info["time_offset_ms"] == 0
+    assert np.allclose(subject.times, np.arange(250) / 250)
+    assert np.isfinite(subject.train.mean).all() and np.isfinite(subject.test.mean).all()
+    counts = subject.train.valid.sum(axis=1)
+    assert counts.min() == 4 and subject.test.valid.sum(axis=1).min() == 8
+    assert len(subject.train.trials) == counts.sum()
+    assert subject.train.trials["valid"].to_pylist() == [True] * counts.sum()
+
+
+def test_running_again_does_nothing(raw, tmp_path):
+    run(raw, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "epochs.zarr").rglob("*") if path.is_file()}
+    assert [line.state for line in run(raw, tmp_path).subjects] == ["already there", "already there"]
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "epochs.zarr").rglob("*") if path.is_file()}
+
+
+def test_another_recipe_does_not_enter_the_same_store(raw, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('based_on = "clean"\ndtype = "float32"\n')
+    run(raw, tmp_path, subjects=(1,))
+    with pytest.raises(StoreMismatch, match="recipe 'clean', which differs in dtype, name"):
+        run(raw, tmp_path, subjects=(2,), recipe=str(own))
+
+
+@pytest.mark.parametrize("options", [{"dry_run": True}, {"check": True}])
+def test_a_dry_run_and_a_check_write_nothing(raw, tmp_path, options):
+    report = run(raw, tmp_path, **options)
+    assert not (tmp_path / "epochs.zarr").exists()
+    assert report.subjects[0].per_file["all train"] == {"images in the metadata": 12, "images shown": 12}
+    assert not report.problems
+
+
+def test_the_mean_alone_can_be_kept(raw, tmp_path):
+    run(raw, tmp_path, subjects=(1,))
+    run(raw, tmp_path, subjects=(1,), keep="mean", store=tmp_path / "mean.zarr")
+    whole = EpochStore.open(tmp_path / "epochs.zarr")["things-eeg2", 1]
+    mean = EpochStore.open(tmp_path / "mean.zarr")["things-eeg2", 1]
+    assert np.array_equal(whole.test.mean, mean.test.mean)
+    with pytest.raises(StoreMismatch, match="the mean alone"):
+        run(raw, tmp_path, subjects=(1,), store=tmp_path / "mean.zarr")
+
+
+def test_an_unknown_dataset_recipe_or_subject_is_named(raw, tmp_path):
+    for options, said in (
+        ({"dataset": "things-eeg"}, "no dataset 'things-eeg'"),
+        ({"recipe": "cleen"}, "no preprocessing recipe 'cleen'"),
+        ({"subjects": (3,)}, "no subject 3"),
+    ):
+        with pytest.raises(UnknownName, match=said) as caught:
+            run(raw, tmp_path, **options)
+        assert caught.value.hint and caught.value.exit_code == 2
+
+
+def test_a_wrong_folder_is_named(tmp_path):
+    for folder, said in ((tmp_path / "absent", "no folder"), (tmp_path, "holds no subjects")):
+        with pytest.raises(BadRecording, match=said) as caught:
+            run(folder, tmp_path)
+        assert caught.value.hint and caught.value.exit_code == 2
+
+
+def test_a_truncated_recording_is_named_before_anything_is_written(raw, tmp_path):
+    with open(raw / "sub-02/ses-03/raw_eeg_training.npy", "r+b") as file:
+        file.truncate(100_000)
+    with pytest.raises(
+        BadRecording, match=r"sub-02/ses-03/raw_eeg_training.npy: file: is truncated: have 100 of 462 kB"
+    ) as caught:
+        run(raw, tmp_path)
+    assert caught.value.hint == "download it again"
+    assert not (tmp_path / "epochs.zarr").exists()

@@ -1,0 +1,59 @@
+"""InfoNCE agrees with an independent float64 transcription, and an image is never its own negative."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.train.losses import info_nce, unit
+
+
+def reference(brain, image, scale, shown):
+    """The loss written out term by term, in float64, without a matrix product."""
+
+    def direction(v):
+        v = np.asarray(v, dtype=np.float64) - np.mean(v)
+        return v / np.sqrt((v**2).sum())
+
+    z, v = [direction(b) for b in brain], [direction(i) for i in image]
+    n, total = len(z), 0.0
+    for i in range(n):
+        rivals = [j for j in range(n) if j == i or shown[j] != shown[i]]
+        forward = np.log(sum(np.exp(scale * (z[i] * v[j]).sum()) for j in rivals))
+        backward = np.log(sum(np.exp(scale * (z[j] * v[i]).sum()) for j in rivals))
+        total += forward + backward - 2 * scale * (z[i] * v[i]).sum()
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 0.07, 100.0])
+@pytest.mark.parametrize("shown", [range(16), [0, 0, 0, 1, 1, *range(2, 13)]], ids=["distinct", "repeated"])
+def test_the_loss_agrees_with_a_reference(scale, shown):
+    generator = torch.Generator().manual_seed(0)
+    brain, image = torch.randn(2, 16, 24, generator=generator, dtype=torch.float64)
+    value = info_nce(brain, image, scale, torch.tensor(list(shown)))
+    assert value.item() == pytest.approx(reference(brain.numpy(), image.numpy(), scale, list(shown)), rel=1e-12)
+    single = info_nce(brain.float(), image.float(), scale, torch.tensor(list(shown)))
+    assert single.item() == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_a_batch_of_one_image_has_nothing_to_tell_apart():
+    brain = torch.randn(3, 8, requires_grad=True)
+    loss = info_nce(brain, torch.randn(1, 8).expand(3, 8), 5.0, torch.zeros(3))
+    loss.backward()
+    assert loss.item() == 0
+    assert (brain.grad == 0).all()
+
+
+def test_without_repeats_naming_the_images_changes_nothing():
+    brain, image = torch.randn(2, 10, 6)
+    assert info_nce(brain, image, 9.0, torch.arange(10)).item() == info_nce(brain, image, 9.0).item()
+
+
+def test_unit_vectors_have_mean_zero_and_length_one():
+    x = unit(torch.randn(5, 30, dtype=torch.float64) * 100 + 7)
+    assert torch.allclose(x.mean(dim=1), torch.zeros(5, dtype=torch.float64), atol=1e-15)
+    assert torch.allclose(x.norm(dim=1), torch.ones(5, dtype=torch.float64))
+
+
+def test_the_dot_product_of_unit_vectors_is_their_correlation():
+    a, b = torch.randn(2, 50, dtype=torch.float64)
+    assert (unit(a) @ unit(b)).item() == pytest.approx(np.corrcoef(a.numpy(), b.numpy())[0, 1], abs=1e-12)

@@ -1,0 +1,105 @@
+"""Retrieval scores agree with counting by hand, with every order of ties tried, and with chance."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pipelines.train.metrics import centre_scores, csls, retrieve
+
+# Few distinct values, so that ties are the rule.
+tied_scores = arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 5)), elements=st.integers(-2, 2))
+
+
+def by_trying_every_order(row, target):
+    """Ranks of the target in every order of the gallery that sorts the scores, ties in any order."""
+    ranks = []
+    for order in permutations(range(len(row))):
+        if all(row[a] >= row[b] for a, b in zip(order, order[1:], strict=False)):
+            ranks.append(order.index(target) + 1)
+    return np.array(ranks)
+
+
+@given(tied_scores, st.randoms(use_true_random=False))
+def test_ties_are_worth_their_mean_over_every_order(scores, random):
+    target = [random.randrange(scores.shape[1]) for _ in scores]
+    found = retrieve(scores, target)
+    ranks = [by_trying_every_order(row, t) for row, t in zip(scores, target, strict=True)]
+    for k in (1, 3, 5):
+        assert found.top(k) == pytest.approx(np.mean([(r <= k).mean() for r in ranks]), abs=1e-12)
+    assert found.mrr == pytest.approx(np.mean([(1 / r).mean() for r in ranks]), abs=1e-12)
+    assert found.median_rank == pytest.approx(np.median([r.mean() for r in ranks]), abs=1e-12)
+
+
+def test_without_ties_the_figures_are_those_of_sorting():
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((50, 200))
+    target = rng.integers(0, 200, 50)
+    ranks = np.array([list(np.argsort(-row)).index(t) + 1 for row, t in zip(scores, target, strict=True)])
+    found = retrieve(scores, target)
+    assert found.ranks.tolist() == ranks.tolist()
+    assert [found.top(k) for k in (1, 3, 5)] == [(ranks <= k).mean() for k in (1, 3, 5)]
+    assert found.mrr == pytest.approx((1 / ranks).mean(), abs=1e-12)
+    assert found.median_rank == np.median(ranks)
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.floats(-1e6, 1e6))
+def test_a_constant_predictor_scores_exactly_chance(n_queries, n_gallery, value):
+    found = retrieve(np.full((n_queries, n_gallery), value), np.arange(n_queries) % n_gallery)
+    for k in (1, 3, 5):
+        assert found.top(k) == pytest.approx(min(k, n_gallery) / n_gallery, abs=1e-15)
+    assert found.median_rank == (n_gallery + 1) / 2
+
+
+def test_the_same_answer_to_every_query_scores_exactly_chance():
+    row = np.random.default_rng(1).standard_normal(40)
+    assert retrieve(np.tile(row, (40, 1))).top(1) == pytest.approx(1 / 40, abs=1e-15)
+
+
+@given(tied_scores)
+def test_hits_grow_with_k_and_end_at_one(scores):
+    found = retrieve(scores, np.zeros(len(scores), dtype=int))
+    hits = [found.hits(k) for k in range(1, scores.shape[1] + 1)]
+    assert all((a <= b).all() for a, b in zip(hits, hits[1:], strict=False))
+    assert (hits[-1] == 1).all()
+
+
+def test_a_score_that_is_not_a_number_is_an_error():
+    with pytest.raises(ValueError, match="1 scores are not numbers"):
+        retrieve([[0.1, np.nan], [0.2, 0.3]])
+
+
+@pytest.mark.parametrize("scores, target", [([], None), ([[1.0]], [1]), ([[1.0], [2.0]], None), ([[1.0]], [0, 0])])
+def test_a_matrix_and_targets_that_do_not_fit_are_an_error(scores, target):
+    with pytest.raises(ValueError):
+        retrieve(scores, target)
+
+
+def test_csls_is_what_its_formula_says():
+    scores = np.random.default_rng(2).standard_normal((12, 15))
+    expected = np.empty_like(scores)
+    for i, j in np.ndindex(scores.shape):
+        row, column = sorted(scores[i])[-10:], sorted(scores[:, j])[-10:]
+        expected[i, j] = 2 * scores[i, j] - sum(row) / 10 - sum(column) / 10
+    assert np.allclose(csls(scores), expected, atol=1e-12)
+
+
+def test_csls_finds_what_a_hub_hides():
+    scores = np.eye(20) * 0.3
+    scores[:, 0] = 0.4  # one image is near to every brain embedding
+    scores[0, 0] = 0.7
+    assert retrieve(scores).top(1) == 1 / 20
+    assert retrieve(csls(scores)).top(1) == 1.0
+
+
+def test_concept_centres_are_the_means_of_their_images():
+    rng = np.random.default_rng(3)
+    gallery = rng.standard_normal((6, 4))
+    brain = rng.standard_normal((2, 4))
+    scores, own = centre_scores(brain, gallery, ["b", "a", "b", "a", "c", "b"], [5, 4])
+    centre = gallery[[0, 2, 5]].mean(axis=0)
+    assert np.allclose(scores[:, 1], brain @ centre / np.linalg.norm(centre))
+    assert own.tolist() == [1, 2]

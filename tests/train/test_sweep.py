@@ -1,0 +1,200 @@
+"""A sweep plans, skips what is finished, loads each subject once, and says plainly what is wrong."""
+
+import numpy as np
+import pytest
+
+from pipelines.train import data as data_module
+from pipelines.train.request import TrainRequest
+from pipelines.train.sweep import train
+from stores.embeddings import EmbeddingStore
+from stores.epochs import EpochStore
+from stores.errors import EmbedctlError, NotHere, UnknownName
+from stores.results import COLUMNS, read_array, read_config, read_results, read_summary
+from tests.train.conftest import TEST_IDS, TRAIN_IDS, build_workspace, write_embedding, write_subject
+
+
+def request(workspace, runs, **changes):
+    asked = {"brain": "eeg", "embeddings": workspace.embeddings, "epochs": workspace.epochs, "recipe": workspace.recipe}
+    return TrainRequest(runs=runs, **asked | changes)
+
+
+def problem(workspace, runs, kind=EmbedctlError, **changes):
+    with pytest.raises(kind) as caught:
+        train(request(workspace, runs, **changes))
+    assert caught.value.hint
+    assert "\n" not in f"{caught.value}{caught.value.hint}"
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def swept(workspace, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("swept") / "runs"
+    return train(request(workspace, runs, seeds=(0, 1), device="cpu"))
+
+
+def test_every_embedding_subject_and_seed_becomes_a_row(swept):
+    table = read_results(swept.runs)
+    assert table.column_names == list(COLUMNS)
+    assert len(table) == len(swept.jobs) == swept.n_to_do == 8
+    cells = set(zip(*(table[name].to_pylist() for name in ("embedding", "subject", "seed")), strict=True))
+    assert cells == {(e, s, n) for e in ("planted", "unrelated") for s in (1, 2) for n in (0, 1)}
+    planted = table.filter([name == "planted" for name in table["embedding"].to_pylist()])
+    assert min(planted["top1"].to_pylist()) > 0.5
+    assert set(planted["matched_base"].to_pylist()) == {"unrelated"}
+
+
+def test_no_column_is_left_empty(swept):
+    for name in COLUMNS:
+        assert read_results(swept.runs)[name].null_count == 0, name
+
+
+def test_a_run_keeps_what_led_to_its_scores(swept):
+    run = swept.jobs[0].run_id
+    summary, config = read_summary(swept.runs, run), read_config(swept.runs, run)
+    scores = read_array(swept.runs, run, "scores")
+    assert scores.shape == (len(config["gallery_ids"]), 16)
+    assert read_array(swept.runs, run, "hits").mean() == summary["top1"]
+    assert config["settings"]["passes"] == 6
+    assert config["gallery_ids"] == TEST_IDS
+    assert 0 <= summary["last"]["top1"] <= 1
+
+
+def test_finished_runs_are_skipped_and_untouched(workspace, swept):
+    before = {path: path.stat().st_mtime_ns for path in swept.runs.glob("*/*")}
+    again = train(request(workspace, swept.runs, seeds=(0, 1), device="cpu"))
+    assert (again.n_already, again.n_to_do) == (8, 0)
+    assert {path: path.stat().st_mtime_ns for path in swept.runs.glob("*/*")} == before
+
+
+def test_a_sweep_that_was_interrupted_ends_with_the_same_rows(workspace, swept, tmp_path, monkeypatch):
+    from pipelines.train import sweep as module
+
+    done, write = [], module.write_run
+
+    def die_in_the_third(*args, **kwargs):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(write(*args, **kwargs))
+
+    monkeypatch.setattr(module, "write_run", die_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        train(request(workspace, tmp_path / "runs", seeds=(0, 1)))
+    assert len(read_results(tmp_path / "runs")) == 2
+    monkeypatch.setattr(module, "write_run", write)
+    assert train(request(workspace, tmp_path / "runs", seeds=(0, 1))).n_already == 2
+    whole, resumed = read_results(swept.runs), read_results(tmp_path / "runs")
+    varying = ["seconds", "started"]
+    assert resumed.drop_columns(varying).equals(whole.drop_columns(varying))
+
+
+def test_each_subject_is_loaded_once(workspace, tmp_path, monkeypatch):
+    loaded, load = [], data_module.load_subject
+    monkeypatch.setattr(
+        data_module, "load_subject", lambda epochs, recipe: loaded.append(epochs) or load(epochs, recipe)
+    )
+    train(request(workspace, tmp_path, seeds=(0, 1)))
+    assert [epochs.subject for epochs in loaded] == [1, 2]
+
+
+def test_a_dry_run_writes_nothing(workspace, tmp_path):
+    report = train(request(workspace, tmp_path / "runs", seeds=(0, 1, 2), subjects=(2,), dry_run=True))
+    assert (report.n_to_do, report.dry_run, report.dataset) == (6, True, "things-eeg2")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_changed_setting_makes_new_runs(workspace, swept):
+    changes = [{"brain_encoder": "nice"}, {"split": "image"}, {"train_on": "trials"}, {"recipe": "modern"}]
+    for change in changes:
+        assert train(request(workspace, swept.runs, dry_run=True, **change)).n_already == 0, change
+
+
+def test_changed_pixels_make_new_runs(tmp_path):
+    small = build_workspace(tmp_path)
+    before = train(request(small, tmp_path / "runs", dry_run=True))
+    store = EmbeddingStore.open(small.embeddings)
+    record = store.images()[TRAIN_IDS[5]]
+    store.update_images([type(record)(record.id, "f" * 64, 1, 1, 8, 8, "RGB")])
+    write_embedding(store, "planted", small.planted)
+    write_embedding(store, "unrelated", small.unrelated)
+    after = train(request(small, tmp_path / "runs", dry_run=True))
+    assert not {job.run_id for job in before.jobs} & {job.run_id for job in after.jobs}
+
+
+def test_scrambling_the_stored_test_recordings_changes_no_checkpoint(workspace, swept, tmp_path):
+    scrambled = build_workspace(tmp_path, scramble_test=True)
+    report = train(request(scrambled, tmp_path / "runs"))
+    by_cell = {(job.subject, job.embedding, job.seed): job.run_id for job in swept.jobs}
+    for job in report.jobs:
+        other = by_cell[job.subject, job.embedding, job.seed]
+        for file in ("metrics.jsonl", "checkpoint.safetensors"):
+            assert (report.runs / job.run_id / file).read_bytes() == (swept.runs / other / file).read_bytes()
+        here, there = read_summary(report.runs, job.run_id), read_summary(swept.runs, other)
+        assert (here["val_top1"], here["checkpoint"]) == (there["val_top1"], there["checkpoint"])
+
+
+def test_an_embedding_that_lacks_images_is_an_error_before_anything_runs(tmp_path):
+    small = build_workspace(tmp_path)
+    store = EmbeddingStore.open(small.embeddings)
+    write_embedding(store, "holes", small.planted, rows=np.arange(3, len(small.planted)))
+    said = problem(small, tmp_path / "runs")
+    assert said.startswith(f"'holes' has no embedding of 3 images: {TRAIN_IDS[0]}, {TRAIN_IDS[1]}")
+    assert not (tmp_path / "runs").exists()
+    assert train(request(small, tmp_path / "runs", models=("planted",), subjects=(1,))).n_to_do == 1
+
+
+def test_images_that_are_not_in_the_store_are_an_error(tmp_path):
+    small = build_workspace(tmp_path)
+    few = EmbeddingStore.open(tmp_path / "few.zarr", create=True)
+    records = list(EmbeddingStore.open(small.embeddings).images().values())[5:]
+    few.add_images(records)
+    write_embedding(few, "planted", small.planted[5:])
+    assert "5 of 112 images are not in the embedding store" in problem(
+        small, tmp_path / "runs", embeddings=tmp_path / "few.zarr"
+    )
+
+
+def test_embeddings_too_wide_are_left_out_of_all_and_refused_by_name(tmp_path):
+    small = build_workspace(tmp_path)
+    write_embedding(EmbeddingStore.open(small.embeddings), "wide", np.zeros((112, 9000)))
+    report = train(request(small, tmp_path / "runs", dry_run=True))
+    assert {job.embedding for job in report.jobs} == {"planted", "unrelated"}
+    assert "wide is left out" in report.notes[0]
+    assert "9000 features" in problem(small, tmp_path / "runs", models=("wide",))
+
+
+def test_the_dataset_is_asked_for_only_when_ambiguous(tmp_path):
+    small = build_workspace(tmp_path)
+    store = EpochStore.open(small.epochs)
+    write_subject(store, 1, small.planted, dataset="mine")
+    write_subject(store, 1, small.planted, dataset="things-meg", modality="meg")
+    assert "several eeg datasets" in problem(small, tmp_path / "runs")
+    assert train(request(small, tmp_path / "runs", dataset="mine", dry_run=True)).dataset == "mine"
+    assert train(request(small, tmp_path / "runs", brain="meg", dry_run=True)).dataset == "things-meg"
+    assert "is meg, not eeg" in problem(small, tmp_path / "runs", dataset="things-meg")
+
+
+@pytest.mark.parametrize(
+    "changes, kind, said",
+    [
+        ({"brain": "ecog"}, UnknownName, "'ecog'"),
+        ({"brain": "meg"}, EmbedctlError, "no meg dataset"),
+        ({"dataset": "things-eeg3"}, UnknownName, "things-eeg3"),
+        ({"models": ("plonted",)}, UnknownName, "plonted"),
+        ({"subjects": (9,)}, UnknownName, "no subject 9"),
+        ({"seeds": ()}, EmbedctlError, "no seed"),
+        ({"brain_encoder": "niece"}, UnknownName, "niece"),
+        ({"recipe": "modem"}, UnknownName, "modem"),
+        ({"join": "hash"}, EmbedctlError, "hash"),
+        ({"split": "time"}, EmbedctlError, "time"),
+        ({"device": "tpu"}, EmbedctlError, "tpu"),
+        ({"device": "mps"}, NotHere, "mps"),
+    ],
+)
+def test_a_request_that_cannot_be_carried_out_says_why(workspace, tmp_path, changes, kind, said):
+    assert said in problem(workspace, tmp_path / "runs", kind, **changes)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_epochs_too_short_for_the_brain_encoder_are_an_error(workspace, tmp_path):
+    (tmp_path / "short.toml").write_text('base = "modern"\nbrain_encoder = "nice"\nwindow = [0.0, 0.5]\npasses = 1\n')
+    assert "75 samples" in problem(workspace, tmp_path / "runs", recipe=str(tmp_path / "short.toml"))

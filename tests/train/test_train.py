@@ -1,0 +1,174 @@
+"""One run: it learns what is there, chooses on validation alone, and gives the same bits again."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.train.brain_encoders import brain_encoder
+from pipelines.train.data import load_subject
+from pipelines.train.recipes import read_recipe
+from pipelines.train.train import RunConfig, Seen, train_run
+from stores.epochs import EpochStore
+from stores.errors import EmbedctlError
+
+QUICK = read_recipe("modern", "eeg").with_(batch=32, passes=6, lr=1e-3, window=(), channels=())
+N_TRAIN = 96
+
+
+def run(workspace, recipe=QUICK, kind="eegproject", seed=0, target="planted", change=lambda data: data):
+    data = change(load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], recipe))
+    values = getattr(workspace, target).astype(np.float32)
+    config = RunConfig(recipe, kind, seed)
+    return train_run(config, data.ready(brain_encoder(kind), "cpu"), values[:N_TRAIN], values[N_TRAIN:])
+
+
+@pytest.mark.parametrize("kind", ["eegproject", "nice"])
+def test_a_planted_embedding_is_found_and_an_unrelated_one_is_not(workspace, kind):
+    recipe = QUICK.with_(passes=6 if kind == "eegproject" else 30)
+    assert run(workspace, recipe, kind).figures["top1"] > 0.5
+    assert run(workspace, recipe, kind, target="unrelated").figures["top1"] < 0.3
+
+
+@pytest.mark.parametrize("kind", ["eegproject", "nice"])
+def test_the_same_seed_gives_the_same_bits(workspace, kind):
+    torch.manual_seed(1)
+    first = run(workspace, kind=kind)
+    torch.manual_seed(2)  # what was drawn before is no matter
+    second = run(workspace, kind=kind)
+    assert first.metrics == second.metrics
+    assert all(torch.equal(first.state[key], second.state[key]) for key in first.state)
+    assert all(np.array_equal(first.arrays[key], second.arrays[key]) for key in first.arrays)
+    assert run(workspace, kind=kind, seed=1).metrics != first.metrics
+
+
+def test_a_run_leaves_the_random_numbers_and_threads_of_the_program_alone(workspace):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    threads = torch.get_num_threads()
+    run(workspace)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_scrambling_the_test_recordings_changes_no_checkpoint_and_no_validation_number(workspace):
+    def scramble(data):
+        data.test.epochs.copy_(torch.randn(data.test.epochs.shape) * 1e3)
+        return data
+
+    honest, scrambled = run(workspace), run(workspace, change=scramble)
+    assert honest.metrics == scrambled.metrics
+    assert honest.figures["checkpoint"] == scrambled.figures["checkpoint"]
+    assert all(torch.equal(honest.state[key], scrambled.state[key]) for key in honest.state)
+    assert honest.figures["top1"] > scrambled.figures["top1"]
+
+
+def test_the_test_set_is_read_only_after_the_last_step(workspace, monkeypatch):
+    from pipelines.train import train as module
+
+    reads = []
+
+    class Watched:
+        """The test set, telling when its recordings are read."""
+
+        def __init__(self, test):
+            self._test = test
+
+        def __getattr__(self, name):
+            if name == "epochs":
+                reads.append(len(steps))
+            return getattr(self._test, name)
+
+    steps = []
+    plain = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *args: (steps.append(1), plain(self, *args))[1])
+    data = load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], QUICK)
+    object.__setattr__(data, "test", Watched(data.test))
+    values = workspace.planted.astype(np.float32)
+    module.train_run(RunConfig(QUICK, "eegproject", 0), data, values[:N_TRAIN], values[N_TRAIN:])
+    assert reads == [len(steps)]
+
+
+def test_figures_are_those_of_the_kept_scores(workspace):
+    from pipelines.train.metrics import retrieve
+
+    outcome = run(workspace)
+    found = retrieve(outcome.arrays["scores"], outcome.arrays["target"])
+    assert outcome.figures["top1"] == found.top(1) == outcome.arrays["hits"].mean()
+    assert outcome.last["top1"] == retrieve(outcome.arrays["scores_last"], outcome.arrays["target"]).top(1)
+    assert outcome.figures["chance"] == 1 / 16
+    assert (outcome.figures["n_way"], outcome.figures["n_queries"]) == (16, 16)
+    assert outcome.figures["concept_top1"] == outcome.figures["top1"]  # one image per concept
+    # 24 concepts: 3 held out, 84 images left, 2 whole batches of 32 in each of 6 passes
+    assert outcome.figures["steps"] == 12
+
+
+def test_the_checkpoint_gives_the_kept_brain_embeddings(workspace):
+    from pipelines.train.losses import unit
+
+    outcome = run(workspace)
+    data = load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], QUICK)
+    model = brain_encoder("eegproject")(6, 80, 24)
+    prefix = "brain."
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in outcome.state.items() if k.startswith(prefix)})
+    with torch.inference_mode():
+        assert torch.allclose(
+            unit(model.eval()(data.test.epochs)), torch.from_numpy(outcome.arrays["brain"]), atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("image_head", ["none", "linear", "mlp"])
+def test_every_image_head_trains(workspace, image_head):
+    outcome = run(workspace, QUICK.with_(image_head=image_head))
+    assert outcome.metrics[-1]["loss"] < outcome.metrics[0]["loss"]
+    assert outcome.figures["top1"] > 0.4
+
+
+def test_the_temperature_is_learned_only_when_the_recipe_says_so(workspace):
+    fixed = run(workspace, QUICK.with_(learn_temperature=False)).state["log_scale"]
+    assert fixed.exp().item() == pytest.approx(1 / QUICK.temperature)
+    assert run(workspace).state["log_scale"] != fixed
+
+
+def test_single_trials_train(workspace):
+    outcome = run(workspace, QUICK.with_(train_on="trials", clip=1.0))
+    assert outcome.figures["steps"] == 30  # 168 trials of 84 images
+    assert outcome.figures["top1"] > 0.5
+
+
+def test_a_batch_is_at_most_what_there_is(workspace):
+    assert run(workspace, QUICK.with_(batch=4096, passes=2)).figures["steps"] == 2
+
+
+def test_choosing_by_loss_takes_the_lowest(workspace):
+    outcome = run(workspace, QUICK.with_(choose_by="val_loss"))
+    losses = [row["val_loss"] for row in outcome.metrics]
+    assert outcome.figures["checkpoint"] == f"val_loss:{1 + losses.index(min(losses))}"
+
+
+def test_choosing_by_rank_prefers_the_longer_trained_where_validation_cannot_tell():
+    def seen(*ranks):
+        return Seen({"val_mrr": float(np.mean(ranks))}, np.array(ranks))
+
+    best = seen(1.0, 0.5, 1.0, 0.5)
+    assert seen(0.5, 1.0, 0.5, 0.9).as_good_as(best, "val_mrr")
+    assert not seen(0.5, 0.33, 0.5, 0.33).as_good_as(best, "val_mrr")
+    assert best.as_good_as(best, "val_mrr")
+
+
+def test_training_that_diverges_is_an_error(workspace):
+    def explode(data):
+        data.rows[0] = float("nan")
+        return data
+
+    with pytest.raises(EmbedctlError, match="left the finite numbers in pass 1"):
+        run(workspace, QUICK.with_(batch=4096), change=explode)
+
+
+def test_a_constant_gallery_scores_exactly_chance(workspace):
+    data = load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], QUICK)
+    values = workspace.planted.astype(np.float32)
+    recipe = QUICK.with_(image_head="none")
+    outcome = train_run(RunConfig(recipe, "eegproject", 0), data, values[:N_TRAIN], np.ones((16, 24), np.float32))
+    assert (outcome.figures["top1"], outcome.figures["top5"]) == (1 / 16, 5 / 16)
+    assert outcome.figures["median_rank"] == 8.5
