@@ -22,7 +22,9 @@ TOLERANCE = 5e-5
 LIGHT = ("harmonized-levit", "harmonized-efficientnet-b0")  # a second each: also in the default suite
 
 
-@pytest.fixture(scope="module", params=[id_ if id_ in LIGHT else pytest.param(id_, marks=pytest.mark.slow) for id_ in HARMONISED])
+@pytest.fixture(
+    scope="module", params=[id_ if id_ in LIGHT else pytest.param(id_, marks=pytest.mark.slow) for id_ in HARMONISED]
+)
 def harmonised(request, tmp_path_factory) -> tuple[Encoder, torch.Tensor]:
     """One network at a time, and the probes."""
     spec, folder = find(request.param), tmp_path_factory.mktemp("harmonised")
@@ -114,7 +116,9 @@ def symmetric_padding(module: nn.Module, patch: pytest.MonkeyPatch) -> None:
 
 def stride_first(module: nn.Module, patch: pytest.MonkeyPatch) -> None:
     """As ``resnetv2_50`` strides: at the start of stages two to four."""
-    for before, after in zip((module.layer1, module.layer2, module.layer3), (module.layer2, module.layer3, module.layer4), strict=True):
+    for before, after in zip(
+        (module.layer1, module.layer2, module.layer3), (module.layer2, module.layer3, module.layer4), strict=True
+    ):
         patch.setattr(before[-1], "stride", 1)
         patch.setattr(before[-1].conv2, "stride", (1, 1))
         patch.setattr(after[0].conv0, "stride", (2, 2))

@@ -43,8 +43,8 @@ def taps(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
     Examples
     --------
     >>> pixels, weights = taps(4, 2)
-    >>> pixels[0].tolist(), weights[0].round(4).tolist()
-    ([0, 0, 1, 2], [0.0, 0.5294, 0.5294, -0.0588])
+    >>> pixels[0].tolist(), (17 * weights[0]).round(3).tolist()
+    ([0, 0, 1, 2], [0.0, 9.0, 9.0, -1.0])
     """
     # float32 throughout, as in TensorFlow: the position decides which of the 1,024 steps is read.
     scale = np.float32(n_in) / np.float32(n_out)
@@ -89,7 +89,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 def sum_of_taps(parts: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
     """Add four weighted ``parts`` in TensorFlow's order: float32 addition is not associative."""
-    total = parts[0] * weights[:, 0]
+    total: np.ndarray = parts[0] * weights[:, 0]
     for part, weight in zip(parts[1:], weights.swapaxes(0, 1)[1:], strict=True):
         total += part * weight
     return total

@@ -21,7 +21,7 @@ EPS = 1.001e-5  # keras.applications.resnet
 class Block(nn.Module):
     """A bottleneck with the normalisation before each convolution; the first of a stage widens its shortcut."""
 
-    def __init__(self, n_in: int, width: int, stride: int, widen: bool):
+    def __init__(self, n_in: int, width: int, stride: int, widen: bool) -> None:
         super().__init__()
         self.stride = stride
         self.preact = nn.BatchNorm2d(n_in, eps=EPS)
@@ -37,7 +37,8 @@ class Block(nn.Module):
         y = relu(self.preact(x))
         shortcut = self.conv0(y) if self.conv0 is not None else x[..., :: self.stride, :: self.stride]
         y = relu(self.bn1(self.conv1(y)))
-        return shortcut + self.conv3(relu(self.bn2(self.conv2(y))))
+        out: Tensor = shortcut + self.conv3(relu(self.bn2(self.conv2(y))))
+        return out
 
 
 class ResNet50V2(nn.Module):
@@ -57,9 +58,14 @@ class ResNet50V2(nn.Module):
     torch.Size([1, 2048])
     """
 
-    def __init__(self, n_classes: int = 1000, trained_on: str = "imagenet"):
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, n_classes: int = 1000, trained_on: str = "imagenet") -> None:
         super().__init__()
-        (mean, std), (own_mean, own_std) = (torch.tensor(NORMS[name]).view(2, 3, 1, 1) for name in ("imagenet", trained_on))
+        (mean, std), (own_mean, own_std) = (
+            torch.tensor(NORMS[name]).view(2, 3, 1, 1) for name in ("imagenet", trained_on)
+        )
         self.register_buffer("scale", std / own_std, persistent=False)
         self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
         self.stem = nn.Conv2d(3, 64, 7, stride=2, padding=3)
@@ -82,4 +88,5 @@ class ResNet50V2(nn.Module):
         x = max_pool2d(pad(x, (1, 1, 1, 1)), 3, stride=2)  # zeros win over negative values, as in Keras
         for number in range(1, 5):
             x = getattr(self, f"layer{number}")(x)
-        return self.fc(relu(self.norm(x)).mean((2, 3)))
+        out: Tensor = self.fc(relu(self.norm(x)).mean((2, 3)))
+        return out

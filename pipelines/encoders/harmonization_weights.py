@@ -24,6 +24,8 @@ __all__ = ["AXES", "Source", "keras_tensors", "load", "sources"]
 
 Shape = tuple[int, ...]
 
+AGAIN = "download the file again, or save the model again"
+
 
 def _fc1(kernel: np.ndarray) -> np.ndarray:
     """Keras flattens VGG's last map as row, column, channel; torch as channel, row, column."""
@@ -94,31 +96,31 @@ def sources(network: str, shapes: Mapping[str, Shape]) -> dict[str, Source]:
 def _source(network: str, name: str, shapes: Mapping[str, Shape]) -> Source:
     module, _, leaf = name.rpartition(".")
     shape = shapes[name]
-    if leaf not in ("weight", "bias", "running_mean", "running_var"):  # a tensor of its own, with a rule of its own
+    if leaf not in ("weight", "bias", "running_mean", "running_var"):  # no layer's: it has a rule of its own
         keras, axes = keras_name(network, name)
-        return Source((keras,), (shape[0], shape[1] * shape[2]) if axes == "relative" else _mirrored(axes, shape), axes)
-    layers, stated = keras_name(network, module)
-    is_norm = len(shapes[f"{module}.weight"]) == 1
-    axes, tensor = "same", {"running_mean": "moving_mean", "running_var": "moving_variance"}.get(leaf, "")
-    if leaf == "bias":
-        tensor = "beta" if is_norm else "bias"
-    elif leaf == "weight" and is_norm:
-        tensor = "gamma"
-    elif leaf == "weight":
-        axes = stated or ("dense" if len(shape) == 2 else "depthwise" if shape[1] == 1 else "conv")
+        return Source((keras,), _shape_in_file(axes, shape), axes)
+    layers, axes = keras_name(network, module)
+    if len(shapes[f"{module}.weight"]) == 1:
+        axes, tensor = "same", _OF_A_NORM[leaf]
+    elif leaf == "bias":
+        axes, tensor = "same", "bias"
+    else:
+        axes = axes or ("dense" if len(shape) == 2 else "depthwise" if shape[1] == 1 else "conv")
         tensor = "depthwise_kernel" if axes == "depthwise" else "kernel"
     names = tuple(f"{layer}/{tensor}" for layer in layers.split("|"))
-    return Source(names, _mirrored(axes, (shape[0] // len(names), *shape[1:])), axes)
+    return Source(names, _shape_in_file(axes, (shape[0] // len(names), *shape[1:])), axes)
 
 
-def _mirrored(axes: str, shape: Shape) -> Shape:
-    """Shape in the file of a tensor that has ``shape`` in torch."""
-    if axes == "same":
-        return shape
-    if len(shape) == 4:  # out, in, row, column; or channel, 1, row, column
-        out, into, *area = shape
-        return (*area, out, into) if axes == "depthwise" else (*area, into, out)
-    return (1, 1, *shape[::-1]) if axes == "pointwise" else shape[::-1]
+_OF_A_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+
+
+def _shape_in_file(axes: str, shape: Shape) -> Shape:
+    if axes in ("conv", "depthwise"):
+        first, second, *area = shape
+        return (*area, second, first) if axes == "conv" else (*area, first, second)
+    if axes == "relative":
+        return shape[0], shape[1] * shape[2]
+    return {"same": shape, "pointwise": (1, 1, *shape[::-1])}.get(axes, shape[::-1])
 
 
 def keras_tensors(file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -133,15 +135,16 @@ def keras_tensors(file: h5py.File) -> dict[str, h5py.Dataset]:
     if "layer_names" not in root.attrs:
         raise EmbedctlError(
             f"{Path(file.filename).name} holds no Keras weights: it has no layer_names",
-            "a file written by Keras' save_weights or save, in the .h5 format",
+            "give a file that Keras wrote with save_weights or save, in its .h5 format",
         )
     found: dict[str, h5py.Dataset] = {}
-    for layer in map(_text, root.attrs["layer_names"]):
-        for weight in map(_text, root[layer].attrs["weight_names"]):
+    for layer in (root[layer] for layer in map(_text, root.attrs["layer_names"]) if layer in root):
+        for weight in map(_text, layer.attrs.get("weight_names", ())):
             name = weight.removesuffix(":0")
             if name in found:
-                raise EmbedctlError(f"{Path(file.filename).name} holds '{name}' twice", "save the model again")
-            found[name] = root[layer][weight]
+                raise EmbedctlError(f"{Path(file.filename).name} holds '{name}' twice", AGAIN)
+            if weight in layer:
+                found[name] = layer[weight]
     return found
 
 
@@ -163,7 +166,7 @@ def load(module: nn.Module, network: str, path: Path) -> None:
     try:
         file = h5py.File(path, "r")
     except OSError as broken:
-        raise EmbedctlError(f"{path.name} is not an HDF5 file", "download it again: it may be cut short") from broken
+        raise EmbedctlError(f"{path.name} is not a whole HDF5 file", AGAIN) from broken
     with file:
         found = keras_tensors(file)
         refuse_misfits(

@@ -91,11 +91,14 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     stores.errors.EmbedctlError: tiny.pth does not fit: 1 missing (bias), 1 misshapen (weight (1, 3), not (1, 2))
     """
     wanted = module.state_dict()
-    shapes = ({name: tuple(tensor.shape) for name, tensor in held.items()} for held in (wanted, tensors))
-    refuse_misfits(*shapes, what)
+    refuse_misfits(_shapes(wanted), _shapes(tensors), what)
     # Assigned, not copied: a network constructed on the meta device has nothing to copy into.
     tensors = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
     module.load_state_dict(tensors, strict=True, assign=True)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def refuse_misfits(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], what: str) -> None:

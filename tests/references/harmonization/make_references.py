@@ -132,7 +132,10 @@ def reference(network: str, inputs: tf.Tensor, folder: Path) -> dict:
     for name, shape in listed:
         np.testing.assert_array_equal(weights[name], recipe.tensor(network, name, shape))
     layer_output = model.get_layer(hidden).output
-    outputs = [model.get_layer(tap).output, layer_output[0] if isinstance(layer_output, (list, tuple)) else layer_output]
+    outputs = [
+        model.get_layer(tap).output,
+        layer_output[0] if isinstance(layer_output, (list, tuple)) else layer_output,
+    ]
     embedding, middle = tf.keras.Model(model.inputs, outputs)(inputs, training=False)
     middle = per_image(middle.numpy(), network)
     return {

@@ -49,6 +49,7 @@ def variance(network: str, name: str) -> float:
         return 1e-3 if network.startswith("maxvit") else 1.0
     return 1e-2
 
+
 def inventory(network: str) -> list[tuple[str, list[tuple[str, tuple[int, ...]]]]]:
     """Layers of a Keras model in order, each with the names and shapes of its tensors."""
     text = (HERE / "inventory.txt").read_text(encoding="utf-8")
@@ -67,7 +68,7 @@ def inventory(network: str) -> list[tuple[str, list[tuple[str, tuple[int, ...]]]
 
 
 def tensor(network: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The numbers of one tensor, float32: centred for kernels and biases, around 1 for gains, positive for variances."""
+    """The numbers of one tensor in float32: around 0 for kernels and biases, around 1 for gains, variances positive."""
     draw = np.random.RandomState(crc32(f"{SEED} {network} {name}".encode()))
     # Uniform in 65,536 steps: ten times faster than normal numbers, and exact in float32.
     x = draw.randint(0, 65536, size=shape, dtype=np.uint16).astype(np.float32)
