@@ -6,6 +6,7 @@ the way they were made: ``tests/references/harmonization``.
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,8 +14,12 @@ from torch import nn
 from pipelines.encoders import harmonization_resnet50v2
 from pipelines.encoders.build import Encoder
 from pipelines.encoders.registry import find
+from pipelines.extract.extract import extract
+from pipelines.extract.request import ExtractRequest
+from stores.embeddings import EmbeddingStore
 from stores.names import EmbeddingName
 from tests.harmonization_reference import HARMONISED, REFERENCES, build_from_recipe, misfit, probes
+from tests.references.harmonization import recipe
 
 # In standard deviations of the embedding. Measured: at most 5e-6; the issue asks for 1e-3.
 TOLERANCE = 5e-5
@@ -43,6 +48,23 @@ def test_embedding_and_hidden_layer_of_image_files_equal_keras(harmonised):
     assert max(misfits(encoder, images)) < TOLERANCE
     assert encoder.dims[EmbeddingName(encoder.spec.id)] == encoder.spec.dim
     assert encoder.weights.startswith("sha256:")
+
+
+@pytest.mark.parametrize("model", ["harmonized-levit", pytest.param("harmonized-vit", marks=pytest.mark.slow)])
+def test_extract_stores_what_keras_computes(model, tmp_path):
+    """``embedctl extract --model harmonized-vit --weights FILE.h5``."""
+    images = tmp_path / "images"
+    images.mkdir()
+    recipe.write_probes(images)
+    path = recipe.write_h5(tmp_path / "weights.h5", find(model).model["name"], whole_model=True)
+    store = tmp_path / "embeddings.zarr"
+    extract(ExtractRequest(models=(model,), images=images, store=store, weights=str(path), dtype="float32"))
+    path.unlink()
+    stored = EmbeddingStore.open(store)[model]
+    assert stored.image_ids == ["probe0.png", "probe1.png", "probe2.jpg"]
+    rows = torch.from_numpy(np.array(stored.values))
+    assert misfit(rows, REFERENCES[find(model).model["name"]]["embedding"]) < TOLERANCE
+    assert not EmbeddingStore.open(store).entries()[0].provenance["weights"].startswith("random")
 
 
 # ---- mistakes ----------------------------------------------------------------------------------------------------

@@ -100,8 +100,10 @@ def write_h5(path: Path, network: str, *, whole_model: bool = False) -> Path:
         if whole_model:
             file.attrs["model_config"] = "{}"
             slots = file.create_group("optimizer_weights")
-            slots.attrs["weight_names"] = np.array(["iteration:0"], dtype="S")
+            name, shape = layers[0][1][0]
+            slots.attrs["weight_names"] = np.array(["iteration:0", f"Adam/m/{name}:0"], dtype="S")
             slots["iteration:0"] = np.int64(1)
+            slots[f"Adam/m/{name}:0"] = np.zeros(shape, np.float32)
     return path
 
 
