@@ -92,9 +92,12 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     """
     wanted = module.state_dict()
     refuse_misfits(_shapes(wanted), _shapes(tensors), what)
-    # Assigned, not copied: a network constructed on the meta device has nothing to copy into.
-    tensors = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
-    module.load_state_dict(tensors, strict=True, assign=True)
+    # A network constructed on the meta device has nothing to copy into. What it gets instead is a copy as well: tensors
+    # of a memory-mapped file lie at any address, and the address decides which kernels run, hence the last bits.
+    meta = any(tensor.is_meta for tensor in wanted.values())
+    if meta:
+        tensors = {name: tensor.to(wanted[name].dtype, copy=True) for name, tensor in tensors.items()}
+    module.load_state_dict(tensors, strict=True, assign=meta)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -125,12 +128,3 @@ def refuse_misfits(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tu
             f"{len(v)} {k} ({'; '.join(v[:3])}{'; ...' if len(v) > 3 else ''})" for k, v in odd.items() if v
         )
         raise EmbedctlError(f"{what} does not fit: {told}", "these weights belong to another network; check the file")
-<<<<<<< HEAD
-=======
-    # A network constructed on the meta device has nothing to copy into. What it gets instead is a copy as well: tensors
-    # of a memory-mapped file lie at any address, and the address decides which kernels run, hence the last bits.
-    meta = any(tensor.is_meta for tensor in wanted.values())
-    if meta:
-        tensors = {name: tensor.to(wanted[name].dtype, copy=True) for name, tensor in tensors.items()}
-    module.load_state_dict(tensors, strict=True, assign=meta)
->>>>>>> main
