@@ -58,7 +58,9 @@ def test_extract_stores_what_keras_computes(model, tmp_path):
     recipe.write_probes(images)
     path = recipe.write_h5(tmp_path / "weights.h5", find(model).model["name"], whole_model=True)
     store = tmp_path / "embeddings.zarr"
-    extract(ExtractRequest(models=(model,), images=images, store=store, weights=str(path), dtype="float32"))
+    extract(
+        ExtractRequest(models=(model,), images=images, store=store, weights=str(path), dtype="float32", batch_size=3)
+    )
     path.unlink()
     stored = EmbeddingStore.open(store)[model]
     assert stored.image_ids == ["probe0.png", "probe1.png", "probe2.jpg"]
