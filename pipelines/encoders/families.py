@@ -42,6 +42,7 @@ class Family:
 
 FAMILIES = {
     "affine": Family("pipelines.encoders.derived", ("numpy",)),
+    "alignet": Family("pipelines.encoders.alignet_family", ("torch", "timm")),
     "classical": Family("pipelines.encoders.classical", ("torch", "pillow")),
     "dino": Family("pipelines.encoders.dino_family", ("torch", "torchvision", "timm", "pillow")),
     "dreamsim": Family("pipelines.encoders.dreamsim_family", ("torch", "torchvision", "timm", "pillow")),
