@@ -7,6 +7,7 @@ adding one is that file and a line here.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 from stores.errors import NotHere, UnknownName, suggest
@@ -53,7 +54,10 @@ FAMILIES = {
 
 
 def family(name: str) -> Family:
-    """Return a family by name.
+    """Return a family by name: one of these, or one a package brings.
+
+    A package does so by an entry point of the group ``embedctl.families``: its name is the family's, its value the
+    module of the builder.
 
     Raises
     ------
@@ -65,6 +69,9 @@ def family(name: str) -> Family:
     >>> family("timm").module
     'pipelines.encoders.timm_family'
     """
+    if name not in FAMILIES:
+        for entry in entry_points(group="embedctl.families"):
+            FAMILIES.setdefault(entry.name, Family(entry.value, ("torch", "pillow")))
     if name not in FAMILIES:
         raise UnknownName(f"no encoder family called '{name}'", suggest(name, FAMILIES))
     return FAMILIES[name]

@@ -105,6 +105,9 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
             f"{len(v)} {k} ({'; '.join(v[:3])}{'; ...' if len(v) > 3 else ''})" for k, v in odd.items() if v
         )
         raise EmbedctlError(f"{what} does not fit: {told}", "these weights belong to another network; check the file")
-    # Assigned, not copied: a network constructed on the meta device has nothing to copy into.
-    tensors = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
-    module.load_state_dict(tensors, strict=True, assign=True)
+    # A network constructed on the meta device has nothing to copy into. What it gets instead is a copy as well: tensors
+    # of a memory-mapped file lie at any address, and the address decides which kernels run, hence the last bits.
+    meta = any(tensor.is_meta for tensor in wanted.values())
+    if meta:
+        tensors = {name: tensor.to(wanted[name].dtype, copy=True) for name, tensor in tensors.items()}
+    module.load_state_dict(tensors, strict=True, assign=meta)
