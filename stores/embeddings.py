@@ -18,7 +18,6 @@ from stores.errors import StoreMismatch
 from stores.group import Group, string_chunk
 from stores.images import ImageRecord, check_ids, image_table_bytes, read_image_table
 from stores.layout import read_array
-from stores.locks import lock
 from stores.names import EmbeddingName
 from stores.roots import Root, read_strings, string_files
 
@@ -152,7 +151,7 @@ class EmbeddingStore:
         if self._is_locked:
             yield
             return
-        with lock(self._root.private / "locks", "store"):
+        with self._root.lock("embeddings"):
             self._is_locked = True
             try:
                 self._root.finish()

@@ -145,6 +145,16 @@ def test_provenance_tells_everything_needed_to_compute_the_rows_again(few):
     assert len(record.sha256) == 64 and (record.width, record.height, record.mode) == (112, 88, "RGB")
 
 
+def test_weights_may_be_a_file_and_are_told_by_their_digest(few):
+    torch.manual_seed(7)
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), few.parent / "mine.pth")
+    run(few, "resnet18-tv", weights="random:7", batch_size=6)
+    run(few, "resnet18-tv", weights=str(few.parent / "mine.pth"), batch_size=6, store="file.zarr")
+    assert rows_of(few, "resnet18-tv") == rows_of(few, "resnet18-tv", "file.zarr")
+    told = opened(few, "file.zarr")["resnet18-tv"].provenance
+    assert told["weights"].startswith("sha256:") and told["weights_source"].startswith("file:")
+
+
 # Running again
 
 
@@ -378,6 +388,13 @@ def test_a_dry_run_tells_what_is_to_do_and_writes_nothing(images):
     assert files_of(images.parent) == before
     run(images, "pixels")
     assert run(images, "pixels", dry_run=True).to_do == 0
+
+
+def test_a_dry_run_names_weights_that_are_to_be_fetched_and_fetches_none(images, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(images.parent / "no weights"))
+    monkeypatch.setattr("pipelines.encoders.fetch.urlopen", lambda *_, **__: pytest.fail("went to the network"))
+    report = run(images, "resnet18-tv", "pixels", dry_run=True)
+    assert list(report.to_fetch) == ["resnet18-tv"] and report.to_do == 40
 
 
 def test_a_disk_without_room_is_told_before_any_work(images, monkeypatch, forwards):

@@ -10,9 +10,11 @@ from torch import Tensor
 from pipelines.encoders.build import Encoder, build
 from pipelines.encoders.preprocessing import fast_transform, has_fast, normalise
 from pipelines.encoders.registry import Preprocessing
+from pipelines.encoders.weights import resolve_weights
 from pipelines.extract.loading import LoadedImage, Transform
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import Target
+from pipelines.progress import SILENT, Progress
 from stores.errors import EmbedctlError, NotHere
 from stores.names import EmbeddingName
 
@@ -46,6 +48,11 @@ class Networks:
     def token_shapes(self) -> dict[EmbeddingName, tuple[int, int]]:
         """(token, dim) of the embeddings whose rows are flattened tokens."""
         return {name: shape for _, encoders in self.groups for e in encoders for name, shape in e.token_shapes.items()}
+
+    @property
+    def weights_sources(self) -> dict[str, str]:
+        """Where the weights of each encoder came from."""
+        return {encoder.spec.id: encoder.weights_source for _, encoders in self.groups for encoder in encoders}
 
     def transforms(self, names: Collection[EmbeddingName]) -> dict[int, Transform]:
         """Return what threads do with a decoded image for some embeddings, by the number of the group of encoders."""
@@ -123,16 +130,29 @@ def choose_device(text: str) -> str:
     return "cuda" if text != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def build_networks(request: ExtractRequest, targets: Sequence[Target]) -> Networks:
-    """Build every encoder of ``targets`` once, with all its layers and poolings as taps."""
+def build_networks(request: ExtractRequest, targets: Sequence[Target], progress: Progress = SILENT) -> Networks:
+    """Build every encoder of ``targets`` once, with all its layers and poolings as taps.
+
+    Raises
+    ------
+    EmbedctlError
+        If the weights are not those the keys were made of: a file changed in between.
+    """
     device = choose_device(request.device)
     if device == "cuda":
         # Rows are promised in float32: TF32 keeps ten bits of it, and benchmarking picks another kernel every time.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
     groups: dict[Preprocessing, list[Encoder]] = {}
-    for spec in {target.spec.id: target.spec for target in targets}.values():
+    for spec, weights in {target.spec.id: (target.spec, target.weights) for target in targets}.values():
         taps = [target.name for target in targets if target.spec.id == spec.id]
+        progress.say(f"building {spec.id} ({request.weights} weights) on {device}")
+        resolve_weights(spec, request.weights, offline=request.offline, progress=progress)  # fetches, and shows it
         encoder = build(spec, weights=request.weights, taps=taps, device=device, offline=request.offline)
+        if encoder.weights != weights.label:
+            raise EmbedctlError(
+                f"the weights of '{spec.id}' are {encoder.weights[:19]}, not {weights.label[:19]}",
+                "the file changed while this command began; run it again",
+            )
         groups.setdefault(spec.preprocessing, []).append(encoder)
     return Networks(list(groups.items()), request.exact, device)

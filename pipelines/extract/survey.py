@@ -11,6 +11,7 @@ from pipelines.extract.plan import BlockTask, plan_blocks, rows_to_do
 from pipelines.extract.request import EmbeddingReport, ExtractReport, ExtractRequest
 from pipelines.extract.sources import ImageSource
 from pipelines.extract.targets import Target, choose_targets
+from pipelines.progress import SILENT, Progress
 from stores.blocks import block_rows_for
 from stores.names import EmbeddingName
 
@@ -100,6 +101,7 @@ def survey(
     store: "EmbeddingStore | None",
     as_float32: frozenset[EmbeddingName] = frozenset(),
     hashes: dict[str, str] | None = None,
+    progress: Progress = SILENT,
 ) -> Survey:
     """Compare what is asked with what is there.
 
@@ -115,6 +117,8 @@ def survey(
         Embeddings known to overflow float16.
     hashes : dict of str to str, optional
         Hashes of images known from an earlier survey; those found here are added.
+    progress : Progress
+        Who listens while weights are fetched.
 
     Raises
     ------
@@ -124,7 +128,7 @@ def survey(
         If the store has an embedding under another batch size than the one asked for.
     """
     entries = store.entries() if store else []
-    targets = choose_targets(request, entries, as_float32)
+    targets = choose_targets(request, entries, as_float32, progress)
     changes = find_changes(source, store.images() if store else {}, request.refresh, hashes)
     if store and changes.changed and not request.refresh:
         has_rows = np.logical_or.reduce([store.committed(entry) for entry in entries])
