@@ -43,6 +43,8 @@ class Family:
 
 FAMILIES = {
     "affine": Family("pipelines.encoders.derived", ("numpy",)),
+    "alignet": Family("pipelines.encoders.alignet_family", ("torch", "timm", "pillow")),
+    "brain_like": Family("pipelines.encoders.brain_like_family", ("torch", "torchvision", "pillow")),
     "classical": Family("pipelines.encoders.classical", ("torch", "pillow")),
     "dino": Family("pipelines.encoders.dino_family", ("torch", "torchvision", "timm", "pillow")),
     "dreamsim": Family("pipelines.encoders.dreamsim_family", ("torch", "torchvision", "timm", "pillow")),
