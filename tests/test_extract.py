@@ -18,6 +18,8 @@ from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractReport, ExtractRequest
 from stores.embeddings import EmbeddingStore
 from stores.errors import CannotWrite, EmbedctlError, NotHere, StoreMismatch, UnknownName
+from stores.images import ImageRecord
+from stores.names import EmbeddingName
 from tests.photos import broken_files, photograph, write_photographs
 
 CONTROLS = ("pixels", "gabor-pyramid", "hog", "colour-histogram")
@@ -199,6 +201,18 @@ def test_ten_added_images_compute_ten_rows_and_leave_the_others_alone(images, fo
     hog = opened(images).resolve("hog")
     assert opened(images).committed(hog).sum() == 20 and not opened(images).absent(hog)
     assert run(images, "pixels", "hog").written == 10
+
+
+def test_rows_that_were_there_before_anybody_read_their_image_stay(images):
+    """As an import leaves them: images known by their ids alone."""
+    ids = sorted(str(file.relative_to(images)) for file in images.rglob("*.*"))
+    store = EmbeddingStore.open(images.parent / "embeddings.zarr", create=True)
+    store.add_images([ImageRecord(image_id, "", 0, 0, 0, 0, "") for image_id in ids])
+    entry = store.create(EmbeddingName("mine"), "0a1b", dim=2, dtype="float32", provenance={"imported": True})
+    store.write_block(0, {entry.group: (np.arange(20), np.ones((20, 2), np.float32))}, {})
+    assert run(images).written == 20
+    assert len(opened(images)["mine"]) == 20
+    assert all(record.sha256 for record in opened(images).images().values())
 
 
 def test_a_new_embedding_costs_no_forward_pass_of_those_that_are_complete(images, forwards):

@@ -167,6 +167,7 @@ def _run(
     """Compute and commit block after block; stop early and return the embeddings that overflowed float16."""
     entries = {entry.group: entry for entry in store.entries()}
     names = {target.group: target.name for target in found.targets}
+    known = store.images()
     seconds: defaultdict[str, float] = defaultdict(float)
     for batch_size, tasks in found.passes():
         todo = [(task, batches(task, found.block_rows, batch_size)) for task in tasks]
@@ -186,7 +187,7 @@ def _run(
                             seconds[stage] += spent
                     progress.advance(len(images))
                 start = perf_counter()
-                record_images(store, source, read)
+                record_images(store, source, read, known)
                 for group, n_rows in block.commit(store).items():
                     written[names[group]] += n_rows
                 seconds["write"] += perf_counter() - start
