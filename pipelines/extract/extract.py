@@ -131,6 +131,9 @@ def _complete(
         settle_images(request, source, store, found)
         if found.nothing_to_do:
             break
+        if not networks:
+            for note in found.notes(source):
+                progress.say(note)
         from pipelines.extract.forward import build_networks
 
         lacking = [target for target in found.targets if found.to_do[target.group].any()]
@@ -173,7 +176,7 @@ def _run(
         todo = [(task, batches(task, found.block_rows, batch_size)) for task in tasks]
         work = (_work(batch, found, source, names, networks) for _, passes in todo for batch in passes)
         progress.start("extract", sum(len(task.union()) for task in tasks), "images")
-        with closing(prefetch(work, n_cores())) as loaded:
+        with networks.image_threads() as begin, closing(prefetch(work, n_cores(), begin)) as loaded:
             for task, passes in todo:
                 block = BlockRows(task, entries)
                 read: dict[str, LoadedImage] = {}
