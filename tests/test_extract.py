@@ -494,4 +494,4 @@ def test_progress_counts_the_images_that_are_read_and_says_what_was_decided(imag
     listener = Listener()
     extract(replace(request, batch_size=None), listener)
     assert listener.n == 1
-    assert "batches of 8" in listener.said[0] and "1 images of the store are not in the folder" in listener.said[1]
+    assert "batches of 8" in listener.said[0] and "not in the folder, 1" in listener.said[1]

@@ -96,9 +96,9 @@ class Survey:
             if batch_size != DEFAULT_BATCH_SIZE:
                 said.append(f"batches of {batch_size}, as the store recorded: another size changes the last bits")
         if n_gone := sum(image_id not in source.stamps for image_id in self.image_ids):
-            said.append(f"{n_gone:,} images of the store are not in the folder: their rows stay as they are")
+            said.append(f"images of the store that are not in the folder, {n_gone:,}: their rows stay as they are")
         if self.changes.changed:
-            said.append(f"{len(self.changes.changed):,} images changed: their rows are computed again")
+            said.append(f"changed images, {len(self.changes.changed):,}: their rows are computed again")
         return said
 
     def skipped(self, source: ImageSource) -> dict[str, str]:
