@@ -118,7 +118,7 @@ def _known_truth(folder: Path, progress: Progress) -> dict[str, Any]:
 def _rendered(folder: Path, progress: Progress) -> Any:
     from pipelines.simulate.images import render_images
 
-    progress.say("drawing 240 images of 80 concepts")
+    progress.say("drawing 360 images of 80 concepts")
     return render_images(folder / "images")
 
 

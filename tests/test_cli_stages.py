@@ -130,3 +130,13 @@ def test_a_truncated_recording_is_found_before_anything_is_written(workspace, tm
     assert not (tmp_path / "epochs.zarr").exists()
     checked = run("preprocess", "--dataset", "things-eeg2", "--raw", raw, "--check")
     assert checked.exit_code == 2 and "1 problem" in checked.stdout
+
+
+def test_compare_ranks_the_encoders_beside_chance(workspace):
+    found = json.loads(run("compare", "--json").stdout)
+    assert [row["rank"] for row in found["ranking"]] == [1, 2] and found["pairs"] == []
+    lines = run("compare").stdout.splitlines()
+    assert lines[0].startswith("things-eeg2, 6-way retrieval with eegproject, recipe quick ")
+    assert "each subject" in lines[1] and all("16.7 %" in line for line in lines[2:4])
+    assert lines[-1] == "no aligned encoder and its base have both been run: there is no pair to test"
+    assert run("compare", "--pairing", "papers").exit_code == 2

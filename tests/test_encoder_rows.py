@@ -18,7 +18,7 @@ from pipelines.encoders.torchvision_import import torchvision
 from pipelines.encoders.weights import resolve_weights
 from stores.names import EmbeddingName
 
-OURS = ("alignet", "brain_like", "classical", "dino", "dreamsim", "open_clip", "timm", "torchvision")
+OURS = ("alignet", "brain_like", "classical", "dino", "dreamsim", "harmonization", "open_clip", "timm", "torchvision")
 QUICK = {"dinov2-vitb14-reg", "levit-128", "siglip-vitb16", "mobilenetv3-small-tv"}
 # Rows whose pixels are not their library's default, and why the table says so in its notes.
 OTHER_PIXELS = {
@@ -30,6 +30,7 @@ OTHER_PIXELS = {
     "alignet-siglip2-b-base",
 }
 SPECS = list(registry().values())
+OTHER_PIXELS |= {spec.matched_base for spec in SPECS if spec.aligned_by == "harmonization"}
 
 
 def rows(family: str) -> list[EncoderSpec]:

@@ -19,6 +19,7 @@ __all__ = ["compare", "ranked", "said"]
 PAIRING = typer.Option("--pairing", metavar="P", help="matched_base (differs in the alignment alone) or paper")
 
 _POINTS = 100
+FEW = 4  # subjects: below it an interval over subjects says less than the subjects themselves
 
 
 def compare(
@@ -51,7 +52,16 @@ def compare(
 
 def ranked(rows: "Sequence[RankRow]") -> None:
     """Show the embeddings of one condition, best first, beside chance."""
-    figures = ("subjects", "seeds", "top-1", "95 % interval", "top-5", "median rank", "chance")
+    few = min(len(row.subjects) for row in rows) < FEW
+    figures = (
+        "subjects",
+        "seeds",
+        "top-1",
+        "each subject" if few else "95 % interval",
+        "top-5",
+        "median rank",
+        "chance",
+    )
     columns = ("", "embedding", "aligned by", *figures)
     cells = [
         (
@@ -61,7 +71,7 @@ def ranked(rows: "Sequence[RankRow]") -> None:
             len(row.subjects),
             row.n_seeds,
             render.percent(row.top1),
-            _interval(row.interval),
+            _each(row) if few else _interval(row.interval),
             render.percent(row.figures["top5"]),
             f"{row.figures['median_rank']:.1f}",
             render.percent(row.figures["chance"]),
@@ -69,7 +79,8 @@ def ranked(rows: "Sequence[RankRow]") -> None:
         for row in rows
     ]
     render.table(columns, cells, right=("", *figures), best=0)
-    render.note(f"intervals are over {rows[0].interval.over}")
+    if not few:
+        render.note(f"intervals are over {rows[0].interval.over}")
 
 
 def _tested(rows: "Sequence[PairRow]") -> None:
@@ -93,6 +104,10 @@ def _tested(rows: "Sequence[PairRow]") -> None:
         for row in rows
     ]
     render.table(columns, cells, right=columns[3:8])
+
+
+def _each(row: "RankRow") -> str:
+    return ", ".join(f"{_POINTS * top1:.1f}" for top1 in row.per_subject.values())
 
 
 def _interval(interval: "Interval") -> str:

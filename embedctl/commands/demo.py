@@ -22,8 +22,9 @@ def demo(
 ) -> None:
     """Make a small workspace and run everything in it.
 
-    No data, no download, a few minutes. It draws images, simulates EEG recordings of two people from the embeddings of one encoder, runs
-    extract, preprocess and train on them, and ranks the encoders: the planted one must come first.
+    No data, no download, a few minutes. It draws images, simulates EEG recordings of two people from
+    the embeddings of one encoder, runs extract, preprocess and train on them, and ranks the encoders:
+    the planted one must come first.
 
     \b
       embedctl demo

@@ -48,6 +48,7 @@ FAMILIES = {
     "classical": Family("pipelines.encoders.classical", ("torch", "pillow")),
     "dino": Family("pipelines.encoders.dino_family", ("torch", "torchvision", "timm", "pillow")),
     "dreamsim": Family("pipelines.encoders.dreamsim_family", ("torch", "torchvision", "timm", "pillow")),
+    "harmonization": Family("pipelines.encoders.harmonization", ("torch", "torchvision", "timm", "pillow")),
     "open_clip": Family("pipelines.encoders.open_clip_family", ("torch", "torchvision", "open_clip_torch", "pillow")),
     "timm": Family("pipelines.encoders.timm_family", ("torch", "torchvision", "timm", "pillow")),
     "torchvision": Family("pipelines.encoders.torchvision_family", ("torch", "torchvision", "pillow")),

@@ -24,6 +24,7 @@ __all__ = ["exact_transform", "fast_transform", "has_fast", "normalise"]
 # ``resize((height, width, 3) uint8, size) -> (size, size, 3) float32`` squashes, in the range 0 to 255.
 RESIZES: dict[str, str] = {
     "opencv": "pipelines.encoders.opencv_resize",
+    "tf-bicubic": "pipelines.encoders.harmonization_resize",
 }
 
 _PILLOW = int(PIL.__version__.split(".")[0])
