@@ -92,7 +92,8 @@ def good_channels(epochs: np.ndarray) -> np.ndarray:
     >>> good_channels(epochs).tolist()
     [[True, False, True], [True, True, False]]
     """
-    sd = epochs.std(axis=2)
+    with np.errstate(invalid="ignore"):  # infinite minus infinite
+        sd = epochs.std(axis=2)
     finite = np.isfinite(sd)
     typical = np.array([np.median(row[mask]) if mask.any() else np.inf for row, mask in zip(sd, finite, strict=True)])
     with np.errstate(invalid="ignore"):

@@ -46,10 +46,10 @@ def shrunk_covariances(epochs: np.ndarray, good: np.ndarray | None = None) -> np
     True
     """
     n = epochs.shape[-1]
+    if good is not None:
+        epochs = np.where(good[:, :, None], epochs, 0)  # what is excluded may be NaN
     mean = epochs.mean(axis=-1, keepdims=True)
     centred = epochs - mean
-    if good is not None:
-        centred = np.where(good[:, :, None], centred, 0)
     covariance = centred @ centred.swapaxes(1, 2) / n
     variance = np.diagonal(covariance, axis1=1, axis2=2)
     constant = variance <= n * _DOUBLE * variance + (n * mean[..., 0] * _DOUBLE) ** 2
