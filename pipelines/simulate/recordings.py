@@ -80,7 +80,7 @@ def simulate_things_eeg2(
     *,
     subjects: Sequence[int] = (1, 2),
     sessions: int = 4,
-    test_repetitions: int = 40,
+    test_repetitions: int = 80,
     ch_names: Sequence[str] = DEMO_CHANNELS,
     latency: float = 0.1,
     amplitude: float = 0.7,

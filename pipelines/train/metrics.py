@@ -34,7 +34,8 @@ class Retrieval:
 
     def hits(self, k: int) -> Floats:
         """Return, for each query, the expected share of orders with the target among the first ``k``."""
-        return np.clip(k - self.better, 0, self.tied) / self.tied
+        share: Floats = np.clip(k - self.better, 0, self.tied) / self.tied
+        return share
 
     def top(self, k: int) -> float:
         """Return top-``k`` accuracy, a fraction in [0, 1]."""
@@ -54,7 +55,8 @@ class Retrieval:
     def reciprocal_ranks(self) -> Floats:
         """The expected reciprocal rank of each query's target."""
         harmonic = np.concatenate(([0.0], np.cumsum(1 / np.arange(1, self.n_way + 1))))
-        return (harmonic[self.better + self.tied] - harmonic[self.better]) / self.tied
+        mean: Floats = (harmonic[self.better + self.tied] - harmonic[self.better]) / self.tied
+        return mean
 
     @property
     def mrr(self) -> float:
@@ -129,7 +131,8 @@ def csls(scores: ArrayLike, k: int = 10) -> Floats:
     n_queries, n_gallery = matrix.shape
     near_query = np.sort(matrix, axis=1)[:, -min(k, n_gallery) :].mean(axis=1, keepdims=True)
     near_image = np.sort(matrix, axis=0)[-min(k, n_queries) :].mean(axis=0, keepdims=True)
-    return 2 * matrix - near_query - near_image
+    corrected: Floats = 2 * matrix - near_query - near_image
+    return corrected
 
 
 def centre_scores(

@@ -24,6 +24,12 @@ CHOICES = {
     "image_head": ("none", "linear", "mlp"),
 }
 
+TYPES: dict[Any, tuple[Any, str]] = {
+    str: (str, "a text"),
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+}
 RANGES = {"temperature": (0, 100), "lr": (0, 10), "held_out": (0, 1)}
 
 
@@ -158,12 +164,13 @@ def _table(path: Path, modality: str) -> dict[str, Any]:
     if base is not None and base not in recipe_names():
         raise UnknownName(f"recipe '{path.name}' starts from '{base}'", suggest(str(base), recipe_names()))
     inherited = _table(FOLDER / f"{base}.toml", modality) if base is not None else {}
-    return inherited | own | table.get(modality, {})
+    differing: dict[str, Any] = table.get(modality, {})
+    return inherited | own | differing
 
 
 def _checked(table: dict[str, Any]) -> Recipe:
     """Build a recipe, with every mistake in it an error of one line."""
-    fields = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    fields: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Recipe)}
     unknown = sorted(table.keys() - fields.keys())
     if unknown:
         raise UnknownName(
@@ -177,11 +184,11 @@ def _checked(table: dict[str, Any]) -> Recipe:
     for key, options in CHOICES.items():
         if table[key] not in options:
             raise EmbedctlError(f"{key} = '{table[key]}' is no choice", f"there are: {', '.join(options)}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     for key, kind in fields.items():
-        wanted = {str: str, int: int, float: (int, float), bool: bool}.get(kind, tuple)  # type: ignore[call-overload]
-        if not isinstance(values[key], wanted) or (kind is not bool and isinstance(values[key], bool)):
-            raise EmbedctlError(f"{key} = {values[key]!r} is not what it should be", f"it is a {_kind(kind)}")
+        accepted, said = TYPES.get(kind, (tuple, "a list"))
+        if not isinstance(values[key], accepted) or (kind is not bool and isinstance(values[key], bool)):
+            raise EmbedctlError(f"{key} = {values[key]!r} is not what it should be", f"it is {said}")
     recipe = Recipe(**values)
     if recipe.passes < 1 or recipe.batch < 2:
         raise EmbedctlError(
@@ -193,7 +200,3 @@ def _checked(table: dict[str, Any]) -> Recipe:
     if len(recipe.window) not in (0, 2):
         raise EmbedctlError("a window is a first and a last time", "for example window = [0.0, 0.996]")
     return recipe
-
-
-def _kind(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else "list"

@@ -16,15 +16,19 @@ from torch import nn
 
 from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.data import Recordings
-from pipelines.train.losses import info_nce, unit
-from pipelines.train.metrics import centre_scores, csls, retrieve
+from pipelines.train.evaluation import Seen, embed, retrieval_figures, validate
+from pipelines.train.image_head import ImageHead, image_vectors
+from pipelines.train.losses import info_nce
+from pipelines.train.metrics import centre_scores, retrieve
 from pipelines.train.recipes import Recipe
-from pipelines.train.splits import Split, split_images
+from pipelines.train.splits import split_images
 from stores.errors import EmbedctlError
 
-__all__ = ["ImageHead", "RunConfig", "RunOutcome", "train_run"]
+__all__ = ["RunConfig", "RunOutcome", "train_run"]
 
 HIGHEST_SCALE = 100.0  # of the learned inverse temperature, as in CLIP
+
+_NOTHING_SEEN = Seen({"val_loss": np.inf, "val_mrr": -np.inf}, np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,33 +76,6 @@ class RunOutcome:
     metrics: list[dict[str, float]]
 
 
-class ImageHead(nn.Module):
-    """The trainable map on the image side: ``none``, ``linear`` or ``mlp``. It starts as the identity.
-
-    Examples
-    --------
-    >>> x = torch.randn(2, 5)
-    >>> all(torch.equal(ImageHead(kind, 5)(x), x) for kind in ("none", "linear", "mlp"))
-    True
-    """
-
-    def __init__(self, kind: str, dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(dim, dim) if kind == "linear" else None
-        self.residual = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim)) if kind == "mlp" else None
-        if self.linear is not None:
-            nn.init.eye_(self.linear.weight)
-            nn.init.zeros_(self.linear.bias)
-        if self.residual is not None:
-            for parameter in self.residual[2].parameters():
-                nn.init.zeros_(parameter)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(n_images, dim)`` to ``(n_images, dim)``."""
-        x = x if self.linear is None else self.linear(x)
-        return x if self.residual is None else x + self.residual(x)
-
-
 def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: np.ndarray) -> RunOutcome:
     """Train one brain encoder on one embedding, choose its checkpoint on validation, and test it once.
 
@@ -135,10 +112,12 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
             at_most=recipe.held_out_at_most,
             seed=config.seed,
         )
-        images = _image_vectors(target, device)
-        trained_on = torch.zeros(len(images), dtype=torch.bool)
+        images = image_vectors(target, device)
+        trained_on = torch.zeros(len(images), dtype=torch.bool, device=device)
         trained_on[torch.from_numpy(split.train)] = True
-        rows = torch.nonzero(trained_on.to(device)[data.shown]).flatten()
+        rows = torch.nonzero(trained_on[data.shown]).flatten()
+        held = torch.from_numpy(np.concatenate(split.rounds)).to(device)
+        held_epochs, held_images, round_sizes = data.mean[held], images[held], [len(r) for r in split.rounds]
         batch = min(recipe.batch, len(rows))
         n_steps = recipe.passes * (len(rows) // batch) if batch > 1 else 0
         if not n_steps:
@@ -164,7 +143,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
 
         # ------------------------------------------------------------------ loop
         metrics: list[dict[str, float]] = []
-        chosen, best, chosen_pass = {}, None, 0
+        chosen, chosen_pass, best = dict[str, torch.Tensor](), 0, _NOTHING_SEEN
         order_of = torch.Generator().manual_seed(config.seed)
         x = torch.empty((batch, *data.rows.shape[1:]), device=device)
         for n_pass in range(1, recipe.passes + 1):
@@ -176,20 +155,19 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
                 now = order[step * batch : (step + 1) * batch]
                 shown = data.shown[now]
                 torch.index_select(data.rows, 0, now, out=x)
-                scale = log_scale.exp().clamp(max=HIGHEST_SCALE)
-                loss = info_nce(model["brain"](x), model["image"](images[shown]), scale, shown)
+                loss = info_nce(model["brain"](x), model["image"](images[shown]), _scale(log_scale), shown)
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 if recipe.clip:
                     nn.utils.clip_grad_norm_(weights, recipe.clip)
                 optimiser.step()
                 total += loss.detach()
-            seen = _validate(model, log_scale, data, images, split)
+            seen = validate(model, _scale(log_scale), held_epochs, held_images, round_sizes)
             row = {"pass": n_pass, "loss": total.item() / n_batches} | seen.figures
             metrics.append(row)
             if not np.isfinite(row["loss"]) or not np.isfinite(row["val_loss"]):
                 raise EmbedctlError(f"the loss left the finite numbers in pass {n_pass}", "lower lr in the recipe")
-            if best is None or seen.beats(best, recipe.choose_by):
+            if seen.beats(best, recipe.choose_by):
                 best = seen
             if seen.as_good_as(best, recipe.choose_by):
                 chosen, chosen_pass = _copy(model, log_scale), n_pass
@@ -197,16 +175,16 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
 
         # ------------------------------------------------------------------ evaluation: the test set is read here, once
         test, brain = data.test.epochs, dict[str, torch.Tensor]()
-        pictures, shown_in_test = dict[str, torch.Tensor](), _image_vectors(gallery, device)
+        pictures, shown_in_test = dict[str, torch.Tensor](), image_vectors(gallery, device)
         for name, state in (("last", last), ("chosen", chosen)):
             model.load_state_dict({key: value for key, value in state.items() if key != "log_scale"})
-            brain[name] = _embed(model["brain"], test)
-            pictures[name] = _embed(model["image"], shown_in_test)
+            brain[name] = embed(model["brain"], test)
+            pictures[name] = embed(model["image"], shown_in_test)
     scores = {name: (brain[name] @ pictures[name].T).cpu().numpy() for name in brain}
     own = data.test.target
     found = retrieve(scores["chosen"], own)
     concept = retrieve(*centre_scores(brain["chosen"].cpu(), pictures["chosen"].cpu(), data.test.concepts, own))
-    figures = _figures(scores["chosen"], own) | {
+    figures = retrieval_figures(scores["chosen"], own) | {
         "concept_top1": concept.top(1),
         "val_top1": metrics[chosen_pass - 1]["val_top1"],
         "noise_ceiling": data.test.noise_ceiling,
@@ -224,7 +202,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         "hits": found.hits(1),
         "target": own,
     }
-    return RunOutcome(figures, _figures(scores["last"], own), arrays, chosen, metrics)
+    return RunOutcome(figures, retrieval_figures(scores["last"], own), arrays, chosen, metrics)
 
 
 @contextmanager
@@ -241,76 +219,8 @@ def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _image_vectors(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Centre each embedding and give its features unit variance, so that heads see one scale for all encoders."""
-    raw = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-    return (unit(raw) * raw.shape[1] ** 0.5).to(device)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What validation saw after a pass: its figures, and the reciprocal rank of every held-out image."""
-
-    figures: dict[str, float]
-    reciprocal_ranks: np.ndarray
-
-    def beats(self, other: "Seen", by: str) -> bool:
-        """Whether this pass is strictly better."""
-        if by == "val_loss":
-            return self.figures[by] < other.figures[by]
-        return self.figures[by] > other.figures[by]
-
-    def as_good_as(self, best: "Seen", by: str) -> bool:
-        """Whether this pass may stand for the best one.
-
-        By loss, only the best itself. By reciprocal rank, what is within one standard error of the difference over the
-        held-out images: on few images the best pass is a matter of luck, and training for longer is the better bet.
-        """
-        if by == "val_loss" or self is best:
-            return self is best
-        lead = best.reciprocal_ranks - self.reciprocal_ranks
-        return bool(lead.mean() <= lead.std() / len(lead) ** 0.5)
-
-
-@torch.inference_mode()
-def _validate(
-    model: nn.ModuleDict, log_scale: torch.Tensor, data: Recordings, images: torch.Tensor, split: Split
-) -> Seen:
-    """Score every validation round, and average."""
-    held = torch.from_numpy(np.concatenate(split.rounds)).to(images.device)
-    z, v = _embed(model["brain"], data.mean[held]), _embed(model["image"], images[held])
-    scale = log_scale.exp().clamp(max=HIGHEST_SCALE)
-    start, losses, found = 0, [], []
-    for rows in split.rounds:
-        part = slice(start, start := start + len(rows))
-        losses.append(info_nce(z[part], v[part], scale).item())
-        # Where training left the finite numbers the loss says so; ranks have no word for it.
-        found.append(retrieve(torch.nan_to_num(z[part] @ v[part].T).cpu().numpy()))
-    figures = {
-        "val_loss": float(np.mean(losses)),
-        "val_top1": float(np.mean([f.top(1) for f in found])),
-        "val_mrr": float(np.mean([f.mrr for f in found])),
-    }
-    return Seen(figures, np.concatenate([f.reciprocal_ranks for f in found]))
-
-
-@torch.inference_mode()
-def _embed(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Return unit embeddings, a thousand rows at a time."""
-    module.eval()
-    return unit(torch.cat([module(part) for part in x.split(1024)]))
-
-
-def _figures(scores: np.ndarray, own: np.ndarray) -> dict[str, float]:
-    found = retrieve(scores, own)
-    return {
-        "top1": found.top(1),
-        "top3": found.top(3),
-        "top5": found.top(5),
-        "median_rank": found.median_rank,
-        "mrr": found.mrr,
-        "csls_top1": retrieve(csls(scores), own).top(1),
-    }
+def _scale(log_scale: torch.Tensor) -> torch.Tensor:
+    return log_scale.exp().clamp(max=HIGHEST_SCALE)
 
 
 def _copy(model: nn.ModuleDict, log_scale: torch.Tensor) -> dict[str, torch.Tensor]:

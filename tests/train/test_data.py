@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pipelines.train.brain_encoders.nice import NICE
-from pipelines.train.data import load_subject, split_half
+from pipelines.train.data import load_subject
 from pipelines.train.recipes import read_recipe
+from pipelines.train.repetitions import split_half
 from stores.epochs import EpochStore
 from stores.errors import BadRecording, EmbedctlError
 

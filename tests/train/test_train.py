@@ -6,8 +6,9 @@ import torch
 
 from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.data import load_subject
+from pipelines.train.evaluation import Seen
 from pipelines.train.recipes import read_recipe
-from pipelines.train.train import RunConfig, Seen, train_run
+from pipelines.train.train import RunConfig, train_run
 from stores.epochs import EpochStore
 from stores.errors import EmbedctlError
 

@@ -40,7 +40,8 @@ def brain_encoder(name: str) -> type[nn.Module]:
     if name.lower() not in BRAIN_ENCODERS:
         raise UnknownName(f"no brain encoder called '{name}'", suggest(name.lower(), BRAIN_ENCODERS))
     module, _, attribute = BRAIN_ENCODERS[name.lower()].partition(":")
-    return getattr(import_module(module), attribute)
+    kind: type[nn.Module] = getattr(import_module(module), attribute)
+    return kind
 
 
 def prepare(kind: type[nn.Module], epochs: Tensor) -> Tensor:

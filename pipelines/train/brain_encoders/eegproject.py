@@ -34,7 +34,8 @@ class Head(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(n_epochs, n_features)`` to ``(n_epochs, dim)``."""
         x = self.project(x)
-        return self.norm(x + self.residual(x))
+        out: torch.Tensor = self.norm(x + self.residual(x))
+        return out
 
 
 class EEGProject(nn.Module):
@@ -59,4 +60,5 @@ class EEGProject(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(n_epochs, n_chans, n_times)`` to ``(n_epochs, dim)``."""
-        return self.head(x.flatten(1))
+        out: torch.Tensor = self.head(x.flatten(1))
+        return out

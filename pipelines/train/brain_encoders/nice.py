@@ -78,7 +78,8 @@ class NICE(nn.Module):
         x = functional.elu(functional.linear(patches, weight, bias), inplace=True)
         x = self.spatial(x.view(-1, n_chans * FILTERS))
         x = self.dropout(functional.elu(self.spatial_norm(x)))
-        return self.head(self.mix(x).view(n_epochs, -1))
+        out: torch.Tensor = self.head(self.mix(x).view(n_epochs, -1))
+        return out
 
     def _folded_temporal(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Fold the batch normalisation that follows the temporal filters into their weights.

@@ -1,0 +1,278 @@
+"""What the runs say: a ranking of embeddings, and human-aligned encoders against their bases.
+
+Seeds are averaged first, within subject; the subject is the unit. What is compared ran under the same conditions:
+dataset, protocol, gallery and configuration.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.train.cells import Cell, conditions, hits_interval
+from pipelines.train.statistics import Interval, holm, sign_flip
+from stores.errors import EmbedctlError
+from stores.names import EmbeddingName
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["PairRow", "RankRow", "pairs", "ranking"]
+
+LEVEL = 0.05
+FIGURES = ("top3", "top5", "median_rank", "mrr", "val_top1", "concept_top1", "csls_top1", "noise_ceiling", "chance")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankRow:
+    """One embedding under one condition.
+
+    Parameters
+    ----------
+    condition : dict
+        What is the same for all rows it is ranked among.
+    rank : int
+        Place by top-1 within the condition; 1 is best.
+    embedding, weights, aligned_by : str
+        The embedding, with its key where one name has several.
+    subjects : tuple of int
+        Who was averaged over.
+    n_seeds : int
+        Fewest seeds of a subject.
+    top1 : float
+        Mean over subjects of the mean over seeds, a fraction.
+    interval : Interval
+        Of top-1.
+    figures : dict
+        The same means of the other figures; None where a run has none.
+    per_subject : dict
+        Top-1 of each subject.
+    """
+
+    condition: dict[str, Any]
+    rank: int
+    embedding: str
+    weights: str
+    aligned_by: str
+    subjects: tuple[int, ...]
+    n_seeds: int
+    top1: float
+    interval: Interval
+    figures: dict[str, float | None]
+    per_subject: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRow:
+    """A human-aligned encoder against its base, under one condition, on the subjects and seeds that both have.
+
+    Parameters
+    ----------
+    condition : dict
+        What is the same for both.
+    embedding, base, aligned_by, weights, match : str
+        Who is compared, and how well the base matches.
+    subjects : tuple of int
+        Subjects that both have.
+    n_seeds : int
+        Fewest seeds that both have of a subject.
+    difference : float
+        Aligned minus base, in top-1.
+    interval : Interval
+        Of the difference.
+    per_subject : dict
+        The difference of each subject.
+    p, p_floor : float
+        Sign-flip test over subjects, and the smallest p that so many subjects can give.
+    p_holm : float or None
+        Corrected over the pairs with a verdict; None where this pair has none.
+    verdict : str
+        ``higher``, ``lower``, ``no difference shown``, or a plain refusal; empty where the pair carries none.
+    note : str
+        Why there is no verdict, and what else to know.
+    """
+
+    condition: dict[str, Any]
+    embedding: str
+    base: str
+    aligned_by: str
+    weights: str
+    match: str
+    subjects: tuple[int, ...]
+    n_seeds: int
+    difference: float
+    interval: Interval
+    per_subject: dict[int, float]
+    p: float
+    p_floor: float
+    p_holm: float | None
+    verdict: str
+    note: str
+
+
+def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
+    """Rank the embeddings by top-1, condition by condition.
+
+    Parameters
+    ----------
+    results : Table
+        The results, one row per run.
+    runs : Path, optional
+        Folder of the runs. With it intervals are over subjects and images, from the hits that each run kept;
+        without it over subjects alone.
+
+    Returns
+    -------
+    list of RankRow
+        By condition, then best first.
+    """
+    rows = []
+    for condition, cells in conditions(results):
+        placed = sorted(cells, key=lambda cell: -cell.top1)
+        for place, cell in enumerate(placed, start=1):
+            rows.append(
+                RankRow(
+                    condition=condition,
+                    rank=place,
+                    embedding=cell.label,
+                    weights=cell.first["weights"],
+                    aligned_by=cell.first["aligned_by"],
+                    subjects=tuple(cell.runs),
+                    n_seeds=min(len(seeds) for seeds in cell.runs.values()),
+                    top1=cell.top1,
+                    interval=hits_interval([(cell.runs, 1)], runs, list(cell.per_subject.values())),
+                    figures={name: cell.mean(name) for name in FIGURES},
+                    per_subject=cell.per_subject,
+                )
+            )
+    return rows
+
+
+def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None = None) -> list[PairRow]:
+    """Compare every human-aligned encoder with its base.
+
+    Random weights are paired with random weights of the same seed only, and a layer, pooling or view with the same of
+    the base. A verdict is given to pairs that differ in nothing but the alignment (``match = exact``) and whose
+    alignment was not fitted to the THINGS images; it takes a sign-flip test across subjects, corrected over these
+    pairs by Holm's method.
+
+    Parameters
+    ----------
+    results : Table
+        The results, one row per run.
+    pairing : str
+        ``matched_base``, or ``paper`` for the bases the literature used, which carry no verdict.
+    runs : Path, optional
+        Folder of the runs, for intervals over subjects and images.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no such pairing.
+    """
+    if pairing not in ("matched_base", "paper"):
+        raise EmbedctlError(f"no pairing called '{pairing}'", "there are: matched_base, paper")
+    column = "base" if pairing == "paper" else "matched_base"
+    rows: list[PairRow] = []
+    for condition, cells in conditions(results):
+        found = [
+            _pair(condition, cell, base, pairing, runs)
+            for cell in cells
+            if cell.first["aligned_by"] and cell.first[column]
+            for base in cells
+            if base.first["embedding"] == _base_name(cell.first, column) and _weights_pair(cell.first, base.first)
+        ]
+        rows += _with_verdicts([pair for pair in found if pair is not None])
+    return rows
+
+
+def _base_name(row: Mapping[str, Any], column: str) -> str:
+    """Return the embedding of the base that corresponds: the same layer, pooling and view."""
+    return str(replace(EmbeddingName.parse(row["embedding"]), encoder=row[column]))
+
+
+def _weights_pair(aligned: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    ours, theirs = aligned["weights"], base["weights"]
+    if ours.startswith("random:") or theirs.startswith("random:"):
+        return bool(ours == theirs)
+    return True
+
+
+def _pair(condition: dict[str, Any], cell: Cell, base: Cell, pairing: str, runs: Path | None) -> PairRow | None:
+    """Compare two embeddings on the subjects and seeds they share."""
+    shared = {
+        subject: sorted(set(seeds) & set(base.runs[subject]))
+        for subject, seeds in cell.runs.items()
+        if subject in base.runs
+    }
+    shared = {subject: seeds for subject, seeds in shared.items() if seeds}
+    if not shared:
+        return None
+    ours, theirs = (
+        {subject: {seed: side.runs[subject][seed] for seed in seeds} for subject, seeds in shared.items()}
+        for side in (cell, base)
+    )
+    per_subject = {
+        subject: float(np.mean([ours[subject][seed]["top1"] - theirs[subject][seed]["top1"] for seed in seeds]))
+        for subject, seeds in shared.items()
+    }
+    test = sign_flip(list(per_subject.values()))
+    match = cell.first["match"] if pairing == "matched_base" else "paper"
+    return PairRow(
+        condition=condition,
+        embedding=cell.label,
+        base=base.label,
+        aligned_by=cell.first["aligned_by"],
+        weights=cell.first["weights"],
+        match=match,
+        subjects=tuple(shared),
+        n_seeds=min(len(seeds) for seeds in shared.values()),
+        difference=float(np.mean(list(per_subject.values()))),
+        interval=hits_interval([(ours, 1), (theirs, -1)], runs, list(per_subject.values())),
+        per_subject=per_subject,
+        p=test.p,
+        p_floor=test.floor,
+        p_holm=None,
+        verdict="",
+        note=_why_no_verdict(cell.first, match),
+    )
+
+
+def _why_no_verdict(row: Mapping[str, Any], match: str) -> str:
+    """Return the reason why a pair carries no verdict; empty when it carries one."""
+    from pipelines.encoders.registry import registry
+
+    if match == "paper":
+        return "the paper's own base, which differs in more than the alignment"
+    if match != "exact":
+        return f"the base matches in {match or 'name only'}: no verdict"
+    if row["weights"].startswith("random:"):
+        return "random weights: alignment has nothing to show here"
+    spec = registry().get(row["encoder"])
+    if spec is not None and any("things" in data.lower() for data in spec.fitted_on):
+        return "its alignment was fitted to the THINGS images: no verdict"
+    return ""
+
+
+def _with_verdicts(rows: list[PairRow]) -> list[PairRow]:
+    """Correct the p-values of the pairs that carry a verdict, and give it."""
+    judged = [row for row in rows if not row.note]
+    corrected = iter(holm([row.p for row in judged]))
+    return [row if row.note else _judged(row, next(corrected), len(judged)) for row in rows]
+
+
+def _judged(row: PairRow, p_holm: float, n_pairs: int) -> PairRow:
+    n = len(row.subjects)
+    if row.p_floor > LEVEL:
+        verdict = (
+            f"{n} subject{'s' if n > 1 else ''} cannot show a group difference: no p below {row.p_floor:.3g} exists"
+        )
+    elif p_holm <= LEVEL:
+        verdict = "higher" if row.difference > 0 else "lower"
+    elif row.p_floor * n_pairs > LEVEL:
+        verdict = f"{n} subjects cannot show a group difference in {n_pairs} pairs at once"
+    else:
+        verdict = "no difference shown"
+    return replace(row, p_holm=p_holm, verdict=verdict)

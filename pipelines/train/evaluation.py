@@ -1,0 +1,91 @@
+"""What a brain encoder can do: on validation after every pass, and on the test set at the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipelines.train.losses import info_nce, unit
+from pipelines.train.metrics import csls, retrieve
+
+__all__ = ["Seen", "embed", "retrieval_figures", "validate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What validation saw after a pass: its figures, and the reciprocal rank of every held-out image."""
+
+    figures: dict[str, float]
+    reciprocal_ranks: np.ndarray
+
+    def beats(self, other: "Seen", by: str) -> bool:
+        """Whether this pass is strictly better."""
+        if by == "val_loss":
+            return self.figures[by] < other.figures[by]
+        return self.figures[by] > other.figures[by]
+
+    def as_good_as(self, best: "Seen", by: str) -> bool:
+        """Whether this pass may stand for the best one.
+
+        By loss, only the best itself. By reciprocal rank, what is within one standard error of the difference over the
+        held-out images: on few images the best pass is a matter of luck, and training for longer is the better bet.
+        """
+        if by == "val_loss" or self is best:
+            return self is best
+        lead = best.reciprocal_ranks - self.reciprocal_ranks
+        return bool(lead.mean() <= lead.std() / len(lead) ** 0.5)
+
+
+@torch.inference_mode()
+def validate(
+    model: nn.ModuleDict, scale: torch.Tensor, epochs: torch.Tensor, images: torch.Tensor, sizes: Sequence[int]
+) -> Seen:
+    """Score every validation round, and average.
+
+    Parameters
+    ----------
+    model : ModuleDict
+        ``brain`` and ``image``.
+    scale : scalar
+        Inverse temperature.
+    epochs : (n_held, n_chans, n_times)
+        Held-out recordings, round after round.
+    images : (n_held, dim)
+        What they show.
+    sizes : sequence of int
+        Images in each round.
+    """
+    z, v = embed(model["brain"], epochs), embed(model["image"], images)
+    losses, found = [], []
+    for brain, image in zip(torch.split(z, list(sizes)), torch.split(v, list(sizes)), strict=True):
+        losses.append(info_nce(brain, image, scale).item())
+        # Where training left the finite numbers the loss says so; ranks have no word for it.
+        found.append(retrieve(torch.nan_to_num(brain @ image.T).cpu().numpy()))
+    figures = {
+        "val_loss": float(np.mean(losses)),
+        "val_top1": float(np.mean([f.top(1) for f in found])),
+        "val_mrr": float(np.mean([f.mrr for f in found])),
+    }
+    return Seen(figures, np.concatenate([f.reciprocal_ranks for f in found]))
+
+
+@torch.inference_mode()
+def embed(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return unit embeddings, a thousand rows at a time."""
+    module.eval()
+    return unit(torch.cat([module(part) for part in torch.split(x, 1024)]))
+
+
+def retrieval_figures(scores: np.ndarray, own: np.ndarray) -> dict[str, float]:
+    """Return the retrieval figures of a score matrix, by column of the results."""
+    found = retrieve(scores, own)
+    return {
+        "top1": found.top(1),
+        "top3": found.top(3),
+        "top5": found.top(5),
+        "median_rank": found.median_rank,
+        "mrr": found.mrr,
+        "csls_top1": retrieve(csls(scores), own).top(1),
+    }

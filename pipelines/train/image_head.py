@@ -1,0 +1,50 @@
+"""The image side: embeddings brought to one scale, and the trainable map that may follow."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipelines.train.losses import unit
+
+__all__ = ["ImageHead", "image_vectors"]
+
+
+def image_vectors(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Centre each embedding and give its features unit variance, so that heads see one scale for all encoders.
+
+    Examples
+    --------
+    >>> image_vectors(np.array([[1.0, 3.0], [10.0, 70.0]]), torch.device("cpu"))
+    tensor([[-1.0000,  1.0000],
+            [-1.0000,  1.0000]])
+    """
+    raw = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    scaled: torch.Tensor = unit(raw) * raw.shape[1] ** 0.5
+    return scaled.to(device)
+
+
+class ImageHead(nn.Module):
+    """The trainable map on the image side: ``none``, ``linear`` or ``mlp``. It starts as the identity.
+
+    Examples
+    --------
+    >>> x = torch.randn(2, 5)
+    >>> all(torch.equal(ImageHead(kind, 5)(x), x) for kind in ("none", "linear", "mlp"))
+    True
+    """
+
+    def __init__(self, kind: str, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, dim) if kind == "linear" else None
+        self.residual = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim)) if kind == "mlp" else None
+        if self.linear is not None:
+            nn.init.eye_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+        if self.residual is not None:
+            for parameter in self.residual[2].parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(n_images, dim)`` to ``(n_images, dim)``."""
+        x = x if self.linear is None else self.linear(x)
+        return x if self.residual is None else x + self.residual(x)

@@ -1,0 +1,146 @@
+"""The repetitions of each image: averaged, normalised, taken singly, or split into halves."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pipelines.train.metrics import retrieve
+from stores.epochs import SplitEpochs
+from stores.errors import BadRecording, EmbedctlError
+
+__all__ = ["Pick", "means", "split_half", "trials"]
+
+BLOCK = 128  # images whose repetitions are in memory at a time
+
+Pick = tuple[np.ndarray, np.ndarray | None]  # channels and samples in use; voxels have no samples
+
+
+def means(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over each image's repetitions, and the images that have any.
+
+    Parameters
+    ----------
+    split : SplitEpochs
+        Where they are stored.
+    trial_norm : str
+        ``none``, ``norm-then-mean`` or ``mean-then-norm``.
+    pick : Pick
+        Channels and samples.
+
+    Returns
+    -------
+    mean : (n_images, n_chans, n_times) float32
+        One row per image with a valid repetition.
+    kept : (n_images,)
+        Which images these are.
+
+    Raises
+    ------
+    BadRecording
+        If there are none, or one holds a number that is not finite.
+    """
+    kept = np.flatnonzero(np.asarray(split.valid).any(axis=1))
+    if not len(kept):
+        raise BadRecording("no image has a valid recording", "look at what preprocess dropped: embedctl show")
+    if trial_norm == "norm-then-mean":
+        found = [_mean_over(_normalise(block), valid) for _, block, valid in _blocks(split, pick)]
+        mean = np.concatenate(found)[kept]
+    else:
+        mean = _picked(np.asarray(split.mean), pick)[kept]
+        if trial_norm == "mean-then-norm":
+            mean = _normalise(mean)
+    _require_finite(mean, split, kept)
+    return mean, kept
+
+
+def trials(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray, np.ndarray]:
+    """Return every valid repetition, ``(n_trials, n_chans, n_times)``, and the image it shows; see `means`."""
+    rows, shown = [], []
+    for images, block, valid in _blocks(split, pick):
+        image, _ = np.nonzero(valid)
+        rows.append(block[valid] if trial_norm == "none" else _normalise(block[valid]))
+        shown.append(images[image])
+    return np.concatenate(rows), np.concatenate(shown)
+
+
+def _blocks(split: SplitEpochs, pick: Pick | None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield images, their repetitions ``(n, repetition, channel, time)`` and which of these are valid."""
+    if split.keep != "all":
+        raise EmbedctlError(
+            "this store keeps the mean of the repetitions alone",
+            "preprocess again with --keep all, or choose a recipe that trains on means as they are",
+        )
+    valid_all = np.asarray(split.valid)
+    for start in range(0, len(split.image_ids), BLOCK):
+        images = np.arange(start, min(start + BLOCK, len(split.image_ids)))
+        block, valid = _picked(split.take(images), pick), valid_all[images]
+        image, _ = np.nonzero(valid)
+        _require_finite(block[valid], split, images[image])
+        yield images, block, valid
+
+
+def _picked(x: np.ndarray, pick: Pick | None) -> np.ndarray:
+    """Take channels and times, the last two axes; a voxel counts as a channel with one time."""
+    if pick is None:
+        return x
+    chans, times = pick
+    x = x[..., chans, None] if times is None else x[..., chans, :][..., times]
+    return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def _normalise(x: np.ndarray) -> np.ndarray:
+    """Centre each channel over time and divide it by the norm it had before centring, as AlignVis does."""
+    norm = np.linalg.norm(x, axis=-1, keepdims=True)
+    normalised: np.ndarray = (x - x.mean(axis=-1, keepdims=True)) / np.where(norm > 0, norm, 1)
+    return normalised
+
+
+def _mean_over(block: np.ndarray, use: np.ndarray) -> np.ndarray:
+    """Average the repetitions in use; images without any become NaN."""
+    chosen = np.where(use[..., None, None], block, 0)
+    count = use.sum(axis=1)[:, None, None]
+    return np.where(count > 0, chosen.sum(axis=1) / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def _require_finite(x: np.ndarray, split: SplitEpochs, images: Sequence[int] | np.ndarray) -> None:
+    broken = ~np.isfinite(x).all(axis=(1, 2))
+    if broken.any():
+        first = split.image_ids[int(np.asarray(images)[np.flatnonzero(broken)[0]])]
+        raise BadRecording(
+            f"{int(broken.sum())} valid recordings hold numbers that are not finite, first of '{first}'",
+            "run embedctl verify on the epoch store, and preprocess this subject again",
+        )
+
+
+def split_half(split: SplitEpochs, pick: Pick | None = None) -> float | None:
+    """Return how often half of an image's repetitions find the other half among all images.
+
+    The mean of the even repetitions is correlated with the mean of the odd ones, over all channels and times, and
+    retrieved among all images. It says how far the recordings alone, with half the repetitions and no learned filter,
+    tell the images apart. A decoder that suppresses noise may exceed it.
+
+    Returns
+    -------
+    float or None
+        Top-1 accuracy, averaged over both directions; None when an image has fewer than two repetitions.
+    """
+    if split.n_repetitions < 2 or split.keep != "all" or len(split.image_ids) < 2:
+        return None
+    halves: list[list[np.ndarray]] = [[], []]
+    for _, block, valid in _blocks(split, pick):
+        turn = np.cumsum(valid, axis=1) % 2
+        for half, found in enumerate(halves):
+            use = valid & (turn == half)
+            if not use.any(axis=1).all():
+                return None
+            found.append(_mean_over(block, use))
+    even, odd = (_directions(np.concatenate(half)) for half in halves)
+    scores = even @ odd.T
+    return (retrieve(scores).top(1) + retrieve(scores.T).top(1)) / 2
+
+
+def _directions(x: np.ndarray) -> np.ndarray:
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    return flat / np.where(length > 0, length, 1)
