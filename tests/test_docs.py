@@ -59,10 +59,8 @@ def test_a_page_names_only_commands_and_options_that_exist(page):
 
 def test_every_package_an_extra_names_has_its_version_in_the_constraints():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = [
-        *project["dependencies"],
-        *(package for extra in project["optional-dependencies"].values() for package in extra),
-    ]
+    extras = project["optional-dependencies"].values()
+    named = [*project["dependencies"], *(package for extra in extras for package in extra)]
     pinned = re.findall(r"^([a-z0-9-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
     wanted = {re.match(r"[\w.-]+", package)[0].lower().replace("_", "-") for package in named}
     assert wanted - {"embedctl"} <= set(pinned)
