@@ -201,7 +201,9 @@ class EmbeddingStore:
             unknown = [record.id for record in records if record.id not in table]
             if unknown:
                 raise ValueError(f"these images are not in the store: {unknown[:5]}")
-            changed = [self.row_of[record.id] for record in records if table[record.id].sha256 != record.sha256]
+            # A hash that was not known has not changed: rows may have been imported before anybody read the image.
+            other = [r.id for r in records if table[r.id].sha256 not in ("", r.sha256)]
+            changed = [self.row_of[image_id] for image_id in other]
             for group in self._groups.values():  # first: a crash must not leave old numbers under a new hash
                 group.forget(changed, self.block_rows)
             table |= {record.id: record for record in records}

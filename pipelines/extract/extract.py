@@ -131,6 +131,9 @@ def _complete(
         settle_images(request, source, store, found)
         if found.nothing_to_do:
             break
+        if not networks:
+            for note in found.notes(source):
+                progress.say(note)
         from pipelines.extract.forward import build_networks
 
         lacking = [target for target in found.targets if found.to_do[target.group].any()]
@@ -167,12 +170,13 @@ def _run(
     """Compute and commit block after block; stop early and return the embeddings that overflowed float16."""
     entries = {entry.group: entry for entry in store.entries()}
     names = {target.group: target.name for target in found.targets}
+    known = store.images()
     seconds: defaultdict[str, float] = defaultdict(float)
     for batch_size, tasks in found.passes():
         todo = [(task, batches(task, found.block_rows, batch_size)) for task in tasks]
         work = (_work(batch, found, source, names, networks) for _, passes in todo for batch in passes)
         progress.start("extract", sum(len(task.union()) for task in tasks), "images")
-        with closing(prefetch(work, n_cores())) as loaded:
+        with networks.image_threads() as begin, closing(prefetch(work, n_cores(), begin)) as loaded:
             for task, passes in todo:
                 block = BlockRows(task, entries)
                 read: dict[str, LoadedImage] = {}
@@ -186,7 +190,7 @@ def _run(
                             seconds[stage] += spent
                     progress.advance(len(images))
                 start = perf_counter()
-                record_images(store, source, read)
+                record_images(store, source, read, known)
                 for group, n_rows in block.commit(store).items():
                     written[names[group]] += n_rows
                 seconds["write"] += perf_counter() - start

@@ -1,6 +1,7 @@
 """The networks of an extraction: images of one batch in, rows of every embedding out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,15 @@ class Networks:
     groups: list[tuple[Preprocessing, list[Encoder]]]
     exact: bool
     device: str
+
+    @contextmanager
+    def image_threads(self) -> Iterator[Callable[[], None]]:
+        """Give what a thread that prepares images calls first; afterwards new threads are as they were before."""
+        n_threads = torch.get_num_threads()
+        try:
+            yield _one_thread
+        finally:
+            torch.set_num_threads(n_threads)
 
     @property
     def widths(self) -> dict[EmbeddingName, int]:
@@ -106,6 +116,12 @@ class Networks:
 
 def _needed(encoder: Encoder, names: Collection[EmbeddingName]) -> bool:
     return any(name in names for name in encoder.taps)
+
+
+def _one_thread() -> None:
+    """Keep torch to one core in the calling thread: there are as many such threads as cores."""
+    torch.get_num_threads()  # makes torch set up this thread now; later it would undo what follows
+    torch.set_num_threads(1)
 
 
 def _stack(tensors: Sequence[Tensor], places: np.ndarray, batch_size: int) -> Tensor:

@@ -10,7 +10,7 @@ from pipelines.extract.images import UNREADABLE
 from pipelines.extract.plan import BlockTask, plan_blocks, rows_to_do
 from pipelines.extract.request import EmbeddingReport, ExtractReport, ExtractRequest
 from pipelines.extract.sources import ImageSource
-from pipelines.extract.targets import Target, choose_targets
+from pipelines.extract.targets import DEFAULT_BATCH_SIZE, Target, choose_targets
 from pipelines.progress import SILENT, Progress
 from stores.blocks import block_rows_for
 from stores.names import EmbeddingName
@@ -88,6 +88,18 @@ class Survey:
             skipped=self.skipped(source),
             dry_run=request.dry_run,
         )
+
+    def notes(self, source: ImageSource) -> list[str]:
+        """Return what was decided without being asked for, one line each."""
+        said = []
+        for batch_size in sorted({target.batch_size for target in self.targets if target.entry}):
+            if batch_size != DEFAULT_BATCH_SIZE:
+                said.append(f"batches of {batch_size}, as the store recorded: another size changes the last bits")
+        if n_gone := sum(image_id not in source.stamps for image_id in self.image_ids):
+            said.append(f"images of the store that are not in the folder, {n_gone:,}: their rows stay as they are")
+        if self.changes.changed:
+            said.append(f"changed images, {len(self.changes.changed):,}: their rows are computed again")
+        return said
 
     def skipped(self, source: ImageSource) -> dict[str, str]:
         """Return the images that are there and have no row, with the reason."""
