@@ -9,12 +9,17 @@ from typing import Annotated
 import typer
 
 from embedctl import __version__, render
+from embedctl.commands.compare import compare
 from embedctl.commands.datasets import datasets
+from embedctl.commands.demo import demo
 from embedctl.commands.doctor import doctor
 from embedctl.commands.extract import extract
 from embedctl.commands.init import init
 from embedctl.commands.models import models
+from embedctl.commands.preprocess import preprocess
+from embedctl.commands.results import results
 from embedctl.commands.show import show
+from embedctl.commands.train import train
 from embedctl.group import Commands, end_cleanly_when_terminated
 
 __all__ = ["app", "main"]
@@ -49,9 +54,14 @@ def _program(
     """
 
 
+app.command()(demo)
 app.command()(init)
 app.command()(doctor)
 app.command()(extract)
+app.command()(preprocess)
+app.command()(train)
+app.command()(results)
+app.command()(compare)
 app.command()(show)
 app.add_typer(models, name="models")
 app.add_typer(datasets, name="datasets")

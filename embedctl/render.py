@@ -76,8 +76,9 @@ def note(text: str) -> None:
 
 
 def line(text: str = "") -> None:
-    """Print one line of result on stdout."""
+    """Print one line of result on stdout, at once: it stands before whatever stderr says next."""
     sys.stdout.write(plain(text) + "\n")
+    sys.stdout.flush()
 
 
 def as_json(**fields: Any) -> None:

@@ -18,7 +18,6 @@ from stores.errors import StoreMismatch
 from stores.group import Group, string_chunk
 from stores.images import ImageRecord, check_ids, image_table_bytes, read_image_table
 from stores.layout import read_array
-from stores.locks import lock
 from stores.names import EmbeddingName
 from stores.roots import Root, read_strings, string_files
 
@@ -152,7 +151,7 @@ class EmbeddingStore:
         if self._is_locked:
             yield
             return
-        with lock(self._root.private / "locks", "store"):
+        with self._root.lock("embeddings"):
             self._is_locked = True
             try:
                 self._root.finish()
@@ -202,7 +201,9 @@ class EmbeddingStore:
             unknown = [record.id for record in records if record.id not in table]
             if unknown:
                 raise ValueError(f"these images are not in the store: {unknown[:5]}")
-            changed = [self.row_of[record.id] for record in records if table[record.id].sha256 != record.sha256]
+            # A hash that was not known has not changed: rows may have been imported before anybody read the image.
+            other = [r.id for r in records if table[r.id].sha256 not in ("", r.sha256)]
+            changed = [self.row_of[image_id] for image_id in other]
             for group in self._groups.values():  # first: a crash must not leave old numbers under a new hash
                 group.forget(changed, self.block_rows)
             table |= {record.id: record for record in records}

@@ -15,7 +15,6 @@ from stores.codecs import encode_rows
 from stores.commits import digest, discard, draft_name, json_bytes, place, put_bytes, sweep
 from stores.errors import EmbedctlError, StoreMismatch
 from stores.layout import array_node, group_node, private, read_node
-from stores.locks import lock
 from stores.names import check_folder_name
 from stores.receipts import change, settled
 from stores.roots import Root, node_bytes, string_files
@@ -55,7 +54,7 @@ def publish(root: Root, without: str = "") -> None:
 
     The subject or dataset ``without`` is about to go and left out.
     """
-    with lock(root.private / "locks", "list of subjects", wait=30.0):
+    with root.lock("list of subjects", wait=30.0):
         root.finish()
         names = [name for name in complete_subjects(root.path) if without not in (name, name.partition("/")[0])]
         datasets = {f"{dataset}/zarr.json" for name in names if (dataset := name.partition("/")[0])}
@@ -140,7 +139,7 @@ class SubjectWriter:
             raise StoreMismatch(what, "write to another store with --store, or remove the dataset first")
 
     def __enter__(self) -> "SubjectWriter":
-        self._held.enter_context(lock(self._root.private / "locks", self._name.replace("/", "-")))
+        self._held.enter_context(self._root.lock(self._name.replace("/", "-")))
         self._check_recipe()
         sweep(self._root.drafts)
         if self._final.is_dir():
@@ -253,7 +252,7 @@ class SubjectWriter:
         missing = {split: blocks for split in begun if (blocks := missing_blocks(self._draft / split))}
         if missing or not begun:
             raise ValueError(f"'{self._name}' has splits {begun}; blocks not written: {missing}")
-        with lock(self._root.private / "locks", self._dataset, wait=30.0):
+        with self._root.lock(self._dataset, wait=30.0):
             self._check_recipe()
             self._make_dataset()
         place(self._draft, self._final)

@@ -16,7 +16,6 @@ from stores.commits import digest, discard, json_bytes
 from stores.epoch_writer import SubjectWriter, complete_subjects, publish, subject_folder
 from stores.errors import EmbedctlError, UnknownName, suggest
 from stores.layout import private, read_node
-from stores.locks import lock
 from stores.receipts import Vouchers, settled
 from stores.roots import Root, read_strings
 from stores.rows import RawRows
@@ -120,8 +119,8 @@ class EpochStore:
         StoreLocked
             If a live process is writing it.
         """
-        path, locks = self[dataset, subject].path, self._root.private / "locks"
-        with lock(locks, f"{dataset}-{path.name}"), lock(locks, dataset, wait=30.0):
+        path = self[dataset, subject].path
+        with self._root.lock(f"{dataset}-{path.name}"), self._root.lock(dataset, wait=30.0):
             last = self.subjects(dataset) == [subject]
             publish(self._root, without=dataset if last else f"{dataset}/{path.name}")
             discard(self.path / dataset if last else path, self._root.drafts)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stores.commits import cannot_write, draft_name, make_folder
+from stores.commits import cannot_write, draft_name, make_folder, sweep
 from stores.errors import StoreLocked
 from stores.owners import HOST, is_running, process_started
 
@@ -26,7 +26,7 @@ DEAD_AFTER = 60.0
 
 
 @contextmanager
-def lock(folder: Path, what: str, wait: float = 0.0) -> Iterator[None]:
+def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) -> Iterator[None]:
     """Hold the lock called ``what`` in ``folder``.
 
     Parameters
@@ -37,6 +37,8 @@ def lock(folder: Path, what: str, wait: float = 0.0) -> Iterator[None]:
         Name of the thing to write, usable as a file name.
     wait : float
         Seconds to try again while a live process holds it.
+    shown : Path, optional
+        What to call the place in the message, if not ``folder``.
 
     Raises
     ------
@@ -55,7 +57,8 @@ def lock(folder: Path, what: str, wait: float = 0.0) -> Iterator[None]:
     """
     path = folder / f"{what}.lock"
     make_folder(folder)
-    _acquire(path, what, time.monotonic() + wait)
+    sweep(folder)
+    _acquire(path, f"'{shown or folder}' ({what})", time.monotonic() + wait)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, stop), daemon=True, name=f"heartbeat of {path.name}")
     beat.start()
@@ -68,7 +71,7 @@ def lock(folder: Path, what: str, wait: float = 0.0) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _acquire(path: Path, what: str, deadline: float) -> None:
+def _acquire(path: Path, place: str, deadline: float) -> None:
     while not _create(path):
         owner = _read(path)
         if not _lives(path, owner):
@@ -76,7 +79,7 @@ def _acquire(path: Path, what: str, deadline: float) -> None:
         elif time.monotonic() >= deadline:
             where = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
             hint = f"wait until it is done; if it is gone for good, delete '{path}'"
-            raise StoreLocked(f"{where} is writing '{path.parents[2]}' ({what})", hint)
+            raise StoreLocked(f"{where} is writing {place}", hint)
         else:
             time.sleep(0.05)
 
@@ -128,7 +131,7 @@ def _lives(path: Path, owner: dict[str, Any]) -> bool:
 
 def _file_system_time(folder: Path) -> float:
     """Return the time as the file server sees it: the clocks of two hosts may differ by minutes."""
-    probe = folder / f".clock-{HOST}-{os.getpid()}-{threading.get_ident()}"
+    probe = folder / draft_name("clock")
     with cannot_write(probe):
         probe.touch()
         now = probe.stat().st_mtime
@@ -138,7 +141,7 @@ def _file_system_time(folder: Path) -> float:
 
 def _bury(path: Path, owner: dict[str, Any]) -> None:
     """Take a dead owner's lock away; if another process was faster, give its live lock back."""
-    grave = path.with_suffix(f".{HOST}-{os.getpid()}-{threading.get_ident()}.dead")
+    grave = path.with_name(draft_name(path.name))
     with cannot_write(path):
         try:
             os.rename(path, grave)

@@ -19,12 +19,7 @@ def process_started(pid: int) -> str:
 
     A process id is reused; together with its start it is not.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    # The second field is the command in parentheses and may contain spaces; the start is the 22nd.
-    return stat.rpartition(")")[2].split()[19]
+    return _state_and_start(pid)[1]
 
 
 def is_running(pid: int, started: str = "") -> bool:
@@ -43,4 +38,16 @@ def is_running(pid: int, started: str = "") -> bool:
         os.kill(pid, 0)
     except OSError as error:
         return error.errno == errno.EPERM  # it lives and belongs to somebody else
-    return not (started and process_started(pid)) or process_started(pid) == started
+    state, start = _state_and_start(pid)
+    # A zombie has ended and waits for a parent that does not ask, as in many containers.
+    return state not in ("Z", "X") and started in ("", start or started)
+
+
+def _state_and_start(pid: int) -> tuple[str, str]:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return "", ""
+    # The second field is the command in parentheses and may contain spaces; what follows is counted from the end of it.
+    fields = stat.rpartition(")")[2].split()
+    return fields[0], fields[19]

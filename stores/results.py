@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stores.commits import cannot_write, json_bytes, put_bytes, put_table
+from stores.commits import discard, json_bytes, put_bytes, put_table, sweep
 from stores.errors import DamagedStore, EmbedctlError
 from stores.names import check_folder_name
 from stores.receipts import read_receipt, vouch, write_receipt
@@ -107,8 +107,8 @@ def write_run(
     """
     folder = runs / check_folder_name(run_id, "run")
     _row_table([summary])
-    with cannot_write(folder):  # a run written anew does not count until it is complete again
-        (folder / _RECEIPT).unlink(missing_ok=True)
+    if folder.exists():  # cut short, or trained anew: nothing of it may mix with what comes now
+        discard(folder, drafts=runs)
     files = {
         "config.json": json_bytes(config),
         "metrics.jsonl": b"".join(json.dumps(json.loads(json_bytes(m))).encode() + b"\n" for m in metrics),
@@ -158,6 +158,7 @@ def read_array(runs: Path, run_id: str, name: str) -> np.ndarray:
 
 def assemble(runs: Path) -> "pa.Table":
     """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it."""
+    sweep(runs)
     run_ids = sorted(path.parent.name for path in runs.glob(f"*/{_RECEIPT}"))
     table = _row_table([read_summary(runs, run_id) for run_id in run_ids])
     put_table(runs / "results.parquet", table)

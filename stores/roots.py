@@ -6,7 +6,7 @@ Everything of ours that is not Zarr lies in that array's ``.embedctl`` folder.
 
 import struct
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from stores.layout import (
     read_node,
     read_root,
 )
+from stores.locks import lock
 from stores.receipts import change, finish
 
 __all__ = ["Root", "node_bytes", "read_strings", "string_files"]
@@ -73,6 +74,10 @@ class Root:
         Root(draft, self.kind, self.array).consolidate()
         with suppress(FileExistsError):  # another process made it in the meantime: all the better
             place(draft, self.path)
+
+    def lock(self, what: str, wait: float = 0.0) -> AbstractContextManager[None]:
+        """Hold the lock called ``what`` of this store (see `stores.locks.lock`)."""
+        return lock(self.private / "locks", what, wait, shown=self.path)
 
     def attributes(self) -> dict[str, Any]:
         """Return what embedctl wrote into the root's attributes."""

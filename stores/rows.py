@@ -98,9 +98,9 @@ class RawRows:
         chunks, within = np.divmod(np.where(rows < 0, rows + len(self), rows), self.chunk_rows)
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         order = np.argsort(chunks, kind="stable")
-        numbers, starts = np.unique(chunks[order], return_index=True)
-        for number, here in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
-            chunk = self._chunk(number)
+        starts = np.flatnonzero(np.diff(chunks[order], prepend=-1))
+        for here in np.split(order, starts)[1:]:
+            chunk = self._chunk(int(chunks[here[0]]))
             out[here] = self._node.fill if chunk is None else chunk[within[here]]
         return out
 

@@ -232,6 +232,7 @@ def test_every_command_stands_in_the_help_once():
     text = run("--help").stdout
     for name in COMMANDS:
         assert text.count(f"\n  {name} ") == 1, name
+    assert "..." not in text.partition("COMMAND [ARGS]...")[2], "a description is cut short"
 
 
 def test_json_is_one_object_with_its_version_first():

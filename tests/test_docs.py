@@ -50,7 +50,7 @@ def test_a_page_names_only_commands_and_options_that_exist(page):
     known = {"embedctl " + name for name in COMMANDS} | {"embedctl --help", "embedctl --version"}
     options = {flag for _, command in leaves(typer.main.get_command(app)) for p in command.params for flag in p.opts}
     for line in page.read_text(encoding="utf-8").splitlines():
-        for words in re.findall(r"(?:^\s*\$? ?|`)(embedctl(?: [^`#|]+))", line):
+        for words in re.findall(r"(?:^\s*\$? ?|`)(embedctl (?:--)?[a-z][^`#|]*)", line):
             command = " ".join(words.split()[:2])
             assert command in known, f"{page.name}: {line}"
             assert set(re.findall(r"--[a-z-]+", words)) <= options | {"--help", "--version", "--debug"}, line

@@ -18,11 +18,19 @@ from pipelines.encoders.torchvision_import import torchvision
 from pipelines.encoders.weights import resolve_weights
 from stores.names import EmbeddingName
 
-OURS = ("classical", "dino", "dreamsim", "open_clip", "timm", "torchvision")
-QUICK = {"dinov2-vitb14-reg", "convnext-tiny", "swin-b", "levit-128", "clip-rn50", "siglip-vitb16", "alexnet-tv"}
+OURS = ("alignet", "brain_like", "classical", "dino", "dreamsim", "harmonization", "open_clip", "timm", "torchvision")
+QUICK = {"dinov2-vitb14-reg", "levit-128", "siglip-vitb16", "mobilenetv3-small-tv"}
 # Rows whose pixels are not their library's default, and why the table says so in its notes.
-OTHER_PIXELS = {"dinov2-vitb14", "dinov2-vitl14", "dinov2-vitg14", "dinov2-vitb14-reg", "synclr-vitb16"}
+OTHER_PIXELS = {
+    "dinov2-vitb14",
+    "dinov2-vitl14",
+    "dinov2-vitg14",
+    "dinov2-vitb14-reg",
+    "synclr-vitb16",
+    "alignet-siglip2-b-base",
+}
 SPECS = list(registry().values())
+OTHER_PIXELS |= {spec.matched_base for spec in SPECS if spec.aligned_by == "harmonization"}
 
 
 def rows(family: str) -> list[EncoderSpec]:

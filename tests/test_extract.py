@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractReport, ExtractRequest
 from stores.embeddings import EmbeddingStore
 from stores.errors import CannotWrite, EmbedctlError, NotHere, StoreMismatch, UnknownName
+from stores.images import ImageRecord
+from stores.names import EmbeddingName
 from tests.photos import broken_files, photograph, write_photographs
 
 CONTROLS = ("pixels", "gabor-pyramid", "hog", "colour-histogram")
@@ -127,6 +130,30 @@ def test_an_image_is_read_and_decoded_once_whatever_the_number_of_encoders(image
     assert len(n_decoded) == 20
 
 
+def test_threads_that_prepare_images_use_one_core_each_and_the_networks_all_of_them(images, monkeypatch):
+    from pipelines.extract import forward
+
+    seen = {"preparing": set(), "forward": set()}
+    plain, normalise = forward.fast_transform, forward.normalise
+
+    def fast_transform(p):
+        transform = plain(p)
+        return lambda rgb: (transform(rgb), seen["preparing"].add(torch.get_num_threads()))[0]
+
+    monkeypatch.setattr(forward, "fast_transform", fast_transform)
+    monkeypatch.setattr(
+        forward, "normalise", lambda x, p: (seen["forward"].add(torch.get_num_threads()), normalise(x, p))[1]
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run(images)
+        after = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {"preparing": {1}, "forward": {3}} and after == 3
+
+
 def test_a_zip_gives_the_rows_of_the_folder_it_was_made_of(images):
     run(images)
     packed = shutil.make_archive(str(images.parent / "packed"), "zip", images)
@@ -145,6 +172,16 @@ def test_provenance_tells_everything_needed_to_compute_the_rows_again(few):
     assert len(record.sha256) == 64 and (record.width, record.height, record.mode) == (112, 88, "RGB")
 
 
+def test_weights_may_be_a_file_and_are_told_by_their_digest(few):
+    torch.manual_seed(7)
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), few.parent / "mine.pth")
+    run(few, "resnet18-tv", weights="random:7", batch_size=6)
+    run(few, "resnet18-tv", weights=str(few.parent / "mine.pth"), batch_size=6, store="file.zarr")
+    assert rows_of(few, "resnet18-tv") == rows_of(few, "resnet18-tv", "file.zarr")
+    told = opened(few, "file.zarr")["resnet18-tv"].provenance
+    assert told["weights"].startswith("sha256:") and told["weights_source"].startswith("file:")
+
+
 # Running again
 
 
@@ -161,6 +198,7 @@ def test_a_second_run_imports_no_torch(few):
     run(few, "resnet18-tv", "resnet18-tv:layer1", weights="random:7", batch_size=6)
     code = f"""
 import sys
+from dataclasses import replace
 from pathlib import Path
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
@@ -189,6 +227,18 @@ def test_ten_added_images_compute_ten_rows_and_leave_the_others_alone(images, fo
     hog = opened(images).resolve("hog")
     assert opened(images).committed(hog).sum() == 20 and not opened(images).absent(hog)
     assert run(images, "pixels", "hog").written == 10
+
+
+def test_rows_that_were_there_before_anybody_read_their_image_stay(images):
+    """As an import leaves them: images known by their ids alone."""
+    ids = sorted(str(file.relative_to(images)) for file in images.rglob("*.*"))
+    store = EmbeddingStore.open(images.parent / "embeddings.zarr", create=True)
+    store.add_images([ImageRecord(image_id, "", 0, 0, 0, 0, "") for image_id in ids])
+    entry = store.create(EmbeddingName("mine"), "0a1b", dim=2, dtype="float32", provenance={"imported": True})
+    store.write_block(0, {entry.group: (np.arange(20), np.ones((20, 2), np.float32))}, {})
+    assert run(images).written == 20
+    assert len(opened(images)["mine"]) == 20
+    assert all(record.sha256 for record in opened(images).images().values())
 
 
 def test_a_new_embedding_costs_no_forward_pass_of_those_that_are_complete(images, forwards):
@@ -380,6 +430,13 @@ def test_a_dry_run_tells_what_is_to_do_and_writes_nothing(images):
     assert run(images, "pixels", dry_run=True).to_do == 0
 
 
+def test_a_dry_run_names_weights_that_are_to_be_fetched_and_fetches_none(images, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(images.parent / "no weights"))
+    monkeypatch.setattr("pipelines.encoders.fetch.urlopen", lambda *_, **__: pytest.fail("went to the network"))
+    report = run(images, "resnet18-tv", "pixels", dry_run=True)
+    assert list(report.to_fetch) == ["resnet18-tv"] and report.to_do == 40
+
+
 def test_a_disk_without_room_is_told_before_any_work(images, monkeypatch, forwards):
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 1000))
     with pytest.raises(CannotWrite) as problem:
@@ -413,20 +470,28 @@ def test_what_cannot_be_done_is_two_lines_and_an_exit_code(images, options, erro
     assert problem.value.exit_code == code and problem.value.hint and "\n" not in str(problem.value)
 
 
-def test_progress_counts_the_images_that_are_read(images):
-    class Listener:
-        def __init__(self):
-            self.total, self.n = 0, 0
+class Listener:
+    def __init__(self):
+        self.total, self.n, self.said = 0, 0, []
 
-        def start(self, label, total, unit):
-            self.total += total
+    def start(self, label, total, unit):
+        self.total += total
 
-        def advance(self, n=1, **figures):
-            self.n += n
+    def advance(self, n=1, **figures):
+        self.n += n
 
-        def say(self, text):
-            pass
+    def say(self, text):
+        self.said.append(text)
 
+
+def test_progress_counts_the_images_that_are_read_and_says_what_was_decided(images):
+    request = ExtractRequest(models=("pixels", "hog"), images=images, store=images.parent / "e.zarr", batch_size=8)
     listener = Listener()
-    extract(ExtractRequest(models=("pixels", "hog"), images=images, store=images.parent / "e.zarr"), listener)
+    extract(request, listener)
     assert (listener.total, listener.n) == (20, 20)
+    (images / "concept_000/photo_0000.jpg").unlink()
+    write_photographs(images, 1, first=20)
+    listener = Listener()
+    extract(replace(request, batch_size=None), listener)
+    assert listener.n == 1
+    assert "batches of 8" in listener.said[0] and "not in the folder, 1" in listener.said[1]

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pipelines.encoders.affine import random_affine
+from pipelines.encoders.derived import base_weights
 from pipelines.extract.derive import divide
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
@@ -98,11 +99,10 @@ def test_overwrite_drops_the_derived_rows_and_keeps_the_base(request_):
     assert report.written == 150 and len(store[BASE]) == 150 and store[BASE].key == "0a1b2c"
 
 
-@pytest.mark.parametrize("weights", ["random:7", "published"])
-def test_weights_pair_only_with_weights_of_the_same_kind_and_seed(request_, weights):
+def test_weights_pair_only_with_weights_of_the_same_kind_and_seed(request_):
     store_base(request_, weights="random:8")
-    passes, derived = divide(replace(request_, weights=weights))
-    assert [part.models for part in passes] == [(BASE,)] and derived == [EmbeddingName(ALIGNED)]
+    passes, derived = divide(request_)
+    assert [part.models for part in passes] == [(BASE,)] and list(derived) == [EmbeddingName(ALIGNED)]
     passes, _ = divide(replace(request_, weights="random:8"))
     assert passes == []
 
@@ -114,11 +114,10 @@ def test_a_base_that_is_there_needs_neither_its_weights_nor_the_images_but_the_t
         extract(replace(request_, weights="published", offline=True))
 
 
-def test_a_folder_of_pulled_weights_serves_the_base_too_where_it_holds_it(request_, tmp_path):
-    asked = replace(request_, weights=str(tmp_path))
-    assert divide(asked)[0][0].weights == "published"
+def test_a_folder_of_pulled_weights_serves_the_base_too_where_it_holds_it(tmp_path):
+    assert base_weights(str(tmp_path), BASE) == "published"
     (tmp_path / BASE).mkdir()
-    assert divide(asked)[0][0].weights == str(tmp_path)
+    assert base_weights(str(tmp_path), BASE) == str(tmp_path)
 
 
 def test_a_file_is_the_transform_and_the_base_the_published_one(request_, tmp_path):
@@ -128,6 +127,12 @@ def test_a_file_is_the_transform_and_the_base_the_published_one(request_, tmp_pa
     extract(replace(request_, weights=str(tmp_path / "mine.npz"), dtype="float32"))
     store = EmbeddingStore.open(request_.store)
     np.testing.assert_array_equal(store[ALIGNED].values, (store[BASE].values.astype("f4") - 1) / 2)
+
+
+def test_a_transform_that_cannot_be_used_is_refused_before_its_base_is_extracted(request_, tmp_path):
+    np.savez(tmp_path / "mine.npz", weights=np.eye(3, dtype="f4"), mean=np.float32(0), std=np.float32(1))
+    with pytest.raises(EmbedctlError, match="mine.npz: 'weights' is"):
+        extract(replace(request_, weights=str(tmp_path / "mine.npz"), offline=True))
 
 
 def test_one_file_cannot_be_the_weights_of_two_encoders(request_, tmp_path):

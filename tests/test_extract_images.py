@@ -142,6 +142,7 @@ def test_pixels_without_an_agreed_range_are_refused_rather_than_guessed(mode):
     assert "no agreed range" in decode(buffer.getvalue()).reason
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"]), st.data())
 def test_flipped_bytes_never_raise(format, data):

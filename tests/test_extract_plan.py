@@ -120,6 +120,11 @@ def test_layers_are_put_on_every_model_that_names_none():
     ]
 
 
+def test_a_layer_may_be_given_by_its_depth():
+    request = ExtractRequest(models=("resnet18-tv",), layers=("depth:0.25", "0.5"))
+    assert [str(name) for name in resolve_names(request)] == ["resnet18-tv:layer1", "resnet18-tv:layer2"]
+
+
 @pytest.mark.parametrize(
     ("asked", "error", "says"),
     [

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from pipelines.encoders import registry as cards
 from pipelines.encoders.key import embedding_key, versions_that_matter
-from pipelines.encoders.registry import find, read_cards, registry
+from pipelines.encoders.registry import add_cards, find, read_cards, registry
 from stores.errors import EmbedctlError, UnknownName
 from stores.names import EmbeddingName
 
@@ -43,6 +44,42 @@ def test_a_card_that_cannot_be_used_is_named(tmp_path, text, what):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(EmbedctlError, match=what):
         read_cards(tmp_path)
+
+
+MINE = """
+[my-resnet]
+family = "torchvision"
+model = { name = "resnet18" }
+tap = "avgpool"
+pooling = "flatten"
+dim = 512
+input = { resize = "bilinear", fit = "shortest", resize_to = 256, size = 224, norm = "imagenet" }
+"""
+
+
+@pytest.fixture
+def forget_added_cards(monkeypatch):
+    monkeypatch.setattr(cards, "_added", [])
+    yield
+    registry.cache_clear()
+
+
+def test_a_folder_of_cards_adds_encoders(tmp_path, forget_added_cards):
+    (tmp_path / "mine.toml").write_text(MINE)
+    add_cards(tmp_path)
+    assert find("my-resnet").dim == 512 and "resnet50-tv" in registry()
+
+
+def test_a_card_cannot_take_an_id_that_is_taken(tmp_path, forget_added_cards):
+    (tmp_path / "mine.toml").write_text(MINE.replace("my-resnet", "resnet50-tv"))
+    with pytest.raises(EmbedctlError, match="registers 'resnet50-tv', which is taken"):
+        add_cards(tmp_path)
+    assert find("resnet50-tv").weights
+
+
+def test_a_folder_without_cards_is_refused(tmp_path):
+    with pytest.raises(EmbedctlError, match="no cards in"):
+        add_cards(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +119,11 @@ def test_random_weights_depend_on_every_patch_of_the_library_and_published_ones_
     spec = find("vitb16-in1k")
     assert versions_that_matter(spec, "random:0")["timm"].count(".") == 2
     assert versions_that_matter(spec, "sha256:00")["timm"].count(".") == 1
+
+
+def test_every_alias_means_one_encoder():
+    names = [*registry(), *(alias for spec in registry().values() for alias in spec.alias)]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("spec", registry().values(), ids=lambda spec: spec.id)

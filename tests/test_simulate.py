@@ -71,7 +71,7 @@ def test_the_design_is_the_published_one_in_small(tmp_path):
     assert truth.n_events == total
 
 
-def test_noise_is_one_over_f_and_as_strong_as_asked(tmp_path):
+def test_noise_falls_as_one_over_f_and_is_as_strong_as_asked(tmp_path):
     simulate(tmp_path, planted=False, noise=5.0, test_repetitions=80)
     samples = load(tmp_path)["raw_eeg_data"][:-1] * 1e6
     samples = samples - samples.mean(axis=1, keepdims=True)
@@ -79,26 +79,25 @@ def test_noise_is_one_over_f_and_as_strong_as_asked(tmp_path):
     power = (np.abs(np.fft.rfft(samples)) ** 2).mean(axis=0)
     frequency = np.fft.rfftfreq(samples.shape[1], 1e-3)
     bands = [power[(frequency > low) & (frequency < 2 * low)].mean() for low in (2, 4, 8, 16, 32)]
-    assert np.allclose(np.array(bands[:-1]) / bands[1:], 2, rtol=0.2)
+    assert np.allclose(np.array(bands[:-1]) / bands[1:], 4, rtol=0.25)
 
 
 def test_the_planted_response_is_what_unplanting_removes_and_lies_where_and_when_it_is_said_to(tmp_path):
-    options = {"sessions": 2, "amplitude": 0.7, "latency": 0.12}
+    channels = ("F3", *DEMO_CHANNELS, "Cz")
+    options = {"sessions": 2, "amplitude": 0.7, "latency": 0.12, "ch_names": channels}
     truth = simulate(tmp_path / "with", **options)
     none = simulate(tmp_path / "without", **options, planted=False)
-    assert (truth.latency, none.amplitude, none.channels) == (0.12, 0.0, ())
-    with_it, without = load(tmp_path / "with"), load(tmp_path / "without")
+    assert (truth.latency, none.amplitude, none.gains) == (0.12, 0.0, {})
+    with_it, without = (load(tmp_path / name, part="training") for name in ("with", "without"))
     assert np.array_equal(events(with_it)[1], events(without)[1])
     effect = (with_it["raw_eeg_data"] - without["raw_eeg_data"])[:-1] * 1e6
-    reached = [name for name, row in zip(DEMO_CHANNELS, effect, strict=True) if np.abs(row).max() > 1e-6]
-    assert tuple(reached) == truth.channels
-    assert all(name.rstrip("0123456789z") in TOPOGRAPHY for name in reached)
+    reached = [name for name, row in zip(channels, effect, strict=True) if np.abs(row).max() > 1e-6]
+    assert reached == list(truth.gains) == list(DEMO_CHANNELS)
+    assert truth.gains["Oz"] == TOPOGRAPHY["O"] > truth.gains["PO7"] > truth.gains["P7"]
 
-    onsets, codes = events(with_it)
-    pieces = np.stack([effect[:, onset : onset + 350] for onset in onsets[codes != TARGET][5:-5]])
-    strength = np.sqrt((pieces[:, [DEMO_CHANNELS.index(name) for name in truth.channels]] ** 2).mean(axis=(0, 1)))
-    window = strength[120:220]
-    assert 0.4 < np.sqrt((window**2).mean()) < 1.2
+    onsets, _ = events(with_it)
+    # Responses last as long as an image: between first and last the sum is as strong as one of them.
+    assert effect[1:-1, onsets[3] : onsets[-3]].std() == pytest.approx(0.7, abs=0.15)
     alone = effect[:, onsets[0] : onsets[0] + 200]  # nothing came before the first image
     assert np.abs(alone[:, :40]).max() < 0.05 * np.abs(alone).max()
 

@@ -39,7 +39,7 @@ def extract(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Compute embeddings of every image, all models in one pass over them.
+    """Turn images into embeddings, all models in one pass.
 
     It goes on where it was interrupted, and computes only what is missing.
 

@@ -6,15 +6,16 @@ import typer
 
 from embedctl import render
 from embedctl.group import DefaultList
-from embedctl.options import Json
-from stores.errors import UnknownName, suggest
+from embedctl.options import Json, path
+from embedctl.settings import names
+from stores.errors import NotHere, UnknownName, suggest
 
 if TYPE_CHECKING:
     from pipelines.encoders.registry import EncoderSpec
 
 __all__ = ["models"]
 
-models = typer.Typer(cls=DefaultList, rich_markup_mode=None, help="List the image encoders, or show one.")
+models = typer.Typer(cls=DefaultList, rich_markup_mode=None, help="List the image encoders, show one, fetch weights.")
 
 
 @models.command("list")
@@ -83,6 +84,44 @@ def show(
         if value not in ("", None, (), {}, False):
             for index, text in enumerate(_said(value)):
                 render.line(f"{field if not index else '':{width}}  {text}")
+
+
+@models.command()
+def pull(
+    encoders: Annotated[list[str], typer.Argument(metavar="ID...", show_default=False, help="encoders' ids")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="DIR", help="folder to fill, for --weights DIR", show_default=False)
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Fetch published weights ahead, for a computer that will be offline.
+
+    Without --to they go where torch and the hub keep theirs, and every later run finds them.
+
+    \b
+      embedctl models pull clip-vitb32 resnet50-tv
+      embedctl models pull clip-vitb32 --to /scratch/weights
+    """
+    from embedctl.progress import shown
+    from pipelines.encoders.registry import find
+    from pipelines.encoders.weights import pull as fetch
+
+    specs = [find(name) for name in names(encoders)]
+    folder = path(to) if to else None
+    files = {}
+    with shown() as progress:
+        for spec in specs:
+            try:
+                files[spec.id] = [str(file) for file in fetch(spec, folder, progress=progress)]
+            except NotHere as problem:
+                hint = f"try it where there is internet; 'embedctl models show {spec.id}' says where the weights are"
+                raise NotHere(problem.what, problem.hint or hint) from problem
+    if json:
+        render.as_json(files=files)
+        return
+    for encoder, found in files.items():
+        for file in found or ["needs no weights"]:
+            render.line(f"{encoder}: {file}")
 
 
 def _said(value: Any) -> list[str]:

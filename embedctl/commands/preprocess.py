@@ -35,7 +35,7 @@ def preprocess(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Turn recordings into whitened epochs in the order of the images.
+    """Turn recordings into epochs, whitened, in image order.
 
     Every recording is examined before the first is written. It goes on where it was interrupted.
 
@@ -75,6 +75,9 @@ def preprocess(
 
 def tell(report: "PreprocessReport") -> None:
     """Show what a preprocessing did, found or would do."""
+    if all(subject.state == "checked" for subject in report.subjects):
+        _tell_found(report)
+        return
     columns = ("subject", "state", "train", "test", "channels", "times", "left out", "size")
     rows = [
         (
@@ -89,12 +92,15 @@ def tell(report: "PreprocessReport") -> None:
         )
         for s in report.subjects
     ]
-    if any(s.state != "checked" for s in report.subjects):
-        render.table(columns, rows, right=("subject", "train", "test", "channels", "times", "size"))
-        render.line(f"{report.store}: {report.dataset}, recipe {report.recipe}, {report.seconds:.1f} s")
-        return
-    files = [(s.subject, name, *counts.values()) for s in report.subjects for name, counts in s.per_file.items()]
-    names = next((list(counts) for s in report.subjects for counts in s.per_file.values()), [])
-    render.table(("subject", "recording", *names), files, right=("subject", *names))
+    render.table(columns, rows, right=("subject", "train", "test", "channels", "times", "size"))
+    render.line(f"{report.store}: {report.dataset}, recipe {report.recipe}, {report.seconds:.1f} s")
+
+
+def _tell_found(report: "PreprocessReport") -> None:
+    """Show what is in every recording, and how many problems there are: they were told on the way."""
+    files = [(s.subject, name, counts) for s in report.subjects for name, counts in s.per_file.items()]
+    names = list(dict.fromkeys(name for _, _, counts in files for name in counts))
+    rows = [(subject, file, *(counts.get(name) for name in names)) for subject, file, counts in files]
+    render.table(("subject", "recording", *names), rows, right=("subject", *names))
     n_problems = len(report.problems)
     render.line("no problems" if not n_problems else f"{n_problems} problem{'s' if n_problems > 1 else ''}, see above")

@@ -42,9 +42,9 @@ def train(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Train a brain encoder for every embedding, subject and seed, and score it on the test images.
+    """Train a brain encoder per embedding, subject and seed.
 
-    Runs that are finished are left alone.
+    Each is scored once on the test images. Runs that are finished are left alone.
 
     \b
       embedctl train --brain eeg

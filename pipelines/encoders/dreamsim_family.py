@@ -8,7 +8,8 @@ its zip: their file is the second one of the table, or lies under ``checkpoints/
 ``--weights random:SEED``, for every branch in turn: ``torch.manual_seed(SEED)``; timm's constructor
 (``pretrained=False``, ``num_classes=512`` for CLIP and 0 else); then, with an adapter, its A and B block by block
 (see `random_adapter`). An aligned encoder and its base therefore share their trunk, and a branch of the ensemble is
-the network it is on its own.
+the network it is on its own. (timm starts DINOv2 with layer scales of 1e-5, so that a random one is hardly more than
+its class token, aligned or not.)
 """
 
 # isort: off

@@ -7,6 +7,7 @@ adding one is that file and a line here.
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 from stores.errors import NotHere, UnknownName, suggest
@@ -42,9 +43,12 @@ class Family:
 
 FAMILIES = {
     "affine": Family("pipelines.encoders.derived", ("numpy",)),
+    "alignet": Family("pipelines.encoders.alignet_family", ("torch", "timm", "pillow")),
+    "brain_like": Family("pipelines.encoders.brain_like_family", ("torch", "torchvision", "pillow")),
     "classical": Family("pipelines.encoders.classical", ("torch", "pillow")),
     "dino": Family("pipelines.encoders.dino_family", ("torch", "torchvision", "timm", "pillow")),
     "dreamsim": Family("pipelines.encoders.dreamsim_family", ("torch", "torchvision", "timm", "pillow")),
+    "harmonization": Family("pipelines.encoders.harmonization", ("torch", "torchvision", "timm", "pillow")),
     "open_clip": Family("pipelines.encoders.open_clip_family", ("torch", "torchvision", "open_clip_torch", "pillow")),
     "timm": Family("pipelines.encoders.timm_family", ("torch", "torchvision", "timm", "pillow")),
     "torchvision": Family("pipelines.encoders.torchvision_family", ("torch", "torchvision", "pillow")),
@@ -52,7 +56,10 @@ FAMILIES = {
 
 
 def family(name: str) -> Family:
-    """Return a family by name.
+    """Return a family by name: one of these, or one a package brings.
+
+    A package does so by an entry point of the group ``embedctl.families``: its name is the family's, its value the
+    module of the builder.
 
     Raises
     ------
@@ -64,6 +71,9 @@ def family(name: str) -> Family:
     >>> family("timm").module
     'pipelines.encoders.timm_family'
     """
+    if name not in FAMILIES:
+        for entry in entry_points(group="embedctl.families"):
+            FAMILIES.setdefault(entry.name, Family(entry.value, ("torch", "pillow")))
     if name not in FAMILIES:
         raise UnknownName(f"no encoder family called '{name}'", suggest(name, FAMILIES))
     return FAMILIES[name]

@@ -13,7 +13,7 @@ from stores.errors import EmbedctlError
 if TYPE_CHECKING:
     from pipelines.encoders.weights import Weights
 
-__all__ = ["Network", "construction", "load_strictly", "state_dict"]
+__all__ = ["Network", "construction", "load_strictly", "refuse_misfits", "state_dict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,36 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     stores.errors.EmbedctlError: tiny.pth does not fit: 1 missing (bias), 1 misshapen (weight (1, 3), not (1, 2))
     """
     wanted = module.state_dict()
+    refuse_misfits(_shapes(wanted), _shapes(tensors), what)
+    # A network constructed on the meta device has nothing to copy into. What it gets instead is a copy as well: tensors
+    # of a memory-mapped file lie at any address, and the address decides which kernels run, hence the last bits.
+    meta = any(tensor.is_meta for tensor in wanted.values())
+    if meta:
+        tensors = {name: tensor.to(wanted[name].dtype, copy=True) for name, tensor in tensors.items()}
+    module.load_state_dict(tensors, strict=True, assign=meta)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def refuse_misfits(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Compare two inventories of tensors, name to shape.
+
+    Raises
+    ------
+    EmbedctlError
+        If they differ: how many tensors are missing, left over or misshapen, and the first few of each.
+
+    Examples
+    --------
+    >>> refuse_misfits({"bias": (1,)}, {"bias": (1,)}, "tiny.pth")
+    """
     odd = {
-        "missing": [name for name in wanted if name not in tensors],
-        "left over": [name for name in tensors if name not in wanted],
+        "missing": [name for name in wanted if name not in found],
+        "left over": [name for name in found if name not in wanted],
         "misshapen": [
-            f"{name} {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
-            for name, tensor in tensors.items()
-            if name in wanted and tensor.shape != wanted[name].shape
+            f"{name} {shape}, not {wanted[name]}" for name, shape in found.items() if wanted.get(name, shape) != shape
         ],
     }
     if any(odd.values()):
@@ -105,6 +128,3 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
             f"{len(v)} {k} ({'; '.join(v[:3])}{'; ...' if len(v) > 3 else ''})" for k, v in odd.items() if v
         )
         raise EmbedctlError(f"{what} does not fit: {told}", "these weights belong to another network; check the file")
-    # Assigned, not copied: a network constructed on the meta device has nothing to copy into.
-    tensors = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
-    module.load_state_dict(tensors, strict=True, assign=True)

@@ -39,14 +39,14 @@ def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network
             spec.model["name"], pretrained=None, load_weights=False, device=device, **arguments
         )
     if weights.seed is None:
-        file, sha256 = weights.files[0], spec.weights[0].sha256 if spec.weights else ""
-        load_strictly(model, _in_todays_names(model, read_tensors(file, sha256)), file.name)
+        file = weights.files[0]
+        load_strictly(model, _in_todays_names(model, read_tensors(file)), file.name)
     return _describe(model.visual)
 
 
 def _in_todays_names(model: Any, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """Rename the tensors of older checkpoints, as ``open_clip.factory.load_checkpoint`` does."""
-    tensors = state_dict(checkpoint)
+    tensors = {name: x for name, x in state_dict(checkpoint).items() if name not in _NOT_TENSORS}
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = state_dict(tensors, "module.")
     tensors = dict(convert_state_dict(model, tensors))
@@ -57,6 +57,9 @@ def _in_todays_names(model: Any, checkpoint: dict[str, Any]) -> dict[str, Tensor
         if name in tensors and getattr(model, name, None) is not None:
             tensors[name] = tensors[name].reshape(getattr(model, name).shape)
     return tensors
+
+
+_NOT_TENSORS = {"input_resolution", "context_length", "vocab_size"}  # numbers OpenAI stored beside its weights
 
 
 @contextmanager

@@ -22,7 +22,10 @@ __all__ = ["exact_transform", "fast_transform", "has_fast", "normalise"]
 
 # Algorithms that PIL does not have, and the module that brings each: its
 # ``resize((height, width, 3) uint8, size) -> (size, size, 3) float32`` squashes, in the range 0 to 255.
-RESIZES: dict[str, str] = {}
+RESIZES: dict[str, str] = {
+    "opencv": "pipelines.encoders.opencv_resize",
+    "tf-bicubic": "pipelines.encoders.harmonization_resize",
+}
 
 _PILLOW = int(PIL.__version__.split(".")[0])
 

@@ -18,12 +18,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from stores.errors import EmbedctlError, UnknownName, suggest
 
-__all__ = ["NORMS", "EncoderSpec", "Preprocessing", "WeightsFile", "find", "read_cards", "registry"]
+__all__ = ["NORMS", "EncoderSpec", "Preprocessing", "WeightsFile", "add_cards", "find", "read_cards", "registry"]
 
 CARDS = Path(__file__).parent / "cards"
 
@@ -181,14 +182,52 @@ def read_cards(folder: Path) -> dict[str, EncoderSpec]:
 
 @cache
 def registry() -> dict[str, EncoderSpec]:
-    """Return every encoder embedctl knows, by id.
+    """Return every encoder embedctl knows, by id: its own cards, those of installed packages, and added ones.
+
+    A package brings cards by an entry point of the group ``embedctl.cards`` that names a folder (a ``Path``).
+
+    Raises
+    ------
+    EmbedctlError
+        If a card cannot be read, or two folders register the same id.
 
     Examples
     --------
     >>> registry()["resnet50-tv"].dim
     2048
     """
-    return read_cards(CARDS)
+    folders = [CARDS, *(Path(entry.load()) for entry in entry_points(group="embedctl.cards")), *_added]
+    specs: dict[str, EncoderSpec] = {}
+    for folder in folders:
+        found = read_cards(folder)
+        if twice := sorted(specs.keys() & found.keys()):
+            raise EmbedctlError(f"'{folder}' registers '{twice[0]}', which is taken", "give each encoder its own id")
+        specs |= found
+    return specs
+
+
+_added: list[Path] = []
+
+
+def add_cards(folder: Path) -> None:
+    """Register the encoders of a folder of TOML files as well, as ``--cards DIR`` does.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no such folder, it holds no cards, or one of them cannot be used.
+    """
+    if not read_cards(folder):
+        raise EmbedctlError(f"no cards in '{folder}'", "a folder of *.toml files, one table per encoder")
+    if folder in _added:
+        return
+    _added.append(folder)
+    registry.cache_clear()
+    try:
+        registry()
+    except EmbedctlError:
+        _added.remove(folder)
+        raise
 
 
 def find(id_: str) -> EncoderSpec:

@@ -13,7 +13,7 @@ from pipelines.encoders.registry import EncoderSpec
 from pipelines.encoders.torchvision_import import torchvision
 from pipelines.encoders.weights import Weights, read_tensors
 
-__all__ = ["network"]
+__all__ = ["describe", "network"]
 
 
 def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network:
@@ -25,6 +25,11 @@ def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network
     if weights.seed is None:
         file = weights.files[0]
         load_strictly(module, state_dict(read_tensors(file), prefix), file.name)
+    return describe(module)
+
+
+def describe(module: Any) -> Network:
+    """Name the layers of a torchvision network."""
     children = dict(module.named_children())
     if "features" in children:  # AlexNet, VGG, MobileNet: two sequences, convolutions and classifier
         blocks = tuple(f"features.{index}" for index in range(len(module.features)))

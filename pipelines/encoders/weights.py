@@ -1,7 +1,6 @@
 """Where the numbers of a network come from: published files, files of the user's, or a seed. Imports no torch."""
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -180,11 +179,8 @@ def _sha256(path: Path, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_tensors(path: Path, sha256: str = "") -> dict[str, Any]:
-    """Read a checkpoint without running any code of it: safetensors, or what ``torch.save`` wrote.
-
-    OpenAI published CLIP as TorchScript, which is a program. Such a file is opened only when ``sha256`` states which
-    one it has to be, and only its tensors are taken.
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without running any code of it: safetensors, what ``torch.save`` wrote, or TorchScript.
 
     Returns
     -------
@@ -199,14 +195,13 @@ def read_tensors(path: Path, sha256: str = "") -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
+    from pipelines.encoders.torchscript import is_torchscript, read_torchscript
+
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if sha256 and _is_torchscript(path):
-            if not digest([path]).startswith(sha256):
-                raise ValueError("TorchScript is a program, and this is not the published one")
-            tensors = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-            return {name: tensor for name, tensor in tensors.items() if name not in _NOT_TENSORS}
+        if is_torchscript(path):
+            return dict(read_torchscript(path))
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return checkpoint
     except MemoryError:
@@ -218,13 +213,3 @@ def read_tensors(path: Path, sha256: str = "") -> dict[str, Any]:
         raise EmbedctlError(
             f"'{path}' cannot be read as tensors: {why}", "give a whole .safetensors or torch state dict, free of code"
         ) from broken
-
-
-_NOT_TENSORS = {"input_resolution", "context_length", "vocab_size"}  # numbers OpenAI stored beside the weights
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())

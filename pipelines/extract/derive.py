@@ -5,7 +5,7 @@ rows; `derive` does the latter when the pass over the images is done. A base of 
 row for every image is taken as it is: neither its weights nor the images have to be on this computer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,13 +32,18 @@ if TYPE_CHECKING:
 __all__ = ["derive", "divide"]
 
 
-def divide(request: ExtractRequest) -> tuple[list[ExtractRequest], list[EmbeddingName]]:
+def divide(request: ExtractRequest) -> tuple[list[ExtractRequest], dict[EmbeddingName, Derivation]]:
     """Split a request into passes over the images and embeddings to derive afterwards.
+
+    The maps are read here, so that a wrong one is refused before hours of extracting its base.
 
     Raises
     ------
+    NotHere
+        If a transform is not on this computer.
     EmbedctlError
-        If one file is to be the weights of several encoders, or a layer of a derived encoder is asked for.
+        If one file is to be the weights of several encoders, a layer of a derived encoder is asked for, or a transform
+        does not belong to its encoder or cannot be read.
 
     Examples
     --------
@@ -49,14 +54,15 @@ def divide(request: ExtractRequest) -> tuple[list[ExtractRequest], list[Embeddin
     names = resolve_names(request)
     derived = [name for name in names if is_derived(find(name.encoder))]
     if not derived:
-        return [request], []
+        return [request], {}
     direct = [name for name in names if name not in derived]
-    if direct and request.weights != "published" and Path(request.weights).is_file():
+    if len(names) > 1 and Path(request.weights).is_file():
         raise EmbedctlError(
-            f"'{request.weights}' cannot be the weights of '{direct[0]}' and of '{derived[0]}'",
+            f"'{request.weights}' cannot be the weights of '{names[0]}' and of '{names[1]}'",
             "extract them one at a time",
         )
     lacking = [base for base in dict.fromkeys(map(base_name, derived)) if base not in direct]
+    maps = {name: load_derivation(find(name.encoder), request.weights, offline=request.offline) for name in derived}
     if request.store.exists() and not request.refresh:
         store = EmbeddingStore.open(request.store)
         lacking = [base for base in lacking if not _is_complete(store, _stored_base(store, base, request), request)]
@@ -68,7 +74,7 @@ def divide(request: ExtractRequest) -> tuple[list[ExtractRequest], list[Embeddin
     return [
         replace(request, models=tuple(models), layers=(), views=(), weights=weights, overwrite=overwrite)
         for (weights, overwrite), models in parts.items()
-    ], derived
+    ], maps
 
 
 def _stored_base(store: EmbeddingStore, base: EmbeddingName, request: ExtractRequest) -> "Entry | None":
@@ -93,31 +99,25 @@ def _is_complete(store: EmbeddingStore, entry: "Entry | None", request: ExtractR
     return all(store.row_of.get(image_id) in known for image_id in open_images(request.images).stamps)
 
 
-def derive(request: ExtractRequest, names: Sequence[EmbeddingName], report: ExtractReport, progress: Progress) -> None:
-    """Derive every embedding of ``names`` and add a line for each to ``report``.
+def derive(
+    request: ExtractRequest, maps: Mapping[EmbeddingName, Derivation], report: ExtractReport, progress: Progress
+) -> None:
+    """Derive embeddings, and add a line for each to ``report``.
 
     Parameters
     ----------
     request : ExtractRequest
         What was asked.
-    names : sequence of EmbeddingName
+    maps : mapping of EmbeddingName to Derivation
         What `divide` found to derive.
     report : ExtractReport
         Of the passes over the images; its lines say under which key the bases are stored.
     progress : Progress
         Who listens.
-
-    Raises
-    ------
-    NotHere
-        If a transform is not on this computer.
-    EmbedctlError
-        If it does not belong to its encoder, or cannot be read.
     """
     store = EmbeddingStore.open(request.store) if request.store.exists() else None
     planned = {line.name: line for line in report.embeddings}
-    for name in names:
-        derivation = load_derivation(find(name.encoder), request.weights, offline=request.offline)
+    for name, derivation in maps.items():
         line = planned.get(str(base_name(name)))
         entries = store.entries() if store else []
         base = next((e for e in entries if line and (str(e.name), e.key) == (line.name, line.key)), None)

@@ -4,7 +4,6 @@ Resumable at any moment: a block of rows is committed across all embeddings of t
 and whatever was interrupted is computed again to the same bytes.
 """
 
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -18,16 +17,16 @@ import numpy as np
 from pipelines.extract.block import BlockRows
 from pipelines.extract.derive import derive, divide
 from pipelines.extract.loading import LoadedImage, load, n_cores, prefetch
-from pipelines.extract.plan import Batch, batches, bytes_needed
+from pipelines.extract.outlook import check_room, look_ahead
+from pipelines.extract.plan import Batch, batches
 from pipelines.extract.provenance import provenance
 from pipelines.extract.records import drop_float16, record_images, settle_images
 from pipelines.extract.request import ExtractReport, ExtractRequest
 from pipelines.extract.sources import ImageSource, open_images
 from pipelines.extract.survey import Survey, survey
-from pipelines.extract.targets import Target, widths
+from pipelines.extract.targets import Target
 from pipelines.progress import SILENT, Progress
 from stores.embeddings import EmbeddingStore
-from stores.errors import CannotWrite
 from stores.names import EmbeddingName
 
 if TYPE_CHECKING:
@@ -94,6 +93,7 @@ def _together(request: ExtractRequest, parts: Sequence[ExtractReport]) -> Extrac
         report.skipped |= part.skipped
         report.bytes += part.bytes
         report.bytes_needed += part.bytes_needed
+        report.to_fetch |= part.to_fetch
         report.stages = {stage: report.stages.get(stage, 0.0) + spent for stage, spent in part.stages.items()}
     return report
 
@@ -102,13 +102,10 @@ def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
     source = open_images(request.images)
     store = EmbeddingStore.open(request.store) if request.store.exists() else None
     hashes: dict[str, str] = {}
-    found = survey(request, source, store, hashes=hashes)
+    found = survey(request, source, store, hashes=hashes, progress=progress)
     report = found.report(request, source)
     if request.dry_run:
-        known = widths(found.targets)
-        _look_at_room(report, found, known)
-        for line, target in zip(report.embeddings, found.targets, strict=True):
-            line.dim = known[target.name]
+        look_ahead(request, found, report)
     elif not found.nothing_to_do or found.changes.touched:
         store = EmbeddingStore.open(request.store, create=True)
         with store.lock():
@@ -130,17 +127,21 @@ def _complete(
     as_float32: frozenset[EmbeddingName] = frozenset()
     while True:
         # Not what was surveyed before: another process may have written until the lock was ours.
-        found = survey(request, source, store, as_float32, hashes)
+        found = survey(request, source, store, as_float32, hashes, progress)
         settle_images(request, source, store, found)
         if found.nothing_to_do:
             break
+        if not networks:
+            for note in found.notes(source):
+                progress.say(note)
         from pipelines.extract.forward import build_networks
 
         lacking = [target for target in found.targets if found.to_do[target.group].any()]
-        networks = networks or build_networks(request, lacking)
-        _look_at_room(report, found, networks.widths)
+        networks = networks or build_networks(request, lacking, progress)
+        check_room(report, found, networks.widths)
         for target in lacking:
-            facts = provenance(target, request, networks.device, networks.token_shapes.get(target.name))
+            origin, tokens = networks.weights_sources[target.spec.id], networks.token_shapes.get(target.name)
+            facts = provenance(target, request, networks.device, origin, tokens)
             store.create(
                 target.name, target.key, dim=networks.widths[target.name], dtype=target.dtype, provenance=facts
             )
@@ -169,12 +170,13 @@ def _run(
     """Compute and commit block after block; stop early and return the embeddings that overflowed float16."""
     entries = {entry.group: entry for entry in store.entries()}
     names = {target.group: target.name for target in found.targets}
+    known = store.images()
     seconds: defaultdict[str, float] = defaultdict(float)
     for batch_size, tasks in found.passes():
         todo = [(task, batches(task, found.block_rows, batch_size)) for task in tasks]
         work = (_work(batch, found, source, names, networks) for _, passes in todo for batch in passes)
         progress.start("extract", sum(len(task.union()) for task in tasks), "images")
-        with closing(prefetch(work, n_cores())) as loaded:
+        with networks.image_threads() as begin, closing(prefetch(work, n_cores(), begin)) as loaded:
             for task, passes in todo:
                 block = BlockRows(task, entries)
                 read: dict[str, LoadedImage] = {}
@@ -188,7 +190,7 @@ def _run(
                             seconds[stage] += spent
                     progress.advance(len(images))
                 start = perf_counter()
-                record_images(store, source, read)
+                record_images(store, source, read, known)
                 for group, n_rows in block.commit(store).items():
                     written[names[group]] += n_rows
                 seconds["write"] += perf_counter() - start
@@ -225,22 +227,6 @@ def _compute(
     rows = networks([images[i] for i in good], batch.places[good], batch_size, wanted)
     for name, values in rows.items():
         block.put(wanted[name], batch.rows[good], values)
-
-
-def _look_at_room(report: ExtractReport, found: Survey, widths: Mapping[EmbeddingName, int]) -> None:
-    """Compare what the rows take on disk with what is free there; too little is an error unless nothing is written."""
-    sizes = {t.group: widths[t.name] * np.dtype(t.dtype).itemsize for t in found.targets if t.name in widths}
-    tasks = [task for _, tasks in found.passes() for task in tasks]
-    report.bytes_needed = bytes_needed(tasks, sizes, found.started, found.block_rows)
-    folder = report.store.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    report.bytes_free = shutil.disk_usage(folder).free
-    if report.bytes_needed > report.bytes_free and not report.dry_run:
-        raise CannotWrite(
-            f"'{report.store}' needs {report.bytes_needed / 1e6:.0f} MB and {report.bytes_free / 1e6:.0f} MB are free",
-            "free some space, or name a store on another disk with --store",
-        )
 
 
 def _tell(

@@ -1,6 +1,7 @@
 """The networks of an extraction: images of one batch in, rows of every embedding out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,11 @@ from torch import Tensor
 from pipelines.encoders.build import Encoder, build
 from pipelines.encoders.preprocessing import fast_transform, has_fast, normalise
 from pipelines.encoders.registry import Preprocessing
+from pipelines.encoders.weights import resolve_weights
 from pipelines.extract.loading import LoadedImage, Transform
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import Target
+from pipelines.progress import SILENT, Progress
 from stores.errors import EmbedctlError, NotHere
 from stores.names import EmbeddingName
 
@@ -37,6 +40,15 @@ class Networks:
     exact: bool
     device: str
 
+    @contextmanager
+    def image_threads(self) -> Iterator[Callable[[], None]]:
+        """Give what a thread that prepares images calls first; afterwards new threads are as they were before."""
+        n_threads = torch.get_num_threads()
+        try:
+            yield _one_thread
+        finally:
+            torch.set_num_threads(n_threads)
+
     @property
     def widths(self) -> dict[EmbeddingName, int]:
         """Numbers per image."""
@@ -46,6 +58,11 @@ class Networks:
     def token_shapes(self) -> dict[EmbeddingName, tuple[int, int]]:
         """(token, dim) of the embeddings whose rows are flattened tokens."""
         return {name: shape for _, encoders in self.groups for e in encoders for name, shape in e.token_shapes.items()}
+
+    @property
+    def weights_sources(self) -> dict[str, str]:
+        """Where the weights of each encoder came from."""
+        return {encoder.spec.id: encoder.weights_source for _, encoders in self.groups for encoder in encoders}
 
     def transforms(self, names: Collection[EmbeddingName]) -> dict[int, Transform]:
         """Return what threads do with a decoded image for some embeddings, by the number of the group of encoders."""
@@ -101,6 +118,12 @@ def _needed(encoder: Encoder, names: Collection[EmbeddingName]) -> bool:
     return any(name in names for name in encoder.taps)
 
 
+def _one_thread() -> None:
+    """Keep torch to one core in the calling thread: there are as many such threads as cores."""
+    torch.get_num_threads()  # makes torch set up this thread now; later it would undo what follows
+    torch.set_num_threads(1)
+
+
 def _stack(tensors: Sequence[Tensor], places: np.ndarray, batch_size: int) -> Tensor:
     batch = torch.zeros((batch_size, *tensors[0].shape), dtype=tensors[0].dtype)
     for place, tensor in zip(places.tolist(), tensors, strict=True):
@@ -123,16 +146,29 @@ def choose_device(text: str) -> str:
     return "cuda" if text != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def build_networks(request: ExtractRequest, targets: Sequence[Target]) -> Networks:
-    """Build every encoder of ``targets`` once, with all its layers and poolings as taps."""
+def build_networks(request: ExtractRequest, targets: Sequence[Target], progress: Progress = SILENT) -> Networks:
+    """Build every encoder of ``targets`` once, with all its layers and poolings as taps.
+
+    Raises
+    ------
+    EmbedctlError
+        If the weights are not those the keys were made of: a file changed in between.
+    """
     device = choose_device(request.device)
     if device == "cuda":
         # Rows are promised in float32: TF32 keeps ten bits of it, and benchmarking picks another kernel every time.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
     groups: dict[Preprocessing, list[Encoder]] = {}
-    for spec in {target.spec.id: target.spec for target in targets}.values():
+    for spec, weights in {target.spec.id: (target.spec, target.weights) for target in targets}.values():
         taps = [target.name for target in targets if target.spec.id == spec.id]
+        progress.say(f"building {spec.id} ({request.weights} weights) on {device}")
+        resolve_weights(spec, request.weights, offline=request.offline, progress=progress)  # fetches, and shows it
         encoder = build(spec, weights=request.weights, taps=taps, device=device, offline=request.offline)
+        if encoder.weights != weights.label:
+            raise EmbedctlError(
+                f"the weights of '{spec.id}' are {encoder.weights[:19]}, not {weights.label[:19]}",
+                "the file changed while this command began; run it again",
+            )
         groups.setdefault(spec.preprocessing, []).append(encoder)
     return Networks(list(groups.items()), request.exact, device)

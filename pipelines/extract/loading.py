@@ -75,10 +75,21 @@ def load(source: ImageSource, transforms: Mapping[int, Transform], image_id: str
     return LoadedImage(decoded.sha256, *decoded.image.size, decoded.mode, tensors, seconds=seconds)
 
 
-def prefetch(batches: Iterable[Sequence[Callable[[], LoadedImage]]], n_threads: int) -> Generator[list[LoadedImage]]:
+def prefetch(
+    batches: Iterable[Sequence[Callable[[], LoadedImage]]], n_threads: int, begin: Callable[[], None] | None = None
+) -> Generator[list[LoadedImage]]:
     """Yield the loaded images of each batch, in order, while threads work on the next ones.
 
     Closing the generator drops what has not begun.
+
+    Parameters
+    ----------
+    batches : iterable of sequences of callables
+        What is to be done for each image.
+    n_threads : int
+        Threads to do it.
+    begin : callable, optional
+        What every thread does first.
 
     Examples
     --------
@@ -88,7 +99,7 @@ def prefetch(batches: Iterable[Sequence[Callable[[], LoadedImage]]], n_threads: 
     [['a', 'b'], ['c']]
     """
     waiting: deque[list[Future[LoadedImage]]] = deque()
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="images")
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="images", initializer=begin)
     try:
         for batch in batches:
             waiting.append([threads.submit(work) for work in batch])

@@ -3,6 +3,7 @@
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from PIL import features
@@ -16,7 +17,11 @@ _PACKAGES = ("embedctl", "torch", "torchvision", "timm", "open_clip_torch", "dre
 
 
 def provenance(
-    target: Target, request: ExtractRequest, device: str, token_shape: tuple[int, ...] | None = None
+    target: Target,
+    request: ExtractRequest,
+    device: str,
+    weights_source: str = "",
+    token_shape: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """Return everything needed to compute an embedding again, as plain data.
 
@@ -30,6 +35,8 @@ def provenance(
         What was asked.
     device : str
         Where it is computed.
+    weights_source : str
+        Where the weights came from; empty for what `resolve_weights` said.
     token_shape : tuple of int, optional
         (token, dim) of one row of flattened tokens.
     """
@@ -41,7 +48,7 @@ def provenance(
         "view": name.view,
         "key": target.key,
         "weights": target.weights.label,
-        "weights_source": _weights_source(target, request),
+        "weights_source": _source(target, request, weights_source or target.weights.source),
         "preprocessing": target.recipe["preprocessing"],
         "decoder": f"pillow {version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
         "pixels": "EXIF orientation applied, alpha on white, first frame, 16 bit rescaled",
@@ -63,9 +70,11 @@ def provenance(
     return found
 
 
-def _weights_source(target: Target, request: ExtractRequest) -> str:
-    own_file = request.weights != "published" and target.weights.label.startswith("sha256:")
-    return f"file:{target.weights.source}" if own_file else target.weights.source
+def _source(target: Target, request: ExtractRequest, source: str) -> str:
+    """Return where weights came from; ``file:`` marks the user's own, which are not the published ones."""
+    # `models pull --to FOLDER` puts published weights into FOLDER/ID.
+    published = request.weights == "published" or (Path(request.weights) / target.spec.id).is_dir()
+    return f"file:{source}" if target.weights.label.startswith("sha256:") and not published else source
 
 
 def _version(package: str) -> str:

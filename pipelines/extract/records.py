@@ -29,15 +29,27 @@ def settle_images(request: ExtractRequest, source: ImageSource, store: Embedding
     store.add_images([_record(image_id, source.stamps[image_id]) for image_id in found.changes.new])
 
 
-def record_images(store: EmbeddingStore, source: ImageSource, images: Mapping[str, LoadedImage]) -> None:
+def record_images(
+    store: EmbeddingStore, source: ImageSource, images: Mapping[str, LoadedImage], known: dict[str, ImageRecord]
+) -> None:
     """Write down what was read, before the rows computed from it.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+        Where.
+    source : ImageSource
+        What was read from.
+    images : mapping of str to LoadedImage
+        What was read, by id.
+    known : dict of str to ImageRecord
+        What the store knows of every image; brought up to date.
 
     Raises
     ------
     EmbedctlError
         If an image is not the one that other rows of it were computed from, whatever its time says.
     """
-    known = store.images()
     now = {
         image_id: _record(image_id, source.stamps[image_id], image)
         for image_id, image in images.items()
@@ -47,6 +59,7 @@ def record_images(store: EmbeddingStore, source: ImageSource, images: Mapping[st
         raise refuse_changed(changed)
     if fresh := [record for image_id, record in now.items() if record != known[image_id]]:
         store.update_images(fresh)
+        known |= {record.id: record for record in fresh}
 
 
 def _record(image_id: str, stamp: Stamp, image: LoadedImage | None = None) -> ImageRecord:

@@ -1,10 +1,7 @@
 """What is asked of an extraction, and what it tells when it is done."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from stores.errors import EmbedctlError
-from stores.names import EmbeddingName
 
 __all__ = ["EmbeddingReport", "ExtractReport", "ExtractRequest"]
 
@@ -32,7 +29,7 @@ class ExtractRequest:
     exact : bool
         Preprocess bit for bit as the encoder's own library does.
     layers, views : tuple of str
-        Put on every model that names none itself.
+        Put on every model that names none itself; a layer may also be a depth, ``depth:0.5``.
     refresh : bool
         Hash every image again and compute the changed ones again.
     overwrite : bool
@@ -57,37 +54,6 @@ class ExtractRequest:
     overwrite: bool = False
     offline: bool = False
     dry_run: bool = False
-
-    def names(self) -> list[EmbeddingName]:
-        """Return every embedding asked for, once, in the order asked.
-
-        Raises
-        ------
-        EmbedctlError
-            If no model is named, a name is malformed, or a view is asked for.
-
-        Examples
-        --------
-        >>> request = ExtractRequest(models=("clip-rn50:layer3.gap", "dinov2-vitb14"), layers=("blocks.3", "blocks.7"))
-        >>> [str(name) for name in request.names()]
-        ['clip-rn50:layer3.gap', 'dinov2-vitb14:blocks.3', 'dinov2-vitb14:blocks.7']
-        """
-        if not self.models:
-            raise EmbedctlError("no model is named", "for example --model clip-vitb32; `embedctl models` lists them")
-        names: dict[EmbeddingName, None] = {}
-        for model in self.models:
-            asked = EmbeddingName.parse(model)
-            for layer in ("",) if asked.layer else self.layers or ("",):
-                named = EmbeddingName.parse(f"{asked.encoder}:{layer}") if layer else asked
-                for view in ("",) if asked.view else self.views or ("",):
-                    names[replace(named, view=asked.view or view)] = None
-        for name in names:
-            if name.view:
-                raise EmbedctlError(
-                    f"'{name}' asks for the view '{name.view}', and views cannot be computed yet",
-                    f"leave out '@{name.view}'",
-                )
-        return list(names)
 
 
 @dataclass(kw_only=True)
@@ -126,6 +92,8 @@ class ExtractReport:
         Bytes of rows written.
     bytes_needed, bytes_free : int
         What the rows still to compute take on disk, and what is free there.
+    to_fetch : dict of str to int
+        In a dry run, encoders whose published weights are not on this computer, with their size in bytes (0: unknown).
     """
 
     store: Path
@@ -137,6 +105,7 @@ class ExtractReport:
     bytes: int = 0
     bytes_needed: int = 0
     bytes_free: int = 0
+    to_fetch: dict[str, int] = field(default_factory=dict)
     dry_run: bool = False
 
     @property

@@ -10,7 +10,8 @@ from pipelines.extract.images import UNREADABLE
 from pipelines.extract.plan import BlockTask, plan_blocks, rows_to_do
 from pipelines.extract.request import EmbeddingReport, ExtractReport, ExtractRequest
 from pipelines.extract.sources import ImageSource
-from pipelines.extract.targets import Target, choose_targets
+from pipelines.extract.targets import DEFAULT_BATCH_SIZE, Target, choose_targets
+from pipelines.progress import SILENT, Progress
 from stores.blocks import block_rows_for
 from stores.names import EmbeddingName
 
@@ -88,6 +89,18 @@ class Survey:
             dry_run=request.dry_run,
         )
 
+    def notes(self, source: ImageSource) -> list[str]:
+        """Return what was decided without being asked for, one line each."""
+        said = []
+        for batch_size in sorted({target.batch_size for target in self.targets if target.entry}):
+            if batch_size != DEFAULT_BATCH_SIZE:
+                said.append(f"batches of {batch_size}, as the store recorded: another size changes the last bits")
+        if n_gone := sum(image_id not in source.stamps for image_id in self.image_ids):
+            said.append(f"images of the store that are not in the folder, {n_gone:,}: their rows stay as they are")
+        if self.changes.changed:
+            said.append(f"changed images, {len(self.changes.changed):,}: their rows are computed again")
+        return said
+
     def skipped(self, source: ImageSource) -> dict[str, str]:
         """Return the images that are there and have no row, with the reason."""
         why = {self.image_ids[row]: text for absent in self.absent.values() for row, text in absent.items()}
@@ -100,6 +113,7 @@ def survey(
     store: "EmbeddingStore | None",
     as_float32: frozenset[EmbeddingName] = frozenset(),
     hashes: dict[str, str] | None = None,
+    progress: Progress = SILENT,
 ) -> Survey:
     """Compare what is asked with what is there.
 
@@ -115,6 +129,8 @@ def survey(
         Embeddings known to overflow float16.
     hashes : dict of str to str, optional
         Hashes of images known from an earlier survey; those found here are added.
+    progress : Progress
+        Who listens while weights are fetched.
 
     Raises
     ------
@@ -124,7 +140,7 @@ def survey(
         If the store has an embedding under another batch size than the one asked for.
     """
     entries = store.entries() if store else []
-    targets = choose_targets(request, entries, as_float32)
+    targets = choose_targets(request, entries, as_float32, progress)
     changes = find_changes(source, store.images() if store else {}, request.refresh, hashes)
     if store and changes.changed and not request.refresh:
         has_rows = np.logical_or.reduce([store.committed(entry) for entry in entries])

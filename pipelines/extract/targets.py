@@ -12,7 +12,8 @@ from pipelines.encoders.key import embedding_key, versions_that_matter
 from pipelines.encoders.registry import EncoderSpec, find
 from pipelines.encoders.weights import Weights, resolve_weights
 from pipelines.extract.request import ExtractRequest
-from stores.errors import EmbedctlError, StoreMismatch
+from pipelines.progress import SILENT, Progress
+from stores.errors import EmbedctlError, NotHere, StoreMismatch
 from stores.names import EmbeddingName
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ __all__ = [
     "draft_target",
     "keyed",
     "resolve_names",
-    "widths",
 ]
 
 # Large enough for a CPU's matrix kernels, small enough for its caches; another size changes every key.
@@ -92,26 +92,51 @@ class Target:
 
 
 def resolve_names(request: ExtractRequest) -> list[EmbeddingName]:
-    """Return the embeddings asked for, under the ids of the registry and with layers given by depth resolved.
+    """Return every embedding asked for, once, in the order asked, under the ids of the registry.
 
     Raises
     ------
     UnknownName
         If an encoder is not registered; suggests the closest.
+    EmbedctlError
+        If no model is named, a name is malformed, or a view is asked for.
 
     Examples
     --------
-    >>> [str(name) for name in resolve_names(ExtractRequest(models=("pixels", "hog")))]
-    ['pixels', 'hog']
+    >>> request = ExtractRequest(models=("hog", "resnet18-tv:layer1.gap", "resnet50-tv"), layers=("layer2", "output"))
+    >>> [str(name) for name in resolve_names(request)][2:]
+    ['resnet18-tv:layer1.gap', 'resnet50-tv:layer2', 'resnet50-tv:output']
     """
+    if not request.models:
+        raise EmbedctlError("no model is named", "for example --model clip-vitb32; `embedctl models` lists them")
     names: dict[EmbeddingName, None] = {}
-    for name in request.names():
-        names[EmbeddingName(find(name.encoder).id, name.layer, name.pooling, name.view)] = None
+    for model in request.models:
+        asked = EmbeddingName.parse(model)
+        asked = replace(asked, encoder=find(asked.encoder).id)
+        for name in [asked] if asked.layer or not request.layers else _layers(asked.encoder, request.layers):
+            for view in [asked.view] if asked.view or not request.views else request.views:
+                names[replace(name, view=view)] = None
+    if viewed := next((name for name in names if name.view), None):
+        raise EmbedctlError(
+            f"'{viewed}' asks for the view '{viewed.view}', and views cannot be computed yet",
+            f"leave out '@{viewed.view}'",
+        )
     return list(names)
 
 
+def _layers(encoder: str, layers: Sequence[str]) -> list[EmbeddingName]:
+    if any(layer.startswith("depth:") for layer in layers):
+        from pipelines.encoders.build import resolve_layers  # torch: only a network knows its depth
+
+        return resolve_layers(find(encoder), layers)
+    return [EmbeddingName.parse(f"{encoder}:{layer}") for layer in layers]
+
+
 def choose_targets(
-    request: ExtractRequest, entries: Sequence["Entry"], as_float32: Collection[EmbeddingName] = ()
+    request: ExtractRequest,
+    entries: Sequence["Entry"],
+    as_float32: Collection[EmbeddingName] = (),
+    progress: Progress = SILENT,
 ) -> list[Target]:
     """Return what this extraction is to complete, given what the store holds.
 
@@ -123,6 +148,8 @@ def choose_targets(
         What the store holds.
     as_float32 : collection of EmbeddingName
         Embeddings known to hold a value beyond float16.
+    progress : Progress
+        Who listens while weights are fetched.
 
     Raises
     ------
@@ -133,17 +160,31 @@ def choose_targets(
         raise EmbedctlError(f"no dtype called '{request.dtype}'", f"one of {', '.join(_DTYPES)}")
     if request.batch_size is not None and request.batch_size < 1:
         raise EmbedctlError(f"a batch of {request.batch_size} images", "--batch-size takes 1 or more")
-    drafts = [_draft(request, name, entries, name in as_float32) for name in resolve_names(request)]
+    names = resolve_names(request)
+    weights = {name.encoder: _weights(request, find(name.encoder), progress) for name in names}
+    drafts = []
+    for name in names:
+        spec, found = find(name.encoder), weights[name.encoder]
+        versions = versions_that_matter(spec, found.label)
+        drafts.append(draft_target(request, name, spec, found, versions, entries, name in as_float32))
     adopted = [0 if request.overwrite else _adopted(request, draft) for draft in drafts]
     recorded = set(adopted) - {0}
     usual = request.batch_size or (recorded.pop() if len(recorded) == 1 else DEFAULT_BATCH_SIZE)
     return [keyed(draft, size or usual) for draft, size in zip(drafts, adopted, strict=True)]
 
 
-def _draft(request: ExtractRequest, name: EmbeddingName, entries: Sequence["Entry"], as_float32: bool) -> Target:
-    spec = find(name.encoder)
-    weights = resolve_weights(spec, request.weights, offline=request.offline)
-    return draft_target(request, name, spec, weights, versions_that_matter(spec, weights.label), entries, as_float32)
+def _weights(request: ExtractRequest, spec: EncoderSpec, progress: Progress) -> Weights:
+    """Find out which weights are meant; files are touched only where their digest is not in the registry."""
+    published = request.weights == "published" and spec.weights
+    if published and len(spec.weights) == 1 and len(spec.weights[0].sha256) == 64:
+        return Weights(f"sha256:{spec.weights[0].sha256}", spec.weights[0].source)
+    try:
+        offline = request.offline or request.dry_run
+        return resolve_weights(spec, request.weights, offline=offline, progress=progress)
+    except NotHere:
+        if published and request.dry_run and not request.offline:
+            return Weights("sha256:unknown", "not fetched yet")  # of these, nothing can be stored
+        raise
 
 
 def draft_target(
@@ -193,16 +234,3 @@ def keyed(draft: Target, batch_size: int) -> Target:
         draft.spec, draft.name, recipe["weights"], recipe["exact"], batch_size, draft.dtype, recipe["versions"]
     )
     return replace(draft, batch_size=batch_size, key=key)
-
-
-def widths(targets: Sequence[Target]) -> dict[EmbeddingName, int]:
-    """Return the numbers per image of every target, from the registry or from its network without weights."""
-    found = {target.name: target.dim for target in targets if target.dim}
-    for target in targets:
-        if target.name not in found:
-            from pipelines.encoders.build import build  # torch: only for layers, whose width nobody wrote down
-
-            found[target.name] = build(target.spec, weights="random:0", taps=[target.name], device="meta").dims[
-                target.name
-            ]
-    return found

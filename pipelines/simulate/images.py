@@ -63,7 +63,7 @@ class _Concept:
 def render_images(
     folder: Path,
     n_train_concepts: int = 40,
-    images_per_concept: int = 5,
+    images_per_concept: int = 8,
     n_test_concepts: int = 40,
     seed: int = 0,
 ) -> RenderedImages:

@@ -5,14 +5,16 @@ downstream runs as it would on downloaded data. The model is, per subject::
 
     eeg(c, t) = offset(c) + noise(c, t) + sum over images i, sources k of A(c, k) z(k, i) g(k, t - onset(i))
 
-* ``z``: the rows of *one* embedding, each feature standardised over the training images, projected at random
-  onto a few sources, which are made uncorrelated. The projection is the same for all subjects.
-* ``g``: one bump per source. The first peaks at ``latency``, the last 100 ms later; sd 25 ms.
+* ``z``: the leading principal components of *one* embedding, its rows centred and of unit length as a cosine sees
+  them, each component scaled to unit variance, then rotated at random: every source tells something of every
+  component. The rotation is the same for all subjects.
+* ``g``: one bump per source. The first peaks at ``latency``, the last 200 ms later; sd 25 ms.
 * ``A``: random weights of each source, per subject, times ``TOPOGRAPHY``: occipital most, parietal some, others none.
 * The sum has ``amplitude`` microvolts rms over the planted channels between the outermost peaks. ``planted=False``
   leaves it out and changes nothing else: every other number is drawn from its own seeded stream.
-* ``noise``: 1/f in power from 0.1 to 100 Hz, ``noise`` microvolts rms in every channel, 70 % of its power shared
-  between channels, so that whitening has something to find. ``offset``: a constant of up to a millivolt.
+* ``noise``: 1/f in amplitude from 0.1 to 100 Hz, ``noise`` microvolts rms in every channel, 95 % of its power shared
+  between channels, as volume conduction does, so that whitening has something to find.
+  ``offset``: a constant of up to a millivolt.
 
 The design is the published one in small: images every 200 ms in sequences of 20; each session shows half of
 the training concepts, every image twice, and all test images; a few images once more; targets (code 99999).
@@ -30,14 +32,15 @@ __all__ = ["DEMO_CHANNELS", "TOPOGRAPHY", "Simulation", "simulate_things_eeg2"]
 
 SFREQ = 1000
 SOA = 200  # samples
-DEMO_CHANNELS = tuple("F3 F4 FCz C3 Cz C4 CPz P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
+# The official 17-channel selection: everything that begins with O or P.
+DEMO_CHANNELS = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
 TOPOGRAPHY = {"O": 1.0, "PO": 0.8, "P": 0.3}  # by the letters of the channel's name
 
 _TARGET = 99999
 _SEQUENCE, _PAUSE = 20, 600  # images, samples
 _MARGIN = 2000  # samples of rest before and after
-_SPREAD, _WIDTH = 0.1, 0.025  # s: latest minus earliest peak, sd of a bump
-_SHARED = 0.7  # of the noise power
+_SPREAD, _WIDTH = 0.2, 0.025  # s: latest minus earliest peak, sd of a bump
+_SHARED = 0.95  # of the noise power
 _COMMON = 8  # shared noise sources
 _SEGMENT = 2**14  # samples of noise made at once; consecutive ones overlap by half
 
@@ -50,8 +53,8 @@ class Simulation:
     ----------
     latency, last_latency : float
         When the first and the last source peak, s after image onset.
-    channels : tuple of str
-        Channels with any effect, in the order of the recording.
+    gains : dict of str to float
+        How strongly each channel with any effect takes part, in the order of the recording.
     amplitude, noise : float
         Microvolts rms; an amplitude of 0 means nothing was planted.
     subjects : tuple of int
@@ -62,7 +65,7 @@ class Simulation:
 
     latency: float
     last_latency: float
-    channels: tuple[str, ...]
+    gains: dict[str, float]
     amplitude: float
     noise: float
     subjects: tuple[int, ...]
@@ -77,12 +80,12 @@ def simulate_things_eeg2(
     *,
     subjects: Sequence[int] = (1, 2),
     sessions: int = 4,
-    test_repetitions: int = 40,
+    test_repetitions: int = 80,
     ch_names: Sequence[str] = DEMO_CHANNELS,
     latency: float = 0.1,
     amplitude: float = 0.7,
     noise: float = 10.0,
-    n_sources: int = 8,
+    n_sources: int = 12,
     seed: int = 0,
     planted: bool = True,
 ) -> Simulation:
@@ -129,8 +132,8 @@ def simulate_things_eeg2(
     >>> truth = simulate_things_eeg2(
     ...     Path(tempfile.mkdtemp()), training, test, rows, subjects=[1], sessions=2, test_repetitions=4, n_sources=2
     ... )
-    >>> truth.channels[:2], truth.n_events
-    (('P7', 'P5'), 20)
+    >>> truth.gains["Oz"], truth.gains["P7"], truth.n_events
+    (1.0, 0.3, 20)
     """
     if sessions < 2 or sessions % 2:
         raise ValueError(f"sessions is {sessions}, expected 2, 4, ...: each pair shares out the training concepts")
@@ -156,7 +159,7 @@ def simulate_things_eeg2(
                 path = raw / f"sub-{subject:02d}" / f"ses-{session:02d}" / f"raw_eeg_{part}.npy"
                 response = _responses(mixing, sources[part], kernels)
                 _write(path, ch_names, onsets, codes, response, noise, stream)
-    reached = tuple(name for name in ch_names if strength and _gain(name))
+    reached = {name: _gain(name) for name in ch_names if strength and _gain(name)}
     return Simulation(latency, latency + _SPREAD, reached, strength, noise, tuple(subjects), n_events)
 
 
@@ -173,22 +176,21 @@ def _sources(
     embedding: Mapping[str, np.ndarray], training: Sequence[str], test: Sequence[str], n: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Return ``z``, ``(n_sources, n_images)`` per split, uncorrelated and of unit variance over the training images."""
-    rows = np.stack([np.asarray(embedding[name], dtype=np.float64).ravel() for name in training])
-    mean, sd = rows.mean(axis=0), rows.std(axis=0)
-    sd = np.where(sd > 1e-9 * (1 + np.abs(mean)), sd, np.inf)  # a feature that never varies says nothing
-    projection = rng.normal(size=(rows.shape[1], n))
-    latent = ((rows - mean) / sd) @ projection
-    values, vectors = np.linalg.eigh(latent.T @ latent / len(latent))
-    decorrelate = vectors / np.sqrt(np.maximum(values, values[-1] * 1e-6)) @ vectors.T
-    others = np.stack([np.asarray(embedding[name], dtype=np.float64).ravel() for name in test])
-    return {
-        "training": (latent @ decorrelate).T,
-        "test": (((others - mean) / sd) @ projection @ decorrelate).T,
-    }
+    rows = np.stack([np.asarray(embedding[name], dtype=np.float64).ravel() for name in (*training, *test)])
+    rows -= rows.mean(axis=1, keepdims=True)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    learnt = rows[: len(training)]
+    centre = learnt.mean(axis=0)
+    _, _, components = np.linalg.svd(learnt - centre, full_matrices=False)
+    latent = (rows - centre) @ components[:n].T
+    latent /= latent[: len(training)].std(axis=0)
+    rotation = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    z = (latent @ rotation).T
+    return {"training": z[:, : len(training)], "test": z[:, len(training) :]}
 
 
 def _kernels(latency: float, n: int) -> np.ndarray:
-    """Return ``g``, ``(n_sources, n_samples)`` from image onset: one bump each, peaks spread over 100 ms."""
+    """Return ``g``, ``(n_sources, n_samples)`` from image onset: one bump each, their peaks spread evenly."""
     t = np.arange(round((latency + _SPREAD + 4 * _WIDTH) * SFREQ)) / SFREQ
     peaks = latency + _SPREAD * np.arange(n) / max(n - 1, 1)
     return np.exp(-0.5 * ((t - peaks[:, None]) / _WIDTH) ** 2)
@@ -278,7 +280,7 @@ def _within(onsets: np.ndarray, codes: np.ndarray, low: int, high: int) -> tuple
 
 
 def _noise(n_chans: int, n_samples: int, rms: float, stream: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield ``(start, (n_chans, n))`` pieces of continuous 1/f noise: segments overlapping by half, cross-faded."""
+    """Yield ``(start, (n_chans, n))`` pieces of continuous noise: segments overlapping by half, cross-faded."""
     rng = np.random.default_rng((*stream, 1))
     shared = rng.normal(size=(n_chans, _COMMON))
     shared *= np.sqrt(_SHARED) / np.linalg.norm(shared, axis=1, keepdims=True)
@@ -287,7 +289,7 @@ def _noise(n_chans: int, n_samples: int, rms: float, stream: tuple[int, ...]) ->
     frequency = np.fft.rfftfreq(_SEGMENT, 1 / SFREQ)
     amplitude = np.zeros_like(frequency)
     band = (frequency >= 0.1) & (frequency <= 100)  # the amplifier's
-    amplitude[band] = frequency[band] ** -0.5
+    amplitude[band] = 1 / frequency[band]
     amplitude *= rms * _SEGMENT / np.sqrt(4 * (amplitude**2).sum())
 
     def segment() -> np.ndarray:

@@ -55,7 +55,8 @@ def principal_axes(images: torch.Tensor, dim: int) -> torch.Tensor:
         values, vectors = torch.linalg.eigh(x.T @ x)
     spanned = values > 1e-10 * values[-1]
     axes = vectors[:, spanned].flip(1)[:, :dim]
-    return (axes * (axes.shape[1] / n_features) ** 0.5).float()
+    scaled: torch.Tensor = axes * (axes.shape[1] / n_features) ** 0.5
+    return scaled.float()
 
 
 class ImageHead(nn.Module):

@@ -1,0 +1,37 @@
+"""``embedctl results``: every finished run, a line each."""
+
+from embedctl import config, options, render
+from embedctl.options import path
+
+__all__ = ["results"]
+
+_SHOWN = ("dataset", "subject", "embedding", "weights", "brain_encoder", "recipe", "seed")
+_FIGURES = ("top-1", "top-5", "chance", "way", "median rank", "seconds")
+
+
+def results(runs: options.Runs = None, json: options.Json = False) -> None:
+    """List every finished run, its accuracy and chance.
+
+    \b
+      embedctl results
+      embedctl results --json
+    """
+    from stores.results import read_results
+
+    table = read_results(path(config.load().value("runs", runs))).to_pylist()
+    if json:
+        render.as_json(results=table)
+        return
+    columns = (*(name.replace("_", " ") for name in _SHOWN), *_FIGURES)
+    rows = [
+        (
+            *(row[name] for name in _SHOWN),
+            *(render.percent(row[name]) for name in ("top1", "top5", "chance")),
+            row["n_way"],
+            f"{row['median_rank']:g}",
+            f"{row['seconds']:.1f}",
+        )
+        for row in sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
+    ]
+    render.table(columns, rows, right=("subject", "seed", *_FIGURES))
+    render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders")

@@ -1,0 +1,25 @@
+# The recipes of a working day. `just` runs tests and linters.
+default: test lint
+
+# everything that is not slow
+test:
+    python -m pytest
+
+# the longer proofs
+slow:
+    python -m pytest -m slow
+
+lint:
+    ruff check .
+    ruff format --check .
+    mypy
+
+# write the pages that the program writes
+docs:
+    PYTHONPATH=. python docs/make_cli.py
+
+# an install without extras still lists and shows
+bare:
+    python -m venv --clear build/bare
+    build/bare/bin/pip install -q -c constraints.txt .
+    cd build && bare/bin/embedctl --help && bare/bin/embedctl models list

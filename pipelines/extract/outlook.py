@@ -1,0 +1,58 @@
+"""What an extraction will take, told before it begins: room on the disk, weights to fetch."""
+
+import shutil
+from collections.abc import Mapping
+
+import numpy as np
+
+from pipelines.encoders.fetch import here
+from pipelines.extract.plan import bytes_needed
+from pipelines.extract.request import ExtractReport, ExtractRequest
+from pipelines.extract.survey import Survey
+from stores.errors import CannotWrite
+from stores.names import EmbeddingName
+
+__all__ = ["check_room", "look_ahead"]
+
+
+def look_ahead(request: ExtractRequest, found: Survey, report: ExtractReport) -> None:
+    """Fill the report of a dry run. Nothing is written or fetched."""
+    widths = {target.name: target.dim for target in found.targets if target.dim}
+    for target in found.targets:
+        if target.name not in widths:
+            from pipelines.encoders.build import build  # torch: nobody wrote down how wide a layer is
+
+            shapes = build(target.spec, weights="random:0", taps=[target.name], device="meta")
+            widths[target.name] = shapes.dims[target.name]
+    for line, target in zip(report.embeddings, found.targets, strict=True):
+        line.dim = widths[target.name]
+    _measure(report, found, widths)
+    if request.weights == "published":
+        missing = {t.spec.id: [file for file in t.spec.weights if not here(file)] for t in found.targets}
+        report.to_fetch = {encoder: sum(file.bytes for file in files) for encoder, files in missing.items() if files}
+
+
+def check_room(report: ExtractReport, found: Survey, widths: Mapping[EmbeddingName, int]) -> None:
+    """Compare what the rows take with what is free.
+
+    Raises
+    ------
+    CannotWrite
+        If that is too little.
+    """
+    _measure(report, found, widths)
+    if report.bytes_needed > report.bytes_free:
+        raise CannotWrite(
+            f"'{report.store}' needs {report.bytes_needed / 1e6:.0f} MB and {report.bytes_free / 1e6:.0f} MB are free",
+            "free some space, or name a store on another disk with --store",
+        )
+
+
+def _measure(report: ExtractReport, found: Survey, widths: Mapping[EmbeddingName, int]) -> None:
+    sizes = {t.group: widths[t.name] * np.dtype(t.dtype).itemsize for t in found.targets if t.name in widths}
+    tasks = [task for _, tasks in found.passes() for task in tasks]
+    report.bytes_needed = bytes_needed(tasks, sizes, found.started, found.block_rows)
+    folder = report.store.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    report.bytes_free = shutil.disk_usage(folder).free

@@ -1,0 +1,117 @@
+"""One module writes every file, in the order a power cut demands."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from stores import commits
+from stores.commits import digest, discard, draft_name, place, put_bytes, put_json, put_table, sweep
+from stores.errors import CannotWrite
+from stores.tables import read_table
+from tests.crashes import WRITES
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Every writing call of the operating system, in order."""
+    made = []
+    for name in WRITES:
+        true = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, _name=name, _true=true, **o: made.append(_name) or _true(*a, **o))
+    return made
+
+
+def test_a_file_is_flushed_before_it_gets_its_name_and_its_folder_after(tmp_path, calls):
+    put_bytes(tmp_path / "x", b"new")
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_a_new_folder_is_flushed_into_the_one_above_before_anything_is_put_into_it(tmp_path, calls):
+    put_bytes(tmp_path / "a" / "b" / "x", b"new")
+    assert calls == ["mkdir", "fsync", "mkdir", "fsync", "fsync", "replace", "fsync"]
+
+
+def test_drafts_lie_where_they_are_told_to(tmp_path, monkeypatch):
+    seen = []
+    true = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: seen.append(a.parent.name) or true(a, b))
+    put_bytes(tmp_path / "group" / "zarr.json", b"{}", drafts=tmp_path / "array" / "drafts")
+    assert seen == ["drafts"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT])
+def test_a_disk_that_takes_nothing_is_one_of_our_errors_and_the_old_file_stays(tmp_path, monkeypatch, code):
+    put_bytes(tmp_path / "x", b"old")
+
+    def refuse(*arguments):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(CannotWrite) as problem:
+        put_bytes(tmp_path / "x", b"new" * 1_000_000)
+    assert problem.value.exit_code == 7 and problem.value.hint
+    assert ("3.0 MB" in str(problem.value) and "free" in str(problem.value)) == (code in (errno.ENOSPC, errno.EDQUOT))
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_another_problem_of_the_disk_is_not_hidden(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="input/output"):
+        put_bytes(tmp_path / "x", b"new")
+
+
+def test_a_value_is_always_the_same_bytes(tmp_path):
+    put_json(tmp_path / "a", {"b": np.float64(1.5), "a": np.arange(2), "path": tmp_path})
+    assert json.loads((tmp_path / "a").read_text()) == {"b": 1.5, "a": [0, 1], "path": str(tmp_path)}
+    with pytest.raises(ValueError):
+        put_json(tmp_path / "a", {"not a number": float("nan")})
+
+
+def test_a_table_comes_back_as_it_went(tmp_path):
+    table = pa.table({"id": ["a", "b"], "n": [1, None]})
+    put_table(tmp_path / "t.parquet", table)
+    assert read_table(tmp_path / "t.parquet").equals(table)
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    data = os.urandom(3_000_000)
+    (tmp_path / "x").write_bytes(data)
+    assert digest(tmp_path / "x") == digest(data) and len(digest(data)) == 32
+
+
+def test_sweeping_takes_what_the_dead_left_and_nothing_of_the_living(tmp_path):
+    dead = os.fork()
+    if not dead:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    ours = tmp_path / draft_name("ours")
+    theirs = tmp_path / draft_name("theirs").replace(f"!{os.getpid()}-", f"!{dead}-")
+    elsewhere = tmp_path / draft_name("elsewhere").replace(f"@{commits.HOST}!", "@other-host!")
+    ancient = tmp_path / draft_name("ancient").replace(f"@{commits.HOST}!", "@other-host!")
+    for path in (ours, theirs, elsewhere, ancient):
+        path.mkdir()
+        (path / "x").touch()
+    os.utime(ancient, (0, 0))
+    (tmp_path / "photograph.jpg").touch()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {ours.name, elsewhere.name, "photograph.jpg"}
+
+
+def test_a_finished_folder_takes_its_place_only_where_nothing_is(tmp_path):
+    for name in ("new", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text(name)
+    (tmp_path / "empty").mkdir()
+    place(tmp_path / "new", tmp_path / "empty")
+    with pytest.raises(FileExistsError):
+        place(tmp_path / "other", tmp_path / "empty")
+    assert (tmp_path / "empty" / "x").read_text() == "new"
+    discard(tmp_path / "empty", tmp_path / "drafts")
+    assert not (tmp_path / "empty").exists() and not any((tmp_path / "drafts").iterdir())

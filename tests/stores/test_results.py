@@ -1,0 +1,143 @@
+"""A run counts when its receipt is there; the table can always be made again."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stores.errors import DamagedStore, EmbedctlError
+from stores.results import (
+    COLUMNS,
+    assemble,
+    finished,
+    read_array,
+    read_config,
+    read_metrics,
+    read_results,
+    read_summary,
+    results_schema,
+    write_run,
+)
+
+DESIGN = """\
+run_id, dataset, modality, subject, protocol, train_subjects, embedding, encoder, aligned_by, base,
+matched_base, match, weights, brain_encoder, image_head, recipe, seed, split, checkpoint, channels, window, trial_norm,
+train_on, test_repetitions, gallery, n_way, top1, top3, top5, median_rank, mrr, val_top1, concept_top1, csls_top1,
+noise_ceiling, chance, n_queries, steps, seconds, embedding_key, epochs_key, config_key, version, started"""
+
+
+def put(runs, run_id="run-a", arrays=None, **summary):
+    return write_run(
+        runs,
+        run_id,
+        config={"seed": 1},
+        summary={"run_id": run_id, "subject": 1, "top1": 0.25, "encoder": "clip-rn50", "more": [1], **summary},
+        arrays={"scores": np.arange(6.0).reshape(2, 3)} if arrays is None else arrays,
+        checkpoint=b"weights",
+        metrics=[{"step": 1, "loss": 2.5}, {"step": 2, "loss": np.float32(1.5)}],
+    )
+
+
+def test_the_table_has_the_columns_of_the_design():
+    assert list(COLUMNS) == DESIGN.replace("\n", " ").split(", ")
+    assert results_schema().field("top1").type == pa.float64()
+
+
+def test_a_run_is_read_as_it_was_written(tmp_path):
+    folder = put(tmp_path)
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "scores.npy",
+        "checkpoint.safetensors",
+        "summary.json",
+        "receipt.json",
+    }
+    assert finished(tmp_path, "run-a") and read_summary(tmp_path, "run-a")["top1"] == 0.25
+    assert read_config(tmp_path, "run-a") == {"seed": 1}
+    assert read_metrics(tmp_path, "run-a") == [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 1.5}]
+    assert np.array_equal(read_array(tmp_path, "run-a", "scores"), np.arange(6.0).reshape(2, 3))
+
+
+def test_the_table_is_assembled_from_finished_runs_in_order_of_their_names(tmp_path):
+    put(tmp_path, "run-b", top1=0.5)
+    put(tmp_path, "run-a")
+    (put(tmp_path, "run-c") / "receipt.json").unlink()
+    (tmp_path / "notes").mkdir()
+    table = assemble(tmp_path)
+    assert table.column("run_id").to_pylist() == ["run-a", "run-b"]
+    assert table.column("top1").to_pylist() == [0.25, 0.5] and table.column("base").to_pylist() == [None, None]
+    assert read_results(tmp_path).equals(table) and read_results(str(tmp_path)).schema == results_schema()
+    assert pq.read_table(tmp_path / "results.parquet").equals(table)
+
+
+def test_assembling_twice_gives_the_same_bytes(tmp_path):
+    put(tmp_path)
+    assemble(tmp_path)
+    first = (tmp_path / "results.parquet").read_bytes()
+    assemble(tmp_path)
+    assert first == (tmp_path / "results.parquet").read_bytes()
+
+
+def test_no_runs_is_an_empty_table_and_no_table_an_error(tmp_path):
+    with pytest.raises(EmbedctlError, match="no results") as problem:
+        read_results(tmp_path)
+    assert "embedctl train" in problem.value.hint
+    assert assemble(tmp_path).num_rows == 0
+
+
+def test_a_run_written_anew_keeps_nothing_of_the_old_one(tmp_path):
+    put(tmp_path, arrays={"scores": np.eye(2), "brain": np.eye(3)})
+    folder = put(tmp_path, top1=0.75)
+    assert not (folder / "brain.npy").exists() and read_summary(tmp_path, "run-a")["top1"] == 0.75
+    assert [path.name for path in tmp_path.iterdir()] == ["run-a"]
+
+
+def test_a_run_that_is_not_finished_is_not_read(tmp_path):
+    (put(tmp_path) / "receipt.json").unlink()
+    for run_id in ("run-a", "run-z"):
+        with pytest.raises(EmbedctlError, match=f"no finished run '{run_id}'"):
+            read_summary(tmp_path, run_id)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "config.json", "metrics.jsonl", "scores.npy"])
+def test_a_changed_file_is_damage(tmp_path, name):
+    path = put(tmp_path) / name
+    path.write_bytes(path.read_bytes().replace(b"1", b"2") + b" ")
+    with pytest.raises(DamagedStore):
+        read_summary(tmp_path, "run-a")
+        read_config(tmp_path, "run-a")
+        read_metrics(tmp_path, "run-a")
+        read_array(tmp_path, "run-a", "scores")
+
+
+def test_an_array_that_was_not_kept_is_answered_with_what_was(tmp_path):
+    put(tmp_path)
+    with pytest.raises(EmbedctlError) as problem:
+        read_array(tmp_path, "run-a", "brain")
+    assert "scores.npy" in problem.value.hint
+
+
+@pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".hidden", "con", "x" * 129])
+def test_a_name_that_is_no_folder_is_refused(tmp_path, run_id):
+    for use in (lambda: put(tmp_path, run_id), lambda: finished(tmp_path, run_id)):
+        with pytest.raises(EmbedctlError):
+            use()
+
+
+@pytest.mark.parametrize("wrong", [{"top1": "half"}, {"subject": "sub-01"}, {"encoder": 3}])
+def test_a_summary_that_does_not_fit_the_table_is_a_mistake_of_the_caller(tmp_path, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        put(tmp_path, **wrong)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_score_that_is_not_a_number_is_not_written(tmp_path):
+    with pytest.raises(ValueError):
+        put(tmp_path, top1=float("nan"))
+    assert not finished(tmp_path, "run-a")
+
+
+def test_no_array_is_unpickled(tmp_path):
+    with pytest.raises(ValueError):
+        put(tmp_path, arrays={"scores": np.array([object()])})

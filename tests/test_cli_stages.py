@@ -1,0 +1,142 @@
+"""The commands one after the other on a workspace of the smallest size, and how each ends on bad input."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+import embedctl
+from embedctl.cli import app
+from pipelines.simulate.images import render_images
+from pipelines.simulate.recordings import simulate_things_eeg2
+
+CHANNELS = ("Fz", "P7", "P8", "Pz", "O1", "Oz", "O2")
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Make a workspace with the commands alone, and keep what they said."""
+    folder = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        images = render_images(folder / "images", n_train_concepts=12, images_per_concept=2, n_test_concepts=6)
+        said = {"extract": run("extract", "--model", "pixels,colour-histogram")}
+        pixels = embedctl.open_embeddings("embeddings.zarr")["pixels"]
+        rows = dict(zip(pixels.image_ids, pixels.values, strict=True))
+        simulate_things_eeg2(
+            folder / "raw" / "things-eeg2", images.training, images.test, rows,
+            subjects=[1, 2], sessions=2, test_repetitions=4, ch_names=CHANNELS, n_sources=3,
+        )  # fmt: skip
+        (folder / "quick.toml").write_text('base = "demo"\npasses = 2\n')
+        said["check"] = run("preprocess", "--dataset", "things-eeg2", "--check")
+        said["preprocess"] = run("preprocess", "--dataset", "things-eeg2")
+        said["dry"] = run("train", "--brain", "eeg", "--recipe", "quick.toml", "--seed", "0..1", "--dry-run")
+        said["train"] = run("train", "--brain", "eeg", "--recipe", "quick.toml", "--seed", "0..1")
+    return folder, said
+
+
+@pytest.fixture
+def workspace(finished, monkeypatch):
+    monkeypatch.chdir(finished[0])
+    return finished[0]
+
+
+def test_every_stage_ends_well(finished):
+    for stage, result in finished[1].items():
+        assert result.exit_code == 0, f"{stage}: {result.stderr}"
+
+
+def test_checking_writes_no_store_and_finds_no_problem(finished):
+    assert finished[1]["check"].stdout.splitlines()[-1] == "no problems"
+
+
+def test_preprocess_tells_the_shape_of_what_it_wrote(finished):
+    header, first, *_ = finished[1]["preprocess"].stdout.splitlines()
+    assert header.split()[:4] == ["subject", "state", "train", "test"]
+    assert first.split()[:5] == ["1", "written", "24", "x", "5"] or first.split()[:3] == ["1", "written", "24"]
+
+
+def test_a_dry_run_lists_the_runs_and_does_none(finished):
+    lines = finished[1]["dry"].stdout.splitlines()
+    assert lines[-1] == "8 runs: 0 there already, 8 to do"
+    assert sum("to do" in line for line in lines[:-1]) == 8
+
+
+def test_train_says_what_was_there_the_second_time(workspace):
+    again = run("train", "--brain", "eeg", "--recipe", "quick.toml", "--seed", "0,1")
+    assert again.exit_code == 0
+    assert "8 runs: 8 there already, 0 trained" in again.stdout
+
+
+def test_results_list_every_run(workspace):
+    found = json.loads(run("results", "--json").stdout)["results"]
+    assert len(found) == 8
+    assert {row["embedding"] for row in found} == {"pixels", "colour-histogram"}
+    assert all(row["chance"] == pytest.approx(1 / 6) for row in found)
+    lines = run("results").stdout.splitlines()
+    assert len(lines) == 9 and all("16.7 %" in line for line in lines[1:])
+
+
+def test_show_knows_the_epoch_store_and_the_runs(workspace):
+    epochs = json.loads(run("show", "epochs.zarr", "--json").stdout)
+    assert [(s["subject"], s["train_images"], s["test_images"]) for s in epochs["subjects"]] == [(1, 24, 6), (2, 24, 6)]
+    assert run("show", "runs").stdout.startswith("8 runs\n")
+    assert "things-eeg2" in run("show", "epochs.zarr").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["preprocess"], "preprocess needs to know which dataset"),
+        (["preprocess", "--dataset", "things-eeg3"], "things-eeg3"),
+        (["preprocess", "--dataset", "things-eeg2", "--raw", "nothing"], "nothing"),
+        (["preprocess", "--dataset", "things-eeg2", "--raw", "images"], "images"),
+        (["preprocess", "--dataset", "things-eeg2", "--subject", "7"], "7"),
+        (["preprocess", "--dataset", "things-eeg2", "--recipe", "claen"], "claen"),
+        (["preprocess", "--dataset", "things-eeg2", "--subject", "one"], "preprocess.subject cannot be ['one']"),
+        (["train"], "train needs to know the kind of recording"),
+        (["train", "--brain", "ecog"], "ecog"),
+        (["train", "--brain", "eeg", "--model", "pixles"], "pixles"),
+        (["train", "--brain", "eeg", "--subject", "9"], "9"),
+        (["train", "--brain", "eeg", "--epochs", "nothing"], "nothing"),
+        (["train", "--brain", "eeg", "--embeddings", "images"], "images"),
+        (["train", "--brain", "eeg", "--recipe", "moden"], "moden"),
+        (["train", "--brain", "eeg", "--brain-encoder", "nise"], "nise"),
+        (["train", "--brain", "eeg", "--join", "sufix"], "train.join cannot be 'sufix'"),
+        (["results", "--runs", "nothing"], "nothing"),
+    ],
+)
+def test_bad_input_is_two_lines_and_code_2(workspace, words, what):
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (2, ""), result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("error: ") and lines[1].startswith("hint:  "), result.stderr
+    assert what in lines[0]
+
+
+def test_a_truncated_recording_is_found_before_anything_is_written(workspace, tmp_path):
+    raw = tmp_path / "raw"
+    shutil.copytree(workspace / "raw" / "things-eeg2", raw)
+    torn = raw / "sub-02" / "ses-02" / "raw_eeg_test.npy"
+    torn.write_bytes(torn.read_bytes()[:-1000])
+    result = run("preprocess", "--dataset", "things-eeg2", "--raw", raw, "--store", tmp_path / "epochs.zarr")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-2].startswith("error: ") and "raw_eeg_test.npy" in result.stderr
+    assert not (tmp_path / "epochs.zarr").exists()
+    checked = run("preprocess", "--dataset", "things-eeg2", "--raw", raw, "--check")
+    assert checked.exit_code == 2 and "1 problem" in checked.stdout
+
+
+def test_compare_ranks_the_encoders_beside_chance(workspace):
+    found = json.loads(run("compare", "--json").stdout)
+    assert [row["rank"] for row in found["ranking"]] == [1, 2] and found["pairs"] == []
+    lines = run("compare").stdout.splitlines()
+    assert lines[0].startswith("things-eeg2, 6-way retrieval with eegproject, recipe quick ")
+    assert "each subject" in lines[1] and all("16.7 %" in line for line in lines[2:4])
+    assert lines[-1] == "no aligned encoder and its base have both been run: there is no pair to test"
+    assert run("compare", "--pairing", "papers").exit_code == 2

@@ -1,0 +1,84 @@
+"""The demo: the planted encoder is found in every seed, and nothing is found where nothing was planted."""
+
+import json
+from pathlib import Path
+
+import pytest
+from scipy.stats import binom
+from typer.testing import CliRunner
+
+import embedctl
+from embedctl.cli import app
+from embedctl.commands.demo import HONESTLY
+from embedctl.demo import MODELS, PLANTED, SEEDS, SUBJECTS, demo
+
+ONE_IN_TEN_THOUSAND = 1e-4
+
+
+def top1(folder):
+    """Return top-1 of every run by embedding and seed, a list over subjects."""
+    found = {}
+    for row in embedctl.read_results(Path(folder) / "runs").to_pylist():
+        found.setdefault((row["embedding"], row["seed"]), []).append(row["top1"])
+    return found
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    result = CliRunner().invoke(app, ["demo", str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        f"error: '{tmp_path}' holds something that no demo made",
+        "hint:  name a new folder: embedctl demo DIR",
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "workspace"
+    return folder, CliRunner().invoke(app, ["demo", str(folder)])
+
+
+@pytest.mark.slow
+def test_the_first_line_is_honest_and_the_last_lines_say_what_to_type_next(made):
+    _, result = made
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == HONESTLY and "simulated" in lines[0]
+    assert "The planted encoder comes first." in lines
+    assert any(line.startswith("  embedctl compare") for line in lines[-8:])
+
+
+@pytest.mark.slow
+def test_the_planted_encoder_wins_in_every_seed(made):
+    scores = {key: sum(values) / len(values) for key, values in top1(made[0]).items()}
+    assert len(scores) == len(MODELS) * len(SEEDS)
+    for seed in SEEDS:
+        others = [scores[model, seed] for model in MODELS if model != PLANTED]
+        assert scores[PLANTED, seed] > max(others), scores
+    truth = json.loads((made[0] / "planted.json").read_text(encoding="utf-8"))
+    assert (truth["encoder"], truth["subjects"]) == (PLANTED, list(SUBJECTS))
+
+
+@pytest.mark.slow
+def test_a_second_demo_finds_everything_there(made):
+    again = CliRunner().invoke(app, ["demo", str(made[0])])
+    assert again.exit_code == 0, again.stderr
+    for said in (
+        "the images and the recordings are there already",
+        "960 of 960 rows were there already",
+        "2 of 2 subjects were there already",
+        "16 of 16 runs were there already",
+    ):
+        assert said in again.stderr
+
+
+@pytest.mark.slow
+def test_without_a_planted_effect_every_encoder_is_at_chance(tmp_path):
+    demo(tmp_path / "nothing", planted=False)
+    n_queries = 40 * len(SUBJECTS) * len(SEEDS)
+    low, high = binom.interval(1 - ONE_IN_TEN_THOUSAND, n_queries, 1 / 40)
+    for model in MODELS:
+        hits = 40 * sum(sum(values) for (name, _), values in top1(tmp_path / "nothing").items() if name == model)
+        assert low <= hits <= high, (model, hits)
