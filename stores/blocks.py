@@ -92,13 +92,13 @@ def commit_rows(
         If a chunk that should keep rows is not the one that was committed.
     """
     node, receipt = read_array(values), _receipt(values, block)
-    before = settled(values, receipt)
+    before = settled(values.parent, receipt)
     fate = {row: position for position, row in enumerate(rows.tolist())}
     dropped = {*absent, *forget}
     files, facts = {}, {}
     for chunk in sorted({row // node.chunks[0] for row in (*fate, *dropped)}):
-        name, here = node.file(chunk), range(chunk * node.chunks[0], (chunk + 1) * node.chunks[0])
-        content, kept, reasons = _current(values, name, before.get(name), node, here)
+        name, here = f"{values.name}/{node.file(chunk)}", range(chunk * node.chunks[0], (chunk + 1) * node.chunks[0])
+        content, kept, reasons = _current(values.parent / name, before.get(name), node)
         for row in dropped & set(here):
             content[row - here.start] = np.nan
             kept.discard(row)
@@ -109,7 +109,7 @@ def commit_rows(
         reasons |= {row: why for row, why in absent.items() if row in here}
         files[name] = encode_rows(content)
         facts[name] = {"rows": _ranges(kept | set(new)), "absent": {str(row): reasons[row] for row in sorted(reasons)}}
-    return change(receipt, values, files, facts, drafts)
+    return change(receipt, values.parent, files, facts, drafts)
 
 
 def read_vouchers(values: Path) -> Vouchers:
@@ -122,14 +122,14 @@ def read_vouchers(values: Path) -> Vouchers:
     """
     vouchers: Vouchers = {}
     for path in _receipts(values):
-        vouchers |= settled(values, path)
+        vouchers |= settled(values.parent, path)
     return vouchers
 
 
 def finish_receipts(values: Path, drafts: Path) -> None:
     """Write down how announced changes that were cut short ended."""
     for path in _receipts(values):
-        finish(Path(path), values, drafts)
+        finish(Path(path), values.parent, drafts)
 
 
 def rows_in(vouchers: Vouchers) -> np.ndarray:
@@ -137,7 +137,7 @@ def rows_in(vouchers: Vouchers) -> np.ndarray:
 
     Examples
     --------
-    >>> rows_in({"c/0/0": {"rows": [[0, 2], [5, 6]], "absent": {}}}).tolist()
+    >>> rows_in({"values/c/0/0": {"rows": [[0, 2], [5, 6]], "absent": {}}}).tolist()
     [0, 1, 5]
     """
     pieces = [np.arange(start, stop) for voucher in vouchers.values() for start, stop in voucher["rows"]]
@@ -145,16 +145,16 @@ def rows_in(vouchers: Vouchers) -> np.ndarray:
 
 
 def _current(
-    values: Path, name: str, voucher: Mapping[str, Any] | None, node: ArrayNode, here: range
+    file: Path, voucher: Mapping[str, Any] | None, node: ArrayNode
 ) -> tuple[np.ndarray, set[int], dict[int, str]]:
     """Return a chunk's numbers, its committed rows and its absent ones, as they are now."""
     if voucher is None:
         return np.full(node.chunks, np.nan, node.dtype), set(), {}
-    data = (values / name).read_bytes() if (values / name).is_file() else b""
+    data = file.read_bytes() if file.is_file() else b""
     if digest(data) != voucher["blake2b"]:
         # Carrying its rows over would give damaged numbers a fresh digest.
         hint = "run: embedctl verify, then embedctl repair"
-        raise DamagedStore(f"'{values / name}' is not what its receipt says", hint)
+        raise DamagedStore(f"'{file}' is not what its receipt says", hint)
     content = np.frombuffer(data[:-CRC_BYTES], np.dtype(node.dtype).newbyteorder("<")).reshape(node.chunks)
     kept = {row for start, stop in voucher["rows"] for row in range(start, stop)}
     return content.astype(node.dtype), kept, {int(row): why for row, why in voucher["absent"].items()}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -55,11 +55,29 @@ class Entry:
     @property
     def published(self) -> bool:
         """Whether the weights are the registry's own: not random, not a file, not an import."""
-        weights, source = str(self.provenance.get("weights", "")), str(self.provenance.get("weights_source", ""))
-        return not (weights.startswith("random:") or source.startswith("file") or self.provenance.get("imported"))
+        return _is_published(self)
 
 
-def resolve(entries: Sequence[Entry], text: str) -> Entry:
+class Named(Protocol):
+    """What has the name of an embedding: an entry, or the group it describes."""
+
+    @property
+    def name(self) -> EmbeddingName:
+        """What it is."""
+
+    @property
+    def key(self) -> str:
+        """Which numbers."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where they come from."""
+
+
+N = TypeVar("N", bound=Named)
+
+
+def resolve(entries: Sequence[N], text: str) -> N:
     """Return the entry that ``NAME`` or ``NAME#KEY`` means.
 
     The bare name means the one from published weights, else the only one.
@@ -88,7 +106,7 @@ def resolve(entries: Sequence[Entry], text: str) -> Entry:
     return unique
 
 
-def display_names(entries: Sequence[Entry]) -> list[str]:
+def display_names(entries: Sequence[Named]) -> list[str]:
     """Return one name per entry: bare where the bare name means it, else with its key."""
     names = []
     for entry in entries:
@@ -97,10 +115,15 @@ def display_names(entries: Sequence[Entry]) -> list[str]:
     return names
 
 
-def _meant_by_bare_name(same_name: Sequence[Entry]) -> Entry | None:
+def _is_published(entry: Named) -> bool:
+    weights, source = (str(entry.provenance.get(key, "")) for key in ("weights", "weights_source"))
+    return not (weights.startswith("random:") or source.startswith("file") or entry.provenance.get("imported"))
+
+
+def _meant_by_bare_name(same_name: Sequence[N]) -> N | None:
     if len(same_name) == 1:
         return same_name[0]
-    published = [entry for entry in same_name if entry.published]
+    published = [entry for entry in same_name if _is_published(entry)]
     return published[0] if len(published) == 1 else None
 
 

@@ -32,7 +32,8 @@ _TABLE = "image/.embedctl/images.parquet"
 class EmbeddingStore:
     """A folder of embeddings over the same images.
 
-    An open store is what was committed when it was opened; entering `lock` looks again.
+    An open store knows the images and embeddings of when it was opened, and of each embedding the rows that were
+    committed when it was first asked for them; entering `lock` looks again.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ class EmbeddingStore:
         StoreMismatch
             If a newer embedctl wrote it.
         DamagedStore
-            If its metadata or a receipt cannot be trusted.
+            If its metadata cannot be trusted.
         CannotWrite
             If it cannot be made.
         """
@@ -79,7 +80,7 @@ class EmbeddingStore:
         self.block_rows: int = self._root.attributes().get("block_rows", 0)
         self._set_ids(None)
         folders = [folder for folder in self.path.iterdir() if Group.is_one(folder)]
-        self._groups = {folder.name: Group(folder, self._root.drafts) for folder in folders}
+        self._groups = {folder.name: Group(folder, self._root.drafts, self.n_images) for folder in folders}
 
     def _set_ids(self, ids: list[str] | None) -> None:
         for name in ("image_ids", "row_of"):
@@ -104,11 +105,14 @@ class EmbeddingStore:
     @property
     def names(self) -> list[str]:
         """Every embedding: its bare name where that means it, else ``NAME#KEY``."""
-        return display_names(self.entries())
+        return display_names(self._sorted())
 
     def entries(self) -> list[Entry]:
         """Return what is known about each embedding, by name."""
-        return sorted((group.entry for group in self._groups.values()), key=lambda entry: (entry.name, entry.key))
+        return [group.entry for group in self._sorted()]
+
+    def _sorted(self) -> list[Group]:
+        return sorted(self._groups.values(), key=lambda group: (group.name, group.key))
 
     def images(self) -> dict[str, ImageRecord]:
         """Return the record of every image, in row order."""
@@ -117,7 +121,7 @@ class EmbeddingStore:
 
     def resolve(self, text: str) -> Entry:
         """Return the entry that ``NAME`` or ``NAME#KEY`` means (see `stores.embedding.resolve`)."""
-        return resolve(self.entries(), text)
+        return resolve(self._sorted(), text).entry
 
     def committed(self, entry: Entry) -> np.ndarray:
         """Return, per image ``(n_images,)``, whether its row is committed."""
@@ -130,7 +134,7 @@ class EmbeddingStore:
         return self._groups[entry.group].absent()
 
     def __getitem__(self, text: str) -> Embedding:
-        return self._groups[self.resolve(text).group].embedding(self.image_ids)
+        return resolve(self._sorted(), text).embedding(self.image_ids)
 
     def __repr__(self) -> str:
         return f"<EmbeddingStore {self.path}: {len(self._groups)} embeddings, {self.n_images} images>"

@@ -59,7 +59,7 @@ def publish(root: Root, without: str = "") -> None:
         names = [name for name in complete_subjects(root.path) if without not in (name, name.partition("/")[0])]
         datasets = {f"{dataset}/zarr.json" for name in names if (dataset := name.partition("/")[0])}
         vouched = {name: (root.path / name).read_bytes() for name in sorted(datasets)}
-        root.change({**vouched, **string_files("subject", names, 1024)})
+        root.change({**vouched, **string_files("subject", names, 1024)}, gone=[f"{without}/zarr.json"])
         root.consolidate(without)
 
 
@@ -120,7 +120,6 @@ class SubjectWriter:
         }
         self._final = root.path / self._name
         self._draft = root.private / "unfinished" / self._name
-        self._dims: tuple[str, ...] = ()
         self._held = ExitStack()
         self._check_recipe()
 
@@ -139,18 +138,24 @@ class SubjectWriter:
             raise StoreMismatch(what, "write to another store with --store, or remove the dataset first")
 
     def __enter__(self) -> "SubjectWriter":
-        self._held.enter_context(self._root.lock(self._name.replace("/", "-")))
-        self._check_recipe()
-        sweep(self._root.drafts)
-        if self._final.is_dir():
-            self._check_same(self._final)
-        else:
-            if self._draft.is_dir() and not self._is_same(self._draft):
-                discard(self._draft, self._root.drafts)
-            change(
-                private(self._draft / "split") / "metadata.json", self._draft, self._files(), drafts=self._root.drafts
-            )
+        with ExitStack() as held:
+            held.enter_context(self._root.lock(self._name.replace("/", "-")))
+            self._begin()
+            self._held = held.pop_all()
         return self
+
+    def _begin(self) -> None:
+        self._check_recipe()
+        drafts = self._root.drafts
+        sweep(drafts)
+        if self._final.is_dir():
+            if not self._is_same(self._final):
+                what = f"'{self._name}' is stored already, from other inputs"
+                raise StoreMismatch(what, "remove the subject first, or write to another store with --store")
+            return
+        if self._draft.is_dir() and not self._is_same(self._draft):
+            discard(self._draft, drafts)
+        change(private(self._draft / "split") / "metadata.json", self._draft, self._files(), drafts=drafts)
 
     def __exit__(self, *problem: object) -> None:
         self._held.close()
@@ -174,11 +179,6 @@ class SubjectWriter:
         return {name: digest(data) for name, data in files.items()} == {
             name: stored[name]["blake2b"] for name in files if name in stored
         }
-
-    def _check_same(self, folder: Path) -> None:
-        if not self._is_same(folder):
-            what = f"'{self._name}' is stored already, from other inputs"
-            raise StoreMismatch(what, "remove the subject first, or write to another store with --store")
 
     def split(
         self,
@@ -255,7 +255,7 @@ class SubjectWriter:
         with self._root.lock(self._dataset, wait=30.0):
             self._check_recipe()
             self._make_dataset()
-        place(self._draft, self._final)
+            place(self._draft, self._final)
         publish(self._root)
 
     def _make_dataset(self) -> None:

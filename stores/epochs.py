@@ -254,9 +254,7 @@ class SplitEpochs:
         return self._rows("epochs")
 
     def _rows(self, name: str) -> RawRows:
-        prefix = f"{name}/"
-        own = {file.removeprefix(prefix): said for file, said in self._vouchers.items() if file.startswith(prefix)}
-        return RawRows(self.path / name, own)
+        return RawRows(self.path / name, self._vouchers)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -267,8 +265,5 @@ class SplitEpochs:
 
 def _read_all(folder: Path) -> np.ndarray:
     receipt = private(folder.parent / "split") / "metadata.json"
-    prefix = f"{folder.name}/"
-    vouchers = settled(folder.parent, receipt)
-    own = {file.removeprefix(prefix): said for file, said in vouchers.items() if file.startswith(prefix)}
-    rows = RawRows(folder, own)
+    rows = RawRows(folder, settled(folder.parent, receipt))
     return rows.read(0, len(rows))

@@ -5,7 +5,7 @@ Its receipts lie in ``values/.embedctl``: ``metadata.json`` vouches for all ``za
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ from stores.embedding import Embedding, Entry
 from stores.errors import EmbedctlError
 from stores.layout import array_node, group_node, private, read_array, read_node
 from stores.names import EmbeddingName
-from stores.receipts import change, finish
+from stores.receipts import Vouchers, change, finish
 from stores.roots import node_bytes, string_files
 
 __all__ = ["Group", "string_chunk"]
 
 
 class Group:
-    """The group of one embedding, as its receipts described it when it was read.
+    """The group of one embedding. Its receipts are read when its rows are first asked for.
 
     Parameters
     ----------
@@ -32,22 +32,27 @@ class Group:
         The group's folder.
     drafts : Path
         Folder for temporary files.
+    n_images : int
+        Rows that the reader knows of; a writer may have added more.
 
     Raises
     ------
     DamagedStore
-        If its metadata or a receipt cannot be trusted.
+        If its metadata cannot be trusted.
     """
 
-    def __init__(self, folder: Path, drafts: Path) -> None:
-        self.folder, self._drafts = folder, drafts
+    def __init__(self, folder: Path, drafts: Path, n_images: int) -> None:
+        self.folder, self._drafts, self.n_images = folder, drafts, n_images
         self._values = folder / "values"
         name, _, self.key = folder.name.rpartition("-")
         self.name = EmbeddingName.parse(name.replace("~", ":"))
         self.provenance: dict[str, Any] = read_node(folder)["attributes"]["embedctl"]
         node = read_array(self._values)
         self.dim, self.dtype = node.shape[1], node.dtype
-        self._vouchers = read_vouchers(self._values)
+
+    @cached_property
+    def _vouchers(self) -> Vouchers:
+        return read_vouchers(self._values)
 
     @staticmethod
     def is_one(folder: Path) -> bool:
@@ -76,26 +81,23 @@ class Group:
         files = {"zarr.json": node_bytes(group_node({"embedctl": dict(provenance)}))}
         change(_metadata(draft), draft, {**files, **_sized_files(image_ids, block_rows, dim, dtype)})
         place(draft, folder)
-        return cls(folder, drafts)
+        return cls(folder, drafts, len(image_ids))
 
     @property
     def entry(self) -> Entry:
         """What the store tells about it."""
-        ranges = [pair for voucher in self._vouchers.values() for pair in voucher["rows"]]
-        n_absent = sum(len(voucher["absent"]) for voucher in self._vouchers.values())
-        n_committed = sum(stop - start for start, stop in ranges)
-        return Entry(
-            self.name, self.key, self.dim, self.dtype, self.folder.name, self.provenance, n_committed, n_absent
-        )
+        counts = len(self.committed_rows()), len(self.absent())
+        return Entry(self.name, self.key, self.dim, self.dtype, self.folder.name, self.provenance, *counts)
 
     def committed_rows(self) -> np.ndarray:
         """Return the rows that are committed, ascending."""
-        return rows_in(self._vouchers)
+        rows = rows_in(self._vouchers)
+        return rows[: np.searchsorted(rows, self.n_images)]
 
     def absent(self) -> dict[int, str]:
         """Return the rows that have no numbers for a reason, with the reason."""
-        reasons = [item for voucher in self._vouchers.values() for item in voucher["absent"].items()]
-        return dict(sorted((int(row), why) for row, why in reasons))
+        reasons = [(int(row), why) for voucher in self._vouchers.values() for row, why in voucher["absent"].items()]
+        return dict(sorted((row, why) for row, why in reasons if row < self.n_images))
 
     def embedding(self, image_ids: list[str]) -> Embedding:
         """Return the committed rows for reading; ``image_ids`` are those of all rows."""
@@ -120,6 +122,7 @@ class Group:
 
     def grow(self, image_ids: Sequence[str], block_rows: int) -> None:
         """Give the arrays as many rows as there are images, if they have fewer."""
+        self.n_images = len(image_ids)
         lengths = {read_array(self.folder / name).shape[0] for name in ("image", "values")}
         if lengths != {len(image_ids)}:
             files = _sized_files(image_ids, block_rows, self.dim, self.dtype)

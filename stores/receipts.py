@@ -1,14 +1,15 @@
 """Receipts: which files a store vouches for, and what they are.
 
-A receipt lists files with size, last four bytes (of a chunk: its checksum) and digest, and for a chunk the rows in
-it. Files come first, then the receipt; a reader trusts only what a receipt vouches for. Files that are *replaced*
+A receipt lies in the ``.embedctl`` folder of an array and speaks of files of the group that holds the array. It
+lists them with size, last four bytes (of a chunk: its checksum) and digest, and for a chunk of embeddings the rows
+in it. Files come first, then the receipt; a reader trusts only what a receipt vouches for. Files that are *replaced*
 are announced: the receipt first holds the old and, under ``next``, the new vouchers, and whoever reads it finds
 out from the digests which ones are on the disk. A receipt carries its own digest.
 """
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,6 +47,7 @@ def change(
     files: Mapping[str, bytes],
     facts: Mapping[str, Mapping[str, Any]] | None = None,
     drafts: Path | None = None,
+    gone: Collection[str] = (),
 ) -> Vouchers:
     """Write files and the receipt that vouches for them, so that a crash at any point leaves old or new.
 
@@ -61,6 +63,8 @@ def change(
         What else the receipt says about a file.
     drafts : Path, optional
         Folder for the temporary files, where ``base`` must stay clean.
+    gone : collection of str
+        Files that are no longer vouched for: they are about to be removed.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def change(
     """
     before = settled(base, receipt)
     new = {name: vouch(data, **(facts or {}).get(name, {})) for name, data in files.items()}
-    after = {**before, **new}
+    after = {name: voucher for name, voucher in {**before, **new}.items() if name not in gone}
     if after != before and any(name in before for name in new):
         write_receipt(receipt, before, after, drafts)
     for name, data in files.items():

@@ -5,7 +5,7 @@ Everything of ours that is not Zarr lies in that array's ``.embedctl`` folder.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,9 @@ class Root:
         node["attributes"]["embedctl"].update(more)
         return node_bytes(node)
 
-    def change(self, files: Mapping[str, bytes]) -> None:
-        """Replace files of the root group and of its array, together with their receipt."""
-        change(self.private / "metadata.json", self.path, files, drafts=self.drafts)
+    def change(self, files: Mapping[str, bytes], gone: Collection[str] = ()) -> None:
+        """Replace files of the root group and of its array, together with their receipt (see `receipts.change`)."""
+        change(self.private / "metadata.json", self.path, files, drafts=self.drafts, gone=gone)
 
     def consolidate(self, without: str = "") -> None:
         """Write the metadata of every node, but for a group that is about to go, into the root's ``zarr.json``."""

@@ -29,8 +29,8 @@ class RawRows:
     folder : Path
         The array's folder.
     vouchers : dict, optional
-        What the receipts say about the chunk files, by their path below ``folder``. Without it every chunk
-        file that exists is read; a chunk without file reads as the array's fill value.
+        What the receipts say about the chunk files, by their path below the group that holds the array. Without
+        it every chunk file that exists is read; a chunk without file reads as the array's fill value.
     look_again : callable, optional
         Reads the receipts again: a chunk that does not fit may have grown since.
 
@@ -119,12 +119,12 @@ class RawRows:
         return self._chunks[number]
 
     def _open(self, number: int) -> np.ndarray | None:
-        name = self._node.file(number)
+        name = f"{self.folder.name}/{self._node.file(number)}"
         if self._vouchers is not None and name not in self._vouchers:
             return None
         if not self._node.raw:
             return self._through_zarr(number)
-        path = self.folder / name
+        path = self.folder.parent / name
         try:
             file = np.memmap(path, np.uint8, mode="r")
         except (FileNotFoundError, ValueError) as error:  # ValueError: the file is empty
@@ -138,11 +138,16 @@ class RawRows:
         return self._as_rows(file[:-CRC_BYTES], self.chunk_rows)
 
     def _is_vouched_for(self, name: str, tail: str) -> bool:
-        if self._vouchers is None or self._vouchers[name]["tail"] == tail:
+        if self._vouchers is None:
             return True
-        if self._look_again is None:
-            return False
-        return self._look_again().get(name, {}).get("tail") == tail
+        known = self._vouchers[name]
+        if known["tail"] == tail:
+            return True
+        now = self._look_again().get(name, {}) if self._look_again else {}
+        held = now.get("rows", [])
+        # Grown since: fine. Computed anew or dropped since: its rows are not the ones this reader knows of.
+        kept = all(any(a <= start and stop <= b for a, b in held) for start, stop in known.get("rows", ()))
+        return now.get("tail") == tail and kept
 
     def _as_rows(self, data: np.ndarray, n_rows: int) -> np.ndarray:
         return data.view(self.dtype.newbyteorder("<"), np.ndarray).reshape(n_rows, *self.shape[1:])

@@ -140,11 +140,13 @@ class SplitWriter:
         with np.errstate(over="ignore"):
             stored = epochs.astype(self._dtype)
         stored[~valid] = np.nan
-        if not np.isfinite(stored[valid]).all():
+        mean = _plain_mean(stored, valid)
+        # One repetition that is not finite makes its mean so, and there are far fewer numbers to look at.
+        if not np.isfinite(mean[valid.any(axis=1)]).all():
             raise ValueError(f"block {block} has valid repetitions that are not finite as {self._dtype}")
         parts = {
             "epochs": stored,
-            "mean": _plain_mean(stored, valid),
+            "mean": mean,
             "valid": valid,
             "session": np.where(valid, session, -1).astype(np.int16),
         }
@@ -165,8 +167,9 @@ def _plain_mean(epochs: np.ndarray, valid: np.ndarray) -> np.ndarray:
     repetitions finds the same mean.
     """
     mean = np.full((len(epochs), *epochs.shape[2:]), np.nan, np.float32)
-    for image in np.flatnonzero(valid.any(axis=1)):
-        mean[image] = epochs[image, valid[image]].mean(axis=0, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        for image in np.flatnonzero(valid.any(axis=1)):
+            mean[image] = epochs[image, valid[image]].mean(axis=0, dtype=np.float64)
     return mean
 
 

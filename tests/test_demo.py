@@ -65,9 +65,10 @@ def test_the_planted_encoder_wins_in_every_seed(made):
 def test_a_second_demo_finds_everything_there(made):
     again = CliRunner().invoke(app, ["demo", str(made[0])])
     assert again.exit_code == 0, again.stderr
+    n_rows = len(MODELS) * len(list((made[0] / "images").rglob("*.jpg")))
     for said in (
         "the images and the recordings are there already",
-        "960 of 960 rows were there already",
+        f"{n_rows:,} of {n_rows:,} rows were there already",
         "2 of 2 subjects were there already",
         "16 of 16 runs were there already",
     ):

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_a_page_names_only_commands_and_options_that_exist(page):
             command = " ".join(words.split()[:2])
             assert command in known, f"{page.name}: {line}"
             assert set(re.findall(r"--[a-z-]+", words)) <= options | {"--help", "--version", "--debug"}, line
+
+
+def test_every_package_an_extra_names_has_its_version_in_the_constraints():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    named = [*project["dependencies"], *(package for extra in extras for package in extra)]
+    pinned = re.findall(r"^([a-z0-9-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    wanted = {re.match(r"[\w.-]+", package)[0].lower().replace("_", "-") for package in named}
+    assert wanted - {"embedctl"} <= set(pinned)
+    assert "torchaudio" not in pinned
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

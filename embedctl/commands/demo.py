@@ -60,9 +60,9 @@ def _tell(report: "DemoReport") -> None:
         raise RuntimeError(f"the demo found {rows[0].embedding}, not {report.truth['encoder']}")
     render.line("The planted encoder comes first.")
     render.line(f"All of it took {report.seconds:.0f} s and lies in {report.folder}. Next:")
-    for command in ("results", "compare", "models", "show embeddings.zarr", "train --model hog --seed 2..4"):
+    render.line(f"  cd {report.folder}")
+    for command in ("results", "compare", "show embeddings.zarr", "train --model hog --seed 2..4", "models"):
         render.line(f"  embedctl {command}")
-    render.line(f"  (after: cd {report.folder})")
 
 
 def _titled(title: str) -> None:

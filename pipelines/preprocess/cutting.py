@@ -45,17 +45,18 @@ class Cutter:
 
     def epochs(self, recording: Recording, onsets: np.ndarray) -> np.ndarray:
         """Return the epochs at ``onsets``, ``(n, n_chans, n_times)``, in the recipe's unit, not whitened."""
-        matrix = self.matrix
-        out = np.empty((len(onsets), len(self.channels), matrix.n_times), self.recipe.compute)
-        starts = onsets + matrix.first
-        if len(starts) and starts.max() - starts.min() < len(starts) * matrix.n_samples:
-            low = int(starts.min())  # they overlap: read what they cover once
-            block = self._read(recording, low, int(starts.max()) + matrix.n_samples)
-            for epoch, start in zip(out, (starts - low).tolist(), strict=True):
-                matrix.apply(block[:, start : start + matrix.n_samples], epoch)
-        else:
-            for epoch, start in zip(out, starts.tolist(), strict=True):
-                matrix.apply(self._read(recording, start, start + matrix.n_samples), epoch)
+        length = self.matrix.n_samples
+        out = np.empty((len(onsets), len(self.channels), self.matrix.n_times), self.recipe.compute)
+        starts = onsets + self.matrix.first
+        with np.errstate(invalid="ignore"):  # a broken sample breaks its channel's epoch, which is found later
+            if len(starts) and starts.max() - starts.min() < len(starts) * length:
+                low = int(starts.min())  # they overlap: read what they cover once
+                block = self._read(recording, low, int(starts.max()) + length)
+                for epoch, start in zip(out, (starts - low).tolist(), strict=True):
+                    self.matrix.apply(block[:, start : start + length], epoch)
+            else:
+                for epoch, start in zip(out, starts.tolist(), strict=True):
+                    self.matrix.apply(self._read(recording, start, start + length), epoch)
         return out
 
     def batches(self, recording: Recording, onsets: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -73,9 +74,18 @@ class Cutter:
         scale = 1e6 if self.recipe.units == "uV" else 1.0
         block = recording.read(first, stop, self.channels, scale)
         if self.recipe.baseline:
-            level = block.mean(axis=1, keepdims=True)
-            block -= np.where(np.isfinite(level), level, 0)
+            block -= _level(block)
         return block.astype(self.recipe.compute, copy=False)
+
+
+def _level(block: np.ndarray) -> np.ndarray:
+    """Return the mean of every channel over its finite samples, ``(n_chans, 1)``."""
+    with np.errstate(invalid="ignore"):
+        level = block.mean(axis=1, keepdims=True)
+    for channel in np.flatnonzero(~np.isfinite(level)):
+        finite = block[channel][np.isfinite(block[channel])]
+        level[channel] = finite.mean() if len(finite) else 0
+    return level
 
 
 def good_channels(epochs: np.ndarray) -> np.ndarray:
@@ -92,7 +102,8 @@ def good_channels(epochs: np.ndarray) -> np.ndarray:
     >>> good_channels(epochs).tolist()
     [[True, False, True], [True, True, False]]
     """
-    sd = epochs.std(axis=2)
+    with np.errstate(invalid="ignore"):  # infinite minus infinite
+        sd = epochs.std(axis=2)
     finite = np.isfinite(sd)
     typical = np.array([np.median(row[mask]) if mask.any() else np.inf for row, mask in zip(sd, finite, strict=True)])
     with np.errstate(invalid="ignore"):

@@ -151,11 +151,11 @@ def _examine(found: Preflight, session: int, split: str, path: Path, images: Ima
 
 def _wrong_events(recording: Recording, events: Presentations, images: ImageList) -> Iterator[tuple[str, str, str]]:
     """Yield field, problem and fix for everything implausible in the stim channel."""
+    if np.min(recording.samples[recording.stim]) < 0:
+        yield "stim", "the codes are negative", "multiply the channel by -1"
+        return
     if not len(events.codes):
-        stim = recording.samples[recording.stim]
-        inverted = bool(np.min(stim) < 0)
-        what = "the codes are negative" if inverted else "no event in it"
-        yield "stim", what, "multiply it by -1" if inverted else "download the file again"
+        yield "stim", "no event in it", "download the file again"
         return
     outside = (events.codes != TARGET) & ((events.codes < 1) | (events.codes > len(images.ids)))
     if outside.any():

@@ -6,6 +6,7 @@ the epochs, and a store holds one recipe per dataset.
 """
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +23,32 @@ _CHOICES = {
     "mvnn": ("epochs", "none"),
     "dtype": ("float16", "float32"),
     "compute": ("float32", "float64"),
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _is_draw(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        split in ("train", "test") and isinstance(n, int) and n > 0 for split, n in value.items()
+    )
+
+
+# What each field looks like, and an example for the reader who wrote something else.
+_FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "channels": (lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v), '["O1", "Oz", "O2"]'),
+    "sfreq": (lambda v: _is_number(v) and v > 0, "250.0"),
+    "epoch": (_is_pair, "[-0.2, 1.0]"),
+    "window": (_is_pair, "[0.0, 1.0]"),
+    "baseline": (lambda v: v == [] or _is_pair(v), "[-0.2, 0.0]"),
+    "repetitions": (_is_draw, "{ train = 2, test = 20 }"),
+    "seed": (lambda v: isinstance(v, int) and 0 <= v < 2**32, "0"),
 }
 
 
@@ -148,8 +175,11 @@ def _parse(table: dict[str, Any], name: str) -> Recipe:
     for key, allowed in _CHOICES.items():
         if table[key] not in allowed:
             raise EmbedctlError(f"recipe {name}: {key} = {table[key]!r}", f"allowed: {', '.join(allowed)}")
+    for key, (is_right, example) in _FORMS.items():
+        if not is_right(table[key]):
+            raise EmbedctlError(f"recipe {name}: {key} = {table[key]!r}", f"write {key} = {example}")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    recipe = Recipe(**values)
+    recipe = Recipe(**{**values, "sfreq": float(table["sfreq"])})
     _check_times(recipe)
     return recipe
 
@@ -157,13 +187,9 @@ def _parse(table: dict[str, Any], name: str) -> Recipe:
 def _check_times(recipe: Recipe) -> None:
     low, high = recipe.epoch
     start, stop = recipe.window
-    if not low <= start < stop <= high or recipe.sfreq <= 0:
+    if not low <= start < stop <= high:
         raise EmbedctlError(
             f"recipe {recipe.name}: window {start}..{stop} s outside epoch {low}..{high} s", "widen epoch"
         )
     if recipe.baseline and not low <= recipe.baseline[0] <= recipe.baseline[1] <= high:
         raise EmbedctlError(f"recipe {recipe.name}: baseline outside epoch {low}..{high} s", "widen epoch")
-    if set(recipe.repetitions) - {"train", "test"} or any(n < 1 for n in recipe.repetitions.values()):
-        raise EmbedctlError(
-            f"recipe {recipe.name}: repetitions = {recipe.repetitions}", "write { train = 2, test = 20 }"
-        )

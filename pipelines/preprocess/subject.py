@@ -23,6 +23,7 @@ from stores.errors import BadRecording
 
 __all__ = ["Examination", "SubjectPlan", "block_of_epochs", "examine", "plan_subject", "trials_table"]
 
+_FILLED = 100  # epochs per recording whose bad channels are filled in for the covariance; in the rest they are left out
 _DEAD = 0.5  # a channel unusable in more than half of a session's epochs is left out of that session
 
 
@@ -158,6 +159,7 @@ def _examine_recording(
     weights = 1 / (times[image] * len(times))  # every image counts the same, however often it was shown
     good = np.ones((len(used), len(plan.cutter.channels)), bool)
     excluding = plan.recipe.bad_channels == "exclude"
+    spoilt: list[tuple[np.ndarray, float, np.ndarray]] = []
     if not excluding and total is None:
         progress.advance(len(used))
         return good
@@ -173,10 +175,25 @@ def _examine_recording(
                 f"{recording.path}: {place} is not a finite number",
                 f"recipe {plan.recipe.name} has no answer to that: use --recipe clean, which leaves such epochs out",
             )
-        if total is not None:
-            total.add(epochs, weights[part], good[part] if excluding else None)
+        if total is not None and excluding:
+            aside = np.flatnonzero(~good[part].all(axis=1))[: _FILLED - len(spoilt)]
+            spoilt += [(epochs[i].copy(), weights[part][i], good[part][i]) for i in aside]
+            rest = np.setdiff1d(np.arange(len(epochs)), aside)
+            total.add(epochs[rest], weights[part][rest], good[part][rest])
+        elif total is not None:
+            total.add(epochs, weights[part])
         progress.advance(len(epochs))
+    if total is not None and spoilt:
+        _add_spoilt(total, spoilt, dead=1 - good.mean(axis=0) > _DEAD)
     return good
+
+
+def _add_spoilt(total: CovarianceSum, spoilt: list[tuple[np.ndarray, float, np.ndarray]], dead: np.ndarray) -> None:
+    """Add epochs that lack channels: filled in, unless all they lack is dead throughout."""
+    epochs, weights, good = (np.array(column) for column in zip(*spoilt, strict=True))
+    complete = (good | dead).all(axis=1)
+    total.add(epochs[complete], weights[complete], good[complete])
+    total.add_filled(epochs[~complete], weights[~complete], good[~complete])
 
 
 def _whitener(plan: SubjectPlan, session: int, covariance: np.ndarray, dead: np.ndarray) -> np.ndarray:

@@ -46,10 +46,10 @@ def shrunk_covariances(epochs: np.ndarray, good: np.ndarray | None = None) -> np
     True
     """
     n = epochs.shape[-1]
+    if good is not None:
+        epochs = np.where(good[:, :, None], epochs, 0)  # what is excluded may be NaN
     mean = epochs.mean(axis=-1, keepdims=True)
     centred = epochs - mean
-    if good is not None:
-        centred = np.where(good[:, :, None], centred, 0)
     covariance = centred @ centred.swapaxes(1, 2) / n
     variance = np.diagonal(covariance, axis1=1, axis2=2)
     constant = variance <= n * _DOUBLE * variance + (n * mean[..., 0] * _DOUBLE) ** 2
@@ -84,8 +84,7 @@ def shrunk_covariances(epochs: np.ndarray, good: np.ndarray | None = None) -> np
 class CovarianceSum:
     """Adds up weighted epoch covariances, pair of channels by pair of channels.
 
-    A pair is averaged over the epochs in which both channels are good, so an excluded
-    channel-epoch removes its own numbers and nothing else's.
+    A pair is averaged over the epochs in which both channels are good.
 
     Parameters
     ----------
@@ -113,6 +112,29 @@ class CovarianceSum:
             self._weight += weights.sum()
         else:
             self._weight += (good * weights[:, None]).T @ good.astype(float)
+
+    def add_filled(self, epochs: np.ndarray, weights: np.ndarray, good: np.ndarray) -> None:
+        """Add epochs whose channels outside ``good`` are filled in with what the good ones predict.
+
+        Leaving such a channel out pair by pair changes the whitening of *all* epochs by more than the epoch weighs,
+        because the pairs no longer belong together. So the channel gets its conditional expectation given the
+        others, and its covariance what that lacks: one step of expectation-maximisation. Channels that are zero in
+        the mean so far stay out.
+        """
+        expected = self.mean()
+        alive = np.diagonal(expected) > 0
+        for epoch, weight, usable in zip(epochs, weights.tolist(), good, strict=True):
+            known, missing = alive & usable, alive & ~usable
+            if not known.any():
+                continue
+            between = expected[np.ix_(missing, known)]
+            regression = np.linalg.lstsq(expected[np.ix_(known, known)], between.T, rcond=None)[0].T
+            filled = epoch.copy()
+            filled[missing] = regression @ epoch[known]
+            self.add(filled[None], np.array([weight]), alive[None])
+            self._sum[np.ix_(missing, missing)] += weight * (
+                expected[np.ix_(missing, missing)] - regression @ between.T
+            )
 
     def mean(self) -> np.ndarray:
         """Return the weighted mean covariance ``(n_chans, n_chans)``; a channel that was never good is zero."""

@@ -284,10 +284,13 @@ def test_a_flipped_bit_is_not_carried_into_a_chunk_that_grows(store, pixels):
 
 def test_a_damaged_receipt_is_named(store, pixels):
     fill(store, pixels, [0])
+    store.create(EmbeddingName("hog"), "0a", dim=2, dtype="float32", provenance=RANDOM)
     receipt = next(store.path.rglob("receipts/*.json"))
     receipt.write_bytes(receipt.read_bytes().replace(b"[", b"{", 1))
+    seen = EmbeddingStore.open(store.path)
     with pytest.raises(DamagedStore, match="000000.json"):
-        EmbeddingStore.open(store.path)
+        seen["pixels"]
+    assert seen.names == ["hog", "pixels"] and len(seen["hog"]) == 0, "the others can still be read"
 
 
 def test_a_reader_keeps_its_view_while_a_writer_goes_on(store, pixels):
@@ -296,6 +299,15 @@ def test_a_reader_keeps_its_view_while_a_writer_goes_on(store, pixels):
     fill(store, pixels, [2])
     store.add_images(records(5, start=300))
     assert np.array_equal(reader.values, numbers([0, 1])) and reader.image_ids == ["d/0.jpg", "d/1.jpg"]
+
+
+def test_a_reader_that_looks_late_sees_no_row_of_an_image_it_does_not_know(store, pixels):
+    reader = EmbeddingStore.open(store.path)
+    store.add_images(records(5, start=300))
+    fill(store, pixels, [0, 299, 300, 304], absent=[1, 303])
+    assert reader["pixels"].image_ids == ["d/0.jpg", "d/299.jpg"] and reader.absent(pixels) == {1: "no image 1"}
+    assert np.array_equal(reader["pixels"].values, numbers([0, 299])) and reader.committed(pixels).sum() == 2
+    assert (reader.entries()[0].n_committed, reader.entries()[0].n_absent) == (2, 1)
 
 
 def test_many_blocks_under_one_lock_and_no_second_writer(store, pixels):

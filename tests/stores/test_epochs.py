@@ -9,6 +9,7 @@ import pytest
 from stores import split_writer
 from stores.epochs import EpochStore
 from stores.errors import DamagedStore, EmbedctlError, StoreLocked, StoreMismatch, UnknownName
+from stores.receipts import read_receipt
 
 CLEAN = {"name": "clean", "sfreq": 250.0}
 INFO = {
@@ -194,8 +195,9 @@ class TestOnceItIsDone:
 
     def test_other_inputs_are_refused(self, store):
         complete(store)
-        with pytest.raises(StoreMismatch, match="other inputs"), begin(store, info={**INFO, "units": "V"}):
-            pass
+        for _ in range(2):  # and the refusal holds no lock
+            with pytest.raises(StoreMismatch, match="other inputs"), begin(store, info={**INFO, "units": "V"}):
+                pass
 
     def test_removing_makes_room_and_with_the_last_subject_for_another_recipe(self, store):
         complete(store)
@@ -205,6 +207,8 @@ class TestOnceItIsDone:
         assert store.subjects("things-eeg2") == [12]
         store.remove("things-eeg2", 12)
         assert store.datasets() == []
+        vouched = read_receipt(store.path / "subject" / ".embedctl" / "metadata.json")["files"]
+        assert [name for name in vouched if not (store.path / name).is_file()] == []
         complete(store, recipe={"name": "other"})
 
     def test_what_is_not_there_is_answered_with_what_is(self, store):

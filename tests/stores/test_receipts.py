@@ -21,6 +21,12 @@ def test_a_later_change_keeps_what_it_does_not_touch(tmp_path):
     assert settled(tmp_path, tmp_path / "r.json") == {"a": vouch(b"one"), "b": vouch(b"three")}
 
 
+def test_a_file_that_is_about_to_go_is_no_longer_vouched_for(tmp_path):
+    change(tmp_path / "r.json", tmp_path, {"a": b"one", "b": b"two"})
+    assert change(tmp_path / "r.json", tmp_path, {}, gone=["a"]) == {"b": vouch(b"two")}
+    assert (tmp_path / "a").exists()
+
+
 def test_the_same_change_again_touches_no_file(tmp_path):
     change(tmp_path / "r.json", tmp_path, {"a": b"one"})
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}

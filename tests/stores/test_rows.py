@@ -33,7 +33,7 @@ def write(folder, shape, chunk, dtype="float16", fill=np.nan, compressors=None):
 
 def vouchers(folder):
     return {
-        path.relative_to(folder).as_posix(): {"tail": path.read_bytes()[-4:].hex()}
+        path.relative_to(folder.parent).as_posix(): {"tail": path.read_bytes()[-4:].hex(), "rows": [[0, 9]]}
         for path in (folder / "c").rglob("*")
         if path.is_file()
     }
@@ -97,7 +97,7 @@ def test_chunks_that_are_not_whole_pages_are_not_mapped_together(tmp_path):
 def test_rows_nobody_vouches_for_read_as_absent(tmp_path):
     expected = write(tmp_path / "a", (100, PAGE // 32), 32)
     known = vouchers(tmp_path / "a")
-    del known["c/1/0"]
+    del known["a/c/1/0"]
     raw = RawRows(tmp_path / "a", known)
     assert np.isnan(raw.read(32, 64)).all() and np.isnan(raw.take([40])).all()
     assert np.array_equal(raw.take([0, 99]), expected[[0, 99]])
@@ -138,6 +138,19 @@ def test_a_chunk_that_grew_since_is_read_after_another_look_at_the_receipts(tmp_
     raw = RawRows(tmp_path / "a", before, look_again=lambda: vouchers(tmp_path / "a"))
     zarr.open_array(tmp_path / "a")[40:64] = 2.0
     assert (raw.take([50]) == 2).all()
+
+
+def test_a_chunk_that_lost_rows_since_is_not_read(tmp_path):
+    write(tmp_path / "a", (64, 5), 32)
+    before = vouchers(tmp_path / "a")
+
+    def look_again():
+        return {name: {**voucher, "rows": [[0, 4], [5, 9]]} for name, voucher in vouchers(tmp_path / "a").items()}
+
+    raw = RawRows(tmp_path / "a", before, look_again)
+    zarr.open_array(tmp_path / "a")[4] = np.nan
+    with pytest.raises(DamagedStore):
+        raw.take([4])
 
 
 def test_another_encoding_is_read_through_zarr(tmp_path):

@@ -1,0 +1,241 @@
+"""Bad channels, missing sessions and interruptions: what is lost is counted, and nothing else changes."""
+
+import numpy as np
+import pytest
+
+import pipelines.preprocess.preprocess as module
+from pipelines.preprocess.cutting import good_channels
+from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.request import PreprocessRequest
+from pipelines.preprocess.whitening import CovarianceSum, inverse_square_root
+from pipelines.simulate.recordings import simulate_things_eeg2
+from stores.epochs import EpochStore
+from stores.errors import BadRecording, CannotWrite, StoreMismatch
+
+TRAINING = [f"training_images/{c:05d}_c{c:02d}/c{c:02d}_{i:02d}s.jpg" for c in range(1, 7) for i in range(1, 3)]
+TEST = [f"test_images/{c:05d}_t{c:02d}/t{c:02d}_01s.jpg" for c in range(1, 5)]
+ROWS = {name: np.random.default_rng(i).normal(size=12) for i, name in enumerate(TRAINING + TEST)}
+CHANNELS = ("Cz", "P7", "Pz", "O1", "Oz", "O2")
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "raw"
+    simulate_things_eeg2(
+        folder, TRAINING, TEST, ROWS, subjects=[1], sessions=2, test_repetitions=6, ch_names=CHANNELS, n_sources=4
+    )
+    return folder
+
+
+def run(raw, tmp_path, store="epochs.zarr", **options):
+    return preprocess(PreprocessRequest(dataset="things-eeg2", raw=raw, store=tmp_path / store, **options))
+
+
+def subject(tmp_path, store="epochs.zarr"):
+    return EpochStore.open(tmp_path / store)["things-eeg2", 1]
+
+
+def edit(raw, change, file="sub-01/ses-01/raw_eeg_training.npy"):
+    whole = np.load(raw / file, allow_pickle=True).item()
+    change(whole["raw_eeg_data"])
+    np.save(raw / file, whole, allow_pickle=True)
+
+
+def onsets(raw, file="sub-01/ses-01/raw_eeg_training.npy"):
+    stim = np.load(raw / file, allow_pickle=True).item()["raw_eeg_data"][-1]
+    return np.flatnonzero((stim > 0) & (stim < 99999)), stim[(stim > 0) & (stim < 99999)].astype(int)
+
+
+def plain(tmp_path, **fields):
+    """Return a recipe that does not whiten."""
+    lines = ['based_on = "clean"', 'mvnn = "none"', 'dtype = "float32"']
+    (tmp_path / "plain.toml").write_text("\n".join(lines + [f"{k} = {v}" for k, v in fields.items()]))
+    return str(tmp_path / "plain.toml")
+
+
+def test_a_planted_impulse_lands_on_its_sample_and_in_its_image_channel_and_unit(raw, tmp_path):
+    (onset, *_), (code, *_) = onsets(raw)
+
+    def strike(samples):
+        samples[CHANNELS.index("O1"), onset + 400] += 1  # a volt, 0.4 s after the first image
+
+    edit(raw, strike)
+    run(raw, tmp_path, recipe=plain(tmp_path))
+    epochs = subject(tmp_path).train.take(np.arange(len(TRAINING)))
+    image, repetition, channel, time = np.unravel_index(np.nanargmax(epochs), epochs.shape)
+    found = subject(tmp_path)
+    row = found.train.trials.filter(found.train.trials["onset_sample"].to_numpy() == onset).to_pylist()
+    assert any(r["image_id"] == TRAINING[code - 1] and r["session"] == 1 for r in row)
+    assert found.ch_names[channel] == "O1" and found.units == "uV"
+    shown_later = found.times[time]
+    # The images that follow see it earlier: it is at 0.4 s of the first, 0.2 s of the next.
+    first = epochs[code - 1][np.flatnonzero(found.train.session[code - 1] == 1)[0], channel]
+    assert found.times[np.argmax(first)] == pytest.approx(0.4)
+    assert shown_later in (0.0, 0.2, 0.4)
+    assert first.max() == pytest.approx(1e6 / 4, rel=0.05), "a low-pass by four spreads a volt over four samples"
+
+
+def test_a_flat_channel_in_one_epoch_of_400_changes_no_other_number():
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(20, 20)) + 3 * rng.normal(size=(20, 1))
+    epochs = mixing @ rng.normal(size=(400, 20, 250))
+
+    def whitened(epochs):
+        good = good_channels(epochs)
+        whole = good.all(axis=1)
+        total = CovarianceSum(20)
+        total.add(epochs[whole], np.ones(whole.sum()), good[whole])
+        total.add_filled(epochs[~whole], np.ones((~whole).sum()), good[~whole])
+        return inverse_square_root(total.mean())[0] @ epochs, good
+
+    flat = epochs.copy()
+    flat[123, 7] = 0.0
+    before, _ = whitened(epochs)
+    after, good = whitened(flat)
+    assert (~good).sum() == 1 and not good[123, 7]
+    others = np.arange(400) != 123
+    assert np.abs(after[others] - before[others]).max() < 1e-3 * np.abs(before).max()
+    assert np.sqrt(((after[others] - before[others]) ** 2).mean()) < 1e-3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, "flat"])
+def test_repetitions_with_an_unusable_channel_are_lost_and_counted_and_the_rest_is_whitened(raw, tmp_path, value):
+    run(raw, tmp_path, store="before.zarr")
+    shown, codes = onsets(raw)
+    at = shown[5]
+
+    def spoil(samples):
+        if value == "flat":
+            samples[2, at - 300 : at + 1100] = samples[2, at]
+        else:
+            samples[2, at + 50] = value
+
+    edit(raw, spoil)
+    line = run(raw, tmp_path).subjects[0]
+    lost = line.counts["repetitions lost to them"]
+    assert 1 <= lost <= 7 and line.counts["unusable channel-epochs"] == lost
+    before, after = subject(tmp_path, "before.zarr"), subject(tmp_path)
+    assert before.train.valid.sum() - after.train.valid.sum() == lost
+    assert np.array_equal(before.test.valid, after.test.valid)
+    assert after.train.trials["valid"].to_pylist().count(False) == lost
+    assert np.isfinite(after.train.mean[after.train.valid.any(axis=1)]).all()
+    assert after.train.valid.any(axis=1).all()
+    assert after.info["counts"]["repetitions lost to them"] == lost
+
+
+def test_a_channel_dead_for_a_whole_session_is_zero_there_and_said(raw, tmp_path):
+    def kill(samples):
+        samples[3] = np.nan
+
+    for part in ("training", "test"):
+        edit(raw, kill, f"sub-01/ses-02/raw_eeg_{part}.npy")
+    line = run(raw, tmp_path).subjects[0]
+    assert line.notes == ["sub-01/ses-02: O1 flat or broken in most epochs: zero in this session"]
+    found = subject(tmp_path)
+    epochs = found.test.take(np.arange(len(TEST)))
+    second = found.test.session == 2
+    assert found.test.valid[second].all() and not epochs[second][:, 3].any() and epochs[second][:, 4].any()
+    assert epochs[found.test.session == 1][:, 3].any()
+
+
+def test_nice_names_the_sample_that_is_not_finite(raw, tmp_path):
+    (tmp_path / "nice.toml").write_text(f'based_on = "nice"\nchannels = {list(CHANNELS)}\n'.replace("'", '"'))
+    at = onsets(raw)[0][5]
+
+    def spoil(samples):
+        samples[2, at + 50] = np.nan
+
+    edit(raw, spoil)
+    with pytest.raises(BadRecording, match=rf"channel Pz at {(at + 50) / 1000:.3f} s is not a finite number") as caught:
+        run(raw, tmp_path, recipe=str(tmp_path / "nice.toml"))
+    assert "--recipe clean" in caught.value.hint
+    assert EpochStore.open(tmp_path / "epochs.zarr").datasets() == []
+
+
+def test_a_missing_session_means_fewer_repetitions(raw, tmp_path):
+    (raw / "sub-01/ses-02/raw_eeg_test.npy").unlink()
+    (raw / "sub-01/ses-02/raw_eeg_training.npy").unlink()
+    line = run(raw, tmp_path).subjects[0]
+    found = subject(tmp_path)
+    assert len(found.train.image_ids) == 6 and set(np.unique(found.train.session[found.train.valid])) == {1}
+    assert found.test.valid.sum(axis=1).min() == 3
+    assert any("6 of 12 train images never shown" in note for note in line.notes)
+    assert found.arrays["whitener"].shape == (1, 6, 6)
+
+
+def test_epochs_past_the_end_of_the_file_are_counted(raw, tmp_path):
+    file = "sub-01/ses-01/raw_eeg_training.npy"
+    last = onsets(raw, file)[0][-1]
+    whole = np.load(raw / file, allow_pickle=True).item()
+    whole["raw_eeg_data"] = np.ascontiguousarray(whole["raw_eeg_data"][:, : last + 500])
+    np.save(raw / file, whole, allow_pickle=True)
+    line = run(raw, tmp_path).subjects[0]
+    assert line.counts["past the end of the file"] == 3
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_interrupted_subject_is_invisible_goes_on_and_ends_with_the_same_bytes(raw, tmp_path, monkeypatch):
+    import stores.split_writer
+
+    monkeypatch.setattr(stores.split_writer, "BLOCK_BYTES", 40_000)  # several blocks
+    run(raw, tmp_path, store="whole.zarr")
+    real, calls = module.block_of_epochs, []
+
+    def failing(*arguments):
+        calls.append(arguments[2:])
+        if len(calls) == 4:
+            raise Stop
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "block_of_epochs", failing)
+    with pytest.raises(Stop):
+        run(raw, tmp_path)
+    assert EpochStore.open(tmp_path / "epochs.zarr").datasets() == []
+    assert run(raw, tmp_path).subjects[0].state == "written"
+    assert len(calls) == len(set(map(str, calls))) + 1, "only the block that failed was computed twice"
+
+    def content(store):
+        root = tmp_path / store / "things-eeg2"
+        return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("c/*") if p.is_file()}
+
+    assert content("epochs.zarr") == content("whole.zarr")
+    assert subject(tmp_path).key == subject(tmp_path, "whole.zarr").key
+
+
+def test_a_subject_of_other_recordings_is_not_taken_for_the_same(raw, tmp_path):
+    run(raw, tmp_path)
+    edit(raw, lambda samples: np.multiply(samples[:-1], 1.1, out=samples[:-1]))
+    with pytest.raises(StoreMismatch, match="things-eeg2/sub-01 from other recordings") as caught:
+        run(raw, tmp_path)
+    assert "embedctl remove" in caught.value.hint
+
+
+def test_too_little_space_is_known_before_anything_is_written(raw, tmp_path, monkeypatch):
+    usage = module.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(CannotWrite, match="0.0 GB free"):
+        run(raw, tmp_path)
+    assert EpochStore.open(tmp_path / "epochs.zarr").datasets() == []
+
+
+def test_what_is_heard_is_what_is_done(raw, tmp_path):
+    class Heard:
+        def __init__(self):
+            self.parts = []
+
+        def start(self, label, total, unit):
+            self.parts.append([label, total, unit, 0])
+
+        def advance(self, n=1, **figures):
+            self.parts[-1][-1] += n
+
+        def say(self, text):
+            pass
+
+    heard = Heard()
+    preprocess(PreprocessRequest(dataset="things-eeg2", raw=raw, store=tmp_path / "epochs.zarr"), heard)
+    assert [part[0] for part in heard.parts] == ["sub-01: examine", "sub-01: whiten and write"]
+    assert all(total == advanced for _, total, _, advanced in heard.parts)
