@@ -160,7 +160,7 @@ SETTINGS: dict[str, Setting] = _table(
     Setting("train.subject", (), "subjects to train on; none given means all in the store", *_NUMBERS),
     Setting("train.seed", (0,), "seeds, each a run of its own", *_NUMBERS),
     Setting("train.brain-encoder", "", "network from recordings to embeddings; none given means the recipe's"),
-    Setting("train.recipe", "modern", "modern, paper, or a recipe file"),
+    Setting("train.recipe", "modern", "modern, demo, or a recipe file"),
     Setting("train.split", "", "what is held out for validation, concept or image; none given means the recipe's"),
     Setting("train.train-on", "", "mean or trials; none given means the recipe's"),
     Setting("train.join", "suffix", "how an epoch finds its image", choices=("suffix", "stem")),

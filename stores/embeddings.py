@@ -307,6 +307,11 @@ class EmbeddingStore:
             discard(self.path / entry.group, self._root.drafts)
             del self._groups[entry.group]
 
+    @property
+    def is_consolidated(self) -> bool:
+        """Whether other programs see in the root what is there: not so where a writer was killed before its end."""
+        return self._root.is_consolidated()
+
     def consolidate(self) -> None:
         """Write all metadata into the root, where other programs look first: the end of every writing command."""
         with self.lock():

@@ -73,7 +73,9 @@ def read_image_table(path: Path) -> dict[str, ImageRecord]:
         columns = [table[field.name].to_pylist() for field in fields(ImageRecord)]
         return {row[0]: ImageRecord(*row) for row in zip(*columns, strict=True)}
     except (TypeError, KeyError) as error:
-        raise DamagedStore(f"'{path}' is not a table of images", "run: embedctl verify") from error
+        raise DamagedStore(
+            f"'{path}' is not a table of images", "remove the store, and run embedctl extract again"
+        ) from error
 
 
 def check_ids(ids: Iterable[str]) -> None:

@@ -263,4 +263,4 @@ def _nodes(group: Path) -> list[Path]:
     return found
 
 
-_VERIFY = "run: embedctl verify, then embedctl repair"
+_VERIFY = "remove the damaged part, and run the command that wrote it again"

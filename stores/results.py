@@ -108,7 +108,7 @@ def write_run(
     folder = runs / check_folder_name(run_id, "run")
     _row_table([summary])
     if folder.exists():  # cut short, or trained anew: nothing of it may mix with what comes now
-        discard(folder, drafts=runs)
+        discard(folder, drafts=_drafts(runs))
     files = {
         "config.json": json_bytes(config),
         "metrics.jsonl": b"".join(json.dumps(json.loads(json_bytes(m))).encode() + b"\n" for m in metrics),
@@ -158,11 +158,16 @@ def read_array(runs: Path, run_id: str, name: str) -> np.ndarray:
 
 def assemble(runs: Path) -> "pa.Table":
     """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it."""
-    sweep(runs)
+    sweep(_drafts(runs))
     run_ids = sorted(path.parent.name for path in runs.glob(f"*/{_RECEIPT}"))
     table = _row_table([read_summary(runs, run_id) for run_id in run_ids])
     put_table(runs / "results.parquet", table)
     return table
+
+
+def _drafts(runs: Path) -> Path:
+    """Return the folder for what is about to go: hidden, so that nobody takes it for a run."""
+    return runs / ".embedctl" / "drafts"
 
 
 def read_results(runs: Path | str) -> "pa.Table":

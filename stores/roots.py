@@ -98,6 +98,10 @@ class Root:
         """Write the metadata of every node, but for a group that is about to go, into the root's ``zarr.json``."""
         self.change({"zarr.json": node_bytes(consolidated(self.path, without))})
 
+    def is_consolidated(self) -> bool:
+        """Say whether the root lists every node as it is."""
+        return (self.path / "zarr.json").read_bytes() == node_bytes(consolidated(self.path))
+
     def finish(self) -> None:
         """Clear away what dead writers left, and write down how their announced changes ended."""
         sweep(self.drafts)
@@ -140,6 +144,6 @@ def read_strings(folder: Path) -> list[str]:
         try:
             texts += decode_strings((folder / node.file(number)).read_bytes(), node.shape[0] - len(texts))
         except (OSError, ValueError, struct.error) as error:
-            hint = "run: embedctl verify, then embedctl repair"
+            hint = "remove the damaged part, and run the command that wrote it again"
             raise DamagedStore(f"'{folder / node.file(number)}' cannot be read", hint) from error
     return texts

@@ -163,4 +163,4 @@ class RawRows:
         return rows
 
 
-_HINT = "run: embedctl verify, then embedctl repair"
+_HINT = "remove the damaged part, and run the command that wrote it again"

@@ -48,5 +48,5 @@ def read_table(path: Path) -> "pa.Table":
             return file.read()
     except (OSError, pa.ArrowInvalid) as error:
         raise DamagedStore(
-            f"the table '{path}' cannot be read", "run: embedctl verify, then embedctl repair"
+            f"the table '{path}' cannot be read", "remove the damaged part, and run the command that wrote it again"
         ) from error

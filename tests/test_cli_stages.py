@@ -126,7 +126,8 @@ def test_a_truncated_recording_is_found_before_anything_is_written(workspace, tm
     torn.write_bytes(torn.read_bytes()[:-1000])
     result = run("preprocess", "--dataset", "things-eeg2", "--raw", raw, "--store", tmp_path / "epochs.zarr")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.splitlines()[-2].startswith("error: ") and "raw_eeg_test.npy" in result.stderr
+    error, hint = result.stderr.splitlines()
+    assert error.startswith("error: ") and "raw_eeg_test.npy" in error and hint.startswith("hint: ")
     assert not (tmp_path / "epochs.zarr").exists()
     checked = run("preprocess", "--dataset", "things-eeg2", "--raw", raw, "--check")
     assert checked.exit_code == 2 and "1 problem" in checked.stdout

@@ -495,3 +495,15 @@ def test_progress_counts_the_images_that_are_read_and_says_what_was_decided(imag
     extract(replace(request, batch_size=None), listener)
     assert listener.n == 1
     assert "batches of 8" in listener.said[0] and "not in the folder, 1" in listener.said[1]
+
+
+def test_a_run_killed_before_its_end_is_ended_by_the_next(tmp_path, monkeypatch):
+    zarr = pytest.importorskip("zarr")
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(tmp_path / "one.png")
+    request = ExtractRequest(models=("pixels",), images=tmp_path, store=tmp_path / "e.zarr")
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingStore, "consolidate", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            extract(request)
+    assert extract(request).written == 0
+    assert len(dict(zarr.open_group(tmp_path / "e.zarr", mode="r").members())) == 2

@@ -1,6 +1,5 @@
 """``embedctl show``: what is in a store, a folder of runs, or one run."""
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,11 +38,10 @@ def _kind(path: Path) -> str:
     if not path.exists():
         raise EmbedctlError(f"there is nothing at '{path}'", "name a store, a folder of runs, or one run")
     if (path / "zarr.json").is_file():
-        try:
-            attributes = jsonlib.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
-        except ValueError:
-            attributes = {}
-        kind = attributes.get("embedctl", {}).get("kind", "")
+        from stores.layout import read_node
+
+        ours = read_node(path).get("attributes", {}).get("embedctl", {})
+        kind = ours.get("kind", "") if isinstance(ours, dict) else ""
         if kind in ("embeddings", "epochs"):
             return str(kind)
     if (path / "receipt.json").is_file():

@@ -110,6 +110,8 @@ def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
         store = EmbeddingStore.open(request.store, create=True)
         with store.lock():
             _complete(request, source, store, hashes, report, progress)
+    elif store is not None and not store.is_consolidated:
+        store.consolidate()  # a run was killed after its last row and before its end
     return report
 
 

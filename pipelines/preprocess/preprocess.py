@@ -74,7 +74,7 @@ def preprocess(request: PreprocessRequest, progress: Progress = SILENT) -> Prepr
     images = read_image_lists(raw)
     flights = [preflight(raw, subject, images, recipe.channels) for subject in subjects]
     report = PreprocessReport(dataset=request.dataset, recipe=recipe.name, store=request.store)
-    report.subjects = [_checked(flight, progress) for flight in flights]
+    report.subjects = [_checked(flight, request.check, progress) for flight in flights]
     if not request.check:
         for flight in flights:
             flight.raise_if_bad()
@@ -85,10 +85,11 @@ def preprocess(request: PreprocessRequest, progress: Progress = SILENT) -> Prepr
     return report
 
 
-def _checked(flight: Preflight, progress: Progress) -> SubjectReport:
+def _checked(flight: Preflight, is_check: bool, progress: Progress) -> SubjectReport:
     for note in flight.notes:
         progress.say(note)
-    for problem in flight.problems:
+    # A single problem is the error itself, unless nothing but a list was asked for.
+    for problem in flight.problems if is_check or len(flight.problems) > 1 else ():
         progress.say(f"{problem}; {problem.fix}")
     return SubjectReport(
         subject=flight.subject,
@@ -151,7 +152,7 @@ def _is_there(store: EpochStore, request: PreprocessRequest, subject: int, sourc
         return False
     held = store[request.dataset, subject]
     name = f"{request.dataset}/sub-{subject:02d}"
-    remedy = f"drop it with: embedctl remove {store.path} {name}"
+    remedy = f"remove the folder {store.path / name}, or name another store with --store"
     if held.info.get("sources") != sources:
         raise StoreMismatch(
             f"{store.path} holds {name} from other recordings than those in {request.raw_folder}", remedy

@@ -1,4 +1,4 @@
-"""The image side: embeddings brought to one scale, and the trainable map that may follow."""
+"""The image side: embeddings brought to one scale and a bearable width, and the trainable map that may follow."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from pipelines.train.losses import unit
 
-__all__ = ["ImageHead", "image_vectors"]
+__all__ = ["ImageHead", "image_vectors", "principal_axes"]
 
 
 def image_vectors(values: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -21,6 +21,42 @@ def image_vectors(values: np.ndarray, device: torch.device) -> torch.Tensor:
     raw = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
     scaled: torch.Tensor = unit(raw) * raw.shape[1] ** 0.5
     return scaled.to(device)
+
+
+def principal_axes(images: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return the map onto the leading principal components of images, not centred, so that similarities stay.
+
+    Parameters
+    ----------
+    images : (n_images, n_features)
+        From `image_vectors`.
+    dim : int
+        How many components; fewer when the images span fewer.
+
+    Returns
+    -------
+    (n_features, dim)
+        ``images @ axes`` keeps the dot products of these images as well as so many numbers can, on a scale that gives
+        unit variance again. On the CPU.
+
+    Examples
+    --------
+    >>> x = torch.randn(5, 50, generator=torch.Generator().manual_seed(0))
+    >>> y = x @ principal_axes(x, 20)
+    >>> y.shape, torch.allclose(x @ x.T / 50, y @ y.T / 5, atol=1e-4)
+    (torch.Size([5, 5]), True)
+    """
+    n_images, n_features = images.shape
+    x = images.cpu().double()  # not every device has float64
+    if n_images < n_features:  # take the smaller of the two Gram matrices
+        values, vectors = torch.linalg.eigh(x @ x.T)
+        vectors = x.T @ vectors / values.clamp(min=1e-300).sqrt()
+    else:
+        values, vectors = torch.linalg.eigh(x.T @ x)
+    spanned = values > 1e-10 * values[-1]
+    axes = vectors[:, spanned].flip(1)[:, :dim]
+    scaled: torch.Tensor = axes * (axes.shape[1] / n_features) ** 0.5
+    return scaled.float()
 
 
 class ImageHead(nn.Module):

@@ -159,7 +159,7 @@ def run_id(
     """
     readable = f"{dataset}_sub-{subject:02d}_{embedding.replace(':', '~')}_{brain_encoder}_{recipe}_seed-{seed}"
     what = {"dataset": dataset, "subject": subject, "embedding": embedding, "seed": seed, **decided_by}
-    return f"{re.sub(r'[^A-Za-z0-9._@+~-]', '-', readable)[:180]}_{_hash(what)[:8]}"
+    return f"{re.sub(r'[^A-Za-z0-9._@+~-]', '-', readable)[:119]}_{_hash(what)[:8]}"
 
 
 def _hash(value: Mapping[str, Any]) -> str:

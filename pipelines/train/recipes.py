@@ -65,6 +65,9 @@ class Recipe:
         Default brain encoder.
     image_head : str
         Trainable map on the image side, applied to the gallery too.
+    dim : int
+        Widest space to train in: wider embeddings are reduced to so many principal components of the images trained
+        on. 0 to leave them as they are.
     temperature : float
         Temperature of InfoNCE, initial when learned.
     learn_temperature : bool
@@ -91,6 +94,7 @@ class Recipe:
     choose_by: str
     brain_encoder: str
     image_head: str
+    dim: int
     temperature: float
     learn_temperature: bool
     lr: float

@@ -108,7 +108,7 @@ def _require_finite(x: np.ndarray, split: SplitEpochs, images: Sequence[int] | n
         first = split.image_ids[int(np.asarray(images)[np.flatnonzero(broken)[0]])]
         raise BadRecording(
             f"{int(broken.sum())} valid recordings hold numbers that are not finite, first of '{first}'",
-            "run embedctl verify on the epoch store, and preprocess this subject again",
+            "remove this subject from the epoch store, and preprocess it again",
         )
 
 

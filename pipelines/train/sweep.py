@@ -165,6 +165,8 @@ def _run_subject(
         gallery = sweep.targets.rows(entry, loaded.test.image_ids)
         begun = datetime.now(UTC).isoformat(timespec="seconds")
         with lock(sweep.request.runs / ".embedctl" / "locks", job.run_id):
+            if finished(sweep.request.runs, job.run_id):  # by another process, since the plan was made
+                continue
             outcome = train_run(RunConfig(sweep.recipe, sweep.brain_encoder, job.seed), data, target, gallery)
             decided = _decided(sweep, job, entry, recordings, loaded.ch_names)
             write_run(

@@ -17,7 +17,7 @@ from torch import nn
 from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.data import Recordings
 from pipelines.train.evaluation import Seen, embed, retrieval_figures, validate
-from pipelines.train.image_head import ImageHead, image_vectors
+from pipelines.train.image_head import ImageHead, image_vectors, principal_axes
 from pipelines.train.losses import info_nce
 from pipelines.train.metrics import centre_scores, retrieve
 from pipelines.train.recipes import Recipe
@@ -64,7 +64,8 @@ class RunOutcome:
         ``scores`` and ``scores_last`` (n_queries, n_gallery), ``brain`` (n_queries, dim), ``hits`` and ``target``
         (n_queries,).
     state : dict
-        Weights of the chosen checkpoint.
+        Weights of the chosen checkpoint: ``brain.*``, ``image.*``, ``log_scale``, and ``axes`` where the image
+        embedding was narrowed.
     metrics : list of dict
         One row per pass.
     """
@@ -112,7 +113,10 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
             at_most=recipe.held_out_at_most,
             seed=config.seed,
         )
-        images = image_vectors(target, device)
+        images, axes = image_vectors(target, device), None
+        if 0 < recipe.dim < images.shape[1]:
+            axes = principal_axes(images[torch.from_numpy(split.train).to(device)], recipe.dim).to(device)
+            images = images @ axes
         trained_on = torch.zeros(len(images), dtype=torch.bool, device=device)
         trained_on[torch.from_numpy(split.train)] = True
         rows = torch.nonzero(trained_on[data.shown]).flatten()
@@ -125,12 +129,9 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
 
         # ------------------------------------------------------------------ model
         kind = brain_encoder(config.brain_encoder)
-        model = nn.ModuleDict(
-            {
-                "brain": kind(data.rows.shape[1], data.n_times, images.shape[1]),
-                "image": ImageHead(recipe.image_head, images.shape[1]),
-            }
-        ).to(device)
+        dim = images.shape[1]
+        brain_side = kind(data.rows.shape[1], data.n_times, dim)
+        model = nn.ModuleDict({"brain": brain_side, "image": ImageHead(recipe.image_head, dim)}).to(device)
         log_scale = nn.Parameter(torch.tensor(1 / recipe.temperature, device=device).log())
         log_scale.requires_grad_(recipe.learn_temperature)
 
@@ -176,6 +177,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         # ------------------------------------------------------------------ evaluation: the test set is read here, once
         test, brain = data.test.epochs, dict[str, torch.Tensor]()
         pictures, shown_in_test = dict[str, torch.Tensor](), image_vectors(gallery, device)
+        shown_in_test = shown_in_test if axes is None else shown_in_test @ axes
         for name, state in (("last", last), ("chosen", chosen)):
             model.load_state_dict({key: value for key, value in state.items() if key != "log_scale"})
             brain[name] = embed(model["brain"], test)
@@ -202,7 +204,8 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         "hits": found.hits(1),
         "target": own,
     }
-    return RunOutcome(figures, retrieval_figures(scores["last"], own), arrays, chosen, metrics)
+    state = chosen if axes is None else chosen | {"axes": axes}
+    return RunOutcome(figures, retrieval_figures(scores["last"], own), arrays, state, metrics)
 
 
 @contextmanager

@@ -125,6 +125,20 @@ def test_every_image_head_trains(workspace, image_head):
     assert outcome.figures["top1"] > 0.4
 
 
+def test_an_embedding_wider_than_the_recipe_allows_is_narrowed_on_training_images_alone(workspace):
+    outcome = run(workspace, QUICK.with_(dim=8))
+    assert outcome.arrays["brain"].shape == (16, 8)
+    assert outcome.state["axes"].shape == (24, 8)
+    assert outcome.figures["top1"] > 0.3
+
+    data = load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], QUICK)
+    values = workspace.planted.astype(np.float32)
+    config = RunConfig(QUICK.with_(dim=8), "eegproject", 0)
+    other = train_run(config, data, values[:N_TRAIN], np.roll(values[N_TRAIN:], 1, axis=0) * 5)
+    assert torch.equal(other.state["axes"], outcome.state["axes"])
+    assert other.metrics == outcome.metrics
+
+
 def test_the_temperature_is_learned_only_when_the_recipe_says_so(workspace):
     fixed = run(workspace, QUICK.with_(learn_temperature=False)).state["log_scale"]
     assert fixed.exp().item() == pytest.approx(1 / QUICK.temperature)
