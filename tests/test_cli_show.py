@@ -67,7 +67,12 @@ def test_a_run_shows_its_summary_and_its_config(runs):
 
 
 def test_what_is_not_ours_is_said_so(tmp_path):
-    (tmp_path / "zarr.json").write_text("{ not json")
     for place, what in ((tmp_path, "is neither a store"), (tmp_path / "nothing", "there is nothing at")):
         result = run("show", place)
         assert result.exit_code == 2 and what in result.stderr and len(result.stderr.splitlines()) == 2
+
+
+def test_metadata_that_cannot_be_read_is_damage(tmp_path):
+    (tmp_path / "zarr.json").write_text("{ not json")
+    result = run("show", tmp_path)
+    assert result.exit_code == 4 and len(result.stderr.splitlines()) == 2
