@@ -140,8 +140,8 @@ def rows_in(vouchers: Vouchers) -> np.ndarray:
     >>> rows_in({"values/c/0/0": {"rows": [[0, 2], [5, 6]], "absent": {}}}).tolist()
     [0, 1, 5]
     """
-    pieces = [np.arange(start, stop) for voucher in vouchers.values() for start, stop in voucher["rows"]]
-    return np.sort(np.concatenate(pieces)) if pieces else np.arange(0)
+    ranges = sorted((start, stop) for voucher in vouchers.values() for start, stop in voucher["rows"])
+    return np.concatenate([np.arange(0), *(np.arange(start, stop) for start, stop in ranges)])
 
 
 def _current(

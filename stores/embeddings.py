@@ -14,7 +14,7 @@ import numpy as np
 from stores.blocks import block_rows_for
 from stores.commits import discard
 from stores.embedding import Embedding, Entry, display_names, resolve
-from stores.errors import StoreMismatch
+from stores.errors import DamagedStore, StoreMismatch
 from stores.group import Group, string_chunk
 from stores.images import ImageRecord, check_ids, image_table_bytes, read_image_table
 from stores.layout import read_array
@@ -117,7 +117,11 @@ class EmbeddingStore:
     def images(self) -> dict[str, ImageRecord]:
         """Return the record of every image, in row order."""
         table = read_image_table(self.path / _TABLE)
-        return {image: table[image] for image in self.image_ids}
+        try:
+            return {image: table[image] for image in self.image_ids}
+        except KeyError as error:
+            hint = "run: embedctl verify, then embedctl repair"
+            raise DamagedStore(f"'{self.path / _TABLE}' lacks the image {error}", hint) from error
 
     def resolve(self, text: str) -> Entry:
         """Return the entry that ``NAME`` or ``NAME#KEY`` means (see `stores.embedding.resolve`)."""

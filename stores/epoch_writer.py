@@ -14,7 +14,7 @@ import numpy as np
 from stores.codecs import encode_rows
 from stores.commits import digest, discard, draft_name, json_bytes, place, put_bytes, sweep
 from stores.errors import EmbedctlError, StoreMismatch
-from stores.layout import array_node, group_node, private, read_node
+from stores.layout import array_node, group_node, private, read_ours
 from stores.names import check_folder_name
 from stores.receipts import change, settled
 from stores.roots import Root, node_bytes, string_files
@@ -127,7 +127,7 @@ class SubjectWriter:
         folder = self._root.path / self._dataset
         if not (folder / "zarr.json").is_file():
             return
-        stored = read_node(folder)["attributes"]["embedctl"]["recipe"]
+        stored = read_ours(folder, "recipe")["recipe"]
         if json_bytes(stored) != json_bytes(self._attributes["recipe"]):
             differing = sorted(
                 key

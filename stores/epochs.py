@@ -15,7 +15,7 @@ import numpy as np
 from stores.commits import digest, discard, json_bytes
 from stores.epoch_writer import SubjectWriter, complete_subjects, publish, subject_folder
 from stores.errors import EmbedctlError, UnknownName, suggest
-from stores.layout import private, read_node
+from stores.layout import private, read_ours
 from stores.receipts import Vouchers, settled
 from stores.roots import Root, read_strings
 from stores.rows import RawRows
@@ -77,7 +77,7 @@ class EpochStore:
         """Return the recipe all subjects of a dataset were preprocessed with; None where there are none."""
         if dataset not in self.datasets():
             return None
-        recipe: dict[str, Any] = read_node(self.path / dataset)["attributes"]["embedctl"]["recipe"]
+        recipe: dict[str, Any] = read_ours(self.path / dataset, "recipe")["recipe"]
         return recipe
 
     def __getitem__(self, key: tuple[str, int]) -> "SubjectEpochs":
@@ -149,7 +149,7 @@ class SubjectEpochs:
 
     def __init__(self, path: Path, dataset: str, subject: int) -> None:
         self.path, self.dataset, self.subject = path, dataset, subject
-        ours = read_node(path)["attributes"]["embedctl"]
+        ours = read_ours(path, "modality", "recipe", "info", "arrays")
         self.modality: str = ours["modality"]
         self.recipe: dict[str, Any] = ours["recipe"]
         self.info: dict[str, Any] = ours["info"]
@@ -202,7 +202,7 @@ class SplitEpochs:
         if not path.is_dir():
             raise EmbedctlError(f"'{path.parent}' has no split '{path.name}'", "preprocess the dataset again")
         self.path = path
-        ours = read_node(path)["attributes"]["embedctl"]
+        ours = read_ours(path, "n_repetitions", "keep")
         self.n_repetitions: int = ours["n_repetitions"]
         self.keep: str = ours["keep"]
         self._vouchers: Vouchers = block_receipts(path)

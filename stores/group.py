@@ -14,8 +14,8 @@ import numpy as np
 from stores.blocks import chunk_rows_for, commit_rows, finish_receipts, read_vouchers, rows_in
 from stores.commits import draft_name, place
 from stores.embedding import Embedding, Entry
-from stores.errors import EmbedctlError
-from stores.layout import array_node, group_node, private, read_array, read_node
+from stores.errors import DamagedStore, EmbedctlError
+from stores.layout import array_node, group_node, private, read_array, read_ours
 from stores.names import EmbeddingName
 from stores.receipts import Vouchers, change, finish
 from stores.roots import node_bytes, string_files
@@ -46,8 +46,10 @@ class Group:
         self._values = folder / "values"
         name, _, self.key = folder.name.rpartition("-")
         self.name = EmbeddingName.parse(name.replace("~", ":"))
-        self.provenance: dict[str, Any] = read_node(folder)["attributes"]["embedctl"]
+        self.provenance: dict[str, Any] = read_ours(folder)
         node = read_array(self._values)
+        if len(node.shape) != 2:
+            raise DamagedStore(f"'{self._values}' has {len(node.shape)} axes, not 2", "run: embedctl verify")
         self.dim, self.dtype = node.shape[1], node.dtype
 
     @cached_property

@@ -23,6 +23,7 @@ __all__ = [
     "private",
     "read_array",
     "read_node",
+    "read_ours",
     "read_root",
 ]
 
@@ -175,6 +176,21 @@ def read_node(folder: Path) -> Node:
     return node
 
 
+def read_ours(folder: Path, *names: str) -> Node:
+    """Read what embedctl wrote into the attributes of a group, which must have these ``names`` in it.
+
+    Raises
+    ------
+    DamagedStore
+        If it is not there.
+    """
+    attributes = read_node(folder).get("attributes")
+    ours = attributes.get("embedctl") if isinstance(attributes, dict) else None
+    if not isinstance(ours, dict) or any(name not in ours for name in names):
+        raise DamagedStore(f"'{folder}' does not say what embedctl wrote there", _VERIFY)
+    return ours
+
+
 def read_root(path: Path, kind: str, made_by: str) -> Node:
     """Read what embedctl wrote into the root of the store at ``path``.
 
@@ -203,9 +219,11 @@ def read_root(path: Path, kind: str, made_by: str) -> Node:
         raise EmbedctlError(f"no store at '{path}'", hint)
     if not looks_like:
         raise EmbedctlError(f"'{path}' is not a store", hint)
-    ours = read_node(path).get("attributes", {}).get("embedctl")
-    if not isinstance(ours, dict) or "kind" not in ours:
-        raise EmbedctlError(f"'{path}' is Zarr, but not a store of embedctl", hint)
+    read_node(path)
+    try:
+        ours = read_ours(path, "kind")
+    except DamagedStore as error:
+        raise EmbedctlError(f"'{path}' is Zarr, but not a store of embedctl", hint) from error
     if ours["kind"] != kind:
         raise EmbedctlError(f"'{path}' holds {ours['kind']}, not {kind}", hint)
     if not isinstance(ours.get("format"), int) or ours["format"] > FORMAT:

@@ -22,6 +22,7 @@ from stores.layout import (
     private,
     read_array,
     read_node,
+    read_ours,
     read_root,
 )
 from stores.locks import lock
@@ -81,8 +82,7 @@ class Root:
 
     def attributes(self) -> dict[str, Any]:
         """Return what embedctl wrote into the root's attributes."""
-        ours: dict[str, Any] = read_node(self.path)["attributes"]["embedctl"]
-        return ours
+        return read_ours(self.path)
 
     def with_attributes(self, **more: Any) -> bytes:
         """Return the root's ``zarr.json`` with more attributes of ours."""

@@ -13,7 +13,7 @@ import numpy as np
 from stores.codecs import encode_rows
 from stores.commits import digest, discard
 from stores.errors import StoreMismatch
-from stores.layout import array_node, group_node, private, read_node
+from stores.layout import array_node, group_node, private, read_array
 from stores.receipts import Vouchers, change, settled
 from stores.roots import node_bytes, string_files
 from stores.tables import table_bytes
@@ -36,8 +36,7 @@ def block_receipts(split: Path) -> Vouchers:
 
 def missing_blocks(split: Path) -> list[int]:
     """Return the blocks of a split that are not committed, in order."""
-    ours, node = read_node(split)["attributes"]["embedctl"], read_node(split / "mean")
-    n_blocks = -(-node["shape"][0] // ours["block_images"])
+    n_blocks = read_array(split / "mean").n_chunks
     receipts = private(split / "mean") / "receipts"
     return [block for block in range(n_blocks) if not (receipts / f"{block:06d}.json").is_file()]
 

@@ -1,5 +1,6 @@
 """A row is either complete and committed or absent for a reason; it never moves."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -291,6 +292,24 @@ def test_a_damaged_receipt_is_named(store, pixels):
     with pytest.raises(DamagedStore, match="000000.json"):
         seen["pixels"]
     assert seen.names == ["hog", "pixels"] and len(seen["hog"]) == 0, "the others can still be read"
+
+
+@pytest.mark.parametrize("node", ["attributes", "values"])
+def test_metadata_that_says_too_little_is_damage(store, pixels, node):
+    folder = store.path / pixels.group / ("" if node == "attributes" else "values")
+    content = json.loads((folder / "zarr.json").read_text())
+    for name in ("attributes", "shape"):
+        content[name] = {} if name == "attributes" else [300]
+    content["chunk_grid"] = {"name": "regular", "configuration": {"chunk_shape": [192]}}
+    (folder / "zarr.json").write_text(json.dumps(content))
+    with pytest.raises(DamagedStore):
+        EmbeddingStore.open(store.path)
+
+
+def test_a_lost_image_table_is_damage(store):
+    next(store.path.rglob("images.parquet")).unlink()
+    with pytest.raises(DamagedStore, match=r"images.parquet"):
+        EmbeddingStore.open(store.path).images()
 
 
 def test_a_reader_keeps_its_view_while_a_writer_goes_on(store, pixels):
