@@ -17,7 +17,7 @@ from pipelines.train.repetitions import means, split_half, trials
 from stores.epochs import SubjectEpochs
 from stores.errors import EmbedctlError
 
-__all__ = ["Recordings", "Test", "load_subject"]
+__all__ = ["Recordings", "Test", "load_subject", "pick_channels", "pick_window"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,9 @@ def load_subject(epochs: SubjectEpochs, recipe: Recipe) -> Recordings:
     EmbedctlError
         If the window holds no sample, or the recipe needs repetitions and the store holds means alone.
     """
-    notes: list[str] = []
-    names = list(epochs.ch_names) or [f"voxel {i}" for i in range(epochs.train.mean.shape[1])]
-    chans, times = _channels(names, recipe, notes), _window(epochs, recipe)
-    pick = (chans, times)
+    chans, ch_names, note = pick_channels(epochs, recipe)
+    pick = (chans, pick_window(epochs, recipe))
+    notes = [note] if note else []
     mean, kept = means(epochs.train, recipe.trial_norm, pick)
     _note_lost(len(epochs.train.image_ids) - len(kept), "training", notes)
     image_ids = [epochs.train.image_ids[i] for i in kept]
@@ -132,41 +131,53 @@ def load_subject(epochs: SubjectEpochs, recipe: Recipe) -> Recordings:
     _note_lost(len(epochs.test.image_ids) - len(seen), "test", notes)
     # One number, from what is trained on alone, so that the test set moves nothing.
     scale = np.float32(rows.std(dtype=np.float64) or 1.0) if recipe.unit_scale else np.float32(1)
-    mean_tensor = torch.from_numpy(mean / scale)
+    for epochs_of in {id(x): x for x in (mean, rows, test)}.values():
+        epochs_of /= scale  # in place: trials of a subject can be gigabytes
+    mean_tensor = torch.from_numpy(mean)
     return Recordings(
         image_ids=image_ids,
         concepts=[epochs.train.concepts[i] for i in kept],
         mean=mean_tensor,
-        rows=mean_tensor if rows is mean else torch.from_numpy(rows / scale),
+        rows=mean_tensor if rows is mean else torch.from_numpy(rows),
         shown=torch.from_numpy(shown),
         n_times=mean.shape[-1],
         test=Test(
-            torch.from_numpy(test / scale),
+            torch.from_numpy(test),
             seen,
             list(epochs.test.image_ids),
             list(epochs.test.concepts),
             int(epochs.test.n_repetitions),
             split_half(epochs.test, pick),
         ),
-        ch_names=[names[c] for c in chans],
+        ch_names=ch_names,
         notes=notes,
     )
 
 
-def _channels(names: list[str], recipe: Recipe, notes: list[str]) -> np.ndarray:
-    """Return the channels of the recipe that exist; all of them when none does."""
+def pick_channels(epochs: SubjectEpochs, recipe: Recipe) -> tuple[np.ndarray, list[str], str]:
+    """Return the channels of the recipe that exist, their names, and a note when some or all do not.
+
+    Where none of them exists all channels are taken: other caps and sensors have other names.
+    """
+    names = list(epochs.ch_names) or [f"voxel {i}" for i in range(epochs.train.mean.shape[1])]
     found = np.array([names.index(name) for name in recipe.channels if name in names], dtype=np.int64)
-    if not recipe.channels or len(found) == len(recipe.channels):
-        return found if recipe.channels else np.arange(len(names))
+    note = ""
+    if len(found) < len(recipe.channels):
+        note = f"{len(found)} of the recipe's {len(recipe.channels)} channels exist here and are used"
     if not len(found):
-        notes.append(f"none of the recipe's {len(recipe.channels)} channels exist here: all {len(names)} are used")
-        return np.arange(len(names))
-    notes.append(f"{len(found)} of the recipe's {len(recipe.channels)} channels exist here and are used")
-    return found
+        found = np.arange(len(names))
+        note = note and f"none of the recipe's {len(recipe.channels)} channels exist here: all {len(names)} are used"
+    return found, [names[c] for c in found], note
 
 
-def _window(epochs: SubjectEpochs, recipe: Recipe) -> np.ndarray | None:
-    """Return the samples inside the recipe's window, both ends included."""
+def pick_window(epochs: SubjectEpochs, recipe: Recipe) -> np.ndarray | None:
+    """Return the samples inside the recipe's window, both ends included; None for voxels, which have no time.
+
+    Raises
+    ------
+    EmbedctlError
+        If there are none.
+    """
     times = np.asarray(epochs.times, dtype=np.float64)
     if not len(times):
         return None

@@ -10,7 +10,7 @@ from stores.errors import BadRecording, EmbedctlError
 
 __all__ = ["Pick", "means", "split_half", "trials"]
 
-BLOCK = 128  # images whose repetitions are in memory at a time
+BLOCK_BYTES = 2**27  # of repetitions in memory at a time
 
 Pick = tuple[np.ndarray, np.ndarray | None]  # channels and samples in use; voxels have no samples
 
@@ -71,8 +71,9 @@ def _blocks(split: SplitEpochs, pick: Pick | None) -> Iterator[tuple[np.ndarray,
             "preprocess again with --keep all, or choose a recipe that trains on means as they are",
         )
     valid_all = np.asarray(split.valid)
-    for start in range(0, len(split.image_ids), BLOCK):
-        images = np.arange(start, min(start + BLOCK, len(split.image_ids)))
+    size = max(1, BLOCK_BYTES // split.take(np.arange(1)).nbytes)
+    for start in range(0, len(split.image_ids), size):
+        images = np.arange(start, min(start + size, len(split.image_ids)))
         block, valid = _picked(split.take(images), pick), valid_all[images]
         image, _ = np.nonzero(valid)
         _require_finite(block[valid], split, images[image])

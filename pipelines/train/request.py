@@ -57,7 +57,7 @@ class TrainRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of the plan."""
+    """One run of the plan; ``bytes`` is what it takes on disk."""
 
     run_id: str
     subject: int
@@ -65,6 +65,7 @@ class Job:
     embedding_key: str
     seed: int
     finished: bool
+    bytes: int = 0
 
 
 @dataclass(kw_only=True)
@@ -83,6 +84,8 @@ class TrainReport:
         What was chosen where the request left it open.
     notes : list of str
         What was chosen or left out, a line each.
+    bytes_free : int
+        What is free where the runs go.
     seconds : float
         Wall time.
     dry_run : bool
@@ -96,6 +99,7 @@ class TrainReport:
     brain_encoder: str = ""
     device: str = ""
     notes: list[str] = field(default_factory=list)
+    bytes_free: int = 0
     seconds: float = 0.0
     dry_run: bool = False
 
@@ -108,3 +112,8 @@ class TrainReport:
     def n_to_do(self) -> int:
         """Runs that were not."""
         return len(self.jobs) - self.n_already
+
+    @property
+    def bytes_needed(self) -> int:
+        """What these take on disk, checkpoints above all."""
+        return sum(job.bytes for job in self.jobs if not job.finished)

@@ -10,16 +10,22 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
+from safetensors.torch import save
+
 from pipelines.progress import SILENT, Progress
 from pipelines.train.brain_encoders import brain_encoder
+from pipelines.train.cost import bytes_free, run_bytes
+from pipelines.train.data import load_subject
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key, run_id
 from pipelines.train.recipes import Recipe, read_recipe
 from pipelines.train.request import Job, TrainReport, TrainRequest
 from pipelines.train.targets import Targets
+from pipelines.train.train import RunConfig, train_run
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
-from stores.errors import EmbedctlError, NotHere
+from stores.errors import CannotWrite, EmbedctlError, NotHere
 from stores.locks import lock
 from stores.results import assemble, finished, write_run
 
@@ -58,11 +64,17 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
         brain_encoder=sweep.brain_encoder,
         device=sweep.device,
         notes=sweep.notes,
+        bytes_free=bytes_free(request.runs),
         dry_run=request.dry_run,
     )
     for note in sweep.notes:
         progress.say(note)
     if not request.dry_run:
+        if report.bytes_needed > report.bytes_free:
+            raise CannotWrite(
+                f"'{request.runs}' needs {report.bytes_needed / 1e6:.0f} MB, {report.bytes_free / 1e6:.0f} MB are free",
+                "free some space, or name a folder on another disk with --runs",
+            )
         _run(sweep, report, progress)
     report.seconds = time.perf_counter() - started
     return report
@@ -93,7 +105,6 @@ def _decide(request: TrainRequest) -> _Sweep:
     recipe = read_recipe(request.recipe, request.brain)
     recipe = recipe.with_(**{key: value for key, value in changes.items() if value})
     kind = (request.brain_encoder or recipe.brain_encoder).lower()
-    brain_encoder(kind)  # an unknown one is an error before anything is read
     if not request.seeds:
         raise EmbedctlError("no seed is given", "for example --seed 0..4")
     chosen, notes = choose_embeddings(embeddings.entries(), request.models or (), embeddings.resolve)
@@ -103,7 +114,7 @@ def _decide(request: TrainRequest) -> _Sweep:
     jobs = []
     for subject, recordings in subjects.items():
         for name, entry in chosen:
-            images = targets.check(entry, recordings)
+            images, size = targets.check(entry, recordings), run_bytes(recordings, recipe, kind, entry.dim)
             for seed in dict.fromkeys(request.seeds):
                 by = {"epochs": recordings.key, "embedding": entry.key, "images": images, "config": config}
                 name_of_run = run_id(dataset, subject, name, kind, recipe.name, seed, by)
@@ -115,6 +126,7 @@ def _decide(request: TrainRequest) -> _Sweep:
                         embedding_key=entry.key,
                         seed=seed,
                         finished=finished(request.runs, name_of_run),
+                        bytes=size,
                     )
                 )
     return _Sweep(
@@ -135,9 +147,11 @@ def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
     """Run what is not finished, subject by subject, and assemble the table even when interrupted."""
     progress.start("training", report.n_to_do, "runs")
     try:
-        for subject, recordings in sweep.subjects.items():
+        for subject in sweep.subjects:
             to_do = [job for job in sweep.jobs if job.subject == subject and not job.finished]
             if to_do:
+                # Opened anew, because what it has read goes when it goes.
+                recordings = EpochStore.open(sweep.request.epochs)[sweep.dataset, subject]
                 _run_subject(sweep, recordings, to_do, report, progress)
     finally:
         if any(finished(sweep.request.runs, job.run_id) for job in sweep.jobs):
@@ -148,11 +162,6 @@ def _run_subject(
     sweep: _Sweep, recordings: SubjectEpochs, jobs: list[Job], report: TrainReport, progress: Progress
 ) -> None:
     """Load a subject once, and do all its runs."""
-    from safetensors.torch import save
-
-    from pipelines.train.data import load_subject
-    from pipelines.train.train import RunConfig, train_run
-
     loaded = load_subject(recordings, sweep.recipe)
     for note in loaded.notes:
         if note not in report.notes:
@@ -231,8 +240,6 @@ def _channels(used: Sequence[str], stored: Sequence[str]) -> str:
 
 def _device(asked: str) -> str:
     """Return where to train; the CPU when nothing faster is there and nothing was asked for."""
-    import torch
-
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked == "auto":
         return "cuda" if there["cuda"] else "cpu"

@@ -182,7 +182,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
             model.load_state_dict({key: value for key, value in state.items() if key != "log_scale"})
             brain[name] = embed(model["brain"], test)
             pictures[name] = embed(model["image"], shown_in_test)
-    scores = {name: (brain[name] @ pictures[name].T).cpu().numpy() for name in brain}
+        scores = {name: (brain[name] @ pictures[name].T).cpu().numpy() for name in brain}
     own = data.test.target
     found = retrieve(scores["chosen"], own)
     concept = retrieve(*centre_scores(brain["chosen"].cpu(), pictures["chosen"].cpu(), data.test.concepts, own))

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from pipelines.train import data as data_module
+from pipelines.train import sweep as sweep_module
 from pipelines.train.request import TrainRequest
 from pipelines.train.sweep import train
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
-from stores.errors import EmbedctlError, NotHere, UnknownName
+from stores.errors import CannotWrite, EmbedctlError, NotHere, UnknownName
 from stores.results import COLUMNS, read_array, read_config, read_results, read_summary
 from tests.train.conftest import TEST_IDS, TRAIN_IDS, build_workspace, write_embedding, write_subject
 
@@ -67,20 +67,18 @@ def test_finished_runs_are_skipped_and_untouched(workspace, swept):
 
 
 def test_a_sweep_that_was_interrupted_ends_with_the_same_rows(workspace, swept, tmp_path, monkeypatch):
-    from pipelines.train import sweep as module
-
-    done, write = [], module.write_run
+    done, write = [], sweep_module.write_run
 
     def die_in_the_third(*args, **kwargs):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(write(*args, **kwargs))
 
-    monkeypatch.setattr(module, "write_run", die_in_the_third)
+    monkeypatch.setattr(sweep_module, "write_run", die_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         train(request(workspace, tmp_path / "runs", seeds=(0, 1)))
     assert len(read_results(tmp_path / "runs")) == 2
-    monkeypatch.setattr(module, "write_run", write)
+    monkeypatch.setattr(sweep_module, "write_run", write)
     assert train(request(workspace, tmp_path / "runs", seeds=(0, 1))).n_already == 2
     whole, resumed = read_results(swept.runs), read_results(tmp_path / "runs")
     varying = ["seconds", "started"]
@@ -88,9 +86,9 @@ def test_a_sweep_that_was_interrupted_ends_with_the_same_rows(workspace, swept, 
 
 
 def test_each_subject_is_loaded_once(workspace, tmp_path, monkeypatch):
-    loaded, load = [], data_module.load_subject
+    loaded, load = [], sweep_module.load_subject
     monkeypatch.setattr(
-        data_module, "load_subject", lambda epochs, recipe: loaded.append(epochs) or load(epochs, recipe)
+        sweep_module, "load_subject", lambda epochs, recipe: loaded.append(epochs) or load(epochs, recipe)
     )
     train(request(workspace, tmp_path, seeds=(0, 1)))
     assert [epochs.subject for epochs in loaded] == [1, 2]
@@ -99,6 +97,19 @@ def test_each_subject_is_loaded_once(workspace, tmp_path, monkeypatch):
 def test_a_dry_run_writes_nothing(workspace, tmp_path):
     report = train(request(workspace, tmp_path / "runs", seeds=(0, 1, 2), subjects=(2,), dry_run=True))
     assert (report.n_to_do, report.dry_run, report.dataset) == (6, True, "things-eeg2")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_knows_what_the_runs_will_take(workspace, swept):
+    for job in swept.jobs:
+        taken = sum(file.stat().st_size for file in (swept.runs / job.run_id).iterdir())
+        assert taken - 20_000 < job.bytes <= taken
+
+
+def test_a_disk_without_room_is_an_error_before_anything_runs(workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_module, "bytes_free", lambda folder: 1000)
+    assert "0 MB are free" in problem(workspace, tmp_path / "runs", CannotWrite)
+    assert train(request(workspace, tmp_path / "runs", dry_run=True)).bytes_free == 1000
     assert not (tmp_path / "runs").exists()
 
 
@@ -198,3 +209,4 @@ def test_a_request_that_cannot_be_carried_out_says_why(workspace, tmp_path, chan
 def test_epochs_too_short_for_the_brain_encoder_are_an_error(workspace, tmp_path):
     (tmp_path / "short.toml").write_text('base = "modern"\nbrain_encoder = "nice"\nwindow = [0.0, 0.5]\npasses = 1\n')
     assert "75 samples" in problem(workspace, tmp_path / "runs", recipe=str(tmp_path / "short.toml"))
+    assert not (tmp_path / "runs").exists()

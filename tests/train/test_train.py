@@ -42,6 +42,19 @@ def test_the_same_seed_gives_the_same_bits(workspace, kind):
     assert run(workspace, kind=kind, seed=1).metrics != first.metrics
 
 
+def test_the_number_of_threads_does_not_change_the_bits(workspace):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = run(workspace, QUICK.with_(dim=8))
+        torch.set_num_threads(2)
+        two = run(workspace, QUICK.with_(dim=8))
+    finally:
+        torch.set_num_threads(threads)
+    assert one.metrics == two.metrics
+    assert all(np.array_equal(one.arrays[key], two.arrays[key]) for key in one.arrays)
+
+
 def test_a_run_leaves_the_random_numbers_and_threads_of_the_program_alone(workspace):
     torch.manual_seed(3)
     expected = torch.rand(1)
