@@ -210,7 +210,7 @@ def test_a_subject_of_other_recordings_is_not_taken_for_the_same(raw, tmp_path):
     edit(raw, lambda samples: np.multiply(samples[:-1], 1.1, out=samples[:-1]))
     with pytest.raises(StoreMismatch, match="things-eeg2/sub-01 from other recordings") as caught:
         run(raw, tmp_path)
-    assert "embedctl remove" in caught.value.hint
+    assert "--store" in caught.value.hint
 
 
 def test_too_little_space_is_known_before_anything_is_written(raw, tmp_path, monkeypatch):

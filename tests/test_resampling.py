@@ -6,7 +6,7 @@ import pytest
 from scipy.signal import resample_poly
 
 from pipelines.preprocess.recipes import read_recipe
-from pipelines.preprocess.resampling import epoch_matrix
+from pipelines.preprocess.resampling import epoch_matrix, one_thread
 
 CLEAN, NICE = read_recipe("clean"), read_recipe("nice")
 
@@ -83,3 +83,15 @@ def test_clean_is_exact_at_sampling_frequencies_that_do_not_divide(sfreq):
     wanted = np.sin(2 * np.pi * 10 * np.array(CLEAN.times))
     # 5e-3: the ripple of the low-pass in its pass band.
     assert np.ptp(found - wanted) < 5e-3 and matrix.time_offset_ms == 0
+
+
+def test_linear_algebra_runs_on_one_thread_while_epochs_are_cut_and_on_all_again_afterwards():
+    from threadpoolctl import threadpool_info
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = threads()
+    with one_thread():
+        assert set(threads()) <= {1}
+    assert threads() == before

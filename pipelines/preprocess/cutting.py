@@ -105,7 +105,9 @@ def good_channels(epochs: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # infinite minus infinite
         sd = epochs.std(axis=2)
     finite = np.isfinite(sd)
-    typical = np.array([np.median(row[mask]) if mask.any() else np.inf for row, mask in zip(sd, finite, strict=True)])
+    typical = np.median(sd, axis=1)
+    for epoch in np.flatnonzero(~finite.all(axis=1)):
+        typical[epoch] = np.median(sd[epoch, finite[epoch]]) if finite[epoch].any() else np.inf
     with np.errstate(invalid="ignore"):
         return finite & (sd > _FLAT * typical[:, None])
 

@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.preprocess.preflight import Preflight, preflight
 from pipelines.preprocess.recipes import Recipe, read_recipe
 from pipelines.preprocess.request import PreprocessReport, PreprocessRequest, SubjectReport
-from pipelines.preprocess.resampling import import_mne
+from pipelines.preprocess.resampling import import_mne, one_thread
 from pipelines.preprocess.subject import (
     Examination,
     SubjectPlan,
@@ -132,8 +132,9 @@ def _write_all(
             f"{report.bytes / 1e9:.1f} GB of epochs, {report.bytes_free / 1e9:.1f} GB free",
             "free some space, or --keep mean",
         )
-    for plan, sources, line in todo:
-        _write(store, request, plan, images, sources, line, progress)
+    with one_thread():
+        for plan, sources, line in todo:
+            _write(store, request, plan, images, sources, line, progress)
 
 
 def _refuse_other_recipe(store: EpochStore, dataset: str, recipe: Recipe) -> None:
