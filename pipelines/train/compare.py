@@ -142,7 +142,7 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
                     subjects=tuple(cell.runs),
                     n_seeds=min(len(seeds) for seeds in cell.runs.values()),
                     top1=cell.top1,
-                    interval=hits_interval([(cell.runs, 1)], runs, list(cell.per_subject.values())),
+                    interval=_fraction(hits_interval([(cell.runs, 1)], runs, list(cell.per_subject.values()))),
                     figures={name: cell.mean(name) for name in FIGURES},
                     per_subject=cell.per_subject,
                 )
@@ -186,6 +186,13 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
         ]
         rows += _with_verdicts([pair for pair in found if pair is not None])
     return rows
+
+
+def _fraction(found: Interval) -> Interval:
+    """Cut an interval to what an accuracy can be."""
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def _base_name(row: Mapping[str, Any], column: str) -> str:

@@ -54,6 +54,7 @@ def principal_axes(images: torch.Tensor, dim: int) -> torch.Tensor:
     else:
         values, vectors = torch.linalg.eigh(x.T @ x)
     spanned = values > 1e-10 * values[-1]
+    spanned[-1] = True  # embeddings that are all alike still have one axis
     axes = vectors[:, spanned].flip(1)[:, :dim]
     scaled: torch.Tensor = axes * (axes.shape[1] / n_features) ** 0.5
     return scaled.float()

@@ -9,7 +9,7 @@ from pipelines.train.join import resolve
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.epochs import SubjectEpochs
-from stores.errors import EmbedctlError
+from stores.errors import DamagedStore, EmbedctlError
 
 __all__ = ["Targets"]
 
@@ -58,11 +58,24 @@ class Targets:
         return content.hexdigest()
 
     def rows(self, entry: Entry, image_ids: Sequence[str]) -> np.ndarray:
-        """Return the embeddings of these images, ``(n_images, dim)`` float32."""
+        """Return the embeddings of these images, ``(n_images, dim)`` float32.
+
+        Raises
+        ------
+        DamagedStore
+            If one of them is not finite: a committed row always is.
+        """
         embedding = self._store[f"{entry.name}#{entry.key}"]
         at = np.full(len(self._store.image_ids), -1, dtype=np.intp)
         at[np.flatnonzero(self._store.committed(entry))] = np.arange(len(embedding))
-        return embedding.take(at[self._store_rows(image_ids)]).astype(np.float32)
+        values = embedding.take(at[self._store_rows(image_ids)]).astype(np.float32)
+        broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(broken):
+            raise DamagedStore(
+                f"'{entry.name}' has {len(broken)} rows that are not finite, first of '{image_ids[broken[0]]}'",
+                f"embedctl extract --model {entry.name} --overwrite computes it anew",
+            )
+        return values
 
     def _store_rows(self, image_ids: Sequence[str]) -> np.ndarray:
         asked = tuple(image_ids)

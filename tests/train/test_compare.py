@@ -60,6 +60,12 @@ def test_a_run_repeated_on_newer_recordings_counts_once():
     assert ranking(table(new, old))[0].top1 == 0.7
 
 
+def test_the_interval_of_an_accuracy_stays_between_nothing_and_everything():
+    found = ranking(table(row("a", 1, 0, 0.02), row("a", 2, 0, 0.3)))[0].interval
+    assert found.low == 0
+    assert found.high == 1
+
+
 def test_a_missing_noise_ceiling_stays_missing():
     found = ranking(table(row("a", 1, 0, 0.1, noise_ceiling=None)))[0]
     assert found.figures["noise_ceiling"] is None

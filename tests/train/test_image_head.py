@@ -33,3 +33,9 @@ def test_no_projection_of_the_same_width_keeps_more():
     random = torch.linalg.qr(torch.randn(30, 5, generator=torch.Generator().manual_seed(1)))[0]
     assert kept > (x @ random).square().sum()
     assert torch.allclose(axes.T @ axes, torch.eye(5), atol=1e-5)
+
+
+def test_embeddings_that_are_all_alike_have_one_axis():
+    assert principal_axes(torch.zeros(6, 30), 20).shape == (30, 1)
+    assert principal_axes(torch.ones(6, 30), 20).shape == (30, 1)
+    assert torch.isfinite(principal_axes(torch.zeros(6, 30), 20)).all()

@@ -6,9 +6,10 @@ import pytest
 from pipelines.train import sweep as sweep_module
 from pipelines.train.request import TrainRequest
 from pipelines.train.sweep import train
+from stores.embedding import Embedding
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
-from stores.errors import CannotWrite, EmbedctlError, NotHere, UnknownName
+from stores.errors import CannotWrite, DamagedStore, EmbedctlError, NotHere, UnknownName
 from stores.results import COLUMNS, read_array, read_config, read_results, read_summary
 from tests.train.conftest import TEST_IDS, TRAIN_IDS, build_workspace, write_embedding, write_subject
 
@@ -151,6 +152,12 @@ def test_an_embedding_that_lacks_images_is_an_error_before_anything_runs(tmp_pat
     assert said.startswith(f"'holes' has no embedding of 3 images: {TRAIN_IDS[0]}, {TRAIN_IDS[1]}")
     assert not (tmp_path / "runs").exists()
     assert train(request(small, tmp_path / "runs", models=("planted",), subjects=(1,))).n_to_do == 1
+
+
+def test_rows_that_are_not_finite_are_never_trained_on(workspace, tmp_path, monkeypatch):
+    take = Embedding.take
+    monkeypatch.setattr(Embedding, "take", lambda self, rows: take(self, rows) * np.nan)
+    assert "rows that are not finite" in problem(workspace, tmp_path / "runs", DamagedStore)
 
 
 def test_images_that_are_not_in_the_store_are_an_error(tmp_path):
