@@ -163,6 +163,22 @@ def test_a_missing_session_means_fewer_repetitions(raw, tmp_path):
     assert found.arrays["whitener"].shape == (1, 6, 6)
 
 
+def test_a_session_that_cannot_be_whitened_is_named_before_anything_is_written(raw, tmp_path):
+    (raw / "sub-01/ses-02/raw_eeg_training.npy").unlink()
+    with pytest.raises(BadRecording, match="sub-01/ses-02 has no training recording") as caught:
+        run(raw, tmp_path)
+    assert "move the session's folder away" in caught.value.hint
+    assert not (tmp_path / "epochs.zarr").exists()
+    assert run(raw, tmp_path, recipe=plain(tmp_path)).subjects[0].state == "written"
+
+
+def test_a_recipe_that_draws_more_repetitions_than_there_are_says_so(raw, tmp_path):
+    line = run(raw, tmp_path, recipe=plain(tmp_path, repetitions="{ test = 20 }")).subjects[0]
+    assert line.notes == [
+        f"sub-01/ses-0{session}: recipe plain draws 20 test repetitions of an image, some have 3" for session in (1, 2)
+    ]
+
+
 def test_epochs_past_the_end_of_the_file_are_counted(raw, tmp_path):
     file = "sub-01/ses-01/raw_eeg_training.npy"
     last = onsets(raw, file)[0][-1]

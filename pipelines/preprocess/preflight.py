@@ -5,6 +5,7 @@ back at once, each with its file, its field and the way out. Counts are compared
 metadata, never with the size of the published data set.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,8 +122,8 @@ def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: S
 def _short(path: Path) -> str:
     """Return the end of a path that identifies it: ``sub-01/ses-02/raw_eeg_test.npy``."""
     parts = path.parts
-    start = next((i for i, part in enumerate(parts) if part.startswith("sub")), max(len(parts) - 1, 0))
-    return "/".join(parts[start:])
+    starts = [i for i, part in enumerate(parts) if re.fullmatch(r"sub-?\d+", part)]
+    return "/".join(parts[starts[-1] if starts else -1 :])
 
 
 def _examine(found: Preflight, session: int, split: str, path: Path, images: ImageList) -> None:

@@ -117,6 +117,9 @@ def _write_all(
         line.n_chans, line.n_times = len(plan.cutter.channels), recipe.n_times
         line.train, line.test = ((len(plan.slots[s].codes), plan.slots[s].n_repetitions) for s in SPLITS)
         line.counts = dict(plan.counts)
+        line.notes += plan.notes
+        for note in plan.notes:
+            progress.say(note)
         line.bytes = _bytes_of(plan, request.keep)
         sources = _sources(plan)
         line.state = "to do"
@@ -229,7 +232,7 @@ def _info(plan: SubjectPlan, found: Examination, sources: list[dict[str, Any]]) 
         "sessions": plan.sessions,
         "counts": {**plan.counts, **found.counts},
         "per_file": plan.flight.counts,
-        "notes": plan.flight.notes + found.notes,
+        "notes": plan.flight.notes + plan.notes + found.notes,
         "sources": sources,
         "versions": {package: _version(package) for package in ("embedctl", "numpy", "mne")},
     }

@@ -45,6 +45,8 @@ class SubjectPlan:
         Where they go, by split.
     counts : dict
         What was dropped, and why.
+    notes : list of str
+        Sessions that hold fewer repetitions than the recipe draws.
     """
 
     flight: Preflight
@@ -53,6 +55,7 @@ class SubjectPlan:
     events: dict[tuple[int, str], Presentations]
     slots: dict[str, Slots]
     counts: dict[str, int]
+    notes: list[str]
 
     @property
     def sessions(self) -> list[int]:
@@ -93,10 +96,11 @@ def plan_subject(flight: Preflight, recipe: Recipe) -> SubjectPlan:
     Raises
     ------
     BadRecording
-        If no image of a split can be used.
+        If no image of a split can be used, or a session that is to be whitened has no training recording.
     """
     cutter = Cutter.of(recipe, next(iter(flight.recordings.values())))
     events = {}
+    notes = []
     counts = dict.fromkeys(("targets dropped", "past the end of the file", "repetitions left out"), 0)
     for key, shown in flight.events.items():
         fits = cutter.fits(flight.recordings[key], shown.onsets)
@@ -104,6 +108,17 @@ def plan_subject(flight: Preflight, recipe: Recipe) -> SubjectPlan:
         counts["past the end of the file"] += int((~fits).sum())
         session, split = key
         counts["targets dropped"] += flight.counts[f"ses-{session:02d} {split}"]["targets dropped"]
+        wanted, fewest = recipe.repetitions.get(split, 0), _fewest(events[key])
+        if fewest < wanted:
+            where = f"sub-{flight.subject:02d}/ses-{session:02d}"
+            notes.append(
+                f"{where}: recipe {recipe.name} draws {wanted} {split} repetitions of an image, some have {fewest}"
+            )
+        if recipe.mvnn != "none" and (session, "train") not in flight.events:
+            raise BadRecording(
+                f"sub-{flight.subject:02d}/ses-{session:02d} has no training recording to fit its whitening on",
+                "find its raw_eeg_training.npy, or move the session's folder away to go on without it",
+            )
     slots = {}
     for split in SPLITS:
         of_split = {session: shown for (session, which), shown in events.items() if which == split}
@@ -113,7 +128,12 @@ def plan_subject(flight: Preflight, recipe: Recipe) -> SubjectPlan:
             raise BadRecording(
                 f"sub-{flight.subject:02d}: no {split} image has a whole epoch", "check the length of the recordings"
             )
-    return SubjectPlan(flight, recipe, cutter, events, slots, counts)
+    return SubjectPlan(flight, recipe, cutter, events, slots, counts, notes)
+
+
+def _fewest(shown: Presentations) -> int:
+    """Return how often the image shown least often was shown."""
+    return int(np.unique(shown.codes, return_counts=True)[1].min(initial=2**31))
 
 
 def examine(plan: SubjectPlan, progress: Progress) -> Examination:
