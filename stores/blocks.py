@@ -153,8 +153,7 @@ def _current(
     data = file.read_bytes() if file.is_file() else b""
     if digest(data) != voucher["blake2b"]:
         # Carrying its rows over would give damaged numbers a fresh digest.
-        hint = "remove the damaged part, and run the command that wrote it again"
-        raise DamagedStore(f"'{file}' is not what its receipt says", hint)
+        raise DamagedStore(f"'{file}' is not what its receipt says")
     content = np.frombuffer(data[:-CRC_BYTES], np.dtype(node.dtype).newbyteorder("<")).reshape(node.chunks)
     kept = {row for start, stop in voucher["rows"] for row in range(start, stop)}
     return content.astype(node.dtype), kept, {int(row): why for row, why in voucher["absent"].items()}

@@ -120,8 +120,7 @@ class EmbeddingStore:
         try:
             return {image: table[image] for image in self.image_ids}
         except KeyError as error:
-            hint = "run: embedctl verify, then embedctl repair"
-            raise DamagedStore(f"'{self.path / _TABLE}' lacks the image {error}", hint) from error
+            raise DamagedStore(f"'{self.path / _TABLE}' lacks the image {error}") from error
 
     def resolve(self, text: str) -> Entry:
         """Return the entry that ``NAME`` or ``NAME#KEY`` means (see `stores.embedding.resolve`)."""

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "REMOVE_AND_REDO",
     "BadRecording",
     "CannotWrite",
     "DamagedStore",
@@ -29,6 +30,9 @@ __all__ = [
     "UnknownName",
     "suggest",
 ]
+
+REMOVE_AND_REDO = "remove the damaged part, and run the command that wrote it again"
+"""What to do about damage where nothing better is known."""
 
 
 class EmbedctlError(Exception):
@@ -76,6 +80,9 @@ class DamagedStore(EmbedctlError):
     """The bytes on disk are not the bytes that were written."""
 
     exit_code = 4
+
+    def __init__(self, what: str, hint: str = REMOVE_AND_REDO) -> None:
+        super().__init__(what, hint)
 
 
 class StoreLocked(EmbedctlError):

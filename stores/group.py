@@ -49,7 +49,7 @@ class Group:
         self.provenance: dict[str, Any] = read_ours(folder)
         node = read_array(self._values)
         if len(node.shape) != 2:
-            raise DamagedStore(f"'{self._values}' has {len(node.shape)} axes, not 2", "run: embedctl verify")
+            raise DamagedStore(f"'{self._values}' has {len(node.shape)} axes, not 2")
         self.dim, self.dtype = node.shape[1], node.dtype
 
     @cached_property

@@ -156,7 +156,7 @@ def read_array(folder: Path) -> ArrayNode:
         fill = np.nan if node["fill_value"] == "NaN" else node["fill_value"]
         return ArrayNode(shape, chunks, dtype, fill, raw)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise DamagedStore(f"'{folder}' holds no array that embedctl can read", _VERIFY) from error
+        raise DamagedStore(f"'{folder}' holds no array that embedctl can read") from error
 
 
 def read_node(folder: Path) -> Node:
@@ -170,9 +170,9 @@ def read_node(folder: Path) -> Node:
     try:
         node = json.loads((folder / "zarr.json").read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise DamagedStore(f"the metadata of '{folder}' cannot be read", _VERIFY) from error
+        raise DamagedStore(f"the metadata of '{folder}' cannot be read") from error
     if not isinstance(node, dict):
-        raise DamagedStore(f"the metadata of '{folder}' cannot be read", _VERIFY)
+        raise DamagedStore(f"the metadata of '{folder}' cannot be read")
     return node
 
 
@@ -187,7 +187,7 @@ def read_ours(folder: Path, *names: str) -> Node:
     attributes = read_node(folder).get("attributes")
     ours = attributes.get("embedctl") if isinstance(attributes, dict) else None
     if not isinstance(ours, dict) or any(name not in ours for name in names):
-        raise DamagedStore(f"'{folder}' does not say what embedctl wrote there", _VERIFY)
+        raise DamagedStore(f"'{folder}' does not say what embedctl wrote there")
     return ours
 
 
@@ -261,6 +261,3 @@ def _nodes(group: Path) -> list[Path]:
         if read_node(folder).get("node_type") == "group":
             found += _nodes(folder)
     return found
-
-
-_VERIFY = "remove the damaged part, and run the command that wrote it again"

@@ -125,8 +125,7 @@ def settle(base: Path, receipt: Mapping[str, Any]) -> Vouchers:
         if matching:
             now[name] = matching[0]
         elif name in old:
-            hint = "remove the damaged part, and run the command that wrote it again"
-            raise DamagedStore(f"'{base / name}' is not what its receipt says", hint)
+            raise DamagedStore(f"'{base / name}' is not what its receipt says")
     return now
 
 
@@ -147,9 +146,7 @@ def read_receipt(path: Path | str) -> dict[str, Any]:
         return {"files": {}}
     body = data[_HEAD_BYTES:-2]
     if data[:_HEAD_BYTES] + data[-2:] != _HEAD % digest(body).encode() + b"}\n":
-        raise DamagedStore(
-            f"the receipt '{path}' is damaged", "remove the damaged part, and run the command that wrote it again"
-        )
+        raise DamagedStore(f"the receipt '{path}' is damaged")
     receipt: dict[str, Any] = json.loads(body.decode())
     return receipt
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stores.commits import discard, json_bytes, put_bytes, put_table, sweep
+from stores.commits import digest, discard, json_bytes, put_bytes, put_table, sweep
 from stores.errors import DamagedStore, EmbedctlError
 from stores.names import check_folder_name
 from stores.receipts import read_receipt, vouch, write_receipt
@@ -53,6 +53,8 @@ COLUMNS: dict[str, str] = {
 """Columns of the results table, in order, with their Arrow types. Accuracies are fractions in [0, 1]."""
 
 _RECEIPT = "receipt.json"
+_TABLE = "results.parquet"
+_MADE_FROM = b"embedctl.receipts"
 
 
 def results_schema() -> "pa.Schema":
@@ -159,9 +161,9 @@ def read_array(runs: Path, run_id: str, name: str) -> np.ndarray:
 def assemble(runs: Path) -> "pa.Table":
     """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it."""
     sweep(_drafts(runs))
-    run_ids = sorted(path.parent.name for path in runs.glob(f"*/{_RECEIPT}"))
-    table = _row_table([read_summary(runs, run_id) for run_id in run_ids])
-    put_table(runs / "results.parquet", table)
+    receipts = _receipts(runs)
+    table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
+    put_table(runs / _TABLE, table.replace_schema_metadata({_MADE_FROM: _state(receipts)}), drafts=_drafts(runs))
     return table
 
 
@@ -171,17 +173,36 @@ def _drafts(runs: Path) -> Path:
 
 
 def read_results(runs: Path | str) -> "pa.Table":
-    """Return the results table, one row per run.
+    """Return the results table, one row per finished run, also where a sweep was killed before it wrote the table.
 
     Raises
     ------
     EmbedctlError
         If there are no runs.
+    DamagedStore
+        If the table has to be made from a run that is damaged.
     """
-    path = Path(runs) / "results.parquet"
-    if not path.is_file():
+    runs = Path(runs)
+    receipts = _receipts(runs)
+    if not receipts and not (runs / _TABLE).is_file():
         raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder with --runs")
-    return read_table(path)
+    try:
+        table = read_table(runs / _TABLE)
+        if (table.schema.metadata or {}).get(_MADE_FROM) == _state(receipts):
+            return table.replace_schema_metadata(None)
+    except DamagedStore:
+        pass
+    return _row_table([read_summary(runs, path.parent.name) for path in receipts])
+
+
+def _receipts(runs: Path) -> list[Path]:
+    """Return the receipts of the finished runs, sorted by run id."""
+    return sorted(runs.glob(f"[!.]*/{_RECEIPT}"))
+
+
+def _state(receipts: Sequence[Path]) -> bytes:
+    """Return a digest of everything the table is made from: each receipt vouches for its run's summary."""
+    return digest(b"".join(path.read_bytes() for path in receipts)).encode()
 
 
 def _row_table(summaries: Sequence[Mapping[str, Any]]) -> "pa.Table":

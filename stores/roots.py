@@ -144,6 +144,5 @@ def read_strings(folder: Path) -> list[str]:
         try:
             texts += decode_strings((folder / node.file(number)).read_bytes(), node.shape[0] - len(texts))
         except (OSError, ValueError, struct.error) as error:
-            hint = "remove the damaged part, and run the command that wrote it again"
-            raise DamagedStore(f"'{folder / node.file(number)}' cannot be read", hint) from error
+            raise DamagedStore(f"'{folder / node.file(number)}' cannot be read") from error
     return texts

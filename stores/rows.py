@@ -130,11 +130,11 @@ class RawRows:
         except (FileNotFoundError, ValueError) as error:  # ValueError: the file is empty
             if self._vouchers is None and isinstance(error, FileNotFoundError):
                 return None
-            raise DamagedStore(f"'{path}' is missing or empty", _HINT) from error
+            raise DamagedStore(f"'{path}' is missing or empty") from error
         if file.size != self._node.chunk_bytes + CRC_BYTES:
-            raise DamagedStore(f"'{path}' is {file.size} bytes, not {self._node.chunk_bytes + CRC_BYTES}", _HINT)
+            raise DamagedStore(f"'{path}' is {file.size} bytes, not {self._node.chunk_bytes + CRC_BYTES}")
         if not self._is_vouched_for(name, file[-CRC_BYTES:].tobytes().hex()):
-            raise DamagedStore(f"'{path}' is not the chunk its receipt vouches for", _HINT)
+            raise DamagedStore(f"'{path}' is not the chunk its receipt vouches for")
         return self._as_rows(file[:-CRC_BYTES], self.chunk_rows)
 
     def _is_vouched_for(self, name: str, tail: str) -> bool:
@@ -161,6 +161,3 @@ class RawRows:
             number * self.chunk_rows : (number + 1) * self.chunk_rows
         ]
         return rows
-
-
-_HINT = "remove the damaged part, and run the command that wrote it again"

@@ -28,7 +28,7 @@ def table_bytes(table: "pa.Table") -> bytes:
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -44,9 +44,7 @@ def read_table(path: Path) -> "pa.Table":
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read()
     except (OSError, pa.ArrowInvalid) as error:
-        raise DamagedStore(
-            f"the table '{path}' cannot be read", "remove the damaged part, and run the command that wrote it again"
-        ) from error
+        raise DamagedStore(f"the table '{path}' cannot be read") from error

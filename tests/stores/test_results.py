@@ -71,6 +71,19 @@ def test_the_table_is_assembled_from_finished_runs_in_order_of_their_names(tmp_p
     assert pq.read_table(tmp_path / "results.parquet").equals(table)
 
 
+@pytest.mark.parametrize("left", ["an older table", "no table", "a broken table"])
+def test_what_a_killed_sweep_finished_is_read(tmp_path, left):
+    put(tmp_path)
+    assemble(tmp_path)
+    put(tmp_path, top1=0.75)
+    put(tmp_path, "run-b", top1=0.5)
+    if left != "an older table":
+        (tmp_path / "results.parquet").unlink()
+    if left == "a broken table":
+        (tmp_path / "results.parquet").write_bytes(b"PAR1")
+    assert read_results(tmp_path).column("top1").to_pylist() == [0.75, 0.5]
+
+
 def test_assembling_twice_gives_the_same_bytes(tmp_path):
     put(tmp_path)
     assemble(tmp_path)
@@ -90,7 +103,8 @@ def test_a_run_written_anew_keeps_nothing_of_the_old_one(tmp_path):
     put(tmp_path, arrays={"scores": np.eye(2), "brain": np.eye(3)})
     folder = put(tmp_path, top1=0.75)
     assert not (folder / "brain.npy").exists() and read_summary(tmp_path, "run-a")["top1"] == 0.75
-    assert [path.name for path in tmp_path.iterdir()] == ["run-a"]
+    assert {path.name for path in tmp_path.iterdir()} == {"run-a", ".embedctl"}
+    assert not any((tmp_path / ".embedctl/drafts").iterdir())
 
 
 def test_a_run_that_is_not_finished_is_not_read(tmp_path):
@@ -141,3 +155,13 @@ def test_a_score_that_is_not_a_number_is_not_written(tmp_path):
 def test_no_array_is_unpickled(tmp_path):
     with pytest.raises(ValueError):
         put(tmp_path, arrays={"scores": np.array([object()])})
+
+
+def test_a_table_with_a_changed_byte_is_not_believed(tmp_path):
+    put(tmp_path)
+    assemble(tmp_path)
+    path = tmp_path / "results.parquet"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"\x28\xb5\x2f\xfd") + 12] ^= 1  # inside the first compressed page
+    path.write_bytes(data)
+    assert read_results(tmp_path).column("top1").to_pylist() == [0.25]
