@@ -101,7 +101,15 @@ def tell(report: "ExtractReport") -> None:
         "to do" if report.dry_run else "skipped",
     )
     rows = [
-        (e.name, e.dim, e.dtype, e.weights[:19], e.written, e.already, e.to_do if report.dry_run else e.absent)
+        (
+            e.name,
+            e.dim,
+            e.dtype,
+            render.weights(e.weights),
+            e.written,
+            e.already,
+            e.to_do if report.dry_run else e.absent,
+        )
         for e in report.embeddings
     ]
     render.table(columns, rows, right=("dim", *columns[4:]))
