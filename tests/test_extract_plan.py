@@ -125,13 +125,25 @@ def test_a_layer_may_be_given_by_its_depth():
     assert [str(name) for name in resolve_names(request)] == ["resnet18-tv:layer1", "resnet18-tv:layer2"]
 
 
+def test_views_are_put_on_every_model_that_names_none():
+    request = ExtractRequest(models=("pixels", "hog@noise-10"), views=("blur-9", "grey"))
+    assert [str(name) for name in resolve_names(request)] == ["pixels@blur-9", "pixels@grey", "hog@noise-10"]
+
+
+def test_a_view_is_in_the_key_and_noise_brings_the_library_that_draws_it():
+    plain, blurred, noisy = choose_targets(ExtractRequest(models=("pixels", "pixels@blur-9", "pixels@noise-10")), [])
+    assert len({plain.key, blurred.key, noisy.key}) == 3
+    assert (blurred.recipe["view"], noisy.recipe["view"]) == ("blur-9", "noise-10")
+    assert set(noisy.recipe["versions"]) - set(plain.recipe["versions"]) == {"numpy"}
+
+
 @pytest.mark.parametrize(
     ("asked", "error", "says"),
     [
         ({"models": ()}, EmbedctlError, "no model"),
         ({"models": ("resnet81-tv",)}, UnknownName, "resnet81-tv"),
-        ({"models": ("pixels@blur-9",)}, EmbedctlError, "blur-9"),
-        ({"models": ("pixels",), "views": ("grey",)}, EmbedctlError, "grey"),
+        ({"models": ("pixels@blur-0",)}, EmbedctlError, "blur-0"),
+        ({"models": ("pixels",), "views": ("gray",)}, UnknownName, "gray"),
         ({"models": ("pixels",), "dtype": "bfloat16"}, EmbedctlError, "bfloat16"),
         ({"models": ("pixels",), "batch_size": 0}, EmbedctlError, "0"),
         ({"models": ("resnet18-tv",), "weights": "random:x"}, EmbedctlError, "random:x"),

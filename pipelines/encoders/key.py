@@ -74,11 +74,12 @@ def embedding_key(
     return hashlib.sha256(hashed.encode()).hexdigest()[:12], recipe
 
 
-def versions_that_matter(spec: EncoderSpec, weights: str) -> dict[str, str]:
+def versions_that_matter(spec: EncoderSpec, weights: str, view: str = "") -> dict[str, str]:
     """Return the installed versions that can change the numbers, without importing anything.
 
     Drawing random weights is the constructor's own business and may change with every patch, so they carry full
-    versions; published weights are computed by kernels that change with major.minor at most.
+    versions; published weights are computed by kernels that change with major.minor at most. NumPy draws the noise of a
+    view.
 
     Examples
     --------
@@ -88,7 +89,8 @@ def versions_that_matter(spec: EncoderSpec, weights: str) -> dict[str, str]:
     """
     parts = 3 if weights.startswith("random:") else 2
     found = {}
-    for package in family(spec.family).packages:
+    packages = family(spec.family).packages + (("numpy",) if view.startswith("noise-") else ())
+    for package in packages:
         public = installed_version(package).partition("+")[0] or "not installed"
         found[package] = ".".join(public.split(".")[:parts])
     return found

@@ -9,6 +9,7 @@ from PIL import features
 
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import Target
+from pipelines.extract.views import describe_view
 from stores.versions import installed_version
 
 __all__ = ["provenance"]
@@ -63,6 +64,8 @@ def provenance(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "imported": False,
     }
+    if name.view:
+        found["view_definition"] = describe_view(name.view)
     if target.note:
         found["note"] = target.note
     if token_shape:

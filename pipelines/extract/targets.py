@@ -12,6 +12,7 @@ from pipelines.encoders.key import embedding_key, versions_that_matter
 from pipelines.encoders.registry import EncoderSpec, find
 from pipelines.encoders.weights import Weights, resolve_weights
 from pipelines.extract.request import ExtractRequest
+from pipelines.extract.views import check_view
 from pipelines.progress import SILENT, Progress
 from stores.errors import EmbedctlError, NotHere, StoreMismatch
 from stores.names import EmbeddingName
@@ -99,7 +100,7 @@ def resolve_names(request: ExtractRequest) -> list[EmbeddingName]:
     UnknownName
         If an encoder is not registered; suggests the closest.
     EmbedctlError
-        If no model is named, a name is malformed, or a view is asked for.
+        If no model is named, a name is malformed, or a view is none.
 
     Examples
     --------
@@ -116,11 +117,8 @@ def resolve_names(request: ExtractRequest) -> list[EmbeddingName]:
         for name in [asked] if asked.layer or not request.layers else _layers(asked.encoder, request.layers):
             for view in [asked.view] if asked.view or not request.views else request.views:
                 names[replace(name, view=view)] = None
-    if viewed := next((name for name in names if name.view), None):
-        raise EmbedctlError(
-            f"'{viewed}' asks for the view '{viewed.view}', and views cannot be computed yet",
-            f"leave out '@{viewed.view}'",
-        )
+    for view in {name.view for name in names} - {""}:
+        check_view(view)
     return list(names)
 
 
@@ -165,7 +163,7 @@ def choose_targets(
     drafts = []
     for name in names:
         spec, found = find(name.encoder), weights[name.encoder]
-        versions = versions_that_matter(spec, found.label)
+        versions = versions_that_matter(spec, found.label, name.view)
         drafts.append(draft_target(request, name, spec, found, versions, entries, name in as_float32))
     adopted = [0 if request.overwrite else _adopted(request, draft) for draft in drafts]
     recorded = set(adopted) - {0}
