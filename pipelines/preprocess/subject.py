@@ -161,8 +161,9 @@ def examine(plan: SubjectPlan, progress: Progress) -> Examination:
             found.notes.append(f"{where}: {', '.join(names)} flat or broken in most epochs: zero in this session")
             found.counts["dead channels"] += len(names)
         if (in_test & ~dead).any():
-            names = ", ".join(_names(plan, in_test & ~dead))
-            found.notes.append(f"{where}: {names} flat or broken in most test epochs alone: those epochs are left out")
+            names = _names(plan, in_test & ~dead)
+            what = "flat or broken in most test epochs alone: those epochs are left out"
+            found.notes.append(f"{where}: {', '.join(names)} {what}")
         for split, mask in good.items():
             usable = np.zeros(len(plan.events[session, split].codes), bool)
             usable[plan.used(session, split)] = (mask | dead).all(axis=1)
