@@ -5,11 +5,9 @@ key hashes the ids and the numbers: the same import again finds every row there,
 """
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,13 @@ from pipelines.imports.id_lists import read_ids
 from pipelines.imports.per_image import find_per_image, first
 from pipelines.imports.request import ImportReport, ImportRequest
 from pipelines.progress import SILENT, Progress
+from stores.disk import bytes_free
 from stores.embedding import IMPORTED
 from stores.embeddings import EmbeddingStore
 from stores.errors import CannotWrite, EmbedctlError, suggest
 from stores.images import ImageRecord
 from stores.names import EmbeddingName
+from stores.versions import installed_version
 
 __all__ = ["import_embeddings"]
 
@@ -79,10 +79,10 @@ def import_embeddings(request: ImportRequest, progress: Progress = SILENT) -> Im
     _refuse_odd_ids(parts, known, request)
     place = {image_id: (part, i) for part in parts for i, image_id in enumerate(part.ids)}
     report.dim = parts[0].values.shape[1]
-    digest, overflow = _examine(parts, place, progress)
-    if overflow and request.dtype == "float16":
+    digest, unfit = _examine(parts, place, progress)
+    if unfit and request.dtype == "float16":
         report.dtype = "float32"
-        report.notes.append("a value is beyond float16, so every row is stored in float32")
+        report.notes.append("float16 cannot hold its values, so every row is stored in float32")
     report.key = hashlib.sha256(f"imported {digest} {report.dtype}".encode()).hexdigest()[:12]
     if name.encoder in registry():
         report.notes.append(f"'{name.encoder}' is an encoder of the registry: once extracted, the bare name means that")
@@ -164,8 +164,8 @@ def _refuse_odd_ids(parts: Sequence[_Part], known: dict[str, None], request: Imp
 
 
 def _examine(parts: Sequence[_Part], place: dict[str, tuple[_Part, int]], progress: Progress) -> tuple[str, bool]:
-    """Return the digest of ids and numbers, and whether one is beyond float16; refuse what is not finite."""
-    digest, overflow = hashlib.sha256(), False
+    """Return the digest of ids and numbers, and whether float16 cannot hold them; refuse what is not finite."""
+    digest, unfit = hashlib.sha256(), False
     ordered = sorted(place, key=str.encode)
     progress.start("check", len(ordered), "rows")
     for start in range(0, len(ordered), ROWS):
@@ -179,11 +179,11 @@ def _examine(parts: Sequence[_Part], place: dict[str, tuple[_Part, int]], progre
                 f"'{part.label}' holds numbers that are not finite, or beyond float32: row {row}, '{names[0]}'",
                 "compute these rows again, or leave their images out",
             )
-        overflow |= rounded(values, "float16")[1]
+        unfit |= rounded(values, "float16")[1]
         for image_id, row_bytes in zip(ids, values.astype("<f4"), strict=True):
             digest.update(image_id.encode() + b"\0" + row_bytes.tobytes())
         progress.advance(len(ids))
-    return digest.hexdigest(), overflow
+    return digest.hexdigest(), unfit
 
 
 def _take(places: Sequence[tuple[_Part, int]]) -> np.ndarray:
@@ -236,10 +236,7 @@ def _write(
 
 
 def _check_room(report: ImportReport) -> None:
-    folder = report.store.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    needed, free = report.to_do * report.dim * np.dtype(report.dtype).itemsize, shutil.disk_usage(folder).free
+    needed, free = report.to_do * report.dim * np.dtype(report.dtype).itemsize, bytes_free(report.store)
     if needed > free:
         raise CannotWrite(
             f"'{report.store}' needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free",
@@ -248,10 +245,6 @@ def _check_room(report: ImportReport) -> None:
 
 
 def _provenance(name: EmbeddingName, report: ImportReport, parts: Sequence[_Part], digest: str) -> dict[str, Any]:
-    try:
-        ours = version("embedctl")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        ours = ""
     return {
         "encoder": name.encoder,
         "layer": name.layer,
@@ -262,7 +255,7 @@ def _provenance(name: EmbeddingName, report: ImportReport, parts: Sequence[_Part
         "weights_source": ", ".join(f"file:{part.label}" for part in parts),
         "content": f"sha256:{digest}",
         "dtype": report.dtype,
-        "versions": {"embedctl": ours, "numpy": np.__version__},
+        "versions": {"embedctl": installed_version("embedctl"), "numpy": np.__version__},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "imported": True,
     }
