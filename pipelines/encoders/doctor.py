@@ -108,7 +108,7 @@ def _pixels(encoder: Encoder) -> Check:
     pixels = encoder.exact_transform()(probe()).numpy()
     if pixels.shape != (3, p.size, p.size) or not np.isfinite(pixels).all():
         return Check("pixels", _said(p), f"the probe image becomes {pixels.shape}, or not finite")
-    if not preprocessing.has_fast(p):
+    if not p.has_fast:
         return Check("pixels", f"{_said(p)}; there is no faster way")
     mean, std = (np.reshape(values, (3, 1, 1)) for values in (p.mean, p.std))
     fast = preprocessing.fast_transform(p)(np.asarray(probe())).numpy()

@@ -7,12 +7,13 @@ need no weights do not.
 
 import json
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+from stores.versions import installed_version
 
 if TYPE_CHECKING:
     from pipelines.encoders.build import Encoder
@@ -35,13 +36,7 @@ def golden() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions here of the packages that decide random weights and their rows."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package).partition("+")[0]
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {package: installed_version(package).partition("+")[0] for package in PACKAGES}
 
 
 def probe() -> Image.Image:
