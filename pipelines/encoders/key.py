@@ -3,12 +3,12 @@
 import hashlib
 import json
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipelines.encoders.families import family
 from pipelines.encoders.registry import EncoderSpec
 from stores.names import EmbeddingName
+from stores.versions import installed_version
 
 __all__ = ["embedding_key", "versions_that_matter"]
 
@@ -91,9 +91,6 @@ def versions_that_matter(spec: EncoderSpec, weights: str, view: str = "") -> dic
     found = {}
     packages = family(spec.family).packages + (("numpy",) if view.startswith("noise-") else ())
     for package in packages:
-        try:
-            public = version(package).partition("+")[0]
-        except PackageNotFoundError:
-            public = "not installed"
+        public = installed_version(package).partition("+")[0] or "not installed"
         found[package] = ".".join(public.split(".")[:parts])
     return found

@@ -5,11 +5,9 @@ key hashes the ids and the numbers: the same import again finds every row there,
 """
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,13 @@ from pipelines.imports.id_lists import read_ids
 from pipelines.imports.per_image import find_per_image, first
 from pipelines.imports.request import ImportReport, ImportRequest
 from pipelines.progress import SILENT, Progress
+from stores.disk import bytes_free
 from stores.embedding import IMPORTED
 from stores.embeddings import EmbeddingStore
 from stores.errors import CannotWrite, EmbedctlError, suggest
 from stores.images import ImageRecord
 from stores.names import EmbeddingName
+from stores.versions import installed_version
 
 __all__ = ["import_embeddings"]
 
@@ -236,10 +236,7 @@ def _write(
 
 
 def _check_room(report: ImportReport) -> None:
-    folder = report.store.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    needed, free = report.to_do * report.dim * np.dtype(report.dtype).itemsize, shutil.disk_usage(folder).free
+    needed, free = report.to_do * report.dim * np.dtype(report.dtype).itemsize, bytes_free(report.store)
     if needed > free:
         raise CannotWrite(
             f"'{report.store}' needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free",
@@ -248,10 +245,6 @@ def _check_room(report: ImportReport) -> None:
 
 
 def _provenance(name: EmbeddingName, report: ImportReport, parts: Sequence[_Part], digest: str) -> dict[str, Any]:
-    try:
-        ours = version("embedctl")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        ours = ""
     return {
         "encoder": name.encoder,
         "layer": name.layer,
@@ -262,7 +255,7 @@ def _provenance(name: EmbeddingName, report: ImportReport, parts: Sequence[_Part
         "weights_source": ", ".join(f"file:{part.label}" for part in parts),
         "content": f"sha256:{digest}",
         "dtype": report.dtype,
-        "versions": {"embedctl": ours, "numpy": np.__version__},
+        "versions": {"embedctl": installed_version("embedctl"), "numpy": np.__version__},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "imported": True,
     }
