@@ -86,7 +86,7 @@ def test_layers_by_depth_and_views_are_put_on_every_model_that_names_none(here):
 def test_a_layer_or_pooling_that_is_not_there_ends_in_2_and_those_that_are(here, words, what, hint):
     result = run("extract", "--model", "resnet18-tv", "--weights", "random:0", *words)
     problem, way_out = result.stderr.splitlines()[-2:]
-    assert result.exit_code == 2 and problem.startswith(f"error: {what}") and way_out.startswith(f"hint: {hint}")
+    assert result.exit_code == 2 and problem.startswith(f"error: {what}") and way_out.startswith(f"hint:  {hint}")
 
 
 @pytest.mark.parametrize(
