@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stores.commits import digest, discard, json_bytes
-from stores.epoch_writer import SubjectWriter, complete_subjects, publish, subject_folder
+from stores.epoch_writer import SubjectWriter, complete_subjects, is_published, publish, subject_folder
 from stores.errors import EmbedctlError, UnknownName, suggest
 from stores.layout import private, read_ours
 from stores.receipts import Vouchers, settled
@@ -127,6 +127,11 @@ class EpochStore:
             last = self.subjects(dataset) == [subject]
             publish(self._root, without=dataset if last else f"{dataset}/{path.name}")
             discard(self.path / dataset if last else path, self._root.drafts)
+
+    @property
+    def is_consolidated(self) -> bool:
+        """Whether other programs see in the root what is there: not so where a writer was killed before its end."""
+        return is_published(self._root)
 
     def consolidate(self) -> None:
         """List the complete subjects and write all metadata into the root, where other programs look first."""

@@ -230,6 +230,8 @@ def _preprocess(path: Path, subjects: tuple[int, ...]) -> None:
     store = EpochStore.open(path / "p.zarr", create=True)
     info = {"ch_names": ["Oz", "O1", "O2"], "times": [0.0, 0.1, 0.2, 0.3], "sfreq": 10.0, "units": "uV"}
     for subject in subjects:
+        if subject in store.subjects("things-eeg2"):
+            continue
         whitener = np.full((2, 3, 3), subject, "f4")
         options = {"recipe": {"name": "clean"}, "modality": "eeg", "info": info, "arrays": {"whitener": whitener}}
         with store.writer("things-eeg2", subject, **options) as writer:
@@ -241,6 +243,8 @@ def _preprocess(path: Path, subjects: tuple[int, ...]) -> None:
                     epochs = np.full((len(images), 2, 3, 4), subject, "f4")
                     to.write_block(block, epochs, np.ones((len(images), 2), bool), np.zeros((len(images), 2), int))
             writer.done()
+    if not store.is_consolidated:  # as the command does where every subject is there already
+        store.consolidate()
 
 
 def look_at_epochs(path: Path, kept: tuple[int, ...] = ()) -> None:
