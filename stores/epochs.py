@@ -16,6 +16,7 @@ from stores.commits import digest, discard, json_bytes
 from stores.epoch_writer import SubjectWriter, complete_subjects, is_published, publish, subject_folder
 from stores.errors import EmbedctlError, UnknownName, suggest
 from stores.layout import private, read_ours
+from stores.locks import clear_dead
 from stores.receipts import Vouchers, settled
 from stores.roots import Root, read_strings
 from stores.rows import RawRows
@@ -136,6 +137,7 @@ class EpochStore:
     def consolidate(self) -> None:
         """List the complete subjects and write all metadata into the root, where other programs look first."""
         publish(self._root)
+        clear_dead(self._root.locks)
 
     def __repr__(self) -> str:
         held = ", ".join(f"{dataset} ({len(self.subjects(dataset))} subjects)" for dataset in self.datasets())
