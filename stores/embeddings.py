@@ -262,7 +262,7 @@ class EmbeddingStore:
             found = self._groups[group].entry
             if (found.dim, found.dtype) != (dim, dtype):
                 what = f"'{name}#{key}' is stored as {found.dim} x {found.dtype}, not {dim} x {dtype}"
-                raise StoreMismatch(what, "remove it, or write to another store with --store")
+                raise StoreMismatch(what, "remove it, or write to another store")
             return found
 
     def write_block(self, block: int, parts: Mapping[str, Rows], absent: Mapping[int, str]) -> None:

@@ -140,7 +140,7 @@ class SubjectWriter:
                 if json_bytes(stored.get(key)) != json_bytes(self._attributes["recipe"].get(key))
             )
             what = f"'{self._dataset}' is stored with another recipe (differs in {', '.join(differing)})"
-            raise StoreMismatch(what, "write to another store with --store, or remove the dataset first")
+            raise StoreMismatch(what, "write to another store, or remove the dataset first")
 
     def __enter__(self) -> "SubjectWriter":
         with ExitStack() as held:
@@ -156,7 +156,7 @@ class SubjectWriter:
         if self._final.is_dir():
             if not self._is_same(self._final):
                 what = f"'{self._name}' is stored already, from other inputs"
-                raise StoreMismatch(what, "remove the subject first, or write to another store with --store")
+                raise StoreMismatch(what, "remove the subject first, or write to another store")
             return
         if self._draft.is_dir() and not self._is_same(self._draft):
             discard(self._draft, drafts)

@@ -257,7 +257,10 @@ class SplitEpochs:
             If the store keeps the mean alone.
         """
         if self.keep != "all":
-            raise EmbedctlError(f"'{self.path}' keeps the mean alone", "preprocess again with --keep all")
+            raise EmbedctlError(
+                f"'{self.path}' keeps the mean alone",
+                "embedctl preprocess --keep all keeps all repetitions, in another store",
+            )
         return self._epochs.take(images).astype(np.float32)
 
     @cached_property

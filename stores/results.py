@@ -192,7 +192,7 @@ def read_results(runs: Path | str) -> "pa.Table":
     runs = Path(runs)
     receipts = _receipts(runs)
     if not receipts and not (runs / _TABLE).is_file():
-        raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder with --runs")
+        raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder where they are")
     table = _written_table(runs, receipts)
     if table is None:
         table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
