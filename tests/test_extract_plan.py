@@ -14,7 +14,7 @@ from pipelines.extract.changes import find_changes
 from pipelines.extract.plan import batches, plan_blocks, rows_to_do
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.sources import Stamp
-from pipelines.extract.targets import DEFAULT_BATCH_SIZE, OVERFLOWED, choose_targets, resolve_names
+from pipelines.extract.targets import DEFAULT_BATCH_SIZE, NOT_FLOAT16, choose_targets, resolve_names
 from stores.embedding import Entry
 from stores.errors import EmbedctlError, StoreMismatch, UnknownName
 from stores.images import ImageRecord
@@ -104,10 +104,10 @@ def test_another_recipe_lends_no_batch_size(other):
     assert one_target(mine, entry_of(other, batch_size=7)).batch_size == DEFAULT_BATCH_SIZE
 
 
-def test_an_embedding_that_once_overflowed_float16_stays_float32():
+def test_an_embedding_that_float16_once_could_not_hold_stays_float32():
     wide = ExtractRequest(models=("pixels",), dtype="float32")
-    target = one_target(PIXELS, entry_of(wide, 32, note=OVERFLOWED))
-    assert (target.dtype, target.note) == ("float32", OVERFLOWED)
+    target = one_target(PIXELS, entry_of(wide, 32, note=NOT_FLOAT16))
+    assert (target.dtype, target.note) == ("float32", NOT_FLOAT16)
     assert one_target(PIXELS, entry_of(wide, 32)).dtype == "float16"
 
 

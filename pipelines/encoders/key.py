@@ -36,7 +36,7 @@ def embedding_key(
     weights : str
         ``random:SEED``, ``sha256:HEX`` or ``none``.
     exact : bool
-        Whether pixels come from the library's own transform.
+        Whether pixels come from the library's own transform; where there is no other way they do so anyway.
     batch_size : int
         Rows of one forward pass: it changes the last bits.
     dtype : str
@@ -64,7 +64,7 @@ def embedding_key(
         "pooling": name.pooling or ("" if name.layer else spec.pooling),
         "view": name.view,
         "preprocessing": asdict(spec.preprocessing),
-        "exact": exact,
+        "exact": exact or not spec.preprocessing.has_fast,
         "weights": weights,
         "dtype": dtype,
         "versions": versions,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.encoders.build import Encoder, build
-from pipelines.encoders.preprocessing import fast_transform, has_fast, normalise
+from pipelines.encoders.preprocessing import fast_transform, normalise
 from pipelines.encoders.registry import Preprocessing
 from pipelines.encoders.weights import resolve_weights
 from pipelines.extract.loading import LoadedImage, Transform
@@ -90,7 +90,7 @@ class Networks:
         }
 
     def _transform(self, preprocessing: Preprocessing, encoder: Encoder) -> Transform:
-        if self.exact or not has_fast(preprocessing):
+        if self.exact or not preprocessing.has_fast:
             library = encoder.exact_transform()
             return lambda decoded: library(decoded.image)
         fast = fast_transform(preprocessing)

@@ -53,7 +53,7 @@ def provenance(
         "preprocessing": target.recipe["preprocessing"],
         "decoder": f"pillow {installed_version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
         "pixels": "EXIF orientation applied, alpha on white, first frame, 16 bit rescaled",
-        "exact": request.exact,
+        "exact": target.recipe["exact"],
         "batch_size": target.batch_size,
         "compute_dtype": "float32",
         "dtype": target.dtype,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
-    "OVERFLOWED",
+    "NOT_FLOAT16",
     "Target",
     "choose_targets",
     "draft_target",
@@ -33,8 +33,8 @@ __all__ = [
 # Large enough for a CPU's matrix kernels, small enough for its caches; another size changes every key.
 DEFAULT_BATCH_SIZE = 32
 
-# In the provenance of an embedding that was asked for in float16 and holds a value beyond it.
-OVERFLOWED = "float32 because a value is beyond float16"
+# In the provenance of an embedding that was asked for in float16 and holds values beyond or below it.
+NOT_FLOAT16 = "float32 because float16 cannot hold its values"
 
 _DTYPES = ("float16", "float32")
 
@@ -60,7 +60,7 @@ class Target:
     recipe : dict
         What the key hashes beside the batch size.
     note : str
-        `OVERFLOWED`, or empty.
+        `NOT_FLOAT16`, or empty.
     stored : tuple of Entry
         What the store holds of this recipe, under any batch size.
     """
@@ -145,7 +145,7 @@ def choose_targets(
     entries : sequence of Entry
         What the store holds.
     as_float32 : collection of EmbeddingName
-        Embeddings known to hold a value beyond float16.
+        Embeddings that float16 is known not to hold.
     progress : Progress
         Who listens while weights are fetched.
 
@@ -204,9 +204,9 @@ def draft_target(
         return tuple(entry for entry in same_name if entry.key == key(entry.provenance.get("batch_size", 0)))
 
     dtype, note = request.dtype, ""
-    marked = any(entry.provenance.get("note") == OVERFLOWED for entry in stored_as("float32"))
+    marked = any(entry.provenance.get("note") == NOT_FLOAT16 for entry in stored_as("float32"))
     if dtype == "float16" and (as_float32 or marked):
-        dtype, note = "float32", OVERFLOWED
+        dtype, note = "float32", NOT_FLOAT16
     _, recipe = embedding_key(spec, name, weights.label, request.exact, 0, dtype, versions)
     return Target(name, spec, weights, 0, dtype, "", recipe, note, stored_as(dtype))
 

@@ -79,10 +79,10 @@ def import_embeddings(request: ImportRequest, progress: Progress = SILENT) -> Im
     _refuse_odd_ids(parts, known, request)
     place = {image_id: (part, i) for part in parts for i, image_id in enumerate(part.ids)}
     report.dim = parts[0].values.shape[1]
-    digest, overflow = _examine(parts, place, progress)
-    if overflow and request.dtype == "float16":
+    digest, unfit = _examine(parts, place, progress)
+    if unfit and request.dtype == "float16":
         report.dtype = "float32"
-        report.notes.append("a value is beyond float16, so every row is stored in float32")
+        report.notes.append("float16 cannot hold its values, so every row is stored in float32")
     report.key = hashlib.sha256(f"imported {digest} {report.dtype}".encode()).hexdigest()[:12]
     if name.encoder in registry():
         report.notes.append(f"'{name.encoder}' is an encoder of the registry: once extracted, the bare name means that")
@@ -164,8 +164,8 @@ def _refuse_odd_ids(parts: Sequence[_Part], known: dict[str, None], request: Imp
 
 
 def _examine(parts: Sequence[_Part], place: dict[str, tuple[_Part, int]], progress: Progress) -> tuple[str, bool]:
-    """Return the digest of ids and numbers, and whether one is beyond float16; refuse what is not finite."""
-    digest, overflow = hashlib.sha256(), False
+    """Return the digest of ids and numbers, and whether float16 cannot hold them; refuse what is not finite."""
+    digest, unfit = hashlib.sha256(), False
     ordered = sorted(place, key=str.encode)
     progress.start("check", len(ordered), "rows")
     for start in range(0, len(ordered), ROWS):
@@ -179,11 +179,11 @@ def _examine(parts: Sequence[_Part], place: dict[str, tuple[_Part, int]], progre
                 f"'{part.label}' holds numbers that are not finite, or beyond float32: row {row}, '{names[0]}'",
                 "compute these rows again, or leave their images out",
             )
-        overflow |= rounded(values, "float16")[1]
+        unfit |= rounded(values, "float16")[1]
         for image_id, row_bytes in zip(ids, values.astype("<f4"), strict=True):
             digest.update(image_id.encode() + b"\0" + row_bytes.tobytes())
         progress.advance(len(ids))
-    return digest.hexdigest(), overflow
+    return digest.hexdigest(), unfit
 
 
 def _take(places: Sequence[tuple[_Part, int]]) -> np.ndarray:

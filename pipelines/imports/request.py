@@ -26,7 +26,7 @@ class ImportRequest:
     suffix : str
         Which encoder's files to take from a folder.
     dtype : str
-        ``float16`` or ``float32``, as stored; a value beyond float16 makes it float32.
+        ``float16`` or ``float32``, as stored; numbers that float16 cannot hold are float32.
     dry_run : bool
         Check everything and write nothing.
     """
