@@ -57,8 +57,8 @@ def derive(
             target = _target(request, combination, name, sources, [], as_float32=False)
             to_do = max(entry.to_do for entry in found if isinstance(entry, EmbeddingReport))
             report.embeddings.append(_report(target, to_do=to_do))
-    if store and not request.dry_run:
-        store.consolidate()
+    if store and not request.dry_run and not store.is_consolidated:
+        store.consolidate()  # also where a run was killed after its last row and before its end
     if store and no_pass:  # nobody has looked at images
         report.n_images = len(store.image_ids)
 
