@@ -117,6 +117,8 @@ def _write_all(
             f"{report.bytes / 1e9:.1f} GB of epochs, {report.bytes_free / 1e9:.1f} GB free",
             "free some space, or --keep mean",
         )
+    if not store.is_consolidated:
+        store.consolidate()  # a run was killed after its last block and before its end
     with one_thread():
         for plan, sources, line in todo:
             _write(store, request, plan, recipe, line, sources, progress)
