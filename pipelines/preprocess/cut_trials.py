@@ -265,7 +265,7 @@ class CutTrials:
         """Return trials of a session as the recipe scales them; a dead channel is zero, also where it was NaN."""
         if found.whitener:
             whitener = found.whitener[session].astype(np.float32)
-            return whitener @ np.where(whitener.any(axis=0)[:, None], values, 0)
+            return whitener @ np.where(np.any(whitener, axis=0)[:, None], values, np.float32(0))
         axes = (slice(None), *[None] * (values.ndim - 2))
         shift, scale = found.shift[session].astype(np.float32)[axes], found.scale[session].astype(np.float32)[axes]
         if not shift.any() and (scale == 1).all():
@@ -302,7 +302,7 @@ class CutTrials:
     def block(self, found: TrialExamination, split: str, images: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return scaled epochs, ``valid`` and ``session`` of some images, missing repetitions NaN."""
         session, trial = self._slots[split].session[images], self._trial[split][images]
-        valid: np.ndarray = (trial >= 0) & found.good[trial]
+        valid = np.logical_and(trial >= 0, found.good[trial])
         epochs = np.full((*valid.shape, *self.row_shape), np.nan, self.dtype)
         limit = self._recipe.clip or np.finfo(self.dtype).max
         for number in np.unique(session[valid]).tolist():
