@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 from scipy.stats import binom
 from typer.testing import CliRunner
@@ -10,7 +12,9 @@ from typer.testing import CliRunner
 import embedctl
 from embedctl.cli import app
 from embedctl.commands.demo import HONESTLY
-from embedctl.demo import MODELS, PLANTED, SEEDS, SUBJECTS, demo
+from embedctl.demo import DATASET, MODELS, PLANTED, SEEDS, SUBJECTS, demo
+from pipelines.progress import SILENT
+from pipelines.train.request import Job, TrainReport
 
 ONE_IN_TEN_THOUSAND = 1e-4
 
@@ -32,6 +36,24 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
         "hint:  name a new folder: embedctl demo DIR",
     ]
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_demo_trains_on_its_own_embeddings_and_ranks_its_own_runs_alone(monkeypatch, tmp_path):
+    """Also where the workspace was used since: another embedding in the store, a better run among the runs."""
+    from embedctl import demo as module
+    from embedctl.commands.demo import _its_own
+
+    asked = []
+    monkeypatch.setattr("pipelines.train.sweep.train", lambda request, progress: asked.append(request) or report)
+    report = TrainReport(jobs=[job("ours")], runs=tmp_path)
+    assert module._train(tmp_path, SILENT) is report
+    assert (asked[0].models, asked[0].subjects, asked[0].dataset) == (MODELS, SUBJECTS, DATASET)
+    everything = pa.table({"run_id": ["better", "ours"], "top1": [0.9, 0.5]})
+    assert _its_own(everything, SimpleNamespace(trained=report))["top1"].to_pylist() == [0.5]
+
+
+def job(run_id):
+    return Job(run_id=run_id, subject=1, embedding="hog", embedding_key="k", seed=0, finished=True)
 
 
 @pytest.fixture(scope="module")
