@@ -39,7 +39,9 @@ def compare(
     from pipelines.train.compare import left_out, pairs, ranking
     from stores.results import read_results
 
-    folder = path(config.load().value("runs", runs))
+    chosen = config.load()
+    options.use_cards(chosen)
+    folder = path(chosen.value("runs", runs))
     table = read_results(folder)
     ranks, tests, outdated = ranking(table, folder), pairs(table, pairing, folder), left_out(table)
     if json:
