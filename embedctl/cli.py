@@ -14,6 +14,7 @@ from embedctl.commands.datasets import datasets
 from embedctl.commands.demo import demo
 from embedctl.commands.doctor import doctor
 from embedctl.commands.extract import extract
+from embedctl.commands.import_ import import_
 from embedctl.commands.init import init
 from embedctl.commands.models import models
 from embedctl.commands.preprocess import preprocess
@@ -58,6 +59,7 @@ app.command()(demo)
 app.command()(init)
 app.command()(doctor)
 app.command()(extract)
+app.command("import")(import_)
 app.command()(preprocess)
 app.command()(train)
 app.command()(results)

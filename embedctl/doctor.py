@@ -5,14 +5,15 @@ Nothing is imported in this process that could bring it down: torch and torchvis
 a process of their own.
 """
 
-import importlib.metadata
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from stores.disk import bytes_free
+from stores.versions import installed_version
 
 __all__ = ["Finding", "caches", "conflicts", "devices", "disk", "versions"]
 
@@ -55,20 +56,12 @@ class Finding:
     hint: str = ""
 
 
-def installed(package: str) -> str:
-    """Return the version of a package, or an empty text."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
 def versions() -> list[Finding]:
     """Return Python's version and, extra by extra, those of the packages that matter."""
     found = [Finding("python", f"{platform.python_version()} on {platform.platform(terse=True)}")]
     for extra, packages in PACKAGES.items():
         for package in packages:
-            version = installed(package)
+            version = installed_version(package)
             hint = "" if version else f'pip install "embedctl[{extra}]"'
             if package not in {finding.topic for finding in found}:
                 found.append(Finding(package, version or "not installed", hint))
@@ -77,7 +70,7 @@ def versions() -> list[Finding]:
 
 def devices() -> list[Finding]:
     """Return where networks can run, asked of torch in a process of its own."""
-    if not installed("torch"):
+    if not installed_version("torch"):
         return []
     done = _try(_DEVICES)
     if done.returncode:
@@ -89,11 +82,11 @@ def devices() -> list[Finding]:
 def conflicts() -> list[Finding]:
     """Return the known traps this environment is in."""
     found = []
-    torch, audio = installed("torch"), installed("torchaudio")
+    torch, audio = installed_version("torch"), installed_version("torchaudio")
     if torch and audio and audio.split(".")[:2] != torch.split(".")[:2] and _try("import torchaudio").returncode:
         hint = "pip uninstall torchaudio: embedctl does not use it, and transformers and dreamsim trip over it"
         found.append(Finding("torchaudio", f"{audio} does not import beside torch {torch}", hint))
-    if torch and installed("torchvision"):
+    if torch and installed_version("torchvision"):
         done = _try(_TORCHVISION)
         if done.returncode:
             hint = "install torch and torchvision of the same release from the same index"
@@ -103,7 +96,7 @@ def conflicts() -> list[Finding]:
 
 def disk() -> list[Finding]:
     """Return the free space here, and a warning where locks and renames are known to be weak."""
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    free = bytes_free(Path.cwd()) / 1e9
     kind = _file_system(Path.cwd())
     slow = kind in ("nfs", "nfs4", "lustre", "cifs", "fuse.sshfs")
     hint = "a network file system: keep the stores on a local disk while writing" if slow else ""

@@ -47,7 +47,7 @@ _EXTRA_OF = {
 SECTIONS = {
     "Start here": ("demo", "init", "doctor"),
     "What there is": ("models", "datasets"),
-    "The three stages": ("extract", "preprocess", "train"),
+    "The three stages": ("extract", "import", "preprocess", "train"),
     "Answers": ("results", "compare", "show"),
 }
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedctl import render
 from embedctl.html import definition, page, rows_of, thumbnail
 from stores.embedding import Embedding
 from stores.embeddings import EmbeddingStore
@@ -140,8 +141,11 @@ class Embeddings:
     def _repr_html_(self) -> str:
         columns = ("embedding", "dim", "dtype", "images", "without a row", "weights", "computed")
         rows = [
-            (name, entry.dim, entry.dtype, entry.n_committed, entry.n_absent)
-            + tuple(str(entry.provenance.get(field, ""))[:19] for field in ("weights", "date"))
+            (
+                *(name, entry.dim, entry.dtype, entry.n_committed, entry.n_absent),
+                render.weights(str(entry.provenance.get("weights", ""))),
+                str(entry.provenance.get("date", ""))[:19],
+            )
             for name, entry in zip(self.names, self._store.entries(), strict=True)
         ]
         return page(f"{self.path}: {len(self._store.image_ids):,} images", rows_of(columns, rows))

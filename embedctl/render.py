@@ -25,6 +25,7 @@ __all__ = [
     "size",
     "skipped",
     "table",
+    "weights",
 ]
 
 SCHEMA_VERSION = 1
@@ -136,6 +137,17 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     ('52.5 %', '')
     """
     return "" if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def weights(label: str) -> str:
+    """Show what weights made an embedding: of a digest the first digits, anything else in full.
+
+    Examples
+    --------
+    >>> weights("sha256:0123456789abcdef0123"), weights("imported, unverified")
+    ('sha256:0123456789ab', 'imported, unverified')
+    """
+    return label[:19] if label.startswith("sha256:") else label
 
 
 def size(n_bytes: float) -> str:

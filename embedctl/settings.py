@@ -138,7 +138,7 @@ SETTINGS: dict[str, Setting] = _table(
     Setting("epochs", "epochs.zarr", "store that preprocess writes and train reads"),
     Setting("runs", "runs", "folder of results: one folder per run, and results.parquet"),
     Setting("device", "auto", "where networks run: auto, cpu or cuda"),
-    Setting("extract.model", (), "embeddings to compute: ENCODER[:LAYER[.POOLING]], ...", *_NAMES),
+    Setting("extract.model", (), "embeddings to compute: ENCODER[:LAYER[.POOLING]][@VIEW], ...", *_NAMES),
     Setting("extract.weights", "published", "published, random:SEED, or a checkpoint file"),
     Setting(
         "extract.batch-size",

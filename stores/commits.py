@@ -16,6 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stores.disk import bytes_free
 from stores.errors import CannotWrite
 from stores.owners import HOST, is_running
 
@@ -186,7 +187,7 @@ def cannot_write(path: Path, n_bytes: int = 0) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             needed = f"{n_bytes / 1e6:.1f} MB for " if n_bytes else ""
-            free = f" ({_free_bytes(path) / 1e6:.1f} MB free)"
+            free = f" ({bytes_free(path) / 1e6:.1f} MB free)"
             hint = "free some space and run the same command again: nothing committed is lost"
             raise CannotWrite(f"the disk is full: no room for {needed}'{path}'{free}", hint) from error
         if error.errno in _FORBIDDEN:
@@ -194,12 +195,6 @@ def cannot_write(path: Path, n_bytes: int = 0) -> Iterator[None]:
             hint = "name a folder you can write to"
             raise CannotWrite(f"cannot write '{path}': {reason}", hint) from error
         raise
-
-
-def _free_bytes(path: Path) -> int:
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import dask.array
     import xarray
 
-__all__ = ["Embedding", "Entry", "display_names", "resolve"]
+__all__ = ["IMPORTED", "Embedding", "Entry", "display_names", "resolve"]
+
+IMPORTED = "imported, unverified"
+"""The ``weights`` of an embedding that another program computed."""
 
 
 @dataclass(frozen=True)

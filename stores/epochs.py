@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EpochStore", "SplitEpochs", "SplitWriter", "SubjectEpochs", "SubjectWriter"]
 
+# What says which channel and which moment a number belongs to, and in what unit it is.
+_LABELS = ("ch_names", "times", "sfreq", "units")
+
 
 class EpochStore:
     """A folder of epochs: datasets, subjects, and a training and a test split of each.
@@ -176,14 +179,15 @@ class SubjectEpochs:
 
     @cached_property
     def key(self) -> str:
-        """Twelve hex digits that change when the recipe or any stored number does."""
-        digests = {
-            f"{split}/{name}": voucher["blake2b"]
-            for split in ("train", "test")
-            if (self.path / split).is_dir()
-            for name, voucher in block_receipts(self.path / split).items()
-        }
-        return digest(json_bytes([self.recipe, dict(sorted(digests.items()))]))[:12]
+        """Twelve hex digits that change when the recipe, any stored number or what it is labelled with does."""
+        labels = {name: self.info.get(name) for name in _LABELS}
+        digests: dict[str, str] = {}
+        for split in (folder for name in ("train", "test") if (folder := self.path / name).is_dir()):
+            about = settled(split, private(split / "image") / "metadata.json")
+            named = {name: about[name] for name in about if name.startswith(("image/c/", "concept/c/"))}
+            for name, voucher in {**named, **block_receipts(split)}.items():
+                digests[f"{split.name}/{name}"] = voucher["blake2b"]
+        return digest(json_bytes([self.recipe, labels, dict(sorted(digests.items()))]))[:12]
 
     def __repr__(self) -> str:
         return f"<SubjectEpochs {self.dataset} {self.subject}: {len(self.ch_names)} channels, {len(self.times)} times>"

@@ -2,19 +2,35 @@
 
 A lock is a file that names host and process and is touched every few seconds. On the same host the process list
 tells whether the owner lives; on another host the age of the last touch does, by the clock of the file system.
+
+Why only one process ever wins, however many find the same dead owner at once:
+
+1. A lock file comes into being only where there is none (``link`` and ``open(..., "x")`` fail otherwise), so taking
+   a free lock has one winner. It does not change, and holds a token: no two locks ever taken are equal.
+2. A lock file is removed only by who holds the *claim* on it: a lock of its own, named after what the lock file says,
+   so at most one process holds it (by 1). An owner that gives its lock back needs the claim, too.
+3. Who holds the claim looks once more whether the file is still the one it claimed, and the owner still dead. Nobody
+   else may remove that file now, so no other can take its place before it is removed, however long that takes: what
+   goes is the dead lock and never a live one.
+4. A claim whose holder died is taken over like any lock (by a claim on the claim). Who comes late, with a claim on a
+   file that was removed long ago, finds another file or none (by the token) and removes nothing.
+
+No step needs more of a file system than that making a name is exclusive; ``flock`` does, and is missing on some. From
+host to host "dead" means silent for a minute, so there all this holds for processes that are not held up that long.
 """
 
 import json
 import os
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stores.commits import cannot_write, draft_name, make_folder, sweep
-from stores.errors import StoreLocked
+from stores.commits import cannot_write, digest, draft_name, make_folder, sweep
+from stores.errors import CannotWrite, StoreLocked
 from stores.owners import HOST, is_running, process_started
 
 __all__ = ["lock"]
@@ -58,70 +74,129 @@ def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) 
     path = folder / f"{what}.lock"
     make_folder(folder)
     sweep(folder)
-    _acquire(path, f"'{shown or folder}' ({what})", time.monotonic() + wait)
+    ours = _acquire(path, f"'{shown or folder}' ({what})", time.monotonic() + wait)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, stop), daemon=True, name=f"heartbeat of {path.name}")
     beat.start()
     try:
+        _clear_claims(path, ours)
         yield
     finally:
         stop.set()
         beat.join()
-        if (_read(path).get("host"), _read(path).get("pid")) == (HOST, os.getpid()):
-            path.unlink(missing_ok=True)
+        _give_back(path, ours)
 
 
-def _acquire(path: Path, place: str, deadline: float) -> None:
-    while not _create(path):
-        owner = _read(path)
+def _acquire(path: Path, place: str, deadline: float) -> bytes:
+    """Take the lock, and return what its file says."""
+    while (ours := _create(path)) is None:
+        found = _content(path)
+        if found is None:  # gone in the meantime
+            continue
+        owner = _owner(found)
         if not _lives(path, owner):
-            _bury(path, owner)
+            if not _remove(path, found):
+                time.sleep(0.001)  # another process is about to
         elif time.monotonic() >= deadline:
             where = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
             hint = f"wait until it is done; if it is gone for good, delete '{path}'"
             raise StoreLocked(f"{where} is writing {place}", hint)
         else:
             time.sleep(0.05)
+    return ours
 
 
-def _create(path: Path) -> bool:
-    """Make the lock file, whole, unless there is one."""
+def _create(path: Path) -> bytes | None:
+    """Make the lock file, whole, and return its content; None if there is one."""
     draft = path.with_name(draft_name(path.name))
-    owner = {"host": HOST, "pid": os.getpid(), "started": process_started(os.getpid())}
+    owner = {"host": HOST, "pid": os.getpid(), "started": process_started(os.getpid()), "token": uuid.uuid4().hex}
+    content = json.dumps(owner).encode()
     with cannot_write(path):
         try:
-            draft.write_text(json.dumps(owner), encoding="utf-8")
+            draft.write_bytes(content)
             try:
                 os.link(draft, path)  # unlike a rename, this fails where there is a file already
             except FileExistsError:
-                return False
+                return None
             except OSError:  # a file system without hard links: the file is empty for a moment
-                return _create_without_link(path, owner)
+                return content if _create_without_link(path, content) else None
         finally:
             draft.unlink(missing_ok=True)
+    return content
+
+
+def _remove(path: Path, content: bytes, is_ours: bool = False) -> bool:
+    """Remove the lock file that says ``content``, unless it is another one by now or its owner lives after all.
+
+    Returns
+    -------
+    bool
+        False if another process holds the claim on it.
+    """
+    claim = path.with_name(f"{path.name}.{digest(content)}")
+    while _create(claim) is None:
+        holder = _content(claim)
+        if holder is not None and _lives(claim, _owner(holder)):
+            return False
+        if holder is not None:
+            _remove(claim, holder)
+    with cannot_write(path):
+        try:
+            if _content(path) == content and (is_ours or not _lives(path, _owner(content))):
+                path.unlink(missing_ok=True)
+        finally:
+            claim.unlink(missing_ok=True)
     return True
 
 
-def _create_without_link(path: Path, owner: dict[str, Any]) -> bool:
+def _give_back(path: Path, ours: bytes) -> None:
     try:
-        with open(path, "x", encoding="utf-8") as file:
-            json.dump(owner, file)
+        _remove(path, ours, is_ours=True)
+    except CannotWrite:  # a full disk has no room for a claim, and must not leave the lock behind
+        if _content(path) == ours:
+            path.unlink(missing_ok=True)
+
+
+def _clear_claims(path: Path, ours: bytes) -> None:
+    """Remove claims on locks of before, whose holders died: while ``path`` is ours they are claims on nothing."""
+    for claim in path.parent.glob(f"{path.name}.*"):
+        if digest(ours) not in claim.name:
+            claim.unlink(missing_ok=True)
+
+
+def _create_without_link(path: Path, content: bytes) -> bool:
+    try:
+        file = open(path, "xb", buffering=0)
     except FileExistsError:
         return False
+    with file:
+        try:
+            file.write(content)
+        except OSError:  # no room: what nobody can read would be in everybody's way
+            path.unlink(missing_ok=True)
+            raise
     return True
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> bytes | None:
+    """Return what the lock file says; None where there is none."""
     try:
-        owner = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _owner(content: bytes) -> dict[str, Any]:
+    try:
+        owner = json.loads(content)
+    except ValueError:
         return {}
-    return owner if isinstance(owner, dict) else {}
+    return owner if isinstance(owner, dict) and isinstance(owner.get("pid"), int) else {}
 
 
 def _lives(path: Path, owner: dict[str, Any]) -> bool:
     if owner.get("host") == HOST and os.name != "nt":
-        return is_running(int(owner.get("pid", 0)), str(owner.get("started", "")))
+        return is_running(owner["pid"], str(owner.get("started", "")))
     try:
         last_touch = path.stat().st_mtime
     except FileNotFoundError:
@@ -137,20 +212,6 @@ def _file_system_time(folder: Path) -> float:
         now = probe.stat().st_mtime
         probe.unlink(missing_ok=True)
     return now
-
-
-def _bury(path: Path, owner: dict[str, Any]) -> None:
-    """Take a dead owner's lock away; if another process was faster, give its live lock back."""
-    grave = path.with_name(draft_name(path.name))
-    with cannot_write(path):
-        try:
-            os.rename(path, grave)
-        except FileNotFoundError:
-            return
-        if _read(grave) != owner and not path.exists():
-            os.rename(grave, path)
-        else:
-            grave.unlink()
 
 
 def _beat(path: Path, stop: threading.Event) -> None:

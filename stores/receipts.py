@@ -11,7 +11,6 @@ import json
 import platform
 from collections.abc import Collection, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from stores.commits import digest, json_bytes, put_bytes
 from stores.errors import DamagedStore
 from stores.owners import HOST
+from stores.versions import installed_version
 
 __all__ = ["Vouchers", "change", "finish", "read_receipt", "settle", "settled", "vouch", "write_receipt"]
 
@@ -164,8 +164,9 @@ def write_receipt(path: Path, files: Vouchers, following: Vouchers | None = None
 
 @cache
 def _writer() -> dict[str, str]:
-    try:
-        ours = version("embedctl")
-    except PackageNotFoundError:  # run from a checkout that was not installed
-        ours = ""
-    return {"host": HOST, "embedctl": ours, "numpy": np.__version__, "python": platform.python_version()}
+    return {
+        "host": HOST,
+        "embedctl": installed_version("embedctl"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

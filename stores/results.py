@@ -159,11 +159,16 @@ def read_array(runs: Path, run_id: str, name: str) -> np.ndarray:
 
 
 def assemble(runs: Path) -> "pa.Table":
-    """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it."""
+    """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it.
+
+    A table that is made from these very runs already is left alone.
+    """
     sweep(_drafts(runs))
     receipts = _receipts(runs)
-    table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
-    put_table(runs / _TABLE, table.replace_schema_metadata({_MADE_FROM: _state(receipts)}), drafts=_drafts(runs))
+    table = _written_table(runs, receipts)
+    if table is None:
+        table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
+        put_table(runs / _TABLE, table.replace_schema_metadata({_MADE_FROM: _state(receipts)}), drafts=_drafts(runs))
     return table
 
 
@@ -186,13 +191,21 @@ def read_results(runs: Path | str) -> "pa.Table":
     receipts = _receipts(runs)
     if not receipts and not (runs / _TABLE).is_file():
         raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder with --runs")
+    table = _written_table(runs, receipts)
+    if table is None:
+        table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
+    return table
+
+
+def _written_table(runs: Path, receipts: Sequence[Path]) -> "pa.Table | None":
+    """Return the table that lies there, if it is made from these receipts."""
     try:
         table = read_table(runs / _TABLE)
-        if (table.schema.metadata or {}).get(_MADE_FROM) == _state(receipts):
-            return table.replace_schema_metadata(None)
     except DamagedStore:
-        pass
-    return _row_table([read_summary(runs, path.parent.name) for path in receipts])
+        return None
+    if (table.schema.metadata or {}).get(_MADE_FROM) != _state(receipts):
+        return None
+    return table.replace_schema_metadata(None)
 
 
 def _receipts(runs: Path) -> list[Path]:

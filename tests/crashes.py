@@ -6,6 +6,7 @@ Each time the store is opened and looked at, the work is done again, and every f
 undisturbed run. A process of its own, because forking beside threads is not safe.
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -19,6 +20,9 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 
+from pipelines.imports import imports
+from pipelines.imports.imports import import_embeddings
+from pipelines.imports.request import ImportRequest
 from stores import blocks, split_writer
 from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.epochs import EpochStore
@@ -185,6 +189,35 @@ def remove(path: Path) -> None:
     store.consolidate()
 
 
+# An import: rows of 70 of 80 images, which are two blocks of the store.
+
+IMPORTED = np.arange(70 * 3, dtype=np.float32).reshape(70, 3)
+
+
+def others(path: Path) -> None:
+    """Leave what another program computed."""
+    (path / "images").mkdir()
+    for image in range(80):
+        (path / f"images/{image:03d}.jpg").touch()
+    (path / "ids.txt").write_text("".join(f"{image:03d}.jpg\n" for image in range(70)))
+    np.save(path / "theirs.npy", IMPORTED)
+
+
+def bring(path: Path) -> None:
+    given = ImportRequest(
+        name="theirs", arrays=(Path("theirs.npy"),), ids=(Path("ids.txt"),), store=Path("e.zarr"), dtype="float32"
+    )
+    with contextlib.chdir(path), patch.object(imports, "datetime") as clock:
+        clock.now.return_value.isoformat.return_value = "2026-11-21"
+        import_embeddings(given)
+
+
+def look_at_import(path: Path) -> None:
+    if (path / "e.zarr" / "image").exists() and (store := EmbeddingStore.open(path / "e.zarr")).names:
+        found = store["theirs"]
+        assert np.array_equal(found.values, IMPORTED[[int(name[:3]) for name in found.image_ids]])
+
+
 # Epochs: one subject of two splits.
 
 
@@ -253,6 +286,7 @@ WORK = {
     ),
     "changed images": Work(lambda path: extract(path, 70), lambda path: extract(path, 70, "b"), look_at_embeddings),
     "a removal": Work(lambda path: extract(path, 70), remove, lambda path: look_at_embeddings(path, kept=70)),
+    "an import": Work(others, bring, look_at_import),
     "a first subject": Work(lambda path: None, preprocess, look_at_epochs),
     "a second subject": Work(
         preprocess, lambda path: preprocess(path, (1, 2)), lambda path: look_at_epochs(path, kept=(1,))

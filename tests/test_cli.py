@@ -330,7 +330,8 @@ def test_doctor_names_a_conflict_and_ends_with_6(tmp_path, monkeypatch):
     )
     monkeypatch.setattr("embedctl.doctor._try", lambda code: broken)
     monkeypatch.setattr(
-        "embedctl.doctor.installed", lambda package: {"torch": "2.15.0", "torchaudio": "2.11.0"}.get(package, "1.0")
+        "embedctl.doctor.installed_version",
+        lambda package: {"torch": "2.15.0", "torchaudio": "2.11.0"}.get(package, "1.0"),
     )
     result = run("doctor")
     assert result.exit_code == 6

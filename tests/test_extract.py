@@ -10,13 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from pipelines.encoders.build import Encoder
 from pipelines.encoders.classical import Pixels
 from pipelines.encoders.torchvision_import import torchvision
+from pipelines.extract.block import rounded
 from pipelines.extract.extract import extract
+from pipelines.extract.images import read
 from pipelines.extract.request import ExtractReport, ExtractRequest
+from pipelines.extract.views import see
 from stores.embeddings import EmbeddingStore
 from stores.errors import CannotWrite, EmbedctlError, NotHere, StoreMismatch, UnknownName
 from stores.images import ImageRecord
@@ -120,14 +126,50 @@ def test_tokens_are_stored_flat_with_their_shape(few):
     assert stored.provenance["token_shape"] == [49, 512] and stored.dim == 49 * 512
 
 
-def test_an_image_is_read_and_decoded_once_whatever_the_number_of_encoders(images, monkeypatch):
+def test_an_image_is_read_and_decoded_once_and_a_view_made_once_whatever_the_number_of_encoders(images, monkeypatch):
     from pipelines.extract import loading
 
-    n_decoded = []
-    plain = loading.decode
-    monkeypatch.setattr(loading, "decode", lambda data: n_decoded.append(1) or plain(data))
-    run(images, *CONTROLS)
+    n_decoded, made = [], []
+    decode, see = loading.decode, loading.see
+    monkeypatch.setattr(loading, "decode", lambda data: n_decoded.append(1) or decode(data))
+    monkeypatch.setattr(loading, "see", lambda image, view: made.append(view) or see(image, view))
+    run(images, *CONTROLS, "resnet18-tv@grey", views=("blur-9", "noise-10"), weights="random:7")
     assert len(n_decoded) == 20
+    assert {view: made.count(view) for view in made} == {"blur-9": 20, "noise-10": 20, "grey": 20}
+
+
+def test_a_view_costs_one_forward_pass_whatever_the_number_of_layers(few, forwards):
+    run(few, "resnet18-tv", layers=("layer1", "layer2"), views=("grey", "blur-9"), weights="random:7", batch_size=6)
+    assert forwards == ["resnet18-tv"] * 2 and len(opened(few).names) == 4
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_rows_of_a_view_are_those_of_images_that_look_so(images, exact):
+    views = ("blur-9", "fovea-low", "lowres-20", "noise-25", "mosaic-9", "grey")
+    run(images, "hog", views=views, exact=exact)
+    for view in views:
+        copies = images.parent / view
+        for path in images.rglob("*.*"):
+            target = (copies / path.relative_to(images)).with_suffix(".png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            see(read(path), view).image.save(target)
+        run(copies, "hog", store=f"{view}.zarr", exact=exact)
+        ours, theirs = rows_of(images, f"hog@{view}"), rows_of(copies, "hog", f"{view}.zarr")
+        assert list(ours.values()) == list(theirs.values()) and len(set(ours.values())) == 20
+    told = opened(images)["hog@blur-9"].provenance
+    assert told["view"] == "blur-9" and told["view_definition"].startswith("blur-SIGMA: ")
+
+
+def test_noise_is_that_of_the_content_whatever_its_name_place_and_company(images):
+    run(images, "pixels@noise-25")
+    other = images.parent / "other" / "images"
+    other.mkdir(parents=True)
+    shutil.copy(images / "concept_002/photo_0017.webp", other / "z.webp")
+    run(other, "pixels@noise-25", "pixels")
+    assert (
+        rows_of(other, "pixels@noise-25")["z.webp"]
+        == (rows_of(images, "pixels@noise-25")["concept_002/photo_0017.webp"])
+    )
 
 
 def test_threads_that_prepare_images_use_one_core_each_and_the_networks_all_of_them(images, monkeypatch):
@@ -200,6 +242,7 @@ def test_a_second_run_imports_no_torch(few):
 import sys
 from dataclasses import replace
 from pathlib import Path
+from pipelines.extract.block import rounded
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
 models, folder = ("resnet18-tv", "resnet18-tv:layer1"), Path({str(few)!r})
@@ -407,6 +450,29 @@ def test_one_value_beyond_float16_makes_the_whole_embedding_float32(images, monk
     assert run(images, "pixels", "hog").written == 0
 
 
+@given(
+    hnp.arrays(np.float32, (4, 20), elements=st.floats(-100, 100, width=32)),
+    st.sampled_from([1e-9, 1e-6, 1e-3, 1.0, 100.0]),
+)
+def test_what_is_stored_as_float16_is_within_a_thousandth_and_mostly_there(values, scale):
+    values = values * np.float32(scale)
+    stored, unfit = rounded(values, "float16")
+    length, change = (np.linalg.norm(x.astype(float), axis=1) for x in (values, stored - values.astype(float)))
+    lost = ((stored == 0) & (values != 0)).sum(1) > (values != 0).sum(1) / 2
+    assert unfit == bool((change > length / 1000).any() or lost.any())
+    if np.abs(values[values != 0]).min(initial=1) > 6.2e-5:
+        assert not unfit  # nothing below float16's full precision
+
+
+def test_features_too_small_for_float16_make_the_embedding_float32(few):
+    """The random network gives features of about 1e-8, of which float16 would keep zeros."""
+    report = run(few, "mobilenetv3-small-tv", weights="random:0", batch_size=6)
+    stored = opened(few)["mobilenetv3-small-tv"]
+    assert report.embeddings[0].dtype == "float32" == stored.dtype and "float16" in stored.provenance["note"]
+    assert np.count_nonzero(stored.values) > stored.values.size / 2 > np.count_nonzero(stored.values.astype("f2"))
+    assert run(few, "mobilenetv3-small-tv", weights="random:0").written == 0
+
+
 def test_an_image_whose_numbers_are_not_finite_is_absent_from_that_embedding_only(images, monkeypatch):
     plain = Pixels.forward
     Image.new("RGB", (96, 72), "black").save(images / "black.png")
@@ -451,7 +517,7 @@ def test_a_disk_without_room_is_told_before_any_work(images, monkeypatch, forwar
         ({"images": "empty"}, EmbedctlError, 2),
         ({"models": ("pixles",)}, UnknownName, 2),
         ({"models": ("resnet18-tv:layer9",), "weights": "random:7"}, UnknownName, 2),
-        ({"models": ("pixels@blur-9",)}, EmbedctlError, 2),
+        ({"models": ("pixels@sepia",)}, EmbedctlError, 2),
         ({"device": "tpu"}, EmbedctlError, 2),
         pytest.param(
             {"device": "cuda"}, NotHere, 6, marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")

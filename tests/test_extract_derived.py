@@ -148,7 +148,7 @@ def test_a_value_beyond_float16_makes_the_derived_embedding_float32(request_, tm
     report = extract(replace(request_, weights=str(tmp_path / "large.npz")))
     store = EmbeddingStore.open(request_.store)
     assert store[ALIGNED].dtype == np.float32 and report.embeddings[0].dtype == "float32"
-    assert "beyond float16" in store[ALIGNED].provenance["note"]
+    assert "float16 cannot hold" in store[ALIGNED].provenance["note"]
     assert extract(replace(request_, weights=str(tmp_path / "large.npz"))).written == 0
 
 

@@ -14,7 +14,7 @@ from pipelines.extract.changes import find_changes
 from pipelines.extract.plan import batches, plan_blocks, rows_to_do
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.sources import Stamp
-from pipelines.extract.targets import DEFAULT_BATCH_SIZE, OVERFLOWED, choose_targets, resolve_names
+from pipelines.extract.targets import DEFAULT_BATCH_SIZE, NOT_FLOAT16, choose_targets, resolve_names
 from stores.embedding import Entry
 from stores.errors import EmbedctlError, StoreMismatch, UnknownName
 from stores.images import ImageRecord
@@ -104,10 +104,10 @@ def test_another_recipe_lends_no_batch_size(other):
     assert one_target(mine, entry_of(other, batch_size=7)).batch_size == DEFAULT_BATCH_SIZE
 
 
-def test_an_embedding_that_once_overflowed_float16_stays_float32():
+def test_an_embedding_that_float16_once_could_not_hold_stays_float32():
     wide = ExtractRequest(models=("pixels",), dtype="float32")
-    target = one_target(PIXELS, entry_of(wide, 32, note=OVERFLOWED))
-    assert (target.dtype, target.note) == ("float32", OVERFLOWED)
+    target = one_target(PIXELS, entry_of(wide, 32, note=NOT_FLOAT16))
+    assert (target.dtype, target.note) == ("float32", NOT_FLOAT16)
     assert one_target(PIXELS, entry_of(wide, 32)).dtype == "float16"
 
 
@@ -125,13 +125,25 @@ def test_a_layer_may_be_given_by_its_depth():
     assert [str(name) for name in resolve_names(request)] == ["resnet18-tv:layer1", "resnet18-tv:layer2"]
 
 
+def test_views_are_put_on_every_model_that_names_none():
+    request = ExtractRequest(models=("pixels", "hog@noise-10"), views=("blur-9", "grey"))
+    assert [str(name) for name in resolve_names(request)] == ["pixels@blur-9", "pixels@grey", "hog@noise-10"]
+
+
+def test_a_view_is_in_the_key_and_noise_brings_the_library_that_draws_it():
+    plain, blurred, noisy = choose_targets(ExtractRequest(models=("pixels", "pixels@blur-9", "pixels@noise-10")), [])
+    assert len({plain.key, blurred.key, noisy.key}) == 3
+    assert (blurred.recipe["view"], noisy.recipe["view"]) == ("blur-9", "noise-10")
+    assert set(noisy.recipe["versions"]) - set(plain.recipe["versions"]) == {"numpy"}
+
+
 @pytest.mark.parametrize(
     ("asked", "error", "says"),
     [
         ({"models": ()}, EmbedctlError, "no model"),
         ({"models": ("resnet81-tv",)}, UnknownName, "resnet81-tv"),
-        ({"models": ("pixels@blur-9",)}, EmbedctlError, "blur-9"),
-        ({"models": ("pixels",), "views": ("grey",)}, EmbedctlError, "grey"),
+        ({"models": ("pixels@blur-0",)}, EmbedctlError, "blur-0"),
+        ({"models": ("pixels",), "views": ("gray",)}, UnknownName, "gray"),
         ({"models": ("pixels",), "dtype": "bfloat16"}, EmbedctlError, "bfloat16"),
         ({"models": ("pixels",), "batch_size": 0}, EmbedctlError, "0"),
         ({"models": ("resnet18-tv",), "weights": "random:x"}, EmbedctlError, "random:x"),

@@ -138,6 +138,37 @@ def test_a_channel_dead_for_a_whole_session_is_zero_there_and_said(raw, tmp_path
     assert epochs[found.test.session == 1][:, 3].any()
 
 
+def test_a_channel_dead_in_the_test_recording_alone_is_said_and_changes_nothing_of_training(tmp_path):
+    raw = tmp_path / "raw"
+    simulate_things_eeg2(
+        raw, TRAINING, TEST, ROWS, subjects=[1], sessions=2, test_repetitions=20, ch_names=CHANNELS, n_sources=4
+    )
+    run(raw, tmp_path, store="before.zarr")
+    edit(raw, lambda samples: samples[3].fill(0.0), "sub-01/ses-02/raw_eeg_test.npy")
+    line = run(raw, tmp_path).subjects[0]
+    said = "sub-01/ses-02: O1 flat or broken in most test epochs alone: those epochs are left out"
+    before, after = subject(tmp_path, "before.zarr"), subject(tmp_path)
+    assert line.notes == [said] and after.info["notes"] == [said]
+    assert (
+        line.counts["dead channels"] == 0
+        and line.counts["repetitions lost to them"] == line.per_file["ses-02 test"]["events"] - 1
+    )  # a target
+    assert np.array_equal(before.arrays["whitener"], after.arrays["whitener"])
+    everything = np.arange(len(TRAINING))
+    assert np.array_equal(before.train.take(everything), after.train.take(everything), equal_nan=True)
+    assert before.train.trials.equals(after.train.trials)
+    assert set(np.unique(after.test.session[after.test.valid])) == {1}
+
+
+def test_a_channel_dead_in_training_is_zero_in_a_test_recording_where_it_lives(raw, tmp_path):
+    edit(raw, lambda samples: samples[3].fill(0.0), "sub-01/ses-02/raw_eeg_training.npy")
+    line = run(raw, tmp_path).subjects[0]
+    assert line.notes == ["sub-01/ses-02: O1 flat or broken in most epochs: zero in this session"]
+    test = subject(tmp_path).test
+    second = test.take(np.arange(len(TEST)))[test.session == 2]
+    assert not second[:, 3].any() and second[:, 4].any()
+
+
 def test_nice_names_the_sample_that_is_not_finite(raw, tmp_path):
     (tmp_path / "nice.toml").write_text(f'based_on = "nice"\nchannels = {list(CHANNELS)}\n'.replace("'", '"'))
     at = onsets(raw)[0][5]
@@ -230,8 +261,7 @@ def test_a_subject_of_other_recordings_is_not_taken_for_the_same(raw, tmp_path):
 
 
 def test_too_little_space_is_known_before_anything_is_written(raw, tmp_path, monkeypatch):
-    usage = module.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(module, "bytes_free", lambda path: 1000)
     with pytest.raises(CannotWrite, match="0.0 GB free"):
         run(raw, tmp_path)
     assert EpochStore.open(tmp_path / "epochs.zarr").datasets() == []

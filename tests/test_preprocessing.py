@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.encoders.preprocessing import exact_transform, fast_transform, has_fast, normalise
+from pipelines.encoders.preprocessing import exact_transform, fast_transform, normalise
 from pipelines.encoders.registry import find
 
 SHORTEST = find("vitb16-in1k").preprocessing
@@ -60,6 +60,6 @@ def test_normalising_a_batch_is_what_the_exact_transform_does_to_one_image():
 
 def test_an_algorithm_only_a_family_knows_has_no_fast_transform():
     p = replace(RAW, resize="tf-bicubic", antialias=False)
-    assert not has_fast(p)
+    assert not p.has_fast
     with pytest.raises(ValueError, match="tf-bicubic"):
         fast_transform(p)

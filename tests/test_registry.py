@@ -102,6 +102,14 @@ def test_whatever_changes_the_numbers_changes_the_key(change):
     assert embedding_key(**given)[0] != embedding_key(**{**given, **change})[0]
 
 
+@pytest.mark.parametrize(
+    ("id_", "has_fast"), [("resnet50-tv", True), ("harmonized-vit", False), ("alignet-siglip2-b", False)]
+)
+def test_exact_is_in_the_key_only_where_there_is_another_way(id_, has_fast):
+    fast, exact = (embedding_key(find(id_), EmbeddingName(id_), **{**GIVEN, "exact": exact}) for exact in (False, True))
+    assert (fast != exact) == has_fast and exact[1]["exact"]
+
+
 @pytest.mark.parametrize("change", [{"licence": "?"}, {"notes": "?"}, {"base": "x"}, {"reference": "?"}, {"dim": 1}])
 def test_what_only_describes_an_encoder_is_not_in_its_key(change):
     spec = find("vitb16-in1k")

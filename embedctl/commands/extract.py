@@ -19,6 +19,9 @@ WEIGHTS = option("extract.weights", "--weights", metavar="W")
 BATCH_SIZE = option("extract.batch-size", "--batch-size", metavar="N|auto")
 DTYPE = option("extract.dtype", "--dtype", metavar="T")
 LAYERS = typer.Option("--layers", metavar="L[,L...]", help="layers of every model that names none", show_default=False)
+VIEWS = typer.Option(
+    "--view", metavar="V[,V...]", help="views of the image for every model that names none", show_default=False
+)
 REFRESH = typer.Option("--refresh", help="hash every image again and redo the changed ones", show_default=False)
 OVERWRITE = typer.Option("--overwrite", help="drop the named embeddings first", show_default=False)
 
@@ -28,6 +31,7 @@ def extract(
     images: options.Images = None,
     store: options.EmbeddingStorePath = None,
     layers: Annotated[list[str] | None, LAYERS] = None,
+    view: Annotated[list[str] | None, VIEWS] = None,
     weights: Annotated[str | None, WEIGHTS] = None,
     batch_size: Annotated[str | None, BATCH_SIZE] = None,
     device: options.Device = None,
@@ -46,6 +50,7 @@ def extract(
     \b
       embedctl extract --model pixels,gabor-pyramid
       embedctl extract --model resnet50-tv:layer3.gap --images photos --dry-run
+      embedctl extract --model clip-rn50 --layers depth:0.25,0.5,0.75 --view blur-9,grey
     """
     chosen = config.load()
     models = chosen.value("extract.model", model)
@@ -69,6 +74,7 @@ def extract(
         dtype=chosen.value("extract.dtype", dtype),
         exact=chosen.value("extract.exact", exact),
         layers=names(layers or ()),
+        views=names(view or ()),
         refresh=refresh,
         overwrite=overwrite,
         offline=chosen.value("extract.offline", offline),
@@ -95,7 +101,15 @@ def tell(report: "ExtractReport") -> None:
         "to do" if report.dry_run else "skipped",
     )
     rows = [
-        (e.name, e.dim, e.dtype, e.weights[:19], e.written, e.already, e.to_do if report.dry_run else e.absent)
+        (
+            e.name,
+            e.dim,
+            e.dtype,
+            render.weights(e.weights),
+            e.written,
+            e.already,
+            e.to_do if report.dry_run else e.absent,
+        )
         for e in report.embeddings
     ]
     render.table(columns, rows, right=("dim", *columns[4:]))

@@ -1,12 +1,13 @@
 """``embedctl models``: the encoders there are, and what is known about each."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedctl import render
+from embedctl import config, render
 from embedctl.group import DefaultList
-from embedctl.options import Json, path
+from embedctl.options import Json, option, path, switch
 from embedctl.settings import names
 from stores.errors import NotHere, UnknownName, suggest
 
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-models = typer.Typer(cls=DefaultList, rich_markup_mode=None, help="List the image encoders, show one, fetch weights.")
+models = typer.Typer(cls=DefaultList, rich_markup_mode=None, help="List the image encoders, show, fetch, examine them.")
+
+WRONG = 4  # integrity failure found
+WEIGHTS = option("extract.weights", "--weights", metavar="W")
 
 
 @models.command("list")
@@ -122,6 +126,44 @@ def pull(
     for encoder, found in files.items():
         for file in found or ["needs no weights"]:
             render.line(f"{encoder}: {file}")
+
+
+@models.command()
+def doctor(
+    encoder: Annotated[str, typer.Argument(metavar="ID", show_default=False, help="an encoder's id")],
+    weights: Annotated[str | None, WEIGHTS] = None,
+    offline: Annotated[bool | None, switch("extract.offline", "--offline")] = None,
+    json: Json = False,
+) -> None:
+    """Build one encoder, and check its weights, pixels and numbers.
+
+    It ends with code 4 when something is not as the registry says. The numbers of a probe image are known for the
+    random weights of seed 0.
+
+    \b
+      embedctl models doctor resnet50-tv
+      embedctl models doctor resnet50-tv --weights random:0
+    """
+    from embedctl.progress import shown
+    from pipelines.encoders.doctor import examine
+    from pipelines.encoders.registry import find
+
+    chosen = config.load()
+    with shown() as progress:
+        checks = examine(
+            find(encoder),
+            chosen.value("extract.weights", weights),
+            offline=chosen.value("extract.offline", offline),
+            progress=progress,
+        )
+    wrong = [check for check in checks if check.problem]
+    if json:
+        render.as_json(encoder=find(encoder).id, checks=[asdict(check) for check in checks])
+    else:
+        render.table(("check", "found", ""), [(c.what, c.found, "wrong" if c.problem else "") for c in checks])
+        for check in wrong:
+            render.note(f"wrong: {check.what}: {check.problem}")
+    raise typer.Exit(WRONG if wrong else 0)
 
 
 def _said(value: Any) -> list[str]:

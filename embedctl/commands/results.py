@@ -25,7 +25,7 @@ def results(runs: options.Runs = None, json: options.Json = False) -> None:
     columns = (*(name.replace("_", " ") for name in _SHOWN), *_FIGURES)
     rows = [
         (
-            *(row[name] for name in _SHOWN),
+            *(render.weights(row[name]) if name == "weights" else row[name] for name in _SHOWN),
             *(render.percent(row[name]) for name in ("top1", "top5", "chance")),
             row["n_way"],
             f"{row['median_rank']:g}",

@@ -73,8 +73,11 @@ def _embeddings(path: Path, json: bool) -> None:
         return
     columns = ("embedding", "dim", "dtype", "rows", "without a row", "weights", "computed")
     rows = [
-        (name, e.dim, e.dtype, e.n_committed, e.n_absent)
-        + tuple(str(e.provenance.get(field, ""))[:19] for field in ("weights", "date"))
+        (
+            *(name, e.dim, e.dtype, e.n_committed, e.n_absent),
+            render.weights(str(e.provenance.get("weights", ""))),
+            str(e.provenance.get("date", ""))[:19],
+        )
         for name, e in entries
     ]
     render.table(columns, rows, right=("dim", "rows", "without a row"))

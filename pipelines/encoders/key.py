@@ -3,12 +3,12 @@
 import hashlib
 import json
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipelines.encoders.families import family
 from pipelines.encoders.registry import EncoderSpec
 from stores.names import EmbeddingName
+from stores.versions import installed_version
 
 __all__ = ["embedding_key", "versions_that_matter"]
 
@@ -36,7 +36,7 @@ def embedding_key(
     weights : str
         ``random:SEED``, ``sha256:HEX`` or ``none``.
     exact : bool
-        Whether pixels come from the library's own transform.
+        Whether pixels come from the library's own transform; where there is no other way they do so anyway.
     batch_size : int
         Rows of one forward pass: it changes the last bits.
     dtype : str
@@ -64,7 +64,7 @@ def embedding_key(
         "pooling": name.pooling or ("" if name.layer else spec.pooling),
         "view": name.view,
         "preprocessing": asdict(spec.preprocessing),
-        "exact": exact,
+        "exact": exact or not spec.preprocessing.has_fast,
         "weights": weights,
         "dtype": dtype,
         "versions": versions,
@@ -74,11 +74,12 @@ def embedding_key(
     return hashlib.sha256(hashed.encode()).hexdigest()[:12], recipe
 
 
-def versions_that_matter(spec: EncoderSpec, weights: str) -> dict[str, str]:
+def versions_that_matter(spec: EncoderSpec, weights: str, view: str = "") -> dict[str, str]:
     """Return the installed versions that can change the numbers, without importing anything.
 
     Drawing random weights is the constructor's own business and may change with every patch, so they carry full
-    versions; published weights are computed by kernels that change with major.minor at most.
+    versions; published weights are computed by kernels that change with major.minor at most. NumPy draws the noise of a
+    view.
 
     Examples
     --------
@@ -88,10 +89,8 @@ def versions_that_matter(spec: EncoderSpec, weights: str) -> dict[str, str]:
     """
     parts = 3 if weights.startswith("random:") else 2
     found = {}
-    for package in family(spec.family).packages:
-        try:
-            public = version(package).partition("+")[0]
-        except PackageNotFoundError:
-            public = "not installed"
+    packages = family(spec.family).packages + (("numpy",) if view.startswith("noise-") else ())
+    for package in packages:
+        public = installed_version(package).partition("+")[0] or "not installed"
         found[package] = ".".join(public.split(".")[:parts])
     return found

@@ -5,8 +5,9 @@ image tower ``.visual`` is kept; its ``output`` is the projected image embedding
 ``blocks.7`` is ``transformer.resblocks.7`` of open_clip's own towers and ``trunk.blocks.7`` of timm towers.
 
 The activation belongs to the name of the architecture: weights trained with QuickGELU under a name without
-``-quickgelu`` give plausible, wrong embeddings, and open_clip only warns. `network` never passes a tag to open_clip;
-a test compares the activation of every row with open_clip's own table, and its warning is an error here.
+``-quickgelu`` give plausible, wrong embeddings, and open_clip only warns. Here its warning is an error; and because
+`network` never passes a tag to open_clip, which then cannot warn, it compares the activation with open_clip's own
+table of published weights itself.
 """
 
 # isort: off
@@ -27,12 +28,14 @@ from pipelines.encoders.network import Network, construction, load_strictly, sta
 from pipelines.encoders.registry import EncoderSpec
 from pipelines.encoders.timm_family import describe
 from pipelines.encoders.weights import Weights, read_tensors
+from stores.errors import EmbedctlError
 
 __all__ = ["network"]
 
 
 def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network:
     """Build the image tower of an ``open_clip`` table."""
+    _refuse_another_activation(spec)
     arguments = {key: value for key, value in spec.model.items() if key != "name"}
     with _silent_but_strict(), construction(weights, device):
         model = open_clip.create_model(
@@ -42,6 +45,26 @@ def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network
         file = weights.files[0]
         load_strictly(model, _in_todays_names(model, read_tensors(file)), file.name)
     return _describe(model.visual)
+
+
+def _refuse_another_activation(spec: EncoderSpec) -> None:
+    """Refuse a table, a third party's perhaps, whose weights open_clip knows to be trained with another activation."""
+    name = spec.model["name"]
+    here = bool((open_clip.get_model_config(name) or {}).get("quick_gelu"))
+    published = {(file.url or file.hub) for file in spec.weights}
+    trained = {
+        bool(config.get("quick_gelu"))
+        for tags in open_clip.pretrained._PRETRAINED.values()
+        for config in tags.values()
+        if {config.get("url"), config.get("hf_hub", "").rstrip("/")} & (published - {""})
+    }
+    if trained and here not in trained:
+        activation = "QuickGELU" if not here else "exact GELU"
+        rename = f"{name}-quickgelu" if not here else name.removesuffix("-quickgelu")
+        raise EmbedctlError(
+            f"the weights of '{spec.id}' were trained with {activation}, and '{name}' computes another activation",
+            f'write model = {{ name = "{rename}" }} in its table',
+        )
 
 
 def _in_todays_names(model: Any, checkpoint: dict[str, Any]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from pipelines.encoders.registry import Preprocessing
 
-__all__ = ["exact_transform", "fast_transform", "has_fast", "normalise"]
+__all__ = ["exact_transform", "fast_transform", "normalise"]
 
 # Algorithms that PIL does not have, and the module that brings each: its
 # ``resize((height, width, 3) uint8, size) -> (size, size, 3) float32`` squashes, in the range 0 to 255.
@@ -63,18 +63,13 @@ def exact_transform(p: Preprocessing) -> Callable[[Image.Image], Tensor]:
     return transform
 
 
-def has_fast(p: Preprocessing) -> bool:
-    """Whether `fast_transform` can stand in for the exact transform."""
-    return p.resize in ("bicubic", "bilinear") and p.antialias
-
-
 def fast_transform(p: Preprocessing) -> Callable[[np.ndarray], Tensor]:
     """Return the fast transform: (height, width, 3) uint8 RGB in, (3, size, size) uint8 out.
 
     Raises
     ------
     ValueError
-        If there is none for ``p``: see `has_fast`.
+        If there is none for ``p``: see `Preprocessing.has_fast`.
 
     Examples
     --------
@@ -83,7 +78,7 @@ def fast_transform(p: Preprocessing) -> Callable[[np.ndarray], Tensor]:
     >>> transform(np.zeros((300, 400, 3), np.uint8)).shape
     torch.Size([3, 224, 224])
     """
-    if not has_fast(p):
+    if not p.has_fast:
         raise ValueError(f"no fast transform for {p.resize}, antialias {p.antialias}")
 
     def transform(rgb: np.ndarray) -> Tensor:

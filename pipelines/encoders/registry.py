@@ -62,6 +62,11 @@ class Preprocessing:
     std: tuple[float, float, float]
     antialias: bool = True
 
+    @property
+    def has_fast(self) -> bool:
+        """Whether there is a faster way beside the exact one: see `pipelines.encoders.preprocessing`."""
+        return self.resize in ("bicubic", "bilinear") and self.antialias
+
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:

@@ -14,18 +14,29 @@ __all__ = ["BlockRows", "rounded"]
 
 
 def rounded(values: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:
-    """Round float32 rows to the type they are stored in; tell whether a finite number became infinite.
+    """Round float32 rows ``(n, dim)`` to the type they are stored in; tell whether that type cannot hold one of them.
+
+    It cannot if a finite number becomes infinite, if more than half of a row's numbers become zero, or if the row
+    changes by more than a thousandth of its length: within the range of float16, rounding changes it by half of that
+    at most. The answer is about single rows, so it does not depend on which rows are computed together.
 
     Examples
     --------
     >>> rounded(np.array([[1.0, 65519.0]], "float32"), "float16")
     (array([[1.00e+00, 6.55e+04]], dtype=float16), False)
-    >>> rounded(np.array([[65520.0]], "float32"), "float16")[1]
-    True
+    >>> [rounded(np.array([[1.0, x, -x]], "float32"), "float16")[1] for x in (65520.0, 3e-5, 1e-8)]
+    [True, False, True]
     """
     with np.errstate(over="ignore"):  # looked for below
         stored = values.astype(dtype)
-    return stored, bool((np.isinf(stored) & np.isfinite(values)).any())
+    if dtype == values.dtype:
+        return stored, False
+    infinite = np.isinf(stored) & np.isfinite(values)
+    nonzero, kept = np.count_nonzero(values, axis=1), np.count_nonzero(stored, axis=1)
+    with np.errstate(invalid="ignore"):  # what is not finite is refused elsewhere
+        change = np.linalg.norm(stored - values.astype(np.float64), axis=1)
+    length = np.linalg.norm(values.astype(np.float64), axis=1)
+    return stored, bool(infinite.any() or (2 * kept < nonzero).any() or (change > length / 1000).any())
 
 
 class BlockRows:
@@ -41,7 +52,7 @@ class BlockRows:
 
     def __init__(self, task: BlockTask, entries: dict[str, "Entry"]) -> None:
         self.task = task
-        self.overflowed: set[str] = set()
+        self.unfit: set[str] = set()
         self._entries = entries
         self._values = {g: np.empty((len(rows), entries[g].dim), entries[g].dtype) for g, rows in task.rows.items()}
         self._there = {group: np.zeros(len(rows), dtype=bool) for group, rows in task.rows.items()}
@@ -61,18 +72,18 @@ class BlockRows:
             name = self._entries[group].name
             self._not_finite[group][row] = f"'{name}' gives numbers for it that are not finite"
         keep = lacking & finite
-        stored, overflow = rounded(values[keep], self._entries[group].dtype)
+        stored, unfit = rounded(values[keep], self._entries[group].dtype)
         places = np.searchsorted(wanted, rows[keep])
         self._values[group][places] = stored
         self._there[group][places] = True
-        if overflow:
-            self.overflowed.add(group)
+        if unfit:
+            self.unfit.add(group)
 
     def commit(self, store: "EmbeddingStore") -> dict[str, int]:
-        """Write the block; return the rows written per group. Embeddings that overflowed are left out."""
+        """Write the block; return the rows written per group. Embeddings that float16 cannot hold are left out."""
         together, written = {}, {}
         for group, rows in self.task.rows.items():
-            if group in self.overflowed:
+            if group in self.unfit:
                 continue
             there = self._there[group]
             part = (rows[there], self._values[group][there])

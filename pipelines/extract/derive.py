@@ -20,7 +20,7 @@ from pipelines.extract.plan import plan_blocks
 from pipelines.extract.provenance import provenance
 from pipelines.extract.request import EmbeddingReport, ExtractReport, ExtractRequest
 from pipelines.extract.sources import open_images
-from pipelines.extract.targets import OVERFLOWED, Target, draft_target, keyed, resolve_names
+from pipelines.extract.targets import NOT_FLOAT16, Target, draft_target, keyed, resolve_names
 from pipelines.progress import Progress
 from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError
@@ -80,12 +80,13 @@ def divide(request: ExtractRequest) -> tuple[list[ExtractRequest], dict[Embeddin
 def _stored_base(store: EmbeddingStore, base: EmbeddingName, request: ExtractRequest) -> "Entry | None":
     """Return the stored embedding to derive from: of the right weights; the one that was mapped before, the fullest."""
     wanted = base_weights(request.weights, base.encoder)
+    exact = request.exact or not find(base.encoder).preprocessing.has_fast
     mapped = {entry.provenance.get("derived_from", {}).get("key") for entry in store.entries()}
     fitting = [
         entry
         for entry in store.entries()
         if entry.name == base
-        and entry.provenance.get("exact", False) == request.exact
+        and entry.provenance.get("exact", False) == exact
         and (entry.published if wanted == "published" else entry.provenance.get("weights") == wanted)
     ]
     return max(fitting, key=lambda entry: (entry.key in mapped, entry.n_committed, entry.key), default=None)
@@ -176,12 +177,12 @@ def _derive_one(work: _Work, report: ExtractReport, progress: Progress) -> Embed
     with store.lock():
         written = _write(work, target, to_do, progress)
         if written is None:
-            progress.say(f"{work.name}: a value is beyond float16, so every row is stored in float32")
+            progress.say(f"{work.name}: float16 cannot hold its values, so every row is stored in float32")
             store.remove(store.resolve(f"{work.name}#{target.key}"))
             target = work.target(as_float32=True)
             written = _write(work, target, _rows_to_do(work, target.entry), progress)
     assert written is not None  # float32 holds every float32
-    line = _report(work.target(as_float32=target.note == OVERFLOWED), to_do=int(to_do.sum()))
+    line = _report(work.target(as_float32=target.note == NOT_FLOAT16), to_do=int(to_do.sum()))
     line.written, line.already = written, line.already - written
     entry = store.resolve(f"{target.name}#{target.key}")
     report.skipped |= {store.image_ids[row]: why for row, why in store.absent(entry).items()}
@@ -219,7 +220,7 @@ def _write(work: _Work, target: Target, to_do: np.ndarray, progress: Progress) -
         there = np.array([row for row in rows.tolist() if row not in absent], dtype=np.intp)
         values = base.take(np.searchsorted(committed, there))
         block.put(target.group, there, work.derivation.map(values, there))
-        if block.overflowed:
+        if block.unfit:
             return None
         written += sum(block.commit(store).values())
         progress.advance(len(rows))

@@ -148,14 +148,14 @@ def _complete(
             store.create(
                 target.name, target.key, dim=networks.widths[target.name], dtype=target.dtype, provenance=facts
             )
-        overflowed = _run(found, source, store, networks, written, report, progress)
-        if not overflowed:
+        unfit = _run(found, source, store, networks, written, report, progress)
+        if not unfit:
             break
-        for target in overflowed:
-            progress.say(f"{target.name}: a value is beyond float16, so every row is stored in float32")
+        for target in unfit:
+            progress.say(f"{target.name}: float16 cannot hold its values, so every row is stored in float32")
             drop_float16(target, source, store)
             del written[target.name]
-        as_float32 |= {target.name for target in overflowed}
+        as_float32 |= {target.name for target in unfit}
         request = replace(request, overwrite=False, refresh=False)
     store.consolidate()
     _tell(report, source, store, found, written)
@@ -170,7 +170,7 @@ def _run(
     report: ExtractReport,
     progress: Progress,
 ) -> list[Target]:
-    """Compute and commit block after block; stop early and return the embeddings that overflowed float16."""
+    """Compute and commit block after block; stop early and return those that float16 cannot hold."""
     entries = {entry.group: entry for entry in store.entries()}
     names = {target.group: target.name for target in found.targets}
     known = store.images()
@@ -199,8 +199,8 @@ def _run(
                     written[names[group]] += n_rows
                 seconds["write"] += perf_counter() - start
                 report.stages = dict(seconds)
-                if block.overflowed:
-                    return [target for target in found.targets if target.group in block.overflowed]
+                if block.unfit:
+                    return [target for target in found.targets if target.group in block.unfit]
     return []
 
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.encoders.build import Encoder, build
-from pipelines.encoders.preprocessing import fast_transform, has_fast, normalise
+from pipelines.encoders.preprocessing import fast_transform, normalise
 from pipelines.encoders.registry import Preprocessing
 from pipelines.encoders.weights import resolve_weights
 from pipelines.extract.loading import LoadedImage, Transform
@@ -22,21 +23,31 @@ from stores.names import EmbeddingName
 __all__ = ["Networks", "build_networks", "choose_device"]
 
 
+class Seen(NamedTuple):
+    """What a network sees of an image: a view of it, preprocessed."""
+
+    view: str
+    preprocessing: Preprocessing
+
+
 @dataclass(frozen=True)
 class Networks:
     """Encoders grouped by what they see: each group shares one preprocessed tensor.
 
     Attributes
     ----------
-    groups : list of (Preprocessing, list of Encoder)
-        Encoders that see the same pixels.
+    names : tuple of EmbeddingName
+        What they can compute.
+    groups : list of (Seen, list of Encoder)
+        Encoders that see the same pixels; one that is to look at several views is in several groups.
     exact : bool
         Whether the tensors come from the encoders' own libraries, else from uint8 kernels.
     device : str
         Where the networks are.
     """
 
-    groups: list[tuple[Preprocessing, list[Encoder]]]
+    names: tuple[EmbeddingName, ...]
+    groups: list[tuple[Seen, list[Encoder]]]
     exact: bool
     device: str
 
@@ -50,30 +61,36 @@ class Networks:
             torch.set_num_threads(n_threads)
 
     @property
+    def _encoders(self) -> dict[str, Encoder]:
+        return {encoder.spec.id: encoder for _, encoders in self.groups for encoder in encoders}
+
+    @property
     def widths(self) -> dict[EmbeddingName, int]:
         """Numbers per image."""
-        return {name: dim for _, encoders in self.groups for e in encoders for name, dim in e.dims.items()}
+        encoders = self._encoders
+        return {name: encoders[name.encoder].dims[_tap(name)] for name in self.names}
 
     @property
     def token_shapes(self) -> dict[EmbeddingName, tuple[int, int]]:
         """(token, dim) of the embeddings whose rows are flattened tokens."""
-        return {name: shape for _, encoders in self.groups for e in encoders for name, shape in e.token_shapes.items()}
+        shapes = {name: self._encoders[name.encoder].token_shapes.get(_tap(name)) for name in self.names}
+        return {name: shape for name, shape in shapes.items() if shape}
 
     @property
     def weights_sources(self) -> dict[str, str]:
         """Where the weights of each encoder came from."""
-        return {encoder.spec.id: encoder.weights_source for _, encoders in self.groups for encoder in encoders}
+        return {id_: encoder.weights_source for id_, encoder in self._encoders.items()}
 
-    def transforms(self, names: Collection[EmbeddingName]) -> dict[int, Transform]:
+    def transforms(self, names: Collection[EmbeddingName]) -> dict[int, tuple[str, Transform]]:
         """Return what threads do with a decoded image for some embeddings, by the number of the group of encoders."""
         return {
-            number: self._transform(preprocessing, encoders[0])
-            for number, (preprocessing, encoders) in enumerate(self.groups)
-            if any(_needed(encoder, names) for encoder in encoders)
+            number: (seen.view, self._transform(seen.preprocessing, encoders[0]))
+            for number, (seen, encoders) in enumerate(self.groups)
+            if any(_wanted(encoder, seen.view, names) for encoder in encoders)
         }
 
     def _transform(self, preprocessing: Preprocessing, encoder: Encoder) -> Transform:
-        if self.exact or not has_fast(preprocessing):
+        if self.exact or not preprocessing.has_fast:
             library = encoder.exact_transform()
             return lambda decoded: library(decoded.image)
         fast = fast_transform(preprocessing)
@@ -100,22 +117,28 @@ class Networks:
         dict of EmbeddingName to (n, dim) float32
         """
         rows: dict[EmbeddingName, np.ndarray] = {}
-        for number, (preprocessing, encoders) in enumerate(self.groups):
-            needed = [encoder for encoder in encoders if _needed(encoder, names)]
+        for number, (seen, encoders) in enumerate(self.groups):
+            needed = [(encoder, wanted) for encoder in encoders if (wanted := _wanted(encoder, seen.view, names))]
             if not needed:
                 continue
             batch = _stack([image.tensors[number] for image in images], places, batch_size).to(self.device)
             if batch.dtype == torch.uint8:
-                batch = normalise(batch, preprocessing)
-            for encoder in needed:
-                for name, out in encoder(batch).items():
-                    if name in names:
-                        rows[name] = out[torch.from_numpy(places).to(out.device)].cpu().numpy()
+                batch = normalise(batch, seen.preprocessing)
+            for encoder, wanted in needed:
+                for tap, out in encoder(batch).items():
+                    if tap in wanted:
+                        rows[wanted[tap]] = out[torch.from_numpy(places).to(out.device)].cpu().numpy()
         return rows
 
 
-def _needed(encoder: Encoder, names: Collection[EmbeddingName]) -> bool:
-    return any(name in names for name in encoder.taps)
+def _tap(name: EmbeddingName) -> EmbeddingName:
+    """Return what a network is asked for: the view is made before it."""
+    return replace(name, view="")
+
+
+def _wanted(encoder: Encoder, view: str, names: Collection[EmbeddingName]) -> dict[EmbeddingName, EmbeddingName]:
+    """Return which of ``names`` an encoder gives when it looks at a view, by its taps."""
+    return {_tap(name): name for name in names if name.encoder == encoder.spec.id and name.view == view}
 
 
 def _one_thread() -> None:
@@ -147,7 +170,7 @@ def choose_device(text: str) -> str:
 
 
 def build_networks(request: ExtractRequest, targets: Sequence[Target], progress: Progress = SILENT) -> Networks:
-    """Build every encoder of ``targets`` once, with all its layers and poolings as taps.
+    """Build every encoder of ``targets`` once, with all its layers and poolings as taps, whatever the number of views.
 
     Raises
     ------
@@ -159,9 +182,10 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
         # Rows are promised in float32: TF32 keeps ten bits of it, and benchmarking picks another kernel every time.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
-    groups: dict[Preprocessing, list[Encoder]] = {}
+    groups: dict[Seen, list[Encoder]] = {}
     for spec, weights in {target.spec.id: (target.spec, target.weights) for target in targets}.values():
-        taps = [target.name for target in targets if target.spec.id == spec.id]
+        mine = [target.name for target in targets if target.spec.id == spec.id]
+        taps = list(dict.fromkeys(map(_tap, mine)))
         progress.say(f"building {spec.id} ({request.weights} weights) on {device}")
         resolve_weights(spec, request.weights, offline=request.offline, progress=progress)  # fetches, and shows it
         encoder = build(spec, weights=request.weights, taps=taps, device=device, offline=request.offline)
@@ -170,5 +194,6 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
                 f"the weights of '{spec.id}' are {encoder.weights[:19]}, not {weights.label[:19]}",
                 "the file changed while this command began; run it again",
             )
-        groups.setdefault(spec.preprocessing, []).append(encoder)
-    return Networks(list(groups.items()), request.exact, device)
+        for view in dict.fromkeys(name.view for name in mine):
+            groups.setdefault(Seen(view, spec.preprocessing), []).append(encoder)
+    return Networks(tuple(target.name for target in targets), list(groups.items()), request.exact, device)

@@ -1,8 +1,8 @@
 """Threads that read, hash, decode and preprocess the images of the next batches while the networks compute.
 
-An image is read, hashed and decoded once, whatever the number of encoders, and preprocessed once for all
-encoders that see the same pixels. Pillow and torch release the interpreter while they work, so threads suffice
-and nothing is copied between processes.
+An image is read, hashed and decoded once, whatever the number of encoders and views; each view is made once, and
+preprocessed once for all encoders that see the same pixels. Pillow and torch release the interpreter while they work,
+so threads suffice and nothing is copied between processes.
 """
 
 import os
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.extract.images import BadImage, DecodedImage, decode, unreadable
 from pipelines.extract.sources import ImageSource
+from pipelines.extract.views import see
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,7 @@ class LoadedImage:
     reason : str
         Why it is bad; empty for a good one.
     seconds : dict of str to float
-        Spent in ``read``, ``decode`` and ``preprocess``.
+        Spent in ``read``, ``decode`` and ``preprocess``, which includes views.
     """
 
     sha256: str
@@ -57,8 +58,18 @@ class LoadedImage:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def load(source: ImageSource, transforms: Mapping[int, Transform], image_id: str) -> LoadedImage:
-    """Read, hash, decode and preprocess one image."""
+def load(source: ImageSource, transforms: Mapping[int, tuple[str, Transform]], image_id: str) -> LoadedImage:
+    """Read, hash and decode one image, make every view of it and preprocess each.
+
+    Parameters
+    ----------
+    source : ImageSource
+        Where it lies.
+    transforms : mapping of int to (str, Transform)
+        The view each transform takes, empty for the image as it is, and the transform.
+    image_id : str
+        Which image.
+    """
     start = perf_counter()
     try:
         data = source.read(image_id)
@@ -70,7 +81,8 @@ def load(source: ImageSource, transforms: Mapping[int, Transform], image_id: str
     seconds = {"read": read - start, "decode": done - read}
     if isinstance(decoded, BadImage):
         return LoadedImage(decoded.sha256, reason=decoded.reason, seconds=seconds)
-    tensors = {number: transform(decoded) for number, transform in transforms.items()}
+    seen = {view: see(decoded, view) for view in {view for view, _ in transforms.values()}}
+    tensors = {number: transform(seen[view]) for number, (view, transform) in transforms.items()}
     seconds["preprocess"] = perf_counter() - done
     return LoadedImage(decoded.sha256, *decoded.image.size, decoded.mode, tensors, seconds=seconds)
 

@@ -1,6 +1,5 @@
 """What an extraction will take, told before it begins: room on the disk, weights to fetch."""
 
-import shutil
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,6 +8,7 @@ from pipelines.encoders.fetch import here
 from pipelines.extract.plan import bytes_needed
 from pipelines.extract.request import ExtractReport, ExtractRequest
 from pipelines.extract.survey import Survey
+from stores.disk import bytes_free
 from stores.errors import CannotWrite
 from stores.names import EmbeddingName
 
@@ -52,7 +52,4 @@ def _measure(report: ExtractReport, found: Survey, widths: Mapping[EmbeddingName
     sizes = {t.group: widths[t.name] * np.dtype(t.dtype).itemsize for t in found.targets if t.name in widths}
     tasks = [task for _, tasks in found.passes() for task in tasks]
     report.bytes_needed = bytes_needed(tasks, sizes, found.started, found.block_rows)
-    folder = report.store.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    report.bytes_free = shutil.disk_usage(folder).free
+    report.bytes_free = bytes_free(report.store)

@@ -2,7 +2,6 @@
 
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from PIL import features
 
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import Target
+from pipelines.extract.views import describe_view
+from stores.versions import installed_version
 
 __all__ = ["provenance"]
 
@@ -50,19 +51,21 @@ def provenance(
         "weights": target.weights.label,
         "weights_source": _source(target, request, weights_source or target.weights.source),
         "preprocessing": target.recipe["preprocessing"],
-        "decoder": f"pillow {version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
+        "decoder": f"pillow {installed_version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
         "pixels": "EXIF orientation applied, alpha on white, first frame, 16 bit rescaled",
-        "exact": request.exact,
+        "exact": target.recipe["exact"],
         "batch_size": target.batch_size,
         "compute_dtype": "float32",
         "dtype": target.dtype,
         "device": device,
         "recipe": target.recipe,
         "registry": spec.table(),
-        "versions": {"python": platform.python_version()} | {p: v for p in _PACKAGES if (v := _version(p))},
+        "versions": {"python": platform.python_version()} | {p: v for p in _PACKAGES if (v := installed_version(p))},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "imported": False,
     }
+    if name.view:
+        found["view_definition"] = describe_view(name.view)
     if target.note:
         found["note"] = target.note
     if token_shape:
@@ -75,10 +78,3 @@ def _source(target: Target, request: ExtractRequest, source: str) -> str:
     # `models pull --to FOLDER` puts published weights into FOLDER/ID.
     published = request.weights == "published" or (Path(request.weights) / target.spec.id).is_dir()
     return f"file:{source}" if target.weights.label.startswith("sha256:") and not published else source
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

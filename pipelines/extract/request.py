@@ -25,7 +25,7 @@ class ExtractRequest:
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     dtype : str
-        ``float16`` or ``float32``, as stored; a value beyond float16 makes its embedding float32.
+        ``float16`` or ``float32``, as stored; an embedding that float16 cannot hold is float32.
     exact : bool
         Preprocess bit for bit as the encoder's own library does.
     layers, views : tuple of str

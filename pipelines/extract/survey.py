@@ -126,7 +126,7 @@ def survey(
     store : EmbeddingStore or None
         What is there; None before the first extraction.
     as_float32 : frozenset of EmbeddingName
-        Embeddings known to overflow float16.
+        Embeddings that float16 is known not to hold.
     hashes : dict of str to str, optional
         Hashes of images known from an earlier survey; those found here are added.
     progress : Progress

@@ -12,6 +12,7 @@ from pipelines.encoders.key import embedding_key, versions_that_matter
 from pipelines.encoders.registry import EncoderSpec, find
 from pipelines.encoders.weights import Weights, resolve_weights
 from pipelines.extract.request import ExtractRequest
+from pipelines.extract.views import check_view
 from pipelines.progress import SILENT, Progress
 from stores.errors import EmbedctlError, NotHere, StoreMismatch
 from stores.names import EmbeddingName
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
-    "OVERFLOWED",
+    "NOT_FLOAT16",
     "Target",
     "choose_targets",
     "draft_target",
@@ -32,8 +33,8 @@ __all__ = [
 # Large enough for a CPU's matrix kernels, small enough for its caches; another size changes every key.
 DEFAULT_BATCH_SIZE = 32
 
-# In the provenance of an embedding that was asked for in float16 and holds a value beyond it.
-OVERFLOWED = "float32 because a value is beyond float16"
+# In the provenance of an embedding that was asked for in float16 and holds values beyond or below it.
+NOT_FLOAT16 = "float32 because float16 cannot hold its values"
 
 _DTYPES = ("float16", "float32")
 
@@ -59,7 +60,7 @@ class Target:
     recipe : dict
         What the key hashes beside the batch size.
     note : str
-        `OVERFLOWED`, or empty.
+        `NOT_FLOAT16`, or empty.
     stored : tuple of Entry
         What the store holds of this recipe, under any batch size.
     """
@@ -99,7 +100,7 @@ def resolve_names(request: ExtractRequest) -> list[EmbeddingName]:
     UnknownName
         If an encoder is not registered; suggests the closest.
     EmbedctlError
-        If no model is named, a name is malformed, or a view is asked for.
+        If no model is named, a name is malformed, or a view is none.
 
     Examples
     --------
@@ -116,11 +117,8 @@ def resolve_names(request: ExtractRequest) -> list[EmbeddingName]:
         for name in [asked] if asked.layer or not request.layers else _layers(asked.encoder, request.layers):
             for view in [asked.view] if asked.view or not request.views else request.views:
                 names[replace(name, view=view)] = None
-    if viewed := next((name for name in names if name.view), None):
-        raise EmbedctlError(
-            f"'{viewed}' asks for the view '{viewed.view}', and views cannot be computed yet",
-            f"leave out '@{viewed.view}'",
-        )
+    for view in {name.view for name in names} - {""}:
+        check_view(view)
     return list(names)
 
 
@@ -147,7 +145,7 @@ def choose_targets(
     entries : sequence of Entry
         What the store holds.
     as_float32 : collection of EmbeddingName
-        Embeddings known to hold a value beyond float16.
+        Embeddings that float16 is known not to hold.
     progress : Progress
         Who listens while weights are fetched.
 
@@ -165,7 +163,7 @@ def choose_targets(
     drafts = []
     for name in names:
         spec, found = find(name.encoder), weights[name.encoder]
-        versions = versions_that_matter(spec, found.label)
+        versions = versions_that_matter(spec, found.label, name.view)
         drafts.append(draft_target(request, name, spec, found, versions, entries, name in as_float32))
     adopted = [0 if request.overwrite else _adopted(request, draft) for draft in drafts]
     recorded = set(adopted) - {0}
@@ -206,9 +204,9 @@ def draft_target(
         return tuple(entry for entry in same_name if entry.key == key(entry.provenance.get("batch_size", 0)))
 
     dtype, note = request.dtype, ""
-    marked = any(entry.provenance.get("note") == OVERFLOWED for entry in stored_as("float32"))
+    marked = any(entry.provenance.get("note") == NOT_FLOAT16 for entry in stored_as("float32"))
     if dtype == "float16" and (as_float32 or marked):
-        dtype, note = "float32", OVERFLOWED
+        dtype, note = "float32", NOT_FLOAT16
     _, recipe = embedding_key(spec, name, weights.label, request.exact, 0, dtype, versions)
     return Target(name, spec, weights, 0, dtype, "", recipe, note, stored_as(dtype))
 

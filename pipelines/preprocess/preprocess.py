@@ -5,10 +5,7 @@ A subject that is complete is left alone; one that was interrupted goes on at it
 """
 
 import hashlib
-import shutil
 import time
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +24,10 @@ from pipelines.preprocess.subject import (
 )
 from pipelines.preprocess.things_eeg2 import SPLITS, ImageList, Recording, find_subjects, read_image_lists
 from pipelines.progress import SILENT, Progress
+from stores.disk import bytes_free
 from stores.epochs import EpochStore
 from stores.errors import CannotWrite, EmbedctlError, StoreMismatch, UnknownName, suggest
+from stores.versions import installed_version
 
 __all__ = ["DATASETS", "preprocess"]
 
@@ -127,7 +126,7 @@ def _write_all(
             line.state, line.bytes = "already there", 0
         else:
             todo.append((plan, sources, line))
-    report.bytes_free = shutil.disk_usage(_existing(request.store)).free
+    report.bytes_free = bytes_free(request.store)
     if request.dry_run or store is None:
         return
     if report.bytes > report.bytes_free:
@@ -234,7 +233,7 @@ def _info(plan: SubjectPlan, found: Examination, sources: list[dict[str, Any]]) 
         "per_file": plan.flight.counts,
         "notes": plan.flight.notes + plan.notes + found.notes,
         "sources": sources,
-        "versions": {package: _version(package) for package in ("embedctl", "numpy", "mne")},
+        "versions": {package: installed_version(package) for package in ("embedctl", "numpy", "mne")},
     }
 
 
@@ -281,18 +280,3 @@ def _bytes_of(plan: SubjectPlan, keep: str) -> int:
     epoch = len(plan.cutter.channels) * plan.recipe.n_times
     per_image = [4 + (sample * slots.n_repetitions if keep == "all" else 0) for slots in plan.slots.values()]
     return sum(epoch * size * len(slots.codes) for size, slots in zip(per_image, plan.slots.values(), strict=True))
-
-
-def _existing(path: Path) -> Path:
-    """Return the nearest folder above ``path`` that exists."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

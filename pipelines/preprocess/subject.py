@@ -24,7 +24,7 @@ from stores.errors import BadRecording
 __all__ = ["Examination", "SubjectPlan", "block_of_epochs", "examine", "plan_subject", "trials_table"]
 
 _FILLED = 100  # epochs per recording whose bad channels are filled in for the covariance; in the rest they are left out
-_DEAD = 0.5  # a channel unusable in more than half of a session's epochs is left out of that session
+_DEAD = 0.5  # a channel unusable in more than half of a session's training epochs is left out of that session
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Examination:
     counts : dict
         Unusable channel-epochs and what followed from them.
     notes : list of str
-        Dead channels.
+        Dead channels, and channels that are dead in the test recording alone.
     """
 
     whiteners: dict[int, np.ndarray] = field(default_factory=dict)
@@ -146,18 +146,24 @@ def examine(plan: SubjectPlan, progress: Progress) -> Examination:
         a sample is not finite.
     """
     found = Examination(counts={"unusable channel-epochs": 0, "repetitions lost to them": 0, "dead channels": 0})
+    nothing = np.zeros(len(plan.cutter.channels), bool)
     for session in plan.sessions:
         good = {}
         total = CovarianceSum(len(plan.cutter.channels))
         for split in SPLITS:
             if (session, split) in plan.events:
                 good[split] = _examine_recording(plan, session, split, total if split == "train" else None, progress)
-        dead = 1 - np.concatenate(list(good.values())).mean(axis=0) > _DEAD
+        # The test recording has no say: it must not shape what the training epochs become.
+        dead, in_test = (_dead(good[split]) if split in good else nothing for split in SPLITS)
+        where = f"sub-{plan.flight.subject:02d}/ses-{session:02d}"
         if dead.any():
-            names = [name for name, is_dead in zip(plan.cutter.channels, dead, strict=True) if is_dead]
-            where = f"sub-{plan.flight.subject:02d}/ses-{session:02d}"
+            names = _names(plan, dead)
             found.notes.append(f"{where}: {', '.join(names)} flat or broken in most epochs: zero in this session")
             found.counts["dead channels"] += len(names)
+        if (in_test & ~dead).any():
+            names = _names(plan, in_test & ~dead)
+            what = "flat or broken in most test epochs alone: those epochs are left out"
+            found.notes.append(f"{where}: {', '.join(names)} {what}")
         for split, mask in good.items():
             usable = np.zeros(len(plan.events[session, split].codes), bool)
             usable[plan.used(session, split)] = (mask | dead).all(axis=1)
@@ -204,8 +210,17 @@ def _examine_recording(
             total.add(epochs, weights[part])
         progress.advance(len(epochs))
     if total is not None and spoilt:
-        _add_spoilt(total, spoilt, dead=1 - good.mean(axis=0) > _DEAD)
+        _add_spoilt(total, spoilt, _dead(good))
     return good
+
+
+def _dead(good: np.ndarray) -> np.ndarray:
+    """Return which channels are unusable in most of some epochs, ``(n_chans,)`` of bool."""
+    return (~good).sum(axis=0) > _DEAD * len(good)
+
+
+def _names(plan: SubjectPlan, mask: np.ndarray) -> list[str]:
+    return [name for name, chosen in zip(plan.cutter.channels, mask, strict=True) if chosen]
 
 
 def _add_spoilt(total: CovarianceSum, spoilt: list[tuple[np.ndarray, float, np.ndarray]], dead: np.ndarray) -> None:

@@ -1,8 +1,5 @@
 """What a run will leave on disk, found out before it starts by building its networks without their numbers."""
 
-import shutil
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -12,7 +9,7 @@ from pipelines.train.image_head import ImageHead
 from pipelines.train.recipes import Recipe
 from stores.epochs import SubjectEpochs
 
-__all__ = ["bytes_free", "run_bytes"]
+__all__ = ["run_bytes"]
 
 
 def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int) -> int:
@@ -42,11 +39,3 @@ def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int)
     n_test = len(epochs.test.image_ids)
     numbers = sum(values.numel() for values in model.state_dict().values()) + 2 * n_test**2 + n_test * dim
     return 4 * (numbers + (n_features * dim if dim < n_features else 0))
-
-
-def bytes_free(folder: Path) -> int:
-    """Return what is free where a folder is, or will be."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

@@ -7,7 +7,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -15,19 +14,21 @@ from safetensors.torch import save
 
 from pipelines.progress import SILENT, Progress
 from pipelines.train.brain_encoders import brain_encoder
-from pipelines.train.cost import bytes_free, run_bytes
+from pipelines.train.cost import run_bytes
 from pipelines.train.data import load_subject
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key, run_id
 from pipelines.train.recipes import Recipe, read_recipe
 from pipelines.train.request import Job, TrainReport, TrainRequest
 from pipelines.train.targets import Targets
 from pipelines.train.train import RunConfig, train_run
+from stores.disk import bytes_free
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
 from stores.errors import CannotWrite, EmbedctlError, NotHere
 from stores.locks import lock
 from stores.results import assemble, finished, write_run
+from stores.versions import installed_version
 
 __all__ = ["train"]
 
@@ -230,7 +231,7 @@ def _decided(
         "embedding_key": job.embedding_key,
         "epochs_key": recordings.key,
         "config_key": config_key(recipe, sweep.brain_encoder, PROTOCOL),
-        "version": _version(),
+        "version": installed_version("embedctl") or "unknown",
     }
 
 
@@ -248,10 +249,3 @@ def _device(asked: str) -> str:
     if not there[asked]:
         raise NotHere(f"this computer has no {asked} device that torch can use", "use --device cpu")
     return asked
-
-
-def _version() -> str:
-    try:
-        return version("embedctl")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["two runs", "ten more images"]
-LONG = ["a removal", "a first extraction", "changed images", "a first subject", "a second subject"]
+LONG = ["a removal", "a first extraction", "changed images", "an import", "a first subject", "a second subject"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs os.fork")

@@ -48,10 +48,11 @@ def begin(store, subject=1, recipe=CLEAN, info=INFO, arrays=ARRAYS, dataset="thi
     return store.writer(dataset, subject, recipe=recipe, modality=modality, info=info, arrays=arrays, keep=keep)
 
 
-def begin_split(writer, split, row_shape=(3, 4), dtype="float16"):
+def begin_split(writer, split, row_shape=(3, 4), dtype="float16", last_id="", concept="cat"):
     ids = [f"{split}_images/cat/{i}.jpg" for i in range(SIZES[split])]
+    ids[-1] = last_id or ids[-1]
     trials = pa.table({"onset": np.arange(7) / 2})
-    return writer.split(split, ids, ["cat"] * len(ids), REPETITIONS[split], row_shape, dtype, trials)
+    return writer.split(split, ids, [concept] * len(ids), REPETITIONS[split], row_shape, dtype, trials)
 
 
 def write(to, split, blocks=None, row_shape=(3, 4)):
@@ -62,10 +63,10 @@ def write(to, split, blocks=None, row_shape=(3, 4)):
         to.write_block(block, epochs[here], valid[here], session[here])
 
 
-def complete(store, **options):
+def complete(store, labels=None, **options):
     with begin(store, **options) as writer:
         for split in SIZES:
-            write(begin_split(writer, split), split)
+            write(begin_split(writer, split, **(labels or {})), split)
         writer.done()
 
 
@@ -228,6 +229,24 @@ class TestOnceItIsDone:
         other = EpochStore.open(tmp_path / "other.zarr", create=True)
         complete(other, recipe={"name": "other"})
         assert store["things-eeg2", 1].key != other["things-eeg2", 1].key
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"labels": {"last_id": "another.jpg"}},
+            {"labels": {"concept": "dog"}},
+            {"info": {**INFO, "ch_names": ["O1", "Oz", "O2"]}},
+            {"info": {**INFO, "times": [0.0, 0.1, 0.2, 0.3]}},
+            {"info": {**INFO, "sfreq": 20.0}},
+            {"info": {**INFO, "units": "V"}},
+        ],
+        ids=lambda other: str(next(iter(other.values())))[:40],
+    )
+    def test_the_key_changes_with_the_labels_of_the_numbers(self, store, tmp_path, other):
+        complete(store)
+        relabelled = EpochStore.open(tmp_path / "relabelled.zarr", create=True)
+        complete(relabelled, **other)
+        assert relabelled["things-eeg2", 1].key != store["things-eeg2", 1].key
 
     @pytest.mark.parametrize("array", ["epochs", "mean", "valid", "session"])
     @pytest.mark.parametrize("damage", ["cut", "lost", "swapped"])

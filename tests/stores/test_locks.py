@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from stores import locks
-from stores.errors import StoreLocked
+from stores.commits import digest
+from stores.errors import CannotWrite, StoreLocked
 from stores.locks import lock
 from stores.owners import HOST, is_running, process_started
 
@@ -115,12 +116,131 @@ def test_the_heart_beats_while_the_lock_is_held(folder, monkeypatch):
         assert (folder / "store.lock").stat().st_mtime > 0
 
 
-def test_a_live_lock_taken_by_mistake_is_given_back(folder):
-    """Two processes see a dead owner; the slower one must not bury the faster one's lock."""
-    dead = {"host": HOST, "pid": 1, "started": "long ago"}
+DEAD = json.dumps({"host": HOST, "pid": 1, "started": "long ago", "token": "a"}).encode()
+
+
+def test_who_comes_late_to_a_dead_lock_never_touches_the_live_one_in_its_place(folder, monkeypatch):
+    """Two processes see a dead owner; a third must not find the place free while the slower one looks."""
     with lock(folder, "store"):
-        locks._bury(folder / "store.lock", dead)
-        assert json.loads((folder / "store.lock").read_text())["pid"] == os.getpid()
+        path = folder / "store.lock"
+        there = path.read_bytes()
+        for name in ("unlink", "rename", "replace"):
+            real = getattr(os, name)
+
+            def watched(*arguments, real=real, **options):
+                done = real(*arguments, **options)
+                assert path.read_bytes() == there
+                return done
+
+            monkeypatch.setattr(os, name, watched)
+        locks._remove(path, DEAD)
+        monkeypatch.undo()
+        assert [entry.name for entry in folder.iterdir()] == ["store.lock"]
+
+
+def test_who_died_while_taking_over_is_taken_over_too(folder):
+    folder.mkdir(parents=True)
+    (folder / "store.lock").write_bytes(DEAD)
+    claim = folder / f"store.lock.{digest(DEAD)}"
+    for path in (claim, claim.with_name(f"{claim.name}.{digest(DEAD)}")):
+        path.write_bytes(DEAD)
+    (folder / "store.lock.0123").write_bytes(DEAD)  # a claim on a lock of long ago
+    with lock(folder, "store"):
+        assert [entry.name for entry in folder.iterdir()] == ["store.lock"]
+    assert not list(folder.iterdir())
+
+
+def test_while_a_live_process_takes_over_the_others_wait(folder):
+    folder.mkdir(parents=True)
+    (folder / "store.lock").write_bytes(DEAD)
+    locks._create(folder / f"store.lock.{digest(DEAD)}")
+    assert not locks._remove(folder / "store.lock", DEAD)
+    assert (folder / "store.lock").read_bytes() == DEAD
+
+
+def test_a_full_disk_does_not_keep_the_lock(folder, monkeypatch):
+    with lock(folder, "store"):
+
+        def refuse(path):
+            raise CannotWrite("the disk is full")
+
+        monkeypatch.setattr(locks, "_create", refuse)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"[]", b'{"host": "%s", "pid": "x"}' % HOST.encode(), b""])
+def test_a_lock_file_of_nonsense_is_given_up_after_a_while_too(folder, content):
+    folder.mkdir(parents=True)
+    (folder / "store.lock").write_bytes(content)
+    with pytest.raises(StoreLocked), lock(folder, "store"):
+        pass
+    os.utime(folder / "store.lock", (0, 0))
+    with lock(folder, "store"):
+        pass
+
+
+# Rounds of eight processes that all find the lock of a process that died; the winner dies with the lock in its hand.
+# Every step on the file system is held up at random, so that they get between each other's steps.
+ROUNDS = """
+import os, random, sys, time
+from pathlib import Path
+from stores.errors import StoreLocked
+from stores.locks import lock
+
+N, SECONDS = 8, 5
+
+def held_up(function):
+    def late(*arguments, **options):
+        time.sleep(random.random() ** 8 / 20)
+        return function(*arguments, **options)
+    return late
+
+for name in ("link", "unlink", "rename", "replace"):
+    setattr(os, name, held_up(getattr(os, name)))
+Path.read_bytes = held_up(Path.read_bytes)
+
+folder, began, rounds = Path(sys.argv[1]), time.monotonic(), 0
+while time.monotonic() < began + SECONDS:
+    (wait, go), (hold, over), (read, said) = os.pipe(), os.pipe(), os.pipe()
+    children = []
+    for _ in range(N if rounds else 1):
+        child = os.fork()
+        if not child:
+            os.close(go), os.close(over)
+            random.seed(os.getpid())
+            os.read(wait, 1)  # all at once: until the other end is closed
+            try:
+                with lock(folder, "store"):
+                    os.write(said, b"W")
+                    os.read(hold, 1)
+                    os._exit(0)
+            except StoreLocked:
+                os.write(said, b"L")
+                os._exit(0)
+            os._exit(1)
+        children.append(child)
+    os.close(go), os.close(said)
+    heard = b""
+    while len(heard) < len(children) and (more := os.read(read, N)):
+        heard += more
+    os.close(over)
+    assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+    for end in (wait, hold, read):
+        os.close(end)
+    assert sorted(heard) == sorted(b"W" + b"L" * (len(children) - 1)), (rounds, heard)
+    rounds += 1
+print(rounds)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs os.fork")
+def test_of_many_who_find_a_dead_owner_at_once_exactly_one_wins(folder):
+    ran = subprocess.run(
+        [sys.executable, "-c", ROUNDS, str(folder)], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) > 10
+    assert [path.name for path in folder.iterdir()] == ["store.lock"], "no claim and no draft is left behind"
 
 
 def test_without_hard_links_a_lock_is_still_a_lock(folder, monkeypatch):
