@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -72,16 +73,20 @@ def run(processes, store: str, kill=None) -> int:
 
 def at_random(draw: random.Random, store: Path, seconds_per_block: float):
     """Wait until the command is at work and some receipts are there, then a while: commits come in bursts."""
-    n_receipts, more = draw.randint(0, N_RECEIPTS - 1), draw.uniform(0, seconds_per_block)
+    n_receipts, more = draw.randint(0, N_RECEIPTS - 5), draw.uniform(0, 0.6 * seconds_per_block)
 
     def wait(process) -> None:
-        while process.is_alive() and not list(store.glob("image/.embedctl/locks/*")):
-            time.sleep(0.002)
+        until_at_work(process, store)
         while process.is_alive() and len(fresh_receipts(store)) < n_receipts:
             time.sleep(0.002)
         process.join(more)
 
     return wait
+
+
+def until_at_work(process, store: Path) -> None:
+    while process.is_alive() and not list(store.glob("image/.embedctl/locks/*")):
+        time.sleep(0.002)
 
 
 def fresh_receipts(store: Path) -> list[Path]:
@@ -121,9 +126,13 @@ def seen_by_zarr(store: Path) -> dict[str, tuple[str, bytes]]:
 def uninterrupted(processes, folder) -> tuple[dict[str, bytes], dict, float]:
     """Return the final files, what zarr sees, and the seconds of a block."""
     shutil.copytree(folder / "begun.zarr", folder / "uninterrupted.zarr")
+    process = processes.Process(target=command, args=("uninterrupted.zarr",))
+    process.start()
+    until_at_work(process, folder / "uninterrupted.zarr")
     start = time.perf_counter()
-    assert run(processes, "uninterrupted.zarr") == 0
+    process.join()
     seconds = time.perf_counter() - start
+    assert process.exitcode == 0
     final = files(folder / "uninterrupted.zarr")
     assert sum("/values/c/" in name for name in final) == N_RECEIPTS
     return final, seen_by_zarr(folder / "uninterrupted.zarr"), seconds / 3
@@ -157,8 +166,9 @@ def test_a_killed_command_resumes_to_the_same_bytes(processes, folder, uninterru
 def test_a_command_killed_at_twenty_random_moments_resumes_to_the_same_bytes(processes, folder, uninterrupted):
     done = [kill_and_resume(processes, folder, uninterrupted, seed) for seed in range(1, 21)]
     at_work = [rows for killed, rows in done if killed and min(rows or (0,)) < N_IMAGES]
-    assert len(at_work) >= 15, done
-    assert len(set(at_work)) >= 4, "the kills fell into different stages of the work"
+    stages = Counter(at_work)
+    assert sum(stages.values()) >= 15, stages
+    assert len(stages) >= 3, stages  # it was not always killed at the same point
 
 
 @pytest.mark.slow
@@ -168,6 +178,6 @@ def test_a_command_that_is_killed_again_and_again_still_ends_in_the_same_bytes(p
     shutil.copytree(folder / "begun.zarr", store)
     draw = random.Random(99)
     for _ in range(8):
-        run(processes, store.name, lambda process: process.join(draw.uniform(0.05, 1.5 * seconds)))
+        run(processes, store.name, lambda process: process.join(draw.uniform(0.05, 4 * seconds)))
     assert run(processes, store.name) == 0
     assert files(store) == final and seen_by_zarr(store) == as_zarr

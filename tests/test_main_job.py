@@ -138,6 +138,14 @@ def test_broken_files_end_in_3_and_every_other_row_is_right(here):
     assert rows() == rows("clean.zarr")
 
 
+def test_a_run_that_finds_only_broken_files_does_not_say_that_every_row_is_there(here):
+    (here / "bad").mkdir()
+    (here / "bad" / "empty.jpg").write_bytes(b"")
+    result = extract("--model", "pixels", "--images", "bad")
+    assert result.exit_code == 3 and "wrote no row, read 1 of 1 images" in result.stdout
+    assert "nothing to do" in extract("--model", "pixels", "--images", "bad").stdout
+
+
 def test_an_empty_folder_is_two_lines_and_code_2(here):
     (here / "bare").mkdir()
     result = extract("--model", "pixels", "--images", "bare")

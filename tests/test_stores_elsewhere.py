@@ -89,7 +89,7 @@ def test_what_extract_wrote_opens_with_zarr_and_xarray_and_nothing_of_ours(works
     assert len(store.names) == 3
     for name in store.names:
         e = store[name]
-        group = f"{name.replace(':', '~')}-{e.key}"
+        group = f"{name.replace(':', '~')}-{e.provenance['key']}"
         committed = np.isin(found[f"{group}/image"], e.image_ids)
         assert found[f"{group}/image"][committed].tolist() == e.image_ids and len(e.image_ids) in (15, 12)
         values = found[f"{group}/values"]
