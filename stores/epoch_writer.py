@@ -17,13 +17,13 @@ from stores.errors import EmbedctlError, StoreMismatch
 from stores.layout import array_node, group_node, private, read_ours
 from stores.names import check_folder_name
 from stores.receipts import change, settled
-from stores.roots import Root, node_bytes, string_files
+from stores.roots import Root, node_bytes, read_strings, string_files
 from stores.split_writer import SplitWriter, missing_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SubjectWriter", "complete_subjects", "publish", "subject_folder"]
+__all__ = ["SubjectWriter", "complete_subjects", "is_published", "publish", "subject_folder"]
 
 
 def subject_folder(subject: int) -> str:
@@ -61,6 +61,11 @@ def publish(root: Root, without: str = "") -> None:
         vouched = {name: (root.path / name).read_bytes() for name in sorted(datasets)}
         root.change({**vouched, **string_files("subject", names, 1024)}, gone=[f"{without}/zarr.json"])
         root.consolidate(without)
+
+
+def is_published(root: Root) -> bool:
+    """Say whether the root lists the complete subjects, and all metadata as it is."""
+    return read_strings(root.path / "subject") == complete_subjects(root.path) and root.is_consolidated()
 
 
 class SubjectWriter:
@@ -135,7 +140,7 @@ class SubjectWriter:
                 if json_bytes(stored.get(key)) != json_bytes(self._attributes["recipe"].get(key))
             )
             what = f"'{self._dataset}' is stored with another recipe (differs in {', '.join(differing)})"
-            raise StoreMismatch(what, "write to another store with --store, or remove the dataset first")
+            raise StoreMismatch(what, "write to another store, or remove the dataset first")
 
     def __enter__(self) -> "SubjectWriter":
         with ExitStack() as held:
@@ -151,7 +156,7 @@ class SubjectWriter:
         if self._final.is_dir():
             if not self._is_same(self._final):
                 what = f"'{self._name}' is stored already, from other inputs"
-                raise StoreMismatch(what, "remove the subject first, or write to another store with --store")
+                raise StoreMismatch(what, "remove the subject first, or write to another store")
             return
         if self._draft.is_dir() and not self._is_same(self._draft):
             discard(self._draft, drafts)

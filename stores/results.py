@@ -14,6 +14,7 @@ import numpy as np
 
 from stores.commits import digest, discard, json_bytes, put_bytes, put_table, sweep
 from stores.errors import DamagedStore, EmbedctlError
+from stores.locks import clear_dead
 from stores.names import check_folder_name
 from stores.receipts import read_receipt, vouch, write_receipt
 from stores.tables import read_table
@@ -164,6 +165,7 @@ def assemble(runs: Path) -> "pa.Table":
     A table that is made from these very runs already is left alone.
     """
     sweep(_drafts(runs))
+    clear_dead(runs / ".embedctl" / "locks")
     receipts = _receipts(runs)
     table = _written_table(runs, receipts)
     if table is None:
@@ -190,7 +192,7 @@ def read_results(runs: Path | str) -> "pa.Table":
     runs = Path(runs)
     receipts = _receipts(runs)
     if not receipts and not (runs / _TABLE).is_file():
-        raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder with --runs")
+        raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder where they are")
     table = _written_table(runs, receipts)
     if table is None:
         table = _row_table([read_summary(runs, path.parent.name) for path in receipts])

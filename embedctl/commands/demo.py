@@ -61,8 +61,11 @@ def _tell(report: "DemoReport") -> None:
     render.line("The planted encoder comes first.")
     render.line(f"All of it took {report.seconds:.0f} s and lies in {report.folder}. Next:")
     render.line(f"  cd {report.folder}")
-    for command in ("results", "compare", "show embeddings.zarr", "train --model hog --seed 2..4", "models"):
-        render.line(f"  embedctl {command}")
+    render.line("  embedctl results")
+    render.line("  embedctl compare")
+    render.line("  embedctl show embeddings.zarr")
+    render.line("  embedctl train --model hog --seed 2..4")
+    render.line("  embedctl models")
 
 
 def _titled(title: str) -> None:

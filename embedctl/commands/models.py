@@ -94,7 +94,10 @@ def show(
 def pull(
     encoders: Annotated[list[str], typer.Argument(metavar="ID...", show_default=False, help="encoders' ids")],
     to: Annotated[
-        str, typer.Option("--to", metavar="DIR", help="folder to fill, for --weights DIR", show_default=False)
+        str,
+        typer.Option(
+            "--to", metavar="DIR", help="folder to fill, for embedctl extract --weights DIR", show_default=False
+        ),
     ] = "",
     json: Json = False,
 ) -> None:

@@ -129,8 +129,8 @@ def derive(
         elif line:  # a dry run, before the base
             target = _target(request, derivation, name, line.key, line.batch_size, [], as_float32=False)
             report.embeddings.append(_report(target, to_do=line.to_do))
-    if store and not request.dry_run:
-        store.consolidate()
+    if store and not request.dry_run and not store.is_consolidated:
+        store.consolidate()  # also where a run was killed after its last row and before its end
     if store and not planned:  # nobody has looked at images
         report.n_images = len(store.image_ids)
 

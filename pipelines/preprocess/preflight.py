@@ -7,16 +7,15 @@ metadata, never with the size of the published data set.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from pipelines.preprocess.dataset import SPLITS, Problem
+from pipelines.preprocess.recording import ImageList, RecordedFlight
 from pipelines.preprocess.slots import Presentations
 from pipelines.preprocess.things_eeg2 import (
-    SPLITS,
     TARGET,
-    ImageList,
     Recording,
     find_recordings,
     open_recording,
@@ -25,61 +24,13 @@ from pipelines.preprocess.things_eeg2 import (
 )
 from stores.errors import BadRecording
 
-__all__ = ["Preflight", "Problem", "preflight"]
+__all__ = ["preflight"]
 
 _SOA = 0.2  # s, the design of the experiment
 _PLAUSIBLE_SD = (0.5e-6, 500e-6)  # V
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that must be put right first."""
-
-    file: str
-    field: str
-    what: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.field}: {self.what}"
-
-
-@dataclass
-class Preflight:
-    """What was found for one subject.
-
-    Parameters
-    ----------
-    subject : int
-        Which one.
-    problems : list of Problem
-        What must be put right; empty if preprocessing can begin.
-    notes : list of str
-        What is worth knowing but stops nothing: missing sessions, images never shown.
-    counts : dict
-        Events, targets, images and repetitions per session and split.
-    recordings : dict
-        Mapped recordings by ``(session, split)``.
-    events : dict
-        Presentations by ``(session, split)``, targets removed.
-    """
-
-    subject: int
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    recordings: dict[tuple[int, str], Recording] = field(default_factory=dict)
-    events: dict[tuple[int, str], Presentations] = field(default_factory=dict)
-
-    def raise_if_bad(self) -> None:
-        """Raise the first problem, saying how many more there are."""
-        if self.problems:
-            first, more = self.problems[0], len(self.problems) - 1
-            others = f" (and {more} more: see --check)" if more else ""
-            raise BadRecording(f"{first}{others}", first.fix)
-
-
-def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: Sequence[str] = ()) -> Preflight:
+def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: Sequence[str] = ()) -> RecordedFlight:
     """Examine every file of ``subject``, and return all that is wrong.
 
     Parameters
@@ -98,7 +49,7 @@ def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: S
     UnknownName
         If there is no such subject.
     """
-    found = Preflight(subject)
+    found = RecordedFlight(subject, images=images)
     folder = subject_folder(raw, subject)
     files = find_recordings(folder)
     for split in SPLITS:
@@ -126,7 +77,7 @@ def _short(path: Path) -> str:
     return "/".join(parts[starts[-1] if starts else -1 :])
 
 
-def _examine(found: Preflight, session: int, split: str, path: Path, images: ImageList) -> None:
+def _examine(found: RecordedFlight, session: int, split: str, path: Path, images: ImageList) -> None:
     name = _short(path)
     try:
         recording = open_recording(path)
@@ -193,7 +144,7 @@ def _wrong_samples(recording: Recording) -> Iterator[tuple[str, str, str]]:
             yield "raw_eeg_data", what, "the recording is empty: download it again"
 
 
-def _compare_recordings(found: Preflight, channels: Sequence[str]) -> None:
+def _compare_recordings(found: RecordedFlight, channels: Sequence[str]) -> None:
     """Compare the files of a subject with each other."""
     if not found.recordings:
         return
@@ -220,7 +171,7 @@ def _compare_recordings(found: Preflight, channels: Sequence[str]) -> None:
         trains.setdefault(train, name)
 
 
-def _count_images(found: Preflight, images: dict[str, ImageList]) -> None:
+def _count_images(found: RecordedFlight, images: dict[str, ImageList]) -> None:
     """Compare the images shown over all sessions with the metadata."""
     for split in SPLITS:
         codes = [events.codes for (_, where), events in found.events.items() if where == split]

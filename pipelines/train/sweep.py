@@ -74,7 +74,7 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
         if report.bytes_needed > report.bytes_free:
             raise CannotWrite(
                 f"'{request.runs}' needs {report.bytes_needed / 1e6:.0f} MB, {report.bytes_free / 1e6:.0f} MB are free",
-                "free some space, or name a folder on another disk with --runs",
+                "free some space, or name a folder on another disk",
             )
         _run(sweep, report, progress)
     report.seconds = time.perf_counter() - started
