@@ -137,6 +137,7 @@ SETTINGS: dict[str, Setting] = _table(
     Setting("embeddings", "embeddings.zarr", "store that extract writes and train reads"),
     Setting("epochs", "epochs.zarr", "store that preprocess writes and train reads"),
     Setting("runs", "runs", "folder of results: one folder per run, and results.parquet"),
+    Setting("cards", "", "folder of TOML files that add encoders of your own"),
     Setting("device", "auto", "where networks run: auto, cpu or cuda"),
     Setting("extract.model", (), "embeddings to compute: ENCODER[:LAYER[.POOLING]][@VIEW], ...", *_NAMES),
     Setting("extract.weights", "published", "published, random:SEED, or a checkpoint file"),
