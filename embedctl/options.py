@@ -7,7 +7,7 @@ import typer
 
 from embedctl.settings import SETTINGS
 
-__all__ = ["DryRun", "Json", "option", "path", "switch"]
+__all__ = ["Cards", "DryRun", "Json", "add_cards", "option", "path", "switch"]
 
 
 def option(key: str, *flags: str, metavar: str) -> Any:
@@ -32,6 +32,9 @@ def switch(key: str, flag: str) -> Any:
     return typer.Option(flag, help=SETTINGS[key].about, show_default=False)
 
 
+Cards = Annotated[
+    str, typer.Option("--cards", metavar="DIR", help="folder of *.toml with encoders of your own", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table", show_default=False)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="say what is to do and what is done, and do nothing", show_default=False)
@@ -48,3 +51,11 @@ Device = Annotated[str | None, option("device", "--device", metavar="D")]
 def path(value: str) -> Path:
     """Read a path as a shell would have: ``~`` is the home folder."""
     return Path(value).expanduser()
+
+
+def add_cards(folder: str) -> None:
+    """Register the encoders that ``--cards`` names, if it names any."""
+    if folder:
+        from pipelines.encoders.registry import add_cards as add
+
+        add(path(folder))

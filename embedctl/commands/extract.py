@@ -40,6 +40,7 @@ def extract(
     refresh: Annotated[bool, REFRESH] = False,
     overwrite: Annotated[bool, OVERWRITE] = False,
     offline: Annotated[bool | None, switch("extract.offline", "--offline")] = None,
+    cards: options.Cards = "",
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -58,6 +59,7 @@ def extract(
         raise EmbedctlError(
             "extract needs to know which encoders", "for example --model pixels,hog; 'embedctl models' lists them"
         )
+    options.add_cards(cards)
     batch = chosen.value("extract.batch-size", batch_size)
     from embedctl.progress import shown
     from embedctl.settings import names
