@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from embedctl.config import Config
 from embedctl.settings import SETTINGS
 
-__all__ = ["Cards", "DryRun", "Json", "add_cards", "option", "path", "switch"]
+__all__ = ["DryRun", "Json", "option", "path", "switch", "use_cards"]
 
 
 def option(key: str, *flags: str, metavar: str) -> Any:
@@ -32,9 +33,6 @@ def switch(key: str, flag: str) -> Any:
     return typer.Option(flag, help=SETTINGS[key].about, show_default=False)
 
 
-Cards = Annotated[
-    str, typer.Option("--cards", metavar="DIR", help="folder of *.toml with encoders of your own", show_default=False)
-]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table", show_default=False)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="say what is to do and what is done, and do nothing", show_default=False)
@@ -45,17 +43,24 @@ EpochStorePath = Annotated[str | None, option("epochs", "--store", metavar="PATH
 Epochs = Annotated[str | None, option("epochs", "--epochs", metavar="PATH")]
 Images = Annotated[str | None, option("images", "--images", metavar="DIR")]
 Runs = Annotated[str | None, option("runs", "--runs", metavar="DIR")]
+Cards = Annotated[str | None, option("cards", "--cards", metavar="DIR")]
 Device = Annotated[str | None, option("device", "--device", metavar="D")]
+
+
+def use_cards(chosen: Config, cards: str | None = None) -> None:
+    """Add the encoders of the user's own folder to the registry, where one was named.
+
+    Raises
+    ------
+    EmbedctlError
+        If it holds no cards, or one of them cannot be used.
+    """
+    if folder := chosen.value("cards", cards):
+        from pipelines.encoders.registry import add_cards
+
+        add_cards(path(folder))
 
 
 def path(value: str) -> Path:
     """Read a path as a shell would have: ``~`` is the home folder."""
     return Path(value).expanduser()
-
-
-def add_cards(folder: str) -> None:
-    """Register the encoders that ``--cards`` names, if it names any."""
-    if folder:
-        from pipelines.encoders.registry import add_cards as add
-
-        add(path(folder))

@@ -292,25 +292,6 @@ def test_the_registry_can_be_filtered():
     assert (result.exit_code, result.stderr.splitlines()[1]) == (2, "hint:  did you mean 'classical'?")
 
 
-def test_the_encoder_of_the_contributing_page_can_be_used_from_a_folder(tmp_path, monkeypatch):
-    from pipelines.encoders import registry as cards
-
-    monkeypatch.setattr(cards, "_added", [])
-    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (tmp_path / "cards.toml").write_text(page.partition("```toml")[2].partition("```")[0].replace("\n  ", "\n"))
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images/a.jpg").touch()
-    words = ("--images", str(tmp_path / "images"), "--store", str(tmp_path / "e.zarr"), "--weights", "random:0")
-    try:
-        assert "my photographs" in run("models", "show", "my-resnet", "--cards", str(tmp_path)).stdout
-        dry = run("extract", "--model", "my-resnet", "--cards", str(tmp_path), *words, "--dry-run", "--json")
-        assert json.loads(dry.stdout)["embeddings"][0]["dim"] == 512
-    finally:
-        cards.registry.cache_clear()
-    missing = run("models", "--cards", str(tmp_path / "images"))
-    assert missing.exit_code == 2 and "no cards in" in missing.stderr
-
-
 def test_an_encoder_can_be_shown_and_a_typo_is_answered():
     assert "dim            768" in run("models", "show", "pixels").stdout
     assert json.loads(run("models", "show", "pixels", "--json").stdout)["model"]["dim"] == 768

@@ -75,7 +75,8 @@ def family(name: str) -> Family:
     """
     if name not in FAMILIES:
         for entry in entry_points(group="embedctl.families"):
-            FAMILIES.setdefault(entry.name, Family(entry.value, ("torch", "pillow")))
+            theirs = (entry.dist.name,) if entry.dist else ()
+            FAMILIES.setdefault(entry.name, Family(entry.value, ("torch", "pillow", *theirs)))
     if name not in FAMILIES:
         raise UnknownName(f"no encoder family called '{name}'", suggest(name, FAMILIES))
     return FAMILIES[name]

@@ -6,15 +6,16 @@ the epochs, and a store holds one recipe per dataset.
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from stores.errors import EmbedctlError, UnknownName, suggest
 
-__all__ = ["Recipe", "built_in_recipes", "read_recipe"]
+__all__ = ["Recipe", "built_in_folder", "built_in_recipes", "check_fields", "names_in", "read_recipe", "read_table"]
 
 _CHOICES = {
     "resample": ("exact", "mne-epochs"),
@@ -132,7 +133,7 @@ def built_in_recipes() -> list[str]:
     >>> built_in_recipes()
     ['clean', 'nice']
     """
-    return sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml"))
+    return names_in(built_in_folder())
 
 
 def read_recipe(name: str) -> Recipe:
@@ -145,43 +146,72 @@ def read_recipe(name: str) -> Recipe:
     EmbedctlError
         If the file is not a complete, well-formed recipe.
     """
-    if name in built_in_recipes():
-        return _parse(tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8")), name)
+    table = read_table(name, built_in_folder())
+    check_fields(table, {field.name for field in fields(Recipe)}, _CHOICES, _FORMS)
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    recipe = Recipe(**{**values, "sfreq": float(table["sfreq"])})
+    _check_times(recipe)
+    return recipe
+
+
+def built_in_folder(kind: str = "") -> Traversable:
+    """Return where the recipes that come with embedctl lie, those of one ``kind`` of dataset or the general ones."""
+    folder = files("pipelines.preprocess") / "recipes"
+    return folder / kind if kind else folder
+
+
+def names_in(folder: Traversable) -> list[str]:
+    """Return the names of the recipes in a folder."""
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def read_table(name: str, folder: Traversable) -> dict[str, Any]:
+    """Return the table of the recipe ``name`` in ``folder``, or in the TOML file it names, with the ``name`` in it.
+
+    Raises
+    ------
+    UnknownName
+        If there is neither such a recipe nor such a file.
+    EmbedctlError
+        If the file is not TOML.
+    """
+    if name in names_in(folder):
+        return {"name": name, **tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))}
     path = Path(name)
     if not path.is_file():
-        raise UnknownName(f"no preprocessing recipe '{name}'", suggest(name, built_in_recipes()))
+        raise UnknownName(f"no preprocessing recipe '{name}'", suggest(name, names_in(folder)))
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise EmbedctlError(f"{name} is not TOML: {problem}", "correct the line it names") from None
     base = table.pop("based_on", None)
-    if base is not None:
-        table = {**read_recipe(str(base)).as_dict(), "name": path.stem, **table}
-    return _parse(table, path.stem)
+    return {**(read_table(str(base), folder) if base is not None else {}), "name": path.stem, **table}
 
 
-def _folder() -> Any:
-    return files("pipelines.preprocess") / "recipes"
+def check_fields(
+    table: Mapping[str, Any],
+    known: Set[str],
+    choices: Mapping[str, tuple[str, ...]],
+    forms: Mapping[str, tuple[Callable[[Any], bool], str]],
+) -> None:
+    """Check a table field by field: a recipe decides numbers, so nothing in it is guessed.
 
-
-def _parse(table: dict[str, Any], name: str) -> Recipe:
-    """Check a table field by field: a recipe decides numbers, so nothing in it is guessed."""
-    table = {"name": name, **table}
-    known = {field.name for field in fields(Recipe)}
+    Raises
+    ------
+    EmbedctlError
+        If a field is unknown, missing, not one of its choices or not of its form.
+    """
+    name = table["name"]
     for key in table.keys() - known:
         raise EmbedctlError(f"recipe {name} has an unknown field '{key}'", suggest(key, known))
     for key in sorted(known - table.keys()):
         raise EmbedctlError(f"recipe {name} lacks '{key}'", 'state it, or begin the file with based_on = "clean"')
-    for key, allowed in _CHOICES.items():
+    for key, allowed in choices.items():
         if table[key] not in allowed:
             raise EmbedctlError(f"recipe {name}: {key} = {table[key]!r}", f"allowed: {', '.join(allowed)}")
-    for key, (is_right, example) in _FORMS.items():
+    for key, (is_right, example) in forms.items():
         if not is_right(table[key]):
             raise EmbedctlError(f"recipe {name}: {key} = {table[key]!r}", f"write {key} = {example}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    recipe = Recipe(**{**values, "sfreq": float(table["sfreq"])})
-    _check_times(recipe)
-    return recipe
 
 
 def _check_times(recipe: Recipe) -> None:
