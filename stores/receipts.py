@@ -144,6 +144,8 @@ def read_receipt(path: Path | str) -> dict[str, Any]:
             data = file.read()
     except FileNotFoundError:
         return {"files": {}}
+    except IsADirectoryError as error:
+        raise DamagedStore(f"the receipt '{path}' is damaged") from error
     body = data[_HEAD_BYTES:-2]
     if data[:_HEAD_BYTES] + data[-2:] != _HEAD % digest(body).encode() + b"}\n":
         raise DamagedStore(f"the receipt '{path}' is damaged")
