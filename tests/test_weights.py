@@ -141,6 +141,19 @@ def test_open_clip_weights_fill_both_towers_strictly_and_the_image_tower_is_used
         assert torch.equal(rows[EmbeddingName("clip-vitb32")], tiny_clip.encode_image(x))
 
 
+def test_weights_of_the_image_tower_alone_fill_it_and_nothing_else_does(tiny_clip, tmp_path):
+    spec = tiny_spec(weights=())
+    spec = replace(spec, model={**spec.model, "image_tower_alone": True})
+    torch.save(tiny_clip.visual.state_dict(), tmp_path / "tower.pt")
+    x = torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        rows = build(spec, weights=str(tmp_path / "tower.pt"))(x)[EmbeddingName("clip-vitb32")]
+        assert torch.equal(rows, tiny_clip.encode_image(x))
+    torch.save(tiny_clip.state_dict(), tmp_path / "both.pt")
+    with pytest.raises(EmbedctlError, match=r"both.pt does not fit: \d+ missing .*left over"):
+        build(spec, weights=str(tmp_path / "both.pt"))
+
+
 @pytest.mark.filterwarnings("ignore")  # of the tracer
 def test_torchscript_gives_its_tensors_without_being_run(tiny_clip, tmp_path):
     """OpenAI's files: half precision, and three numbers among the tensors."""

@@ -38,7 +38,9 @@ def compare(
     from pipelines.train.compare import pairs, ranking
     from stores.results import read_results
 
-    folder = path(config.load().value("runs", runs))
+    chosen = config.load()
+    options.use_cards(chosen)
+    folder = path(chosen.value("runs", runs))
     table = read_results(folder)
     ranks, tests = ranking(table, folder), pairs(table, pairing, folder)
     if json:

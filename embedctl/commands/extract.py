@@ -40,6 +40,7 @@ def extract(
     refresh: Annotated[bool, REFRESH] = False,
     overwrite: Annotated[bool, OVERWRITE] = False,
     offline: Annotated[bool | None, switch("extract.offline", "--offline")] = None,
+    cards: options.Cards = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -53,6 +54,7 @@ def extract(
       embedctl extract --model clip-rn50 --layers depth:0.25,0.5,0.75 --view blur-9,grey
     """
     chosen = config.load()
+    options.use_cards(chosen, cards)
     models = chosen.value("extract.model", model)
     if not models:
         raise EmbedctlError(

@@ -7,7 +7,7 @@ import typer
 
 from embedctl import config, render
 from embedctl.group import DefaultList
-from embedctl.options import Json, option, path, switch
+from embedctl.options import Cards, Json, option, path, switch, use_cards
 from embedctl.settings import names
 from stores.errors import NotHere, UnknownName, suggest
 
@@ -29,6 +29,7 @@ def _list(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="aligned encoders beside their bases", show_default=False)
     ] = False,
+    cards: Cards = None,
     json: Json = False,
 ) -> None:
     """List every encoder of the registry.
@@ -41,6 +42,7 @@ def _list(
     """
     from pipelines.encoders.registry import registry
 
+    use_cards(config.load(), cards)
     specs = list(registry().values())
     specs = _only(specs, "family", family)
     specs = _only(specs, "aligned_by", aligned_by)
@@ -70,6 +72,7 @@ def _only(specs: "list[EncoderSpec]", field: str, wanted: str) -> "list[EncoderS
 @models.command()
 def show(
     encoder: Annotated[str, typer.Argument(metavar="ID", show_default=False, help="an encoder's id")],
+    cards: Cards = None,
     json: Json = False,
 ) -> None:
     """Show everything the registry knows about one encoder.
@@ -79,6 +82,7 @@ def show(
     """
     from pipelines.encoders.registry import find
 
+    use_cards(config.load(), cards)
     known = find(encoder).table()
     if json:
         render.as_json(model=known)
@@ -99,6 +103,7 @@ def pull(
             "--to", metavar="DIR", help="folder to fill, for embedctl extract --weights DIR", show_default=False
         ),
     ] = "",
+    cards: Cards = None,
     json: Json = False,
 ) -> None:
     """Fetch published weights ahead, for a computer that will be offline.
@@ -113,6 +118,7 @@ def pull(
     from pipelines.encoders.registry import find
     from pipelines.encoders.weights import pull as fetch
 
+    use_cards(config.load(), cards)
     specs = [find(name) for name in names(encoders)]
     folder = path(to) if to else None
     files = {}
@@ -136,6 +142,7 @@ def doctor(
     encoder: Annotated[str, typer.Argument(metavar="ID", show_default=False, help="an encoder's id")],
     weights: Annotated[str | None, WEIGHTS] = None,
     offline: Annotated[bool | None, switch("extract.offline", "--offline")] = None,
+    cards: Cards = None,
     json: Json = False,
 ) -> None:
     """Build one encoder, and check its weights, pixels and numbers.
@@ -152,6 +159,7 @@ def doctor(
     from pipelines.encoders.registry import find
 
     chosen = config.load()
+    use_cards(chosen, cards)
     with shown() as progress:
         checks = examine(
             find(encoder),

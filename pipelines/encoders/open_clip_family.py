@@ -3,6 +3,7 @@
 Random weights are those of ``torch.manual_seed(SEED)`` followed by ``open_clip.create_model(name)``, of which the
 image tower ``.visual`` is kept; its ``output`` is the projected image embedding. Layers carry timm's names:
 ``blocks.7`` is ``transformer.resblocks.7`` of open_clip's own towers and ``trunk.blocks.7`` of timm towers.
+``image_tower_alone = true`` marks weights of the image tower without its text tower.
 
 The activation belongs to the name of the architecture: weights trained with QuickGELU under a name without
 ``-quickgelu`` give plausible, wrong embeddings, and open_clip only warns. Here its warning is an error; and because
@@ -36,14 +37,17 @@ __all__ = ["network"]
 def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network:
     """Build the image tower of an ``open_clip`` table."""
     _refuse_another_activation(spec)
-    arguments = {key: value for key, value in spec.model.items() if key != "name"}
+    arguments = {key: value for key, value in spec.model.items() if key not in ("name", "image_tower_alone")}
     with _silent_but_strict(), construction(weights, device):
         model = open_clip.create_model(
             spec.model["name"], pretrained=None, load_weights=False, device=device, **arguments
         )
     if weights.seed is None:
         file = weights.files[0]
-        load_strictly(model, _in_todays_names(model, read_tensors(file)), file.name)
+        if spec.model.get("image_tower_alone"):
+            load_strictly(model.visual, state_dict(read_tensors(file)), file.name)
+        else:
+            load_strictly(model, _in_todays_names(model, read_tensors(file)), file.name)
     return _describe(model.visual)
 
 

@@ -139,10 +139,13 @@ class EncoderSpec:
 
 _FIELDS = {field.name for field in fields(EncoderSpec)} - {"id", "preprocessing"} | {"input"}
 _REQUIRED = {"family", "dim", "input"}
+_NO_INPUT = {"resize": "none", "fit": "none", "resize_to": 0, "size": 0, "norm": "none"}
 
 
 def _spec(id_: str, table: dict[str, Any], path: Path) -> EncoderSpec:
     where = f"{path.name}: [{id_}]"
+    if table.get("family") in ("concat", "mean"):  # made of stored rows: no image goes in
+        table = {"input": _NO_INPUT, **table}
     if unknown := sorted(set(table) - _FIELDS):
         raise EmbedctlError(f"{where} has the unknown key '{unknown[0]}'", suggest(unknown[0], _FIELDS))
     if missing := sorted(_REQUIRED - set(table)):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.extract.block import BlockRows
-from pipelines.extract.derive import derive, divide
+from pipelines.extract.derive import derive
+from pipelines.extract.divide import divide
 from pipelines.extract.loading import LoadedImage, load, n_cores, prefetch
 from pipelines.extract.outlook import check_room, look_ahead
 from pipelines.extract.plan import Batch, batches

@@ -9,7 +9,7 @@ A dataset is a module of `pipelines.preprocess.datasets` with a function ``open_
 
 Everything else, such as the store, resuming, free space and reports, is `pipelines.preprocess.preprocess`'s. Two plans
 exist, and a dataset nearly always uses one of them: `pipelines.preprocess.recorded` cuts epochs out of continuous
-recordings and whitens them, `pipelines.preprocess.trials` takes epochs or betas that others have cut.
+recordings and whitens them, `pipelines.preprocess.cut_trials` takes epochs or betas that others have cut.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ __all__ = [
     "open_dataset",
 ]
 
-DATASETS = {"things-eeg2": "things_eeg2"}
+DATASETS = {"arrays": "arrays", "things-eeg2": "things_eeg2"}
 """Name on the command line, and module below ``datasets``."""
 
 SPLITS = ("train", "test")

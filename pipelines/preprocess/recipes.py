@@ -7,16 +7,27 @@ the epochs, and a store holds one recipe per dataset.
 
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from pipelines.preprocess.dataset import SPLITS
 from stores.errors import EmbedctlError, UnknownName, suggest
 
-__all__ = ["Recipe", "built_in_recipes", "read_recipe"]
+__all__ = [
+    "Recipe",
+    "are_names",
+    "built_in_folder",
+    "built_in_recipes",
+    "check_fields",
+    "is_number",
+    "names_in",
+    "read_recipe",
+    "read_table",
+]
 
 _CHOICES = {
     "resample": ("exact", "mne-epochs"),
@@ -31,7 +42,8 @@ _CHOICES = {
 _MOST_HZ, _MOST_SECONDS = 20_000, 60  # far beyond any recording: a slip of the unit must not ask for terabytes
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Say whether a value is a number, and a finite one: TOML has ``true``, ``nan`` and ``inf`` as well."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -40,28 +52,28 @@ def _is_count(value: Any, low: int, high: int) -> bool:
 
 
 def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(_is_number(x) and abs(x) <= _MOST_SECONDS for x in value)
+    return isinstance(value, list) and len(value) == 2 and all(is_number(x) and abs(x) <= _MOST_SECONDS for x in value)
 
 
 def _is_draw(value: Any) -> bool:
     return isinstance(value, dict) and all(split in SPLITS and _is_count(n, 1, 10_000) for split, n in value.items())
 
 
-def _are_names(value: Any) -> bool:
+def are_names(value: Any) -> bool:
+    """Say whether a value is a list of different names."""
     texts = isinstance(value, list) and all(isinstance(name, str) and name.strip() for name in value)
     return texts and len(set(value)) == len(value)
 
 
-# What each field looks like, and how it is written, for the reader who wrote something else.
+# What each field looks like, and an example for the reader who wrote something else.
 _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (lambda v: isinstance(v, str) and bool(v.strip()), 'a text, such as "mine"'),
-    "channels": (_are_names, 'different names, such as ["O1", "Oz", "O2"], or [] for all'),
-    "sfreq": (lambda v: _is_number(v) and 1 <= v <= _MOST_HZ, f"1 to {_MOST_HZ} Hz, such as 250.0"),
-    "epoch": (_is_pair, f"two times within {_MOST_SECONDS} s of the image, such as [-0.2, 1.0]"),
-    "window": (_is_pair, f"two times within {_MOST_SECONDS} s of the image, such as [0.0, 1.0]"),
-    "baseline": (lambda v: v == [] or _is_pair(v), "two times such as [-0.2, 0.0], or [] for none"),
-    "repetitions": (_is_draw, "{ train = 2, test = 20 }, or {} for all there are"),
-    "seed": (lambda v: _is_count(v, 0, 2**32), "a whole number from 0 to 4294967295"),
+    "channels": (are_names, '["O1", "Oz", "O2"], each once; [] for all'),
+    "sfreq": (lambda v: is_number(v) and 1 <= v <= _MOST_HZ, f"250.0, from 1 to {_MOST_HZ} Hz"),
+    "epoch": (_is_pair, f"[-0.2, 1.0], within {_MOST_SECONDS} s of the image"),
+    "window": (_is_pair, f"[0.0, 1.0], within {_MOST_SECONDS} s of the image"),
+    "baseline": (lambda v: v == [] or _is_pair(v), "[-0.2, 0.0]; [] for none"),
+    "repetitions": (_is_draw, "{ train = 2, test = 20 }; {} for all there are"),
+    "seed": (lambda v: _is_count(v, 0, 2**32), "0, or a whole number up to 4294967295"),
 }
 
 
@@ -145,7 +157,7 @@ def built_in_recipes() -> list[str]:
     >>> built_in_recipes()
     ['clean', 'nice']
     """
-    return sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml"))
+    return names_in(built_in_folder())
 
 
 def read_recipe(name: str) -> Recipe:
@@ -160,20 +172,51 @@ def read_recipe(name: str) -> Recipe:
     EmbedctlError
         If the file is not a complete, well-formed recipe, or is based on itself.
     """
-    return _read(name, Path(), ())
+    table = read_table(name, built_in_folder())
+    check_fields(table, {field.name for field in fields(Recipe)}, _CHOICES, _FORMS)
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    recipe = Recipe(**{**values, "sfreq": float(table["sfreq"])})
+    _check_times(recipe)
+    return recipe
 
 
-def _read(name: str, beside: Path, below: tuple[Path, ...]) -> Recipe:
+def built_in_folder(kind: str = "") -> Traversable:
+    """Return where the recipes that come with embedctl lie, those of one ``kind`` of dataset or the general ones."""
+    folder = files("pipelines.preprocess") / "recipes"
+    return folder / kind if kind else folder
+
+
+def names_in(folder: Traversable) -> list[str]:
+    """Return the names of the recipes in a folder."""
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def read_table(name: str, folder: Traversable) -> dict[str, Any]:
+    """Return the table of the recipe ``name`` in ``folder``, or in the TOML file it names, with the ``name`` in it.
+
+    A file that a file is based on is looked for beside it.
+
+    Raises
+    ------
+    UnknownName
+        If there is neither such a recipe nor such a file.
+    EmbedctlError
+        If the file is not TOML, or is based on itself.
+    """
+    return _read(name, folder, Path(), ())
+
+
+def _read(name: str, folder: Traversable, beside: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """Read a recipe that the files ``below`` are based on, each on the next."""
-    if name in built_in_recipes():
-        return _parse(tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8")), name)
+    if name in names_in(folder):
+        return {"name": name, **tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))}
     path = beside / name
     if not path.is_file():
         asked = f", which recipe {below[-1]} is based on" if below else ""
-        raise UnknownName(f"no preprocessing recipe '{name}'{asked}", suggest(name, built_in_recipes()))
+        raise UnknownName(f"no preprocessing recipe '{name}'{asked}", suggest(name, names_in(folder)))
     if any(path.samefile(other) for other in below):
         circle = " on ".join(f"'{file}'" for file in (*below, path))
-        raise EmbedctlError(f"recipe files based on each other: {circle}", 'let one begin with based_on = "clean"')
+        raise EmbedctlError(f"recipe files based on each other: {circle}", "let one of them state every field")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
@@ -181,35 +224,39 @@ def _read(name: str, beside: Path, below: tuple[Path, ...]) -> Recipe:
     except (ValueError, RecursionError) as problem:  # not TOML, not UTF-8, or nested without end
         raise EmbedctlError(f"{path} is not TOML: {problem}", "correct the line it names") from None
     base = table.pop("based_on", None)
-    if base is not None:
-        if not isinstance(base, str):
-            raise EmbedctlError(f"recipe {path}: based_on = {base!r}", 'write based_on = "clean"')
-        table = {**_read(base, path.parent, (*below, path)).as_dict(), "name": path.stem, **table}
-    return _parse(table, path.stem)
+    if base is None:
+        return {"name": path.stem, **table}
+    if not isinstance(base, str):
+        raise EmbedctlError(f"recipe {path}: based_on = {base!r}", f"for example based_on = {names_in(folder)[0]!r}")
+    return {**_read(base, folder, path.parent, (*below, path)), "name": path.stem, **table}
 
 
-def _folder() -> Any:
-    return files("pipelines.preprocess") / "recipes"
+def check_fields(
+    table: Mapping[str, Any],
+    known: Set[str],
+    choices: Mapping[str, tuple[str, ...]],
+    forms: Mapping[str, tuple[Callable[[Any], bool], str]],
+) -> None:
+    """Check a table field by field: a recipe decides numbers, so nothing in it is guessed.
 
-
-def _parse(table: dict[str, Any], name: str) -> Recipe:
-    """Check a table field by field: a recipe decides numbers, so nothing in it is guessed."""
-    table = {"name": name, **table}
-    known = {field.name for field in fields(Recipe)}
+    Raises
+    ------
+    EmbedctlError
+        If a field is unknown, missing, not one of its choices or not of its form.
+    """
+    name = table["name"]
+    if not (isinstance(name, str) and name.strip()):
+        raise EmbedctlError(f"a recipe cannot have name = {_shown(name)}", 'write name = "mine", or leave it out')
     for key in sorted(table.keys() - known):
         raise EmbedctlError(f"recipe {name} has an unknown field {key!r}", suggest(key, {*known, "based_on"}))
     for key in sorted(known - table.keys()):
         raise EmbedctlError(f"recipe {name} lacks '{key}'", 'state it, or begin the file with based_on = "clean"')
-    for key, allowed in _CHOICES.items():
+    for key, allowed in choices.items():
         if table[key] not in allowed:
             raise EmbedctlError(f"recipe {name}: {key} = {_shown(table[key])}", f"allowed: {', '.join(allowed)}")
-    for key, (is_right, form) in _FORMS.items():
+    for key, (is_right, example) in forms.items():
         if not is_right(table[key]):
-            raise EmbedctlError(f"recipe {name}: {key} = {_shown(table[key])}", f"write {form}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    recipe = Recipe(**{**values, "sfreq": float(table["sfreq"])})
-    _check_times(recipe)
-    return recipe
+            raise EmbedctlError(f"recipe {name}: {key} = {_shown(table[key])}", f"write {key} = {example}")
 
 
 def _shown(value: Any) -> str:

@@ -151,6 +151,8 @@ def positions(channels: tuple[str, ...]) -> list[list[float] | None]:
     new, old = "colin27_1020", "standard_1020"
     montage = mne.channels.make_standard_montage(new if new in mne.channels.get_builtin_montages() else old)
     known = [name for name in channels if name in montage.ch_names]
+    if not known:
+        return [None] * len(channels)
     info = mne.create_info(known, 1000.0, "eeg")
     info.set_montage(montage, verbose="error")
     places = {channel["ch_name"]: [round(float(x), 6) for x in channel["loc"][:3]] for channel in info["chs"]}
