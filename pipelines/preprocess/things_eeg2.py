@@ -76,6 +76,10 @@ class Recording:
         """Return which stretches from sample ``first`` to sample ``last`` lie inside the recording."""
         return (first >= 0) & (last < self.n_samples)
 
+    def place(self, onsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return in which run onsets are: the seams of the five runs are not marked, so all are in the first."""
+        return np.zeros_like(onsets), onsets
+
     def sample(self, places: np.ndarray) -> np.ndarray:
         """Return every channel at some samples, ``(n_rows, n)``."""
         return self.samples[:, places]
