@@ -250,17 +250,17 @@ class SubjectWriter:
         ValueError
             If no split was begun, or one has blocks that are not written.
         """
-        if self._final.is_dir():
-            publish(self._root)
-            return
-        begun = [split for split in ("train", "test") if (self._draft / split).is_dir()]
-        missing = {split: blocks for split in begun if (blocks := missing_blocks(self._draft / split))}
-        if missing or not begun:
-            raise ValueError(f"'{self._name}' has splits {begun}; blocks not written: {missing}")
+        if not self._final.is_dir():
+            begun = [split for split in ("train", "test") if (self._draft / split).is_dir()]
+            missing = {split: blocks for split in begun if (blocks := missing_blocks(self._draft / split))}
+            if missing or not begun:
+                raise ValueError(f"'{self._name}' has splits {begun}; blocks not written: {missing}")
+        # Taken for a finished subject too: whoever died here left it finished and the lock behind.
         with self._root.lock(self._dataset, wait=30.0):
-            self._check_recipe()
-            self._make_dataset()
-            place(self._draft, self._final)
+            if not self._final.is_dir():
+                self._check_recipe()
+                self._make_dataset()
+                place(self._draft, self._final)
         publish(self._root)
 
     def _make_dataset(self) -> None:

@@ -39,15 +39,6 @@ def test_broken_images_end_in_3_and_a_list_with_reasons(here):
     assert store["pixels"].image_ids == [f"animals/{n}.png" for n in range(4)]
 
 
-def test_the_second_time_nothing_is_done_and_said_so(here):
-    for name in ("empty.jpg", "torn.png"):
-        (here / "images" / "animals" / name).unlink()
-    first, second = run("extract", "--model", "pixels"), run("extract", "--model", "pixels")
-    assert (first.exit_code, second.exit_code) == (0, 0)
-    assert "wrote" in first.stdout
-    assert second.stdout.endswith("embeddings.zarr: nothing to do, every row is there already\n")
-
-
 def test_a_dry_run_writes_nothing(here):
     result = run("extract", "--model", "pixels", "--dry-run")
     assert result.exit_code in (0, 3)
