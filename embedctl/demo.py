@@ -166,6 +166,9 @@ def _train(folder: Path, progress: Progress) -> "TrainReport":
 
     request = TrainRequest(
         brain="eeg",
+        models=MODELS,
+        subjects=SUBJECTS,
+        dataset=DATASET,
         seeds=SEEDS,
         recipe="demo",
         embeddings=folder / "embeddings.zarr",

@@ -315,7 +315,7 @@ class EmbeddingStore:
     @property
     def is_consolidated(self) -> bool:
         """Whether other programs see in the root what is there: not so where a writer was killed before its end."""
-        return self._root.is_consolidated()
+        return self._root.is_consolidated() and all(group.is_finished for group in self._groups.values())
 
     def consolidate(self) -> None:
         """Write all metadata into the root, where other programs look first: the end of every writing command."""

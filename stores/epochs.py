@@ -14,13 +14,13 @@ import numpy as np
 
 from stores.commits import digest, discard, json_bytes
 from stores.epoch_writer import SubjectWriter, complete_subjects, is_published, publish, subject_folder
-from stores.errors import EmbedctlError, UnknownName, suggest
+from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
 from stores.layout import private, read_ours
 from stores.locks import clear_dead
 from stores.receipts import Vouchers, settled
 from stores.roots import Root, read_strings
 from stores.rows import RawRows
-from stores.split_writer import SplitWriter, block_receipts
+from stores.split_writer import SplitWriter, block_receipts, missing_blocks
 from stores.tables import read_table
 
 if TYPE_CHECKING:
@@ -217,6 +217,8 @@ class SplitEpochs:
         self.n_repetitions: int = ours["n_repetitions"]
         self.keep: str = ours["keep"]
         self._vouchers: Vouchers = block_receipts(path)
+        if lost := missing_blocks(path):  # a subject is placed with all of them
+            raise DamagedStore(f"'{path}' has lost the receipts of {len(lost)} blocks of images")
 
     @cached_property
     def image_ids(self) -> list[str]:

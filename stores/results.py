@@ -212,7 +212,7 @@ def _written_table(runs: Path, receipts: Sequence[Path]) -> "pa.Table | None":
 
 def _receipts(runs: Path) -> list[Path]:
     """Return the receipts of the finished runs, sorted by run id."""
-    return sorted(runs.glob(f"[!.]*/{_RECEIPT}"))
+    return sorted(path for path in runs.glob(f"[!.]*/{_RECEIPT}") if path.is_file())
 
 
 def _state(receipts: Sequence[Path]) -> bytes:

@@ -26,7 +26,7 @@ from stores.layout import (
     read_root,
 )
 from stores.locks import lock, of_dead
-from stores.receipts import change, finish
+from stores.receipts import change, finish, is_announced
 
 __all__ = ["Root", "node_bytes", "read_strings", "string_files"]
 
@@ -100,7 +100,9 @@ class Root:
 
     def is_consolidated(self) -> bool:
         """Say whether the root lists every node as it is, and no writer was killed before its end."""
-        return not of_dead(self.locks) and (self.path / "zarr.json").read_bytes() == node_bytes(consolidated(self.path))
+        if of_dead(self.locks) or is_announced(self.private / "metadata.json"):
+            return False
+        return (self.path / "zarr.json").read_bytes() == node_bytes(consolidated(self.path))
 
     def finish(self) -> None:
         """Clear away what dead writers left, and write down how their announced changes ended."""

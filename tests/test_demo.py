@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 from scipy.stats import binom
 from typer.testing import CliRunner
@@ -15,7 +17,9 @@ from typer.testing import CliRunner
 import embedctl
 from embedctl.cli import app
 from embedctl.commands.demo import HONESTLY
-from embedctl.demo import MODELS, PLANTED, SEEDS, SETTINGS, SUBJECTS, _settle, demo
+from embedctl.demo import DATASET, MODELS, PLANTED, SEEDS, SETTINGS, SUBJECTS, _settle, demo
+from pipelines.progress import SILENT
+from pipelines.train.request import Job, TrainReport
 
 ROOT = Path(__file__).parent.parent
 ONE_IN_TEN_THOUSAND = 1e-4
@@ -43,6 +47,24 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
         "hint:  name a new folder: embedctl demo DIR",
     ]
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_demo_trains_on_its_own_embeddings_and_ranks_its_own_runs_alone(monkeypatch, tmp_path):
+    """Also where the workspace was used since: another embedding in the store, a better run among the runs."""
+    from embedctl import demo as module
+    from embedctl.commands.demo import _its_own
+
+    asked = []
+    monkeypatch.setattr("pipelines.train.sweep.train", lambda request, progress: asked.append(request) or report)
+    report = TrainReport(jobs=[job("ours")], runs=tmp_path)
+    assert module._train(tmp_path, SILENT) is report
+    assert (asked[0].models, asked[0].subjects, asked[0].dataset) == (MODELS, SUBJECTS, DATASET)
+    everything = pa.table({"run_id": ["better", "ours"], "top1": [0.9, 0.5]})
+    assert _its_own(everything, SimpleNamespace(trained=report))["top1"].to_pylist() == [0.5]
+
+
+def job(run_id):
+    return Job(run_id=run_id, subject=1, embedding="hog", embedding_key="k", seed=0, finished=True)
 
 
 def test_a_demo_whose_settings_were_changed_is_still_a_demo_and_keeps_them(tmp_path):

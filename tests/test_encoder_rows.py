@@ -187,7 +187,13 @@ def test_the_pairs_whose_only_difference_is_the_alignment_are_those_of_the_metho
 
 @pytest.mark.parametrize("spec", named(s for s in SPECS if s.aligned_by in ("glocal", "realnet", "alignet")))
 def test_what_was_fitted_to_things_or_to_brain_data_says_so(spec):
-    assert any("THINGS" in data or "brain data" in data for data in spec.fitted_on)
+    assert spec.contaminated
+    assert not registry()[spec.matched_base].contaminated and (not spec.base or not registry()[spec.base].contaminated)
+
+
+def test_nothing_else_counts_as_fitted_to_them():
+    """DreamSim and Harmonization do not touch THINGS, whatever else they were fitted to."""
+    assert {spec.aligned_by for spec in SPECS if spec.contaminated} == {"glocal", "realnet", "alignet"}
 
 
 # The paper: column of its tables, then the aligned encoder and what it was compared with.

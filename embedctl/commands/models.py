@@ -51,8 +51,11 @@ def _list(
     if json:
         render.as_json(models=[spec.table() for spec in specs])
     elif pairs:
-        columns = ("encoder", "aligned by", "base in the literature", "matched base", "match")
-        render.table(columns, [(s.id, s.aligned_by, s.base, s.matched_base, s.match) for s in specs])
+        leak = {True: "THINGS or brain data", False: ""}
+        render.table(
+            ("encoder", "aligned by", "base in the literature", "matched base", "match", "control", "leakage"),
+            [(s.id, s.aligned_by, s.base, s.matched_base, s.match, s.control, leak[s.contaminated]) for s in specs],
+        )
         render.note("only exact matches differ in nothing but the alignment: 'embedctl compare' uses those")
     else:
         columns = ("encoder", "family", "dim", "aligned by", "licence")

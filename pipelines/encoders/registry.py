@@ -132,6 +132,17 @@ class EncoderSpec:
     reference: str = ""
     notes: str = ""
 
+    @property
+    def contaminated(self) -> bool:
+        """Whether it was fitted to the THINGS concepts or to brain data: such an encoder never leads a headline.
+
+        Examples
+        --------
+        >>> find("glocal-dino-vitb16").contaminated, find("realnet-fmri").contaminated, find("dino-vitb16").contaminated
+        (True, True, False)
+        """
+        return any("THINGS" in data or "brain data" in data for data in self.fitted_on)
+
     def table(self) -> dict[str, Any]:
         """Return the whole table as plain data, for provenance and ``--json``."""
         return asdict(self)

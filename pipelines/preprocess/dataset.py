@@ -39,7 +39,7 @@ __all__ = [
     "open_dataset",
 ]
 
-DATASETS = {"arrays": "arrays", "things-eeg2": "things_eeg2"}
+DATASETS = {"arrays": "arrays", "mne": "mne_files", "things-eeg2": "things_eeg2"}
 """Name on the command line, and module below ``datasets``."""
 
 SPLITS = ("train", "test")
@@ -140,10 +140,13 @@ class Examined:
 class SubjectPlan(Protocol):
     """What becomes of every presentation of a subject; knows all sizes, and has read no epoch yet."""
 
-    modality: str
     counts: dict[str, int]
     notes: list[str]
     packages: tuple[str, ...]
+
+    @property
+    def modality(self) -> str:
+        """``eeg``, ``meg`` or ``fmri``."""
 
     @property
     def subject(self) -> int:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.preprocess.dataset import SPLITS, AnyRecipe, Preflight, SubjectPlan, open_dataset
+from pipelines.preprocess.dataset import SPLITS, AnyRecipe, Dataset, Preflight, SubjectPlan, open_dataset
 from pipelines.preprocess.request import PreprocessReport, PreprocessRequest, SubjectReport
 from pipelines.preprocess.resampling import one_thread
 from pipelines.progress import SILENT, Progress
 from stores.disk import bytes_free
 from stores.epochs import EpochStore
-from stores.errors import CannotWrite, EmbedctlError, StoreMismatch
+from stores.errors import BadRecording, CannotWrite, EmbedctlError, StoreMismatch
 from stores.versions import installed_version
 
 __all__ = ["preprocess"]
@@ -58,7 +58,10 @@ def preprocess(request: PreprocessRequest, progress: Progress = SILENT) -> Prepr
     flights = [dataset.preflight(subject) for subject in subjects]
     report = PreprocessReport(dataset=request.dataset, recipe=dataset.recipe.name, store=request.store)
     report.subjects = [_checked(flight, request.check, progress) for flight in flights]
-    if not request.check:
+    if request.check:
+        for flight, line in zip(flights, report.subjects, strict=True):
+            _check_plan(dataset, flight, line, progress)
+    else:
         for flight in flights:
             flight.raise_if_bad()
         plans = [dataset.plan(flight) for flight in flights]
@@ -80,6 +83,17 @@ def _checked(flight: Preflight, is_check: bool, progress: Progress) -> SubjectRe
         problems=[(str(problem), problem.fix) for problem in flight.problems],
         notes=list(flight.notes),
     )
+
+
+def _check_plan(dataset: Dataset, flight: Preflight, line: SubjectReport, progress: Progress) -> None:
+    """Add what only a plan brings to light, such as a session without anything to fit its whitening on."""
+    if flight.problems:
+        return
+    try:
+        dataset.plan(flight)
+    except BadRecording as problem:
+        line.problems.append((problem.what, problem.hint))
+        progress.say(f"{problem}; {problem.hint}")
 
 
 def _write_all(

@@ -24,6 +24,8 @@ from pipelines.progress import Progress
 
 __all__ = ["Recorded", "positions"]
 
+_UNITS = {"eeg": {"uV": "uV", "V": "V"}, "meg": {"uV": "fT", "V": "nT"}}  # magnetometers are read times 1e9
+
 
 @dataclass
 class Recorded:
@@ -37,14 +39,11 @@ class Recorded:
         Which presentation becomes which repetition.
     montage : str
         MNE's name of the montage that says where channels are.
-    modality : str
-        ``eeg`` or ``meg``.
     """
 
     flight: RecordedFlight
     plan: SubjectPlan
     montage: str
-    modality: str = "eeg"
     packages: tuple[str, ...] = ("embedctl", "numpy", "mne")
 
     @classmethod
@@ -57,6 +56,11 @@ class Recorded:
             If no image of a split can be used, or a session that is to be whitened has no training recording.
         """
         return cls(flight, plan_subject(flight, recipe), montage)
+
+    @property
+    def modality(self) -> str:
+        """``eeg`` or ``meg``."""
+        return self.flight.modality
 
     @property
     def subject(self) -> int:
@@ -125,11 +129,11 @@ class Recorded:
         found.arrays = {"whitener": np.stack([found.whiteners[session] for session in self.plan.sessions])}
         found.info = {
             "ch_names": list(channels),
-            "ch_pos": positions(channels),
+            "ch_pos": [known.get(name) for name in channels] if (known := self.flight.ch_pos) else positions(channels),
             "montage": self.montage,
             "times": recipe.times,
             "sfreq": recipe.sfreq,
-            "units": "sd of noise" if recipe.mvnn != "none" else recipe.units,
+            "units": "sd of noise" if recipe.mvnn != "none" else _UNITS[self.modality][recipe.units],
             "time_offset_ms": self.time_offset_ms,
             "sessions": self.plan.sessions,
         }
@@ -137,7 +141,16 @@ class Recorded:
 
     def trials(self, found: Examination, split: str) -> pa.Table:
         """Return one row per trial."""
-        return trials_table(self.plan, found, split, self.flight.images[split])
+        table = trials_table(self.plan, found, split, self.flight.images[split])
+        if not self.flight.runs:
+            return table
+        sessions, onsets = table["session"].to_pylist(), table["onset_sample"].to_pylist()
+        recording = self.flight.recordings
+        places = [recording[s, split].place(np.array([at])) for s, at in zip(sessions, onsets, strict=True)]
+        samples, runs = ([int(place[which][0]) for place in places] for which in (1, 0))
+        at = table.column_names.index("onset_sample")
+        table = table.set_column(at, "onset_sample", pa.array(samples, pa.int64()))
+        return table.append_column("run", pa.array([run + 1 for run in runs], pa.int16()))
 
     def block(self, found: Examination, split: str, images: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return whitened epochs, ``valid`` and ``session`` of some rows."""

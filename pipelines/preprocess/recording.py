@@ -53,6 +53,9 @@ class Recording(Protocol):
     def read(self, first: int, stop: int, channels: Sequence[str], scale: float = 1.0) -> np.ndarray:
         """Return samples ``first`` to ``stop`` of ``channels`` in volts times ``scale``, float64."""
 
+    def place(self, onsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return in which run onsets are, counted from 0, and at which of its samples."""
+
     def sample(self, places: np.ndarray) -> np.ndarray:
         """Return every channel at some samples, ``(n_rows, n)``, to know the recording again."""
 
@@ -73,8 +76,17 @@ class RecordedFlight(Preflight):
         Presentations by ``(session, split)``, targets removed.
     images : dict
         Image list of each split.
+    modality : {"eeg", "meg"}
+        What was recorded.
+    ch_pos : dict
+        Where channels are, m, where the recording knows; else it is looked up in the montage.
+    runs : bool
+        Whether the trial table says in which run of a session an image was shown.
     """
 
     recordings: dict[tuple[int, str], Recording] = field(default_factory=dict)
     events: dict[tuple[int, str], Presentations] = field(default_factory=dict)
     images: dict[str, ImageList] = field(default_factory=dict)
+    modality: str = "eeg"
+    ch_pos: dict[str, list[float] | None] = field(default_factory=dict)
+    runs: bool = False

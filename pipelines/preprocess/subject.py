@@ -101,7 +101,7 @@ def plan_subject(flight: RecordedFlight, recipe: Recipe) -> SubjectPlan:
         events[key] = shown.select(fits)
         counts["past the end of the file"] += int((~fits).sum())
         session, split = key
-        counts["targets dropped"] += flight.counts[f"ses-{session:02d} {split}"]["targets dropped"]
+        counts["targets dropped"] += flight.counts[f"ses-{session:02d} {split}"].get("targets dropped", 0)
         wanted, fewest = recipe.repetitions.get(split, 0), _fewest(events[key])
         if fewest < wanted:
             where = f"sub-{flight.subject:02d}/ses-{session:02d}"
@@ -111,7 +111,7 @@ def plan_subject(flight: RecordedFlight, recipe: Recipe) -> SubjectPlan:
         if recipe.mvnn != "none" and (session, "train") not in flight.events:
             raise BadRecording(
                 f"sub-{flight.subject:02d}/ses-{session:02d} has no training recording to fit its whitening on",
-                "find its raw_eeg_training.npy, or move the session's folder away to go on without it",
+                "find that recording, or move the session's folder away to go on without it",
             )
     slots = {}
     for split in SPLITS:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pipelines.preprocess.recipes import built_in_folder, check_fields, read_table
+from pipelines.preprocess.recipes import are_names, built_in_folder, check_fields, is_number, read_table
 from stores.errors import EmbedctlError
 
 __all__ = ["TrialRecipe", "read_trial_recipe"]
@@ -16,18 +16,14 @@ _CHOICES = {
 }
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 _FORMS = {
-    "channels": (lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v), '["O1", "Oz", "O2"]'),
+    "channels": (are_names, '["O1", "Oz", "O2"], each once; [] for all'),
     "window": (
-        lambda v: isinstance(v, list) and len(v) in (0, 2) and all(map(_is_number, v)) and v == sorted(v),
+        lambda v: isinstance(v, list) and len(v) in (0, 2) and all(map(is_number, v)) and v == sorted(v),
         "[0.0, 1.0]",
     ),
     "sessions": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0, "37"),
-    "clip": (lambda v: _is_number(v) and v >= 0, "20"),
+    "clip": (lambda v: is_number(v) and v >= 0, "20"),
 }
 
 
