@@ -62,7 +62,8 @@ class Nifti:
                     data = b""
                 if len(data) < size:
                     raise BadRecording(
-                        f"{self.path} is truncated in volume {number + 1} of {self.n_volumes}", "download it again",
+                        f"{self.path} is truncated in volume {number + 1} of {self.n_volumes}",
+                        "download it again",
                     )
                 yield np.frombuffer(data, self.dtype).reshape(self.shape, order="F")
 

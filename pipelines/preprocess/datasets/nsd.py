@@ -9,7 +9,8 @@
 
 anywhere below ``raw/nsd``. Trial ``t`` of subject ``s`` showed image ``subjectim[s, masterordering[t]]`` of the 73,000,
 counted from 1; the ids here, ``nsd-00000`` to ``nsd-72999``, count from 0. ``masterordering`` up to 1000 is the shared
-thousand: the test images. A session has 750 trials. Betas are stored as percent signal change times 300, in whole numbers.
+thousand: the test images. A session has 750 trials. Betas are stored as percent signal change times 300, in whole
+numbers.
 """
 
 import hashlib
@@ -178,9 +179,7 @@ class NSD:
         ]
         try:
             if not found:
-                raise BadRecording(
-                    "no file", f"expected .../subj{flight.subject:02d}/func1pt8mm/roi/nsdgeneral.nii.gz"
-                )
+                raise BadRecording("no file", f"expected .../subj{flight.subject:02d}/func1pt8mm/roi/nsdgeneral.nii.gz")
             mask = next(open_nifti(found[0]).volumes()) > 0
         except BadRecording as bad:
             what = bad.what.removeprefix(str(found[0]) if found else "").strip(" :")
