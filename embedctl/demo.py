@@ -29,8 +29,8 @@ SEEDS = (0, 1)
 DATASET = "things-eeg2"
 TRUTH = "planted.json"
 
-SETTINGS = f"""# The workspace of `embedctl demo`: here the stages' own commands do what the demo did.
-
+CLAIM = "# The workspace of `embedctl demo`: here the stages' own commands do what the demo did.\n"
+SETTINGS = f"""{CLAIM}
 [extract]
 model = {json.dumps(list(MODELS))}
 
@@ -97,9 +97,9 @@ def demo(folder: Path, progress: Progress = SILENT, *, planted: bool = True) -> 
 
 
 def _settle(folder: Path) -> None:
-    """Claim the folder: what is not a demo's is left alone."""
+    """Claim the folder: what is not a demo's is left alone, and so are settings changed since."""
     settings = folder / "embedctl.toml"
-    if settings.is_file() and settings.read_text(encoding="utf-8") == SETTINGS:
+    if settings.is_file() and settings.read_bytes().startswith(CLAIM.encode()):
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise EmbedctlError(f"'{folder}' holds something that no demo made", "name a new folder: embedctl demo DIR")
@@ -166,6 +166,9 @@ def _train(folder: Path, progress: Progress) -> "TrainReport":
 
     request = TrainRequest(
         brain="eeg",
+        models=MODELS,
+        subjects=SUBJECTS,
+        dataset=DATASET,
         seeds=SEEDS,
         recipe="demo",
         embeddings=folder / "embeddings.zarr",

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stores.errors import NotHere
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -172,10 +170,8 @@ def _groups_figure(named: "dict[str, list[Profile]]", profiles: "Sequence[Profil
 
 
 def _figure(width: float, height: float, n_rows: int = 1, n_columns: int = 1) -> tuple["Figure", Any]:
-    try:
-        from matplotlib.figure import Figure  # no window, and none of pyplot's memory
-    except ImportError:
-        raise NotHere("pictures need matplotlib, which is not installed", 'pip install "embedctl[brain]"') from None
+    from matplotlib.figure import Figure  # no window, and none of pyplot's memory
+
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(n_rows, n_columns)
 

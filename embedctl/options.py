@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from embedctl.config import Config
 from embedctl.settings import SETTINGS
 
-__all__ = ["DryRun", "Json", "option", "path", "switch"]
+__all__ = ["DryRun", "Json", "option", "path", "switch", "use_cards"]
 
 
 def option(key: str, *flags: str, metavar: str) -> Any:
@@ -42,7 +43,22 @@ EpochStorePath = Annotated[str | None, option("epochs", "--store", metavar="PATH
 Epochs = Annotated[str | None, option("epochs", "--epochs", metavar="PATH")]
 Images = Annotated[str | None, option("images", "--images", metavar="DIR")]
 Runs = Annotated[str | None, option("runs", "--runs", metavar="DIR")]
+Cards = Annotated[str | None, option("cards", "--cards", metavar="DIR")]
 Device = Annotated[str | None, option("device", "--device", metavar="D")]
+
+
+def use_cards(chosen: Config, cards: str | None = None) -> None:
+    """Add the encoders of the user's own folder to the registry, where one was named.
+
+    Raises
+    ------
+    EmbedctlError
+        If it holds no cards, or one of them cannot be used.
+    """
+    if folder := chosen.value("cards", cards):
+        from pipelines.encoders.registry import add_cards
+
+        add_cards(path(folder))
 
 
 def path(value: str) -> Path:

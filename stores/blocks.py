@@ -16,9 +16,17 @@ from stores.codecs import CRC_BYTES, encode_rows
 from stores.commits import digest
 from stores.errors import DamagedStore
 from stores.layout import ArrayNode, private, read_array
-from stores.receipts import Vouchers, change, finish, settled
+from stores.receipts import Vouchers, change, finish, is_announced, settled
 
-__all__ = ["block_rows_for", "chunk_rows_for", "commit_rows", "finish_receipts", "read_vouchers", "rows_in"]
+__all__ = [
+    "are_announced",
+    "block_rows_for",
+    "chunk_rows_for",
+    "commit_rows",
+    "finish_receipts",
+    "read_vouchers",
+    "rows_in",
+]
 
 MAX_CHUNK_BYTES = 16_000_000
 
@@ -130,6 +138,11 @@ def finish_receipts(values: Path, drafts: Path) -> None:
     """Write down how announced changes that were cut short ended."""
     for path in _receipts(values):
         finish(Path(path), values.parent, drafts)
+
+
+def are_announced(values: Path) -> bool:
+    """Say whether a receipt of an array announces a change that was cut short."""
+    return any(map(is_announced, _receipts(values)))
 
 
 def rows_in(vouchers: Vouchers) -> np.ndarray:

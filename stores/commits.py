@@ -1,4 +1,4 @@
-"""The only writer of the project: a file is either the old one or the new one, also after a power cut.
+"""The only writer of stores, runs and configuration: a file is the old one or the new one, also after a power cut.
 
 Bytes go to a temporary name, are flushed to the disk, and the finished file is renamed over the old one; then
 the folder is flushed, because a rename is a change of the folder. A full or read-only disk is `CannotWrite`.

@@ -174,7 +174,7 @@ class Embedding:
         self.image_ids = ids if len(rows) == len(ids) else [ids[row] for row in rows.tolist()]
         self._rows = rows
         self._is_whole = len(rows) == len(ids)
-        self._raw = RawRows(folder / "values", vouchers, look_again)
+        self._raw = RawRows(folder / "values", vouchers, look_again, n_rows=len(ids))
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -196,6 +196,8 @@ class Embedding:
             If a position is out of range.
         DamagedStore
             If a chunk is missing, truncated or not the one that was committed.
+        EmbedctlError
+            If another process has dropped rows since the store was opened.
         """
         return self._raw.take(rows if self._is_whole else self._rows[np.asarray(rows, dtype=np.intp)])
 

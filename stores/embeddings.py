@@ -33,7 +33,8 @@ class EmbeddingStore:
     """A folder of embeddings over the same images.
 
     An open store knows the images and embeddings of when it was opened, and of each embedding the rows that were
-    committed when it was first asked for them; entering `lock` looks again.
+    committed when it was first asked for them, whatever other processes add meanwhile: to see that, open it again.
+    Entering `lock` looks again.
 
     Parameters
     ----------
@@ -79,8 +80,13 @@ class EmbeddingStore:
     def _look(self) -> None:
         self.block_rows: int = self._root.attributes().get("block_rows", 0)
         self._set_ids(None)
-        folders = [folder for folder in self.path.iterdir() if Group.is_one(folder)]
-        self._groups = {folder.name: Group(folder, self._root.drafts, self.n_images) for folder in folders}
+        self._groups = {}
+        for folder in [folder for folder in self.path.iterdir() if Group.is_one(folder)]:
+            try:
+                self._groups[folder.name] = Group(folder, self._root.drafts, self.n_images)
+            except DamagedStore:
+                if folder.exists():  # else another process has just removed it
+                    raise
 
     def _set_ids(self, ids: list[str] | None) -> None:
         for name in ("image_ids", "row_of"):
@@ -256,7 +262,7 @@ class EmbeddingStore:
             found = self._groups[group].entry
             if (found.dim, found.dtype) != (dim, dtype):
                 what = f"'{name}#{key}' is stored as {found.dim} x {found.dtype}, not {dim} x {dtype}"
-                raise StoreMismatch(what, "remove it, or write to another store with --store")
+                raise StoreMismatch(what, "remove it, or write to another store")
             return found
 
     def write_block(self, block: int, parts: Mapping[str, Rows], absent: Mapping[int, str]) -> None:
@@ -309,7 +315,7 @@ class EmbeddingStore:
     @property
     def is_consolidated(self) -> bool:
         """Whether other programs see in the root what is there: not so where a writer was killed before its end."""
-        return self._root.is_consolidated()
+        return self._root.is_consolidated() and all(group.is_finished for group in self._groups.values())
 
     def consolidate(self) -> None:
         """Write all metadata into the root, where other programs look first: the end of every writing command."""

@@ -17,13 +17,13 @@ from stores.errors import EmbedctlError, StoreMismatch
 from stores.layout import array_node, group_node, private, read_ours
 from stores.names import check_folder_name
 from stores.receipts import change, settled
-from stores.roots import Root, node_bytes, string_files
+from stores.roots import Root, node_bytes, read_strings, string_files
 from stores.split_writer import SplitWriter, missing_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SubjectWriter", "complete_subjects", "publish", "subject_folder"]
+__all__ = ["SubjectWriter", "complete_subjects", "is_published", "publish", "subject_folder"]
 
 
 def subject_folder(subject: int) -> str:
@@ -45,7 +45,7 @@ def complete_subjects(path: Path) -> list[str]:
     return [
         f"{folder.parent.name}/{folder.name}"
         for folder in folders
-        if folder.name[4:].isdigit() and (folder / "zarr.json").is_file() and folder.parent.name != "subject"
+        if folder.name[4:].isdigit() and folder.is_dir() and folder.parent.name != "subject"
     ]
 
 
@@ -61,6 +61,11 @@ def publish(root: Root, without: str = "") -> None:
         vouched = {name: (root.path / name).read_bytes() for name in sorted(datasets)}
         root.change({**vouched, **string_files("subject", names, 1024)}, gone=[f"{without}/zarr.json"])
         root.consolidate(without)
+
+
+def is_published(root: Root) -> bool:
+    """Say whether the root lists the complete subjects, and all metadata as it is."""
+    return read_strings(root.path / "subject") == complete_subjects(root.path) and root.is_consolidated()
 
 
 class SubjectWriter:
@@ -135,7 +140,7 @@ class SubjectWriter:
                 if json_bytes(stored.get(key)) != json_bytes(self._attributes["recipe"].get(key))
             )
             what = f"'{self._dataset}' is stored with another recipe (differs in {', '.join(differing)})"
-            raise StoreMismatch(what, "write to another store with --store, or remove the dataset first")
+            raise StoreMismatch(what, "write to another store, or remove the dataset first")
 
     def __enter__(self) -> "SubjectWriter":
         with ExitStack() as held:
@@ -151,7 +156,7 @@ class SubjectWriter:
         if self._final.is_dir():
             if not self._is_same(self._final):
                 what = f"'{self._name}' is stored already, from other inputs"
-                raise StoreMismatch(what, "remove the subject first, or write to another store with --store")
+                raise StoreMismatch(what, "remove the subject first, or write to another store")
             return
         if self._draft.is_dir() and not self._is_same(self._draft):
             discard(self._draft, drafts)
@@ -245,17 +250,17 @@ class SubjectWriter:
         ValueError
             If no split was begun, or one has blocks that are not written.
         """
-        if self._final.is_dir():
-            publish(self._root)
-            return
-        begun = [split for split in ("train", "test") if (self._draft / split).is_dir()]
-        missing = {split: blocks for split in begun if (blocks := missing_blocks(self._draft / split))}
-        if missing or not begun:
-            raise ValueError(f"'{self._name}' has splits {begun}; blocks not written: {missing}")
+        if not self._final.is_dir():
+            begun = [split for split in ("train", "test") if (self._draft / split).is_dir()]
+            missing = {split: blocks for split in begun if (blocks := missing_blocks(self._draft / split))}
+            if missing or not begun:
+                raise ValueError(f"'{self._name}' has splits {begun}; blocks not written: {missing}")
+        # Taken for a finished subject too: whoever died here left it finished and the lock behind.
         with self._root.lock(self._dataset, wait=30.0):
-            self._check_recipe()
-            self._make_dataset()
-            place(self._draft, self._final)
+            if not self._final.is_dir():
+                self._check_recipe()
+                self._make_dataset()
+                place(self._draft, self._final)
         publish(self._root)
 
     def _make_dataset(self) -> None:

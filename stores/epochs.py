@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stores.commits import digest, discard, json_bytes
-from stores.epoch_writer import SubjectWriter, complete_subjects, publish, subject_folder
-from stores.errors import EmbedctlError, UnknownName, suggest
+from stores.epoch_writer import SubjectWriter, complete_subjects, is_published, publish, subject_folder
+from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
 from stores.layout import private, read_ours
+from stores.locks import clear_dead
 from stores.receipts import Vouchers, settled
 from stores.roots import Root, read_strings
 from stores.rows import RawRows
-from stores.split_writer import SplitWriter, block_receipts
+from stores.split_writer import SplitWriter, block_receipts, missing_blocks
 from stores.tables import read_table
 
 if TYPE_CHECKING:
@@ -128,9 +129,15 @@ class EpochStore:
             publish(self._root, without=dataset if last else f"{dataset}/{path.name}")
             discard(self.path / dataset if last else path, self._root.drafts)
 
+    @property
+    def is_consolidated(self) -> bool:
+        """Whether other programs see in the root what is there: not so where a writer was killed before its end."""
+        return is_published(self._root)
+
     def consolidate(self) -> None:
         """List the complete subjects and write all metadata into the root, where other programs look first."""
         publish(self._root)
+        clear_dead(self._root.locks)
 
     def __repr__(self) -> str:
         held = ", ".join(f"{dataset} ({len(self.subjects(dataset))} subjects)" for dataset in self.datasets())
@@ -210,6 +217,8 @@ class SplitEpochs:
         self.n_repetitions: int = ours["n_repetitions"]
         self.keep: str = ours["keep"]
         self._vouchers: Vouchers = block_receipts(path)
+        if lost := missing_blocks(path):  # a subject is placed with all of them
+            raise DamagedStore(f"'{path}' has lost the receipts of {len(lost)} blocks of images")
 
     @cached_property
     def image_ids(self) -> list[str]:
@@ -250,7 +259,10 @@ class SplitEpochs:
             If the store keeps the mean alone.
         """
         if self.keep != "all":
-            raise EmbedctlError(f"'{self.path}' keeps the mean alone", "preprocess again with --keep all")
+            raise EmbedctlError(
+                f"'{self.path}' keeps the mean alone",
+                "embedctl preprocess --keep all keeps all repetitions, in another store",
+            )
         return self._epochs.take(images).astype(np.float32)
 
     @cached_property

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from stores.blocks import chunk_rows_for, commit_rows, finish_receipts, read_vouchers, rows_in
+from stores.blocks import are_announced, chunk_rows_for, commit_rows, finish_receipts, read_vouchers, rows_in
 from stores.commits import draft_name, place
 from stores.embedding import Embedding, Entry
 from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import array_node, group_node, private, read_array, read_ours
 from stores.names import EmbeddingName
-from stores.receipts import Vouchers, change, finish
+from stores.receipts import Vouchers, change, finish, is_announced
 from stores.roots import node_bytes, string_files
 
 __all__ = ["Group", "string_chunk"]
@@ -129,6 +129,11 @@ class Group:
         if lengths != {len(image_ids)}:
             files = _sized_files(image_ids, block_rows, self.dim, self.dtype)
             change(_metadata(self.folder), self.folder, files, drafts=self._drafts)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no change of it was announced and then cut short."""
+        return not (is_announced(_metadata(self.folder)) or are_announced(self._values))
 
     def finish(self) -> None:
         """Write down how announced changes that were cut short ended."""

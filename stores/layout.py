@@ -210,7 +210,7 @@ def read_root(path: Path, kind: str, made_by: str) -> Node:
     StoreMismatch
         If a newer embedctl wrote it.
     """
-    hint = f"{made_by} writes one; or name it with --store"
+    hint = f"{made_by} writes one; or name the place where it is"
     try:
         there, looks_like = path.exists(), (path / "zarr.json").is_file()
     except OSError as error:

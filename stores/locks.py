@@ -33,7 +33,7 @@ from stores.commits import cannot_write, digest, draft_name, make_folder, sweep
 from stores.errors import CannotWrite, StoreLocked
 from stores.owners import HOST, is_running, process_started
 
-__all__ = ["lock"]
+__all__ = ["clear_dead", "lock", "of_dead"]
 
 HEARTBEAT = 5.0
 """Seconds between two touches."""
@@ -85,6 +85,31 @@ def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) 
         stop.set()
         beat.join()
         _give_back(path, ours)
+
+
+def of_dead(folder: Path) -> list[Path]:
+    """Return the locks in ``folder`` whose owners are dead: each is the sign of a writer that was killed.
+
+    Examples
+    --------
+    >>> of_dead(Path("nowhere"))
+    []
+    """
+    # Claims as well: a writer that was killed while it gave its lock back leaves nothing but that.
+    held = ((path, _content(path)) for path in sorted(folder.glob("*.lock*")))
+    try:
+        return [path for path, content in held if content is not None and not _lives(path, _owner(content))]
+    except CannotWrite:  # what a disk that cannot be written to holds will not be put right either
+        return []
+
+
+def clear_dead(folder: Path) -> None:
+    """Remove what dead processes left in a folder of locks."""
+    sweep(folder)
+    for path in of_dead(folder):
+        content = _content(path)
+        if content is not None:
+            _remove(path, content)
 
 
 def _acquire(path: Path, place: str, deadline: float) -> bytes:

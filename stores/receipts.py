@@ -21,7 +21,17 @@ from stores.errors import DamagedStore
 from stores.owners import HOST
 from stores.versions import installed_version
 
-__all__ = ["Vouchers", "change", "finish", "read_receipt", "settle", "settled", "vouch", "write_receipt"]
+__all__ = [
+    "Vouchers",
+    "change",
+    "finish",
+    "is_announced",
+    "read_receipt",
+    "settle",
+    "settled",
+    "vouch",
+    "write_receipt",
+]
 
 Vouchers = dict[str, dict[str, Any]]
 """From the path of a file, below the folder the receipt speaks of, to what is vouched for."""
@@ -81,6 +91,11 @@ def change(
             put_bytes(base / name, data, drafts)
     write_receipt(receipt, after, drafts=drafts)
     return after
+
+
+def is_announced(receipt: Path | str) -> bool:
+    """Say whether a receipt announces a change whose end nobody has written down: its writer was cut short."""
+    return "next" in read_receipt(receipt)
 
 
 def finish(receipt: Path, base: Path, drafts: Path | None = None) -> None:
@@ -144,6 +159,8 @@ def read_receipt(path: Path | str) -> dict[str, Any]:
             data = file.read()
     except FileNotFoundError:
         return {"files": {}}
+    except IsADirectoryError as error:
+        raise DamagedStore(f"the receipt '{path}' is damaged") from error
     body = data[_HEAD_BYTES:-2]
     if data[:_HEAD_BYTES] + data[-2:] != _HEAD % digest(body).encode() + b"}\n":
         raise DamagedStore(f"the receipt '{path}' is damaged")

@@ -14,6 +14,7 @@ import numpy as np
 
 from stores.commits import digest, discard, json_bytes, put_bytes, put_table, sweep
 from stores.errors import DamagedStore, EmbedctlError
+from stores.locks import clear_dead
 from stores.names import check_folder_name
 from stores.receipts import read_receipt, vouch, write_receipt
 from stores.tables import read_table
@@ -170,6 +171,7 @@ def assemble(runs: Path) -> "pa.Table":
     A table that is made from these very runs already is left alone.
     """
     sweep(_drafts(runs))
+    clear_dead(runs / ".embedctl" / "locks")
     receipts = _receipts(runs)
     table = _written_table(runs, receipts)
     if table is None:
@@ -196,7 +198,7 @@ def read_results(runs: Path | str) -> "pa.Table":
     runs = Path(runs)
     receipts = _receipts(runs)
     if not receipts and not (runs / _TABLE).is_file():
-        raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder with --runs")
+        raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder where they are")
     table = _written_table(runs, receipts)
     if table is None:
         table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
@@ -216,7 +218,7 @@ def _written_table(runs: Path, receipts: Sequence[Path]) -> "pa.Table | None":
 
 def _receipts(runs: Path) -> list[Path]:
     """Return the receipts of the finished runs, sorted by run id."""
-    return sorted(runs.glob(f"[!.]*/{_RECEIPT}"))
+    return sorted(path for path in runs.glob(f"[!.]*/{_RECEIPT}") if path.is_file())
 
 
 def _state(receipts: Sequence[Path]) -> bytes:

@@ -25,8 +25,8 @@ from stores.layout import (
     read_ours,
     read_root,
 )
-from stores.locks import lock
-from stores.receipts import change, finish
+from stores.locks import lock, of_dead
+from stores.receipts import change, finish, is_announced
 
 __all__ = ["Root", "node_bytes", "read_strings", "string_files"]
 
@@ -47,7 +47,7 @@ class Root:
     def __init__(self, path: Path, kind: str, array: str) -> None:
         self.path, self.kind, self.array = path, kind, array
         self.private = private(path / array)
-        self.drafts = self.private / "drafts"
+        self.drafts, self.locks = self.private / "drafts", self.private / "locks"
 
     def open(self, made_by: str, create: bool) -> None:
         """Make sure that the store is there and can be read; with ``create``, make it where nothing is.
@@ -78,7 +78,7 @@ class Root:
 
     def lock(self, what: str, wait: float = 0.0) -> AbstractContextManager[None]:
         """Hold the lock called ``what`` of this store (see `stores.locks.lock`)."""
-        return lock(self.private / "locks", what, wait, shown=self.path)
+        return lock(self.locks, what, wait, shown=self.path)
 
     def attributes(self) -> dict[str, Any]:
         """Return what embedctl wrote into the root's attributes."""
@@ -99,7 +99,9 @@ class Root:
         self.change({"zarr.json": node_bytes(consolidated(self.path, without))})
 
     def is_consolidated(self) -> bool:
-        """Say whether the root lists every node as it is."""
+        """Say whether the root lists every node as it is, and no writer was killed before its end."""
+        if of_dead(self.locks) or is_announced(self.private / "metadata.json"):
+            return False
         return (self.path / "zarr.json").read_bytes() == node_bytes(consolidated(self.path))
 
     def finish(self) -> None:

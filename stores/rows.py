@@ -3,8 +3,13 @@
 Every chunk file is checked when it is first touched: its size, and its checksum's four bytes against the receipt
 where there is one. So a missing, truncated, stale or swapped chunk is an error and never numbers (a flipped bit is
 found by ``verify``, which reads every byte).
+
+A reader holds on to the rows it was made for while a writer goes on. A chunk that got more rows since is read as it is
+now; one that lost rows is an error that says to open the store again. A mapped chunk stays what it was: a writer puts
+a new file in its place.
 """
 
+import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from stores.codecs import CRC_BYTES
-from stores.errors import DamagedStore
+from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import read_array
 from stores.mapping import map_together
 from stores.receipts import Vouchers
@@ -33,6 +38,8 @@ class RawRows:
         it every chunk file that exists is read; a chunk without file reads as the array's fill value.
     look_again : callable, optional
         Reads the receipts again: a chunk that does not fit may have grown since.
+    n_rows : int, optional
+        How many rows the reader knows of; by now there may be more.
 
     Raises
     ------
@@ -41,22 +48,32 @@ class RawRows:
     """
 
     def __init__(
-        self, folder: Path, vouchers: Vouchers | None = None, look_again: Callable[[], Vouchers] | None = None
+        self,
+        folder: Path,
+        vouchers: Vouchers | None = None,
+        look_again: Callable[[], Vouchers] | None = None,
+        n_rows: int | None = None,
     ) -> None:
         self.folder = folder
         self._node = read_array(folder)
+        self._n_rows = self._node.shape[0] if n_rows is None else min(n_rows, self._node.shape[0])
         self._vouchers = vouchers
         self._look_again = look_again
         self._chunks: dict[int, np.ndarray | None] = {}
+        self._inodes: dict[int, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy in another process maps the files itself instead of carrying their content along.
-        return {**{name: value for name, value in self.__dict__.items() if name != "_view"}, "_chunks": {}}
+        return {
+            **{name: value for name, value in self.__dict__.items() if name != "_view"},
+            "_chunks": {},
+            "_inodes": {},
+        }
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array, rows first."""
-        return self._node.shape
+        return (self._n_rows, *self._node.shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
@@ -69,7 +86,7 @@ class RawRows:
         return self._node.chunks[0]
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return self._n_rows
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return rows ``start`` to ``stop``, the latter not included, as a new array."""
@@ -107,11 +124,15 @@ class RawRows:
     @cached_property
     def _view(self) -> np.ndarray | None:
         """All rows as one array over the mapped files; None where a chunk is not there or cannot be mapped."""
-        numbers = range(self._node.n_chunks)
+        numbers = range(-(-len(self) // self.chunk_rows))
         if not self._node.raw or any(self._chunk(number) is None for number in numbers):
             return None
-        mapped = map_together([self.folder / self._node.file(number) for number in numbers], self._node.chunk_bytes)
-        return None if mapped is None else self._as_rows(mapped, len(numbers) * self.chunk_rows)[: len(self)]
+        files = [self.folder / self._node.file(number) for number in numbers]
+        mapped = map_together(files, self._node.chunk_bytes)
+        # By name, so it may be another file than the one that was checked; that one is mapped, so no other is it.
+        if mapped is None or any(_inode(files[number]) != self._inodes[number] for number in numbers):
+            return None
+        return self._as_rows(mapped, len(numbers) * self.chunk_rows)[: len(self)]
 
     def _chunk(self, number: int) -> np.ndarray | None:
         if number not in self._chunks:
@@ -125,29 +146,51 @@ class RawRows:
         if not self._node.raw:
             return self._through_zarr(number)
         path = self.folder.parent / name
+        seen = None
+        while True:
+            file = self._mapped(number, path, name)
+            if file is None:
+                return None
+            tail = file[-CRC_BYTES:].tobytes().hex()
+            if self._vouchers is None or self._vouchers[name]["tail"] == tail:
+                break
+            now = self._now(name)
+            if now.get("tail") == tail:
+                self._check_kept(name, now)
+                break
+            if seen == (tail, now):  # the writer is not between two steps: this is how it stays
+                raise DamagedStore(f"'{path}' is not the chunk its receipt vouches for")
+            seen = (tail, now)
+        return self._as_rows(file[:-CRC_BYTES], self.chunk_rows)
+
+    def _mapped(self, number: int, path: Path, name: str) -> np.ndarray | None:
+        """Return the bytes of a chunk file, mapped; None where there is none and nobody vouches for it."""
         try:
-            file = np.memmap(path, np.uint8, mode="r")
-        except (FileNotFoundError, ValueError) as error:  # ValueError: the file is empty
+            with open(path, "rb") as opened:
+                self._inodes[number] = os.fstat(opened.fileno()).st_ino
+                file = np.memmap(opened, np.uint8, mode="r")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:  # ValueError: empty
             if self._vouchers is None and isinstance(error, FileNotFoundError):
                 return None
+            if isinstance(error, FileNotFoundError) and self._look_again and not self._now(name):
+                raise self._changed(name) from error
             raise DamagedStore(f"'{path}' is missing or empty") from error
         if file.size != self._node.chunk_bytes + CRC_BYTES:
             raise DamagedStore(f"'{path}' is {file.size} bytes, not {self._node.chunk_bytes + CRC_BYTES}")
-        if not self._is_vouched_for(name, file[-CRC_BYTES:].tobytes().hex()):
-            raise DamagedStore(f"'{path}' is not the chunk its receipt vouches for")
-        return self._as_rows(file[:-CRC_BYTES], self.chunk_rows)
+        return file
 
-    def _is_vouched_for(self, name: str, tail: str) -> bool:
-        if self._vouchers is None:
-            return True
-        known = self._vouchers[name]
-        if known["tail"] == tail:
-            return True
-        now = self._look_again().get(name, {}) if self._look_again else {}
-        held = now.get("rows", [])
-        # Grown since: fine. Computed anew or dropped since: its rows are not the ones this reader knows of.
-        kept = all(any(a <= start and stop <= b for a, b in held) for start, stop in known.get("rows", ()))
-        return now.get("tail") == tail and kept
+    def _now(self, name: str) -> dict[str, Any]:
+        """Return what the receipts say about a chunk file by now."""
+        return self._look_again().get(name, {}) if self._look_again else {}
+
+    def _check_kept(self, name: str, now: dict[str, Any]) -> None:
+        known, held = (self._vouchers or {})[name].get("rows", ()), now.get("rows", [])
+        if not all(any(a <= start and stop <= b for a, b in held) for start, stop in known):
+            raise self._changed(name)
+
+    def _changed(self, name: str) -> EmbedctlError:
+        what = f"'{self.folder.parent / name}' no longer holds the rows it held when the store was opened"
+        return EmbedctlError(what, "open the store again: another process has changed it")
 
     def _as_rows(self, data: np.ndarray, n_rows: int) -> np.ndarray:
         return data.view(self.dtype.newbyteorder("<"), np.ndarray).reshape(n_rows, *self.shape[1:])
@@ -161,3 +204,10 @@ class RawRows:
             number * self.chunk_rows : (number + 1) * self.chunk_rows
         ]
         return rows
+
+
+def _inode(path: Path) -> int:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return -1

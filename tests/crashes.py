@@ -146,8 +146,12 @@ def extract(path: Path, n_images: int, version: str = "a") -> None:
 
 def _extract(path: Path, n_images: int, version: str) -> None:
     store = EmbeddingStore.open(path / "e.zarr", create=True)
+    new = records(n_images, version)
+    if is_complete(store, new):  # as the command does: it takes no lock where there is nothing to do
+        if not store.is_consolidated:
+            store.consolidate()
+        return
     with store.lock():
-        new = records(n_images, version)
         store.update_images([record for record in new if record.id in store.row_of])
         store.add_images(new)
         entries = [
@@ -165,6 +169,11 @@ def _extract(path: Path, n_images: int, version: str) -> None:
             if lacking or not BROKEN & set(here) <= set(store.absent(entries[1])):
                 store.write_block(block, parts, {row: "broken" for row in here if row in BROKEN})
         store.consolidate()
+
+
+def is_complete(store: EmbeddingStore, wanted: list[ImageRecord]) -> bool:
+    known = [len(store.committed(entry).nonzero()[0]) + len(store.absent(entry)) for entry in store.entries()]
+    return known == [len(wanted)] * len(NAMES) and list(store.images().values()) == wanted
 
 
 def look_at_embeddings(path: Path, kept: int = 0) -> None:
@@ -230,6 +239,8 @@ def _preprocess(path: Path, subjects: tuple[int, ...]) -> None:
     store = EpochStore.open(path / "p.zarr", create=True)
     info = {"ch_names": ["Oz", "O1", "O2"], "times": [0.0, 0.1, 0.2, 0.3], "sfreq": 10.0, "units": "uV"}
     for subject in subjects:
+        if subject in store.subjects("things-eeg2"):
+            continue
         whitener = np.full((2, 3, 3), subject, "f4")
         options = {"recipe": {"name": "clean"}, "modality": "eeg", "info": info, "arrays": {"whitener": whitener}}
         with store.writer("things-eeg2", subject, **options) as writer:
@@ -241,6 +252,8 @@ def _preprocess(path: Path, subjects: tuple[int, ...]) -> None:
                     epochs = np.full((len(images), 2, 3, 4), subject, "f4")
                     to.write_block(block, epochs, np.ones((len(images), 2), bool), np.zeros((len(images), 2), int))
             writer.done()
+    if not store.is_consolidated:  # as the command does where every subject is there already
+        store.consolidate()
 
 
 def look_at_epochs(path: Path, kept: tuple[int, ...] = ()) -> None:

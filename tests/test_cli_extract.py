@@ -39,15 +39,6 @@ def test_broken_images_end_in_3_and_a_list_with_reasons(here):
     assert store["pixels"].image_ids == [f"animals/{n}.png" for n in range(4)]
 
 
-def test_the_second_time_nothing_is_done_and_said_so(here):
-    for name in ("empty.jpg", "torn.png"):
-        (here / "images" / "animals" / name).unlink()
-    first, second = run("extract", "--model", "pixels"), run("extract", "--model", "pixels")
-    assert (first.exit_code, second.exit_code) == (0, 0)
-    assert "wrote" in first.stdout
-    assert second.stdout.endswith("embeddings.zarr: nothing to do, every row is there already\n")
-
-
 def test_a_dry_run_writes_nothing(here):
     result = run("extract", "--model", "pixels", "--dry-run")
     assert result.exit_code in (0, 3)
@@ -67,11 +58,37 @@ def test_the_configuration_decides_what_no_flag_says(here):
     assert EmbeddingStore.open(here / "own.zarr").entries()[0].dtype == "float32"
 
 
+def test_layers_by_depth_and_views_are_put_on_every_model_that_names_none(here):
+    asked = ["--layers", "depth:0.25,0.5,0.75,layer1.tokens", "--view", "grey,blur-9"]
+    result = run("extract", "--model", "resnet18-tv,pixels:output", "--weights", "random:0", *asked)
+    assert result.exit_code == 3, result.stderr
+    layers = ("pixels:output", *(f"resnet18-tv:{layer}" for layer in ("layer1", "layer1.tokens", "layer2", "layer3")))
+    expected = [f"{layer}@{view}" for layer in layers for view in ("blur-9", "grey")]
+    assert sorted(EmbeddingStore.open(here / "embeddings.zarr").names) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "hint"),
+    [
+        (["--layers", "conv9"], "'resnet18-tv' has no layer 'conv9'", "it has layer1, layer2, layer3, layer4, avgpool"),
+        (["--layers", "layer1.cls"], "'resnet18-tv:layer1.cls': ", "it has mean, tokens, gap, flatten"),
+    ],
+)
+def test_a_layer_or_pooling_that_is_not_there_ends_in_2_and_those_that_are(here, words, what, hint):
+    result = run("extract", "--model", "resnet18-tv", "--weights", "random:0", *words)
+    problem, way_out = result.stderr.splitlines()[-2:]
+    assert result.exit_code == 2 and problem.startswith(f"error: {what}") and way_out.startswith(f"hint:  {hint}")
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
         (["extract"], "extract needs to know which encoders"),
         (["extract", "--model", "pixles"], "no encoder called 'pixles'"),
+        (["extract", "--model", "pixels@blurr-9"], "no view called 'blurr-9'"),
+        (["extract", "--model", "pixels", "--view", "grey,blur"], "'blur' is no view"),
+        (["extract", "--model", "pixels", "--layers", "depth:0.5"], "'pixels' has no layers to count"),
+        (["extract", "--model", "glocal-resnet18", "--layers", "depth:0.5"], "it has no layers"),
         (["extract", "--model", "pixels", "--images", "nothing"], "nothing"),
         (["extract", "--model", "pixels", "--images", "bare"], "bare"),
         (["extract", "--model", "pixels", "--batch-size", "0"], "batch-size cannot be '0'"),

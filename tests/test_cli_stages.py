@@ -1,7 +1,13 @@
 """The commands one after the other on a workspace of the smallest size, and how each ends on bad input."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -10,7 +16,9 @@ import embedctl
 from embedctl.cli import app
 from pipelines.simulate.images import render_images
 from pipelines.simulate.recordings import simulate_things_eeg2
+from stores.results import write_run
 
+HERE = {**os.environ, "PYTHONPATH": str(Path(embedctl.__file__).parents[1])}  # for processes in another folder
 CHANNELS = ("Fz", "P7", "P8", "Pz", "O1", "Oz", "O2")
 
 
@@ -89,6 +97,45 @@ def test_show_knows_the_epoch_store_and_the_runs(workspace):
     assert "things-eeg2" in run("show", "epochs.zarr").stdout
 
 
+def test_a_sweep_that_left_runs_to_another_process_lists_them_and_ends_with_3(workspace, tmp_path):
+    words = ("train", "--brain", "eeg", "--recipe", "quick.toml", "--model", "pixels", "--subject", "1")
+    plan = json.loads(run(*words, "--runs", tmp_path, "--dry-run", "--json").stdout)["jobs"]
+    code = "import sys; from pathlib import Path; from stores.locks import lock\n"
+    code += "with lock(Path(sys.argv[1]), sys.argv[2]): print('held', flush=True); sys.stdin.read()"
+    held = [sys.executable, "-c", code, str(tmp_path / ".embedctl" / "locks"), plan[0]["run_id"]]
+    with subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=HERE) as holder:
+        holder.stdout.readline()
+        result = run(*words, "--runs", tmp_path, "--seed", "0,1")
+        holder.stdin.close()
+    assert result.exit_code == 3
+    assert "2 runs: 0 there already, 1 trained" in result.stdout
+    assert "skipped 1 of 2 runs:" in result.stderr and f"process {holder.pid} on" in result.stderr
+    assert run(*words, "--runs", tmp_path, "--seed", "0,1").exit_code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
+def test_the_runs_that_a_killed_sweep_finished_are_there_for_results_and_compare(workspace, tmp_path):
+    words = ("train", "--brain", "eeg", "--recipe", "quick.toml", "--seed", "0..20", "--runs", tmp_path)
+    command = [sys.executable, "-m", "embedctl", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=HERE) as sweep:
+        deadline = time.monotonic() + 120
+        while len(finished_runs(tmp_path)) < 3 and sweep.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        sweep.kill()
+    there = finished_runs(tmp_path)
+    assert sweep.returncode == -signal.SIGKILL and 3 <= len(there) < 84
+    assert not (tmp_path / "results.parquet").exists()
+    found = json.loads(run("results", "--runs", tmp_path, "--json").stdout)["results"]
+    assert {row["run_id"] for row in found} == there
+    ranked = json.loads(run("compare", "--runs", tmp_path, "--json").stdout)["ranking"]
+    assert {row["embedding"] for row in ranked} == {row["embedding"] for row in found}
+    assert len(run("results", "--runs", tmp_path).stdout.splitlines()) == 1 + len(there)
+
+
+def finished_runs(runs):
+    return {receipt.parent.name for receipt in runs.glob("*/receipt.json")}
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
@@ -137,7 +184,31 @@ def test_compare_ranks_the_encoders_beside_chance(workspace):
     found = json.loads(run("compare", "--json").stdout)
     assert [row["rank"] for row in found["ranking"]] == [1, 2] and found["pairs"] == []
     lines = run("compare").stdout.splitlines()
-    assert lines[0].startswith("things-eeg2, 6-way retrieval with eegproject, recipe quick ")
-    assert "each subject" in lines[1] and all("16.7 %" in line for line in lines[2:4])
+    assert lines[0].startswith("things-eeg2 on clean epochs, 6-way retrieval with eegproject, recipe quick ")
+    assert (
+        "each subject" in lines[1] and "95 % over images" in lines[1] and all("16.7 %" in line for line in lines[2:4])
+    )
     assert lines[-1] == "no aligned encoder and its base have both been run: there is no pair to test"
+    said = run("compare").stderr
+    assert "intervals are over test images, for these very subjects: fewer than 4" in said
+    assert "split-half reliability" in said and "(column noise_ceiling)" in said
     assert run("compare", "--pairing", "papers").exit_code == 2
+
+
+def test_weights_that_are_not_the_published_ones_are_marked_in_every_table(workspace, tmp_path):
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
+    for summary in (tmp_path / "runs").glob("*pixels*/summary.json"):
+        row = json.loads(summary.read_text()) | {"weights": "random:7", "aligned_by": "x", "matched_base": "hog"}
+        put_run(tmp_path / "runs", row)
+    for summary in (tmp_path / "runs").glob("*histogram*/summary.json"):
+        put_run(tmp_path / "runs", json.loads(summary.read_text()) | {"weights": "random:7", "embedding": "hog"})
+    listed = run("results", "--runs", tmp_path / "runs").stdout.splitlines()[1:]
+    assert len(listed) == 8 and all(" random:7 " in line for line in listed)
+    lines = run("compare", "--runs", tmp_path / "runs").stdout.splitlines()
+    assert sum("(random:7)" in line for line in lines) == 3
+    assert "pixels (random:7)  hog (random:7)" in lines[-1]
+    assert lines[-1].endswith("no verdict")
+
+
+def put_run(runs, row):
+    write_run(runs, row["run_id"], config={}, summary=row, arrays={}, checkpoint=b"", metrics=[])

@@ -1,8 +1,15 @@
 """The demo: the planted encoder is found in every seed, and nothing is found where nothing was planted."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 from scipy.stats import binom
 from typer.testing import CliRunner
@@ -10,8 +17,11 @@ from typer.testing import CliRunner
 import embedctl
 from embedctl.cli import app
 from embedctl.commands.demo import HONESTLY
-from embedctl.demo import MODELS, PLANTED, SEEDS, SUBJECTS, demo
+from embedctl.demo import DATASET, MODELS, PLANTED, SEEDS, SETTINGS, SUBJECTS, _settle, demo
+from pipelines.progress import SILENT
+from pipelines.train.request import Job, TrainReport
 
+ROOT = Path(__file__).parent.parent
 ONE_IN_TEN_THOUSAND = 1e-4
 
 
@@ -23,6 +33,11 @@ def top1(folder):
     return found
 
 
+def by_run(folder):
+    rows = embedctl.read_results(Path(folder) / "runs").to_pylist()
+    return {(row["embedding"], row["subject"], row["seed"]): row["top1"] for row in rows}
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     result = CliRunner().invoke(app, ["demo", str(tmp_path)])
@@ -32,6 +47,31 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
         "hint:  name a new folder: embedctl demo DIR",
     ]
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_demo_trains_on_its_own_embeddings_and_ranks_its_own_runs_alone(monkeypatch, tmp_path):
+    """Also where the workspace was used since: another embedding in the store, a better run among the runs."""
+    from embedctl import demo as module
+    from embedctl.commands.demo import _its_own
+
+    asked = []
+    monkeypatch.setattr("pipelines.train.sweep.train", lambda request, progress: asked.append(request) or report)
+    report = TrainReport(jobs=[job("ours")], runs=tmp_path)
+    assert module._train(tmp_path, SILENT) is report
+    assert (asked[0].models, asked[0].subjects, asked[0].dataset) == (MODELS, SUBJECTS, DATASET)
+    everything = pa.table({"run_id": ["better", "ours"], "top1": [0.9, 0.5]})
+    assert _its_own(everything, SimpleNamespace(trained=report))["top1"].to_pylist() == [0.5]
+
+
+def job(run_id):
+    return Job(run_id=run_id, subject=1, embedding="hog", embedding_key="k", seed=0, finished=True)
+
+
+def test_a_demo_whose_settings_were_changed_is_still_a_demo_and_keeps_them(tmp_path):
+    changed = SETTINGS.replace("seed = [0, 1]", "seed = [5]")
+    (tmp_path / "embedctl.toml").write_text(changed, encoding="utf-8")
+    _settle(tmp_path)
+    assert changed != SETTINGS and (tmp_path / "embedctl.toml").read_text(encoding="utf-8") == changed
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +116,38 @@ def test_a_second_demo_finds_everything_there(made):
 
 
 @pytest.mark.slow
-def test_without_a_planted_effect_every_encoder_is_at_chance(tmp_path):
+def test_a_demo_killed_at_every_stage_ends_as_if_nothing_had_happened(made, tmp_path):
+    """One subject and one seed of what the undisturbed demo computed."""
+    folder = tmp_path / "workspace"
+    code = (
+        "import sys; from pathlib import Path; import embedctl.demo as d;"
+        "d.SUBJECTS, d.SEEDS = (1,), (0,); d.demo(Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    for sign in (
+        "images/test_images",
+        "embeddings.zarr/*/values/.embedctl/receipts/*",
+        "raw/things-eeg2/sub-01/ses-02",
+        "epochs.zarr/subject/.embedctl/unfinished/things-eeg2/sub-01/train",
+        "runs/*/receipt.json",
+    ):
+        process = subprocess.Popen(command, cwd=ROOT)
+        while process.poll() is None and not list(folder.glob(sign)):
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, f"it ended before there was {sign}"
+    subprocess.run(command, cwd=ROOT, check=True)
+    disturbed, undisturbed = by_run(folder), by_run(made[0])
+    assert len(disturbed) == len(MODELS)
+    assert disturbed == {run: undisturbed[run] for run in disturbed}
+
+
+@pytest.mark.slow
+def test_without_a_planted_effect_every_encoder_is_at_chance(made, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    for name in ("embedctl.toml", "embeddings.zarr"):  # the images are the same
+        copy = shutil.copytree if (made[0] / name).is_dir() else shutil.copy
+        copy(made[0] / name, tmp_path / "nothing" / name)
     demo(tmp_path / "nothing", planted=False)
     n_queries = 40 * len(SUBJECTS) * len(SEEDS)
     low, high = binom.interval(1 - ONE_IN_TEN_THOUSAND, n_queries, 1 / 40)

@@ -28,6 +28,7 @@ OTHER_PIXELS = {
     "dinov2-vitb14-reg",
     "synclr-vitb16",
     "alignet-siglip2-b-base",
+    "rclip-convnext-b-base",
 }
 SPECS = list(registry().values())
 OTHER_PIXELS |= {spec.matched_base for spec in SPECS if spec.aligned_by == "harmonization"}
@@ -97,13 +98,18 @@ def published_by_open_clip(spec: EncoderSpec) -> tuple[str, dict]:
     raise AssertionError(f"open_clip has no {spec.model['name']} with the weights of {spec.id}")
 
 
-@pytest.mark.parametrize("spec", named(rows("open_clip")))
+FINE_TUNED = {spec.id for spec in SPECS if spec.family == "open_clip" and spec.aligned_by}  # by others, elsewhere
+
+
+@pytest.mark.parametrize("spec", named(spec for spec in rows("open_clip") if spec.id not in FINE_TUNED))
 def test_weights_activation_and_pixels_of_an_open_clip_row_are_those_of_open_clip(spec, image):
     import open_clip
 
     _, config = published_by_open_clip(spec)
     quick = bool(open_clip.get_model_config(spec.model["name"]).get("quick_gelu"))
     assert quick == bool(config.get("quick_gelu")), "the weights were trained with the other activation"
+    if spec.id in OTHER_PIXELS:
+        return
     library = open_clip.image_transform(
         spec.preprocessing.size,
         is_train=False,
@@ -138,16 +144,95 @@ def test_torchscript_is_read_only_where_its_whole_digest_is_known():
             assert len(spec.weights[0].sha256) == 64 and spec.weights[0].sha256 in spec.weights[0].url
 
 
-@pytest.mark.parametrize("spec", named(s for s in SPECS if s.matched_base and s.matched_base in registry()))
+ALIGNED = [spec for spec in SPECS if spec.aligned_by]
+
+
+@pytest.mark.parametrize("spec", named(SPECS))
+def test_what_a_row_is_compared_with_exists_and_is_no_other_aligned_encoder(spec):
+    for other in filter(None, (spec.base, spec.matched_base, spec.control)):
+        assert other in registry() and other != spec.id and not registry()[other].aligned_by
+    assert bool(spec.matched_base) == bool(spec.match) == bool(spec.aligned_by)
+    assert not (spec.base or spec.control) or spec.aligned_by
+
+
+@pytest.mark.parametrize("spec", named(ALIGNED))
 def test_a_pair_differs_in_nothing_but_the_alignment(spec):
     base = registry()[spec.matched_base]
-    assert spec.match in ("exact", "architecture") and spec.aligned_by and not base.aligned_by
+    assert spec.match in ("exact", "architecture")
     assert (base.preprocessing, base.tap, base.pooling, base.dim) == (
         spec.preprocessing,
         spec.tap,
         spec.pooling,
         spec.dim,
     )
+    # The base has seen nothing that the aligned one has not.
+    assert spec.match == "architecture" or set(base.fitted_on) <= set(spec.fitted_on)
+
+
+@pytest.mark.parametrize("spec", quick_or_slow([s for s in ALIGNED if s.family in OURS]))
+def test_an_aligned_encoder_has_the_layers_of_its_matched_base(spec):
+    """A layer is paired with the same layer of the base: `dreamsim-...:blocks.7` with `...-base:blocks.7`."""
+    ours, theirs = (
+        FAMILIES[s.family].builder()(s, resolve_weights(s, "random:0"), "meta").blocks
+        for s in (spec, registry()[spec.matched_base])
+    )
+    assert ours == theirs
+
+
+def test_the_pairs_whose_only_difference_is_the_alignment_are_those_of_the_methods_that_keep_their_base():
+    """Harmonization publishes no network trained alike, AligNet's own base is not in a form that can be read."""
+    exact = {spec.aligned_by for spec in ALIGNED if spec.match == "exact"}
+    assert exact == {"dreamsim", "glocal", "adversarial training", "realnet"}
+
+
+@pytest.mark.parametrize("spec", named(s for s in SPECS if s.aligned_by in ("glocal", "realnet", "alignet")))
+def test_what_was_fitted_to_things_or_to_brain_data_says_so(spec):
+    assert spec.contaminated
+    assert not registry()[spec.matched_base].contaminated and (not spec.base or not registry()[spec.base].contaminated)
+
+
+def test_nothing_else_counts_as_fitted_to_them():
+    """DreamSim and Harmonization do not touch THINGS, whatever else they were fitted to."""
+    assert {spec.aligned_by for spec in SPECS if spec.contaminated} == {"glocal", "realnet", "alignet"}
+
+
+# The paper: column of its tables, then the aligned encoder and what it was compared with.
+TABLES = {
+    "CLIP": ("dreamsim-clip-vitb32", "clip-vitb32"),
+    "OpenCLIP": ("dreamsim-openclip-vitb32", "openclip-vitb32-laion400m"),
+    "DINO": ("dreamsim-dino-vitb16", "dino-vitb16"),
+    "DINOv2": ("dreamsim-dinov2-vitb14", "dinov2-vitb14"),
+    "SynCLR": ("dreamsim-synclr-vitb16", "dreamsim-synclr-vitb16-base"),
+    "Ensemble": ("dreamsim-ensemble", "dreamsim-ensemble-base"),
+}
+FIGURES = {
+    "gLocal CLIP L/14": ("glocal-clip-vitl14", "clip-vitl14"),
+    "gLocal OpenCLIP L/14": ("glocal-openclip-vitl14-laion400m", "openclip-vitl14-laion400m"),
+    "gLocal DINO B/8": ("glocal-dino-vitb8", "dino-vitb8"),
+    "gLocal DINO B/16": ("glocal-dino-vitb16", "dino-vitb16"),
+    "gLocal CLIP RN50": ("glocal-clip-rn50", "clip-rn50"),
+    "Harmonization ViT-B/16": ("harmonized-vit", "vitb16-augreg2-in21k-ft-in1k"),
+    "Harmonization ResNet-50": ("harmonized-resnet50v2", "resnet50-a1"),
+    "Harmonization VGG-16": ("harmonized-vgg16", "vgg16-tv"),
+    "Harmonization ConvNeXt-T": ("harmonized-convnext-tiny", "convnext-tiny-in12k-ft-in1k"),
+    "Harmonization LeViT-128": ("harmonized-levit", "levit-conv-128"),
+}
+DIMS = {"CLIP": 512, "OpenCLIP": 512, "DINO": 768, "DINOv2": 768, "SynCLR": 768, "Ensemble": 1792}
+# Configured by its code and compared with nothing.
+UNPAIRED = {
+    "glocal-openclip-vitl14-laion2b",
+    "glocal-dinov2-vitb14",
+    "glocal-dinov2-vitl14",
+    "openclip-vith14-laion2b",
+    "dinov2-vitl14",
+}
+
+
+@pytest.mark.parametrize(("column", "aligned", "base"), [(c, *pair) for c, pair in (TABLES | FIGURES).items()])
+def test_every_encoder_of_the_paper_is_here_beside_what_the_paper_compared_it_with(column, aligned, base):
+    assert registry()[aligned].base == base and UNPAIRED <= set(registry())
+    if column in DIMS:
+        assert registry()[aligned].dim == registry()[base].dim == DIMS[column]
 
 
 @pytest.mark.parametrize("spec", named(SPECS))

@@ -13,6 +13,7 @@ from pipelines.encoders.registry import find
 from pipelines.encoders.torchvision_import import torchvision
 from stores.errors import EmbedctlError, NotHere, UnknownName
 from stores.names import EmbeddingName
+from tests.plain_loop import by_the_library
 
 
 def name(text: str) -> EmbeddingName:
@@ -25,26 +26,6 @@ def photographs() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     sizes = [(500, 375), (301, 402), (260, 777)]
     return [Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)).resize((w, h)) for w, h in sizes]
-
-
-def by_the_library(id_: str, seed: int, **arguments):
-    """The same network and transform from the library alone."""
-    import open_clip
-    import timm
-
-    torch.manual_seed(seed)
-    if id_.endswith("-tv"):
-        model = torchvision.models.resnet50(weights=None)
-        model.fc = torch.nn.Identity()
-        transform = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms()
-    elif id_ == "vitb16-in1k":
-        model = timm.create_model("vit_base_patch16_224.augreg_in1k", pretrained=False, num_classes=0, **arguments)
-        config = timm.data.resolve_data_config({}, model=model)
-        transform = timm.data.create_transform(**config, is_training=False)
-    else:
-        model = open_clip.create_model("ViT-B-32-quickgelu", **arguments).visual
-        transform = open_clip.image_transform(224, is_train=False)
-    return model.eval(), transform
 
 
 TOWER = {"image_size": 224, "width": 768, "patch_size": 32, "layers": 2}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pipelines.encoders.affine import random_affine
 from pipelines.encoders.derived import base_weights
-from pipelines.extract.derive import divide
+from pipelines.extract.divide import divide
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
 from stores.embeddings import EmbeddingStore, ImageRecord
@@ -51,7 +51,7 @@ def test_derived_rows_are_the_map_of_the_rows_as_stored(request_):
     expected = random_affine(512, 7)(base.values, np.arange(150)).astype(np.float16)
     assert derived.values.tobytes() == expected.tobytes()
     assert derived.image_ids == base.image_ids
-    assert derived.provenance["derived_from"] == {"name": BASE, "key": "0a1b2c", "dtype": "float16"}
+    assert derived.provenance["derived_from"] == [{"name": BASE, "key": "0a1b2c", "dtype": "float16"}]
     assert derived.provenance["weights"] == "random:7"
     assert (report.written, report.n_images, [line.name for line in report.embeddings]) == (150, 150, [ALIGNED])
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipelines.encoders import derived
 from pipelines.encoders.affine import random_affine, read_affine
 from pipelines.encoders.build import build
+from pipelines.encoders.combinations import Source, read_combination
 from pipelines.encoders.derived import base_name, load_derivation
 from pipelines.encoders.key import embedding_key
 from pipelines.encoders.registry import find, registry
@@ -163,9 +164,11 @@ def test_a_map_has_no_layers_and_no_network():
 
 
 def test_the_key_changes_with_the_rows_that_are_mapped():
-    derivation, name = load_derivation(find("glocal-resnet18"), "random:7"), EmbeddingName("glocal-resnet18")
+    name = EmbeddingName("glocal-resnet18")
+    combination = read_combination(name, "random:7")
     given = ("random:7", False, 32, "float16", {"numpy": "2.4"})
-    keys = {embedding_key(derivation.keyed_spec(base), name, *given)[0] for base in ("0" * 12, "1" * 12)}
+    base = lambda key: Source(EmbeddingName("resnet18-tv"), key, "random:7", 32, 512)  # noqa: E731
+    keys = {embedding_key(combination.keyed_spec([base(key)]), name, *given)[0] for key in ("0" * 12, "1" * 12)}
     assert len(keys) == 2
 
 

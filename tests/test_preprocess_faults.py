@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import pipelines.preprocess.preprocess as module
+import pipelines.preprocess.recorded as recorded
 from pipelines.preprocess.cutting import good_channels
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
@@ -229,7 +230,7 @@ def test_an_interrupted_subject_is_invisible_goes_on_and_ends_with_the_same_byte
 
     monkeypatch.setattr(stores.split_writer, "BLOCK_BYTES", 40_000)  # several blocks
     run(raw, tmp_path, store="whole.zarr")
-    real, calls = module.block_of_epochs, []
+    real, calls = recorded.block_of_epochs, []
 
     def failing(*arguments):
         calls.append(arguments[2:])
@@ -237,7 +238,7 @@ def test_an_interrupted_subject_is_invisible_goes_on_and_ends_with_the_same_byte
             raise Stop
         return real(*arguments)
 
-    monkeypatch.setattr(module, "block_of_epochs", failing)
+    monkeypatch.setattr(recorded, "block_of_epochs", failing)
     with pytest.raises(Stop):
         run(raw, tmp_path)
     assert EpochStore.open(tmp_path / "epochs.zarr").datasets() == []

@@ -27,6 +27,45 @@ def test_a_file_may_change_a_few_fields_of_a_built_in_recipe(tmp_path):
     assert small.channels == ("O1", "Oz") and small.name == "small" and small.seed == 20200220
 
 
+WRONG = [
+    ("name", "5"),
+    ("name", "''"),
+    ("channels", "'Oz'"),
+    ("channels", "[1, 2]"),
+    ("channels", "['Oz', 'Oz']"),
+    ("channels", "['']"),
+    ("sfreq", "0"),
+    ("sfreq", "-250"),
+    ("sfreq", "nan"),
+    ("sfreq", "inf"),
+    ("sfreq", "1e9"),
+    ("sfreq", "true"),
+    ("epoch", "[-0.2]"),
+    ("epoch", "[-0.2, inf]"),
+    ("epoch", "[-0.2, nan]"),
+    ("epoch", "[-200, 1000]"),
+    ("epoch", "'all'"),
+    ("window", "[0.0, 'end']"),
+    ("window", "[false, true]"),
+    ("baseline", "0.2"),
+    ("baseline", "[nan, 0.0]"),
+    ("repetitions", "{ train = 0 }"),
+    ("repetitions", "{ train = true }"),
+    ("repetitions", "{ test = 1.5 }"),
+    ("repetitions", "20"),
+    ("seed", "-1"),
+    ("seed", "true"),
+    ("seed", "1.0"),
+    ("seed", "4294967296"),
+    ("resample", "['exact']"),
+    ("units", "5"),
+    ("bad_channels", "{}"),
+    ("mvnn", "false"),
+    ("dtype", "'float64'"),
+    ("compute", "'float16'"),
+]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -35,16 +74,52 @@ def test_a_file_may_change_a_few_fields_of_a_built_in_recipe(tmp_path):
         ("based_on = 'clean'\nmvnn = 'time'", "mvnn = 'time'"),
         ("based_on = 'clean'\nwindow = [0.0, 2.0]", "outside epoch"),
         ("based_on = 'clean'\nbaseline = [-1.0, 0.0]", "baseline outside"),
+        ("based_on = 'clean'\nwindow = [0.5, 0.5]", "outside epoch"),
+        ("based_on = 'clean'\nwindow = [0.5, 0.501]", "no sample between"),
         ("based_on = 'clean'\nrepetitions = { training = 2 }", "repetitions"),
         ("based_on = 'clean'\nsfreq = 'fast'", "sfreq"),
         ("window = [", "not TOML"),
+        ("based_on = 5", "based_on = 5"),
+        ("based_on = 'claen'", "no preprocessing recipe 'claen', which recipe .*own.toml is based on"),
+        ("based_on = 'own.toml'", "based on each other"),
+        ('based_on = "clean"\n"new\\nline" = 1', "unknown field"),
+        *((f"based_on = 'clean'\n{key} = {value}", f"{key} = ") for key, value in WRONG),
     ],
 )
-def test_a_wrong_recipe_is_named(tmp_path, text, said):
+def test_a_wrong_recipe_is_named_in_two_lines(tmp_path, text, said):
     (tmp_path / "own.toml").write_text(text)
     with pytest.raises(EmbedctlError, match=said) as caught:
         read_recipe(str(tmp_path / "own.toml"))
     assert caught.value.hint and caught.value.exit_code == 2
+    assert "\n" not in caught.value.what + caught.value.hint and len(caught.value.what) < 300
+
+
+def test_files_that_are_based_on_each_other_are_all_named(tmp_path):
+    for one, other in (("a", "b"), ("b", "c"), ("c", "a")):
+        (tmp_path / f"{one}.toml").write_text(f"based_on = '{other}.toml'\n")
+    with pytest.raises(EmbedctlError, match=r"a\.toml' on '.*b\.toml' on '.*c\.toml' on '.*a\.toml'"):
+        read_recipe(str(tmp_path / "a.toml"))
+
+
+def test_a_base_is_looked_for_beside_the_file_and_a_built_in_one_first(tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "ours.toml").write_text("based_on = 'nice'\nsfreq = 100\n")
+    (tmp_path / "lab" / "mine.toml").write_text("based_on = 'ours.toml'\nseed = 5\n")
+    monkeypatch.chdir(tmp_path)
+    mine = read_recipe("lab/mine.toml")
+    assert (mine.name, mine.sfreq, mine.seed, mine.units) == ("mine", 100.0, 5, "V")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a = " + b"[" * 100_000, b"x = 1\x00"])
+def test_what_is_no_toml_at_all_is_named(tmp_path, content):
+    (tmp_path / "own.toml").write_bytes(content)
+    with pytest.raises(EmbedctlError, match="is not TOML"):
+        read_recipe(str(tmp_path / "own.toml"))
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    with pytest.raises(UnknownName):
+        read_recipe(str(tmp_path))
 
 
 def test_an_unknown_recipe_gets_a_suggestion():

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from pipelines.encoders.torchvision_import import torchvision
 from pipelines.extract.images import DecodedImage
-from pipelines.extract.views import VIEWS, check_view, describe_view, see
+from pipelines.extract.views import VIEWS, check_views, describe_views, see
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
 from tests.photos import photograph
@@ -152,9 +152,9 @@ def test_every_view_of_every_size_is_an_image_of_that_size(width, height, view):
     "view", ["blur-9", "blur-0.5", "blur-2.25", "fovea-low", "lowres-32", "noise-10", "mosaic-1", "grey"]
 )
 def test_what_is_written_well_is_a_view_and_part_of_a_name(view):
-    check_view(view)
+    check_views(view)
     assert EmbeddingName.parse(f"pixels@{view}").view == view
-    assert describe_view(view).startswith(view.partition("-")[0])
+    assert describe_views(view).startswith(view.partition("-")[0])
 
 
 @pytest.mark.parametrize(
@@ -182,5 +182,5 @@ def test_what_is_written_well_is_a_view_and_part_of_a_name(view):
 )
 def test_what_is_no_view_is_refused_with_one_that_is(view, hint):
     with pytest.raises(EmbedctlError) as problem:
-        check_view(view)
+        check_views(view)
     assert problem.value.exit_code == 2 and problem.value.hint == hint and repr(view) in str(problem.value)

@@ -1,159 +1,22 @@
-"""Weights are the very file they should be, and fill every tensor of the network or none."""
+"""Weights fill every tensor of the network or none, and reading them runs no code."""
 
-import hashlib
-import threading
+import ast
 import zipfile
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipelines.encoders import fetch
 from pipelines.encoders.build import build
-from pipelines.encoders.registry import WeightsFile, find
+from pipelines.encoders.registry import find, registry
 from pipelines.encoders.torchvision_import import torchvision
-from pipelines.encoders.weights import pull, read_tensors, resolve_weights
-from stores.errors import DamagedStore, EmbedctlError, NotHere
+from pipelines.encoders.weights import read_tensors
+from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
 
-CONTENT = bytes(range(256)) * 4096
-SHA = hashlib.sha256(CONTENT).hexdigest()
 SMALL = find("mobilenetv3-small-tv")
-
-
-class Server(ThreadingHTTPServer):
-    """Serves ``body`` with ranges; the first ``hiccups`` answers stop after a third of it."""
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.body, self.hiccups, self.ranges = body, 0, []
-        self.url = f"http://127.0.0.1:{self.server_port}/some/net.pth"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        wanted = self.headers.get("Range", "")
-        self.server.ranges.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-") or 0)
-        body = self.server.body[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.server.hiccups -= 1
-        self.wfile.write(body[: len(body) // 3] if self.server.hiccups >= 0 else body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(fetch.time, "sleep", lambda _: None)
-    with Server(CONTENT) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
-
-
-def served(server, **known):
-    return replace(SMALL, weights=(WeightsFile(url=server.url, **known),))
-
-
-def test_a_file_is_fetched_once_and_named_by_its_digest(server, tmp_path):
-    spec = served(server, sha256=SHA[:8])
-    weights = resolve_weights(spec)
-    assert weights.label == f"sha256:{SHA}" and weights.source == server.url
-    assert weights.files == (tmp_path / "torch/hub/checkpoints/net.pth",)
-    assert weights.files[0].read_bytes() == CONTENT
-    resolve_weights(spec, offline=True)
-    assert len(server.ranges) == 1
-
-
-def test_a_broken_connection_continues_where_it_stopped(server):
-    server.hiccups = 2
-    assert resolve_weights(served(server, sha256=SHA)).files[0].read_bytes() == CONTENT
-    assert server.ranges[0] == "" and all(wanted.startswith("bytes=") for wanted in server.ranges[1:])
-
-
-def test_an_interrupted_run_leaves_a_part_that_the_next_one_continues(server, tmp_path):
-    folder = tmp_path / "torch/hub/checkpoints"
-    folder.mkdir(parents=True)
-    (folder / "net.pth.part").write_bytes(CONTENT[:1000])
-    assert resolve_weights(served(server, sha256=SHA)).files[0].read_bytes() == CONTENT
-    assert server.ranges == ["bytes=1000-"] and not (folder / "net.pth.part").exists()
-
-
-@pytest.mark.parametrize(
-    ("body", "known", "what"),
-    [
-        (CONTENT, {"sha256": "00000000"}, "expected 00000000"),
-        (CONTENT, {"bytes": 7}, "expected 7"),
-        (b"\n<!DOCTYPE html><html>sign in</html>", {}, "a web page instead of weights"),
-    ],
-)
-def test_what_is_not_the_published_file_never_gets_its_name(server, tmp_path, body, known, what):
-    server.body = body
-    with pytest.raises(DamagedStore, match=what):
-        resolve_weights(served(server, **known))
-    assert not list((tmp_path / "torch/hub/checkpoints").glob("net*"))
-
-
-def test_a_cached_file_is_hashed_too(server, tmp_path):
-    spec = served(server, sha256=SHA)
-    path = resolve_weights(spec).files[0]
-    path.write_bytes(CONTENT[:-1] + b"!")
-    with pytest.raises(DamagedStore, match="is not the file of 'mobilenetv3-small-tv'") as problem:
-        resolve_weights(spec)
-    assert problem.value.exit_code == 4 and "models pull mobilenetv3-small-tv" in problem.value.hint
-
-
-def test_a_server_that_is_not_there_ends_with_the_line_that_fetches_the_weights(server):
-    spec = replace(SMALL, weights=(WeightsFile(url="http://127.0.0.1:9/net.pth"),))
-    with pytest.raises(NotHere, match="cannot be reached") as problem:
-        resolve_weights(spec)
-    assert "`embedctl models pull mobilenetv3-small-tv`" in problem.value.hint
-
-
-def test_offline_never_asks_the_network(server):
-    with pytest.raises(NotHere, match="are not on this computer: net.pth"):
-        resolve_weights(served(server), offline=True)
-    assert server.ranges == []
-
-
-def test_a_hub_file_that_is_not_cached_is_not_here(monkeypatch, tmp_path):
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(NotHere) as problem:
-        resolve_weights(find("vitb16-in1k"), offline=True)
-    assert "`embedctl models pull vitb16-in1k`" in problem.value.hint
-
-
-def test_weights_without_a_fixed_address_have_to_be_given():
-    with pytest.raises(NotHere, match="nobody publishes the weights of 'synclr-vitb16'") as problem:
-        resolve_weights(find("synclr-vitb16"))
-    assert "--weights FILE" in problem.value.hint
-
-
-def test_a_folder_filled_by_pull_serves_as_weights(server, tmp_path):
-    spec = served(server, sha256=SHA)
-    assert pull(spec, tmp_path / "carried") == (tmp_path / "carried/mobilenetv3-small-tv/net.pth",)
-    assert resolve_weights(spec, str(tmp_path / "carried"), offline=True).label == f"sha256:{SHA}"
-    (tmp_path / "carried/mobilenetv3-small-tv/net.pth").unlink()
-    with pytest.raises(NotHere):
-        resolve_weights(spec, str(tmp_path / "carried"), offline=True)
-
-
-@pytest.mark.parametrize("text", ["random:", "random:x", "random:-1", "random:²", "nowhere.pth"])
-def test_weights_that_mean_nothing_are_refused(text):
-    with pytest.raises(EmbedctlError):
-        resolve_weights(SMALL, text)
-
-
-# ---- loading
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +141,19 @@ def test_open_clip_weights_fill_both_towers_strictly_and_the_image_tower_is_used
         assert torch.equal(rows[EmbeddingName("clip-vitb32")], tiny_clip.encode_image(x))
 
 
+def test_weights_of_the_image_tower_alone_fill_it_and_nothing_else_does(tiny_clip, tmp_path):
+    spec = tiny_spec(weights=())
+    spec = replace(spec, model={**spec.model, "image_tower_alone": True})
+    torch.save(tiny_clip.visual.state_dict(), tmp_path / "tower.pt")
+    x = torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        rows = build(spec, weights=str(tmp_path / "tower.pt"))(x)[EmbeddingName("clip-vitb32")]
+        assert torch.equal(rows, tiny_clip.encode_image(x))
+    torch.save(tiny_clip.state_dict(), tmp_path / "both.pt")
+    with pytest.raises(EmbedctlError, match=r"both.pt does not fit: \d+ missing .*left over"):
+        build(spec, weights=str(tmp_path / "both.pt"))
+
+
 @pytest.mark.filterwarnings("ignore")  # of the tracer
 def test_torchscript_gives_its_tensors_without_being_run(tiny_clip, tmp_path):
     """OpenAI's files: half precision, and three numbers among the tensors."""
@@ -318,3 +194,49 @@ def test_torchscript_that_mentions_anything_else_is_refused(tmp_path):
             archive.writestr(name, content)
     with pytest.raises(EmbedctlError, match="no business with os.system"):
         read_tensors(path)
+
+
+def test_nothing_here_reads_a_file_in_a_way_that_runs_its_code():
+    """Pickles, compiled programs and torch.hub's repositories are never executed, whoever published them."""
+    forbidden = {"hub", "jit"}  # torch.hub.load, torch.jit.load
+    for path in (Path(__file__).parent.parent / "pipelines").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            switches = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert not (called.startswith("torch.") and forbidden & set(called.split("."))), path.name
+            assert called not in ("pickle.load", "pickle.loads", "eval", "exec"), path.name
+            assert called.endswith("save") or switches.get("allow_pickle", "False") == "False", path.name
+            assert switches.get("trust_remote_code", "False") == "False", path.name
+            if called == "torch.load":
+                assert switches.get("weights_only") == "True", path.name
+
+
+@pytest.mark.slow
+def test_every_timm_row_is_loaded_strictly(monkeypatch):
+    """timm takes a partial load where an architecture says so: none of ours may be one of these."""
+    import timm
+
+    class Seen(Exception):
+        pass
+
+    def seen(*_, strict=True, **__):
+        raise Seen(strict)
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", seen)
+    for spec in registry().values():
+        if spec.family == "timm":
+            arguments = {key: value for key, value in spec.model.items() if key not in ("name", "tensors_under")}
+            with torch.device("meta"), pytest.raises(Seen) as found:
+                timm.create_model(spec.model["name"], pretrained=True, **arguments)
+            assert found.value.args == (True,), spec.id
+
+
+@pytest.mark.parametrize(
+    ("id_", "name"), [("clip-vitb32", "ViT-B-32"), ("openclip-vitb32-laion2b", "ViT-B-32-quickgelu")]
+)
+def test_a_table_whose_weights_were_trained_with_another_activation_is_refused(id_, name):
+    """A third party's card, for example: open_clip itself would compute it, wrongly and in silence."""
+    with pytest.raises(EmbedctlError, match="computes another activation"):
+        build(replace(find(id_), model={"name": name}), weights="random:0", device="meta")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipelines.train.compare import PairRow, RankRow
     from pipelines.train.statistics import Interval
 
-__all__ = ["compare", "ranked", "said"]
+__all__ = ["compare", "marked", "ranked", "said"]
 
 PAIRING = typer.Option("--pairing", metavar="P", help="matched_base (differs in the alignment alone) or paper")
 
@@ -29,21 +29,26 @@ def compare(
 ) -> None:
     """Rank the encoders, and test aligned ones against bases.
 
-    The tests are paired by subject: seeds are averaged first, the subject is the unit.
+    The tests are paired by subject: seeds are averaged first, the subject is the unit. Only runs of the same settings
+    on the same recordings are compared, and only published weights lead to a verdict.
 
     \b
       embedctl compare
       embedctl compare --pairing paper --json
     """
-    from pipelines.train.compare import pairs, ranking
+    from pipelines.train.compare import left_out, pairs, ranking
     from stores.results import read_results
 
-    folder = path(config.load().value("runs", runs))
+    chosen = config.load()
+    options.use_cards(chosen)
+    folder = path(chosen.value("runs", runs))
     table = read_results(folder)
-    ranks, tests = ranking(table, folder), pairs(table, pairing, folder)
+    ranks, tests, outdated = ranking(table, folder), pairs(table, pairing, folder), left_out(table)
     if json:
-        render.as_json(ranking=[asdict(row) for row in ranks], pairs=[asdict(row) for row in tests])
+        render.as_json(ranking=[asdict(row) for row in ranks], pairs=[asdict(row) for row in tests], left_out=outdated)
         return
+    for said_of in outdated:
+        render.note(said_of)
     for condition, rows in groupby(ranks, key=lambda row: row.condition):
         render.line(said(condition))
         ranked(list(rows))
@@ -53,34 +58,58 @@ def compare(
 def ranked(rows: "Sequence[RankRow]") -> None:
     """Show the embeddings of one condition, best first, beside chance."""
     few = min(len(row.subjects) for row in rows) < FEW
-    figures = (
-        "subjects",
-        "seeds",
-        "top-1",
-        "each subject" if few else "95 % interval",
-        "top-5",
-        "median rank",
-        "chance",
-    )
-    columns = ("", "embedding", "aligned by", *figures)
+    heading, intervals = _intervals([row.interval for row in rows])
+    figures = ("subjects", "seeds", "top-1", *(["each subject"] if few else []), heading, "top-5", "median rank")
+    columns = ("", "embedding", "aligned by", *figures, "chance")
     cells = [
         (
             row.rank,
-            row.embedding,
+            marked(row.embedding, row.weights),
             row.aligned_by,
             len(row.subjects),
             row.n_seeds,
             render.percent(row.top1),
-            _each(row) if few else _interval(row.interval),
+            *([_each(row)] if few else []),
+            interval,
             render.percent(row.figures["top5"]),
             f"{row.figures['median_rank']:.1f}",
             render.percent(row.figures["chance"]),
         )
-        for row in rows
+        for row, interval in zip(rows, intervals, strict=True)
     ]
-    render.table(columns, cells, right=("", *figures), best=0)
-    if not few:
-        render.note(f"intervals are over {rows[0].interval.over}")
+    render.table(columns, cells, right=("", *figures, "chance"), best=0)
+    _explained([row.interval for row in rows])
+    _reliability(rows)
+
+
+def marked(embedding: str, weights: str) -> str:
+    """Return an embedding's name, marked where its weights are not the published ones."""
+    from pipelines.train.origin import mark
+
+    return f"{embedding} ({mark(weights)})" if mark(weights) else embedding
+
+
+def _explained(intervals: "Sequence[Interval]") -> None:
+    """Say what the intervals are over: what they speak for, and what not."""
+    meaning = {
+        "subjects and images": "are over subjects and images",
+        "subjects": "are over subjects: the runs' hits are not at hand",
+        "images": f"are over test images, for these very subjects: fewer than {FEW} say next to nothing about others",
+        "nothing": "are missing where there is one number only",
+    }
+    for over in dict.fromkeys(interval.over for interval in intervals):
+        render.note(f"intervals {meaning[over]}")
+
+
+def _reliability(rows: "Sequence[RankRow]") -> None:
+    """Say how well the recordings alone tell the test images apart: the column ``noise_ceiling``, which is no bound."""
+    known = sorted({ceiling for row in rows if (ceiling := row.figures["noise_ceiling"]) is not None})
+    if known:
+        span = " to ".join(dict.fromkeys(map(render.percent, (known[0], known[-1]))))
+        render.note(
+            f"split-half reliability {span}: so often half of an image's repetitions find the other half by plain "
+            "correlation; no bound, a decoder may well exceed it (column noise_ceiling)"
+        )
 
 
 def _tested(rows: "Sequence[PairRow]") -> None:
@@ -88,37 +117,48 @@ def _tested(rows: "Sequence[PairRow]") -> None:
     if not rows:
         render.line("no aligned encoder and its base have both been run: there is no pair to test")
         return
-    columns = ("aligned", "base", "match", "subjects", "difference", "95 % interval", "p", "p corrected", "verdict")
+    heading, intervals = _intervals([row.interval for row in rows])
+    columns = ("aligned", "base", "match", "subjects", "difference", heading, "p", "p corrected", "verdict")
     cells = [
         (
-            row.embedding,
-            row.base,
+            marked(row.embedding, row.weights),
+            marked(row.base, row.base_weights),
             row.match,
             len(row.subjects),
             f"{_POINTS * row.difference:+.1f} points",
-            _interval(row.interval),
+            interval,
             f"{row.p:.3g}",
             "" if row.p_holm is None else f"{row.p_holm:.3g}",
             row.verdict or row.note,
         )
-        for row in rows
+        for row, interval in zip(rows, intervals, strict=True)
     ]
     render.table(columns, cells, right=columns[3:8])
+    _explained([row.interval for row in rows])
 
 
 def _each(row: "RankRow") -> str:
     return ", ".join(f"{_POINTS * top1:.1f}" for top1 in row.per_subject.values())
 
 
-def _interval(interval: "Interval") -> str:
-    if interval.low is None or interval.high is None:
-        return ""
-    return f"{_POINTS * interval.low:.1f} to {_POINTS * interval.high:.1f}"
+def _intervals(intervals: "Sequence[Interval]") -> tuple[str, list[str]]:
+    """Return the heading and the cells of a column of intervals; what they are over stands with one or the other."""
+    over = {interval.over for interval in intervals}
+    cells = [
+        "none"
+        if interval.low is None or interval.high is None
+        else f"{_POINTS * interval.low:.1f} to {_POINTS * interval.high:.1f}"
+        for interval in intervals
+    ]
+    if len(over) == 1 and over != {"nothing"}:
+        return f"95 % over {over.pop()}", cells
+    return "95 % interval", [f"{cell} ({one.over})" for cell, one in zip(cells, intervals, strict=True)]
 
 
 def said(condition: dict[str, Any]) -> str:
     """Say in a line what all rows of a table have in common."""
+    epochs = f" on {condition['preprocessing']} epochs" if condition["preprocessing"] else ""
     return (
-        f"{condition['dataset']}, {condition['n_way']}-way retrieval with {condition['brain_encoder']}, "
+        f"{condition['dataset']}{epochs}, {condition['n_way']}-way retrieval with {condition['brain_encoder']}, "
         f"recipe {condition['recipe']} ({condition['config_key']}), {condition['protocol']} subject"
     )

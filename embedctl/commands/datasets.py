@@ -56,11 +56,13 @@ def show(
         return
     render.line(facts["title"])
     for field in ("home", "licence", "reference"):
-        render.line(f"{field:10} {facts[field]}")
+        if field in facts:
+            render.line(f"{field:10} {facts[field]}")
     for download in facts["downloads"]:
         render.line()
         render.line(download["what"])
         for field in ("url", "size", "goes"):
-            render.line(f"  {'goes to' if field == 'goes' else field:8} {download[field]}")
+            if field in download:
+                render.line(f"  {'goes to' if field == 'goes' else field:8} {download[field]}")
     render.line()
     render.line(f"then: embedctl preprocess --dataset {dataset}")

@@ -8,6 +8,8 @@ import typer
 from embedctl import render
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from embedctl.demo import DemoReport
 
 __all__ = ["demo"]
@@ -52,7 +54,7 @@ def _tell(report: "DemoReport") -> None:
     _titled("both to brain encoders")
     train.tell(report.trained)
     runs = report.folder / "runs"
-    rows = ranking(read_results(runs), runs)
+    rows = ranking(_its_own(read_results(runs), report), runs)
     _titled(said(rows[0].condition))
     ranked(rows)
     _titled(f"planted was {report.truth['encoder']}, {_where(report.truth)}")
@@ -61,8 +63,17 @@ def _tell(report: "DemoReport") -> None:
     render.line("The planted encoder comes first.")
     render.line(f"All of it took {report.seconds:.0f} s and lies in {report.folder}. Next:")
     render.line(f"  cd {report.folder}")
-    for command in ("results", "compare", "show embeddings.zarr", "train --model hog --seed 2..4", "models"):
-        render.line(f"  embedctl {command}")
+    render.line("  embedctl results")
+    render.line("  embedctl compare")
+    render.line("  embedctl show embeddings.zarr")
+    render.line("  embedctl train --model hog --seed 2..4")
+    render.line("  embedctl models")
+
+
+def _its_own(results: "pa.Table", report: "DemoReport") -> "pa.Table":
+    """Return the runs of the demo: the workspace may hold others by now."""
+    made = {job.run_id for job in report.trained.jobs}
+    return results.filter([run_id in made for run_id in results["run_id"].to_pylist()])
 
 
 def _titled(title: str) -> None:

@@ -40,6 +40,7 @@ def extract(
     refresh: Annotated[bool, REFRESH] = False,
     overwrite: Annotated[bool, OVERWRITE] = False,
     offline: Annotated[bool | None, switch("extract.offline", "--offline")] = None,
+    cards: options.Cards = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -53,6 +54,7 @@ def extract(
       embedctl extract --model clip-rn50 --layers depth:0.25,0.5,0.75 --view blur-9,grey
     """
     chosen = config.load()
+    options.use_cards(chosen, cards)
     models = chosen.value("extract.model", model)
     if not models:
         raise EmbedctlError(
@@ -117,8 +119,11 @@ def tell(report: "ExtractReport") -> None:
         needed, free = render.size(report.bytes_needed), render.size(report.bytes_free)
         render.line(f"{report.n_images:,} images; {needed} needed, {free} free")
     elif report.written:
-        speed = f"{report.n_images / report.seconds:.3g} images/s" if report.seconds else ""
-        render.line(f"{report.store}: wrote {render.size(report.bytes)} in {report.seconds:.1f} s ({speed})")
+        speed = f" ({report.n_read / report.seconds:.3g} images/s)" if report.n_read else ""
+        render.line(f"{report.store}: wrote {render.size(report.bytes)} in {report.seconds:.1f} s{speed}")
+    elif report.n_read:
+        read = f"read {report.n_read:,} of {report.n_images:,} images in {report.seconds:.1f} s"
+        render.line(f"{report.store}: wrote no row, {read}")
     else:
         render.line(f"{report.store}: nothing to do, every row is there already")
     render.skipped(report.skipped, report.n_images, "images")

@@ -25,6 +25,5 @@ def init(
         raise EmbedctlError(f"{file} is there already", "edit it, or delete it first")
     from stores.commits import put_bytes
 
-    file.parent.mkdir(parents=True, exist_ok=True)
     put_bytes(file, config.written_out().encode())
     render.line(f"wrote {file}")

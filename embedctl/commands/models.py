@@ -1,12 +1,13 @@
 """``embedctl models``: the encoders there are, and what is known about each."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedctl import render
+from embedctl import config, render
 from embedctl.group import DefaultList
-from embedctl.options import Json, path
+from embedctl.options import Cards, Json, option, path, switch, use_cards
 from embedctl.settings import names
 from stores.errors import NotHere, UnknownName, suggest
 
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-models = typer.Typer(cls=DefaultList, rich_markup_mode=None, help="List the image encoders, show one, fetch weights.")
+models = typer.Typer(cls=DefaultList, rich_markup_mode=None, help="List the image encoders, show, fetch, examine them.")
+
+WRONG = 4  # integrity failure found
+WEIGHTS = option("extract.weights", "--weights", metavar="W")
 
 
 @models.command("list")
@@ -25,6 +29,7 @@ def _list(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="aligned encoders beside their bases", show_default=False)
     ] = False,
+    cards: Cards = None,
     json: Json = False,
 ) -> None:
     """List every encoder of the registry.
@@ -37,6 +42,7 @@ def _list(
     """
     from pipelines.encoders.registry import registry
 
+    use_cards(config.load(), cards)
     specs = list(registry().values())
     specs = _only(specs, "family", family)
     specs = _only(specs, "aligned_by", aligned_by)
@@ -45,8 +51,11 @@ def _list(
     if json:
         render.as_json(models=[spec.table() for spec in specs])
     elif pairs:
-        columns = ("encoder", "aligned by", "base in the literature", "matched base", "match")
-        render.table(columns, [(s.id, s.aligned_by, s.base, s.matched_base, s.match) for s in specs])
+        leak = {True: "THINGS or brain data", False: ""}
+        render.table(
+            ("encoder", "aligned by", "base in the literature", "matched base", "match", "control", "leakage"),
+            [(s.id, s.aligned_by, s.base, s.matched_base, s.match, s.control, leak[s.contaminated]) for s in specs],
+        )
         render.note("only exact matches differ in nothing but the alignment: 'embedctl compare' uses those")
     else:
         columns = ("encoder", "family", "dim", "aligned by", "licence")
@@ -66,6 +75,7 @@ def _only(specs: "list[EncoderSpec]", field: str, wanted: str) -> "list[EncoderS
 @models.command()
 def show(
     encoder: Annotated[str, typer.Argument(metavar="ID", show_default=False, help="an encoder's id")],
+    cards: Cards = None,
     json: Json = False,
 ) -> None:
     """Show everything the registry knows about one encoder.
@@ -75,6 +85,7 @@ def show(
     """
     from pipelines.encoders.registry import find
 
+    use_cards(config.load(), cards)
     known = find(encoder).table()
     if json:
         render.as_json(model=known)
@@ -90,8 +101,12 @@ def show(
 def pull(
     encoders: Annotated[list[str], typer.Argument(metavar="ID...", show_default=False, help="encoders' ids")],
     to: Annotated[
-        str, typer.Option("--to", metavar="DIR", help="folder to fill, for --weights DIR", show_default=False)
+        str,
+        typer.Option(
+            "--to", metavar="DIR", help="folder to fill, for embedctl extract --weights DIR", show_default=False
+        ),
     ] = "",
+    cards: Cards = None,
     json: Json = False,
 ) -> None:
     """Fetch published weights ahead, for a computer that will be offline.
@@ -106,6 +121,7 @@ def pull(
     from pipelines.encoders.registry import find
     from pipelines.encoders.weights import pull as fetch
 
+    use_cards(config.load(), cards)
     specs = [find(name) for name in names(encoders)]
     folder = path(to) if to else None
     files = {}
@@ -122,6 +138,46 @@ def pull(
     for encoder, found in files.items():
         for file in found or ["needs no weights"]:
             render.line(f"{encoder}: {file}")
+
+
+@models.command()
+def doctor(
+    encoder: Annotated[str, typer.Argument(metavar="ID", show_default=False, help="an encoder's id")],
+    weights: Annotated[str | None, WEIGHTS] = None,
+    offline: Annotated[bool | None, switch("extract.offline", "--offline")] = None,
+    cards: Cards = None,
+    json: Json = False,
+) -> None:
+    """Build one encoder, and check its weights, pixels and numbers.
+
+    It ends with code 4 when something is not as the registry says. The numbers of a probe image are known for the
+    random weights of seed 0.
+
+    \b
+      embedctl models doctor resnet50-tv
+      embedctl models doctor resnet50-tv --weights random:0
+    """
+    from embedctl.progress import shown
+    from pipelines.encoders.doctor import examine
+    from pipelines.encoders.registry import find
+
+    chosen = config.load()
+    use_cards(chosen, cards)
+    with shown() as progress:
+        checks = examine(
+            find(encoder),
+            chosen.value("extract.weights", weights),
+            offline=chosen.value("extract.offline", offline),
+            progress=progress,
+        )
+    wrong = [check for check in checks if check.problem]
+    if json:
+        render.as_json(encoder=find(encoder).id, checks=[asdict(check) for check in checks])
+    else:
+        render.table(("check", "found", ""), [(c.what, c.found, "wrong" if c.problem else "") for c in checks])
+        for check in wrong:
+            render.note(f"wrong: {check.what}: {check.problem}")
+    raise typer.Exit(WRONG if wrong else 0)
 
 
 def _said(value: Any) -> list[str]:

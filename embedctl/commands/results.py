@@ -16,6 +16,7 @@ def results(runs: options.Runs = None, json: options.Json = False) -> None:
       embedctl results
       embedctl results --json
     """
+    from pipelines.train.origin import mark
     from stores.results import read_results
 
     table = read_results(path(config.load().value("runs", runs))).to_pylist()
@@ -25,7 +26,7 @@ def results(runs: options.Runs = None, json: options.Json = False) -> None:
     columns = (*(name.replace("_", " ") for name in _SHOWN), *_FIGURES)
     rows = [
         (
-            *(render.weights(row[name]) if name == "weights" else row[name] for name in _SHOWN),
+            *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in _SHOWN),
             *(render.percent(row[name]) for name in ("top1", "top5", "chance")),
             row["n_way"],
             f"{row['median_rank']:g}",

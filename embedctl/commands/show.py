@@ -40,8 +40,9 @@ def _kind(path: Path) -> str:
     if (path / "zarr.json").is_file():
         from stores.layout import read_node
 
-        ours = read_node(path).get("attributes", {}).get("embedctl", {})
-        kind = ours.get("kind", "") if isinstance(ours, dict) else ""
+        attributes = read_node(path).get("attributes")
+        ours = attributes.get("embedctl") if isinstance(attributes, dict) else None
+        kind = ours.get("kind") if isinstance(ours, dict) else ""
         if kind in ("embeddings", "epochs"):
             return str(kind)
     if (path / "receipt.json").is_file():

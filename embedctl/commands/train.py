@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
+import typer
+
 from embedctl import config, options, render
 from embedctl.options import option, path
 from stores.errors import EmbedctlError
@@ -44,7 +46,8 @@ def train(
 ) -> None:
     """Train a brain encoder per embedding, subject and seed.
 
-    Each is scored once on the test images. Runs that are finished are left alone.
+    Each is scored once on the test images. Runs that are finished are left alone, and so are those that another
+    process is at; where some of these were not finished in the end they are listed, and the exit code is 3.
 
     \b
       embedctl train --brain eeg
@@ -81,16 +84,19 @@ def train(
         render.as_json(**asdict(report))
     else:
         tell(report)
+    if report.skipped:
+        raise typer.Exit(3)
 
 
 def tell(report: "TrainReport") -> None:
     """Show what a sweep did, or would do."""
-    plan = f"{len(report.jobs):,} runs: {report.n_already:,} there already, {report.n_to_do:,}"
+    plan = f"{len(report.jobs):,} runs: {report.n_already:,} there already"
     if report.dry_run:
         columns = ("run", "subject", "embedding", "seed", "state")
         rows = [(j.run_id, j.subject, j.embedding, j.seed, "finished" if j.finished else "to do") for j in report.jobs]
         render.table(columns, rows, right=("subject", "seed"))
-        render.line(f"{plan} to do")
+        render.line(f"{plan}, {report.n_to_do:,} to do")
         return
-    render.line(f"{report.runs}: {plan} trained in {report.seconds:.1f} s on {report.device}")
+    render.line(f"{report.runs}: {plan}, {report.n_trained:,} trained in {report.seconds:.1f} s on {report.device}")
+    render.skipped(report.skipped, len(report.jobs), "runs")
     render.note("'embedctl results' lists them, 'embedctl compare' ranks the encoders")

@@ -154,10 +154,10 @@ def random_affine(dim: int, seed: int) -> AffineMap:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        with archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
             return {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as problem:
         raise _unusable(path, "not a complete .npz file of plain arrays") from problem

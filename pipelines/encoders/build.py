@@ -44,6 +44,7 @@ class Encoder:
         self.taps, self.device = list(taps), device
         self._module = network.module.eval().requires_grad_(False).to(device)
         self._rows: dict[EmbeddingName, Tensor] = {}
+        self._layers = f"it has {', '.join(network.layers)}"
         self.token_shapes: dict[EmbeddingName, tuple[int, int]] = {}
         at: dict[str, list[EmbeddingName]] = {}
         for tap in self.taps:
@@ -74,6 +75,8 @@ class Encoder:
         with torch.inference_mode():
             self._module(batch)
         rows, self._rows = self._rows, {}
+        if never := next((tap for tap in self.taps if tap not in rows), None):
+            raise EmbedctlError(f"'{never}': an image does not pass through this layer", self._layers)
         return {tap: rows[tap] for tap in self.taps}
 
     def _keep(
@@ -82,17 +85,17 @@ class Encoder:
         """Pool a layer's output while it is there: the next layer may overwrite it in place."""
         x = output[0] if isinstance(output, tuple) else output
         if not isinstance(x, Tensor):
-            raise EmbedctlError(
-                f"layer '{wanted[0].layer}' of '{self.spec.id}' puts out no array",
-                f"one of {', '.join(network.layers)}",
-            )
+            raise EmbedctlError(f"'{wanted[0]}': this layer puts out no array", self._layers)
         x = network.to_rows(module, x)
         has_cls = network.has_cls and network.n_prefix > 0
         for tap in wanted:
             # The convention is about tokens: where the network pools them itself, its output is a vector.
             pooling = tap.pooling or (self.spec.pooling if not tap.layer and x.ndim > 2 else "")
             pooling = pooling or default_pooling(x, has_cls, self.spec.pooling)
-            self._rows[tap], shape = pool(x, pooling, network.n_prefix, network.has_cls)
+            try:
+                self._rows[tap], shape = pool(x, pooling, network.n_prefix, network.has_cls)
+            except EmbedctlError as problem:
+                raise EmbedctlError(f"'{tap}': {problem}", problem.hint) from None
             if shape:
                 self.token_shapes[tap] = shape
 
@@ -195,5 +198,10 @@ def _module_of(network: Network, layer: str, encoder: str) -> nn.Module:
     try:
         return network.module.get_submodule(network.path(layer))
     except AttributeError:
+        above, _, last = layer.rpartition(".")
+        if above in network.layers:
+            raise UnknownName(
+                f"'{encoder}:{above}' has no pooling or layer '{last}'", f"poolings are {', '.join(POOLINGS)}"
+            ) from None
         hint = suggest(layer, network.layers) if len(network.layers) > 40 else f"it has {', '.join(network.layers)}"
         raise UnknownName(f"'{encoder}' has no layer '{layer}'", hint) from None

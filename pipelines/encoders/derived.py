@@ -1,7 +1,7 @@
 """Encoders without a network of their own: rows of another embedding, mapped. Imports no torch.
 
 A table of the family ``affine`` is bound by name to its ``matched_base``: the map goes onto rows of that embedding,
-of the same view and with the same kind of weights, as they are stored. `pipelines.extract.derive` does it.
+of the same view and with the same kind of weights, as they are stored; see `pipelines.encoders.combinations`.
 """
 
 import hashlib
@@ -34,16 +34,6 @@ class Derivation:
     spec: EncoderSpec
     weights: Weights
     map: AffineMap
-
-    def keyed_spec(self, base_key: str) -> EncoderSpec:
-        """Return the table as `embedding_key` has to see it: which numbers it maps is part of which numbers it gives.
-
-        Examples
-        --------
-        >>> load_derivation(find("glocal-resnet18"), "random:7").keyed_spec("0a1b2c3d4e5f").model
-        {'base': '0a1b2c3d4e5f'}
-        """
-        return replace(self.spec, model={"base": base_key})
 
 
 def is_derived(spec: EncoderSpec) -> bool:

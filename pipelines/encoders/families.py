@@ -46,9 +46,11 @@ FAMILIES = {
     "alignet": Family("pipelines.encoders.alignet_family", ("torch", "timm", "pillow")),
     "brain_like": Family("pipelines.encoders.brain_like_family", ("torch", "torchvision", "pillow")),
     "classical": Family("pipelines.encoders.classical", ("torch", "pillow")),
+    "concat": Family("pipelines.encoders.combinations", ("numpy",)),
     "dino": Family("pipelines.encoders.dino_family", ("torch", "torchvision", "timm", "pillow")),
     "dreamsim": Family("pipelines.encoders.dreamsim_family", ("torch", "torchvision", "timm", "pillow")),
     "harmonization": Family("pipelines.encoders.harmonization", ("torch", "torchvision", "timm", "pillow")),
+    "mean": Family("pipelines.encoders.combinations", ("numpy",)),
     "open_clip": Family("pipelines.encoders.open_clip_family", ("torch", "torchvision", "open_clip_torch", "pillow")),
     "timm": Family("pipelines.encoders.timm_family", ("torch", "torchvision", "timm", "pillow")),
     "torchvision": Family("pipelines.encoders.torchvision_family", ("torch", "torchvision", "pillow")),
@@ -73,7 +75,8 @@ def family(name: str) -> Family:
     """
     if name not in FAMILIES:
         for entry in entry_points(group="embedctl.families"):
-            FAMILIES.setdefault(entry.name, Family(entry.value, ("torch", "pillow")))
+            theirs = (entry.dist.name,) if entry.dist else ()
+            FAMILIES.setdefault(entry.name, Family(entry.value, ("torch", "pillow", *theirs)))
     if name not in FAMILIES:
         raise UnknownName(f"no encoder family called '{name}'", suggest(name, FAMILIES))
     return FAMILIES[name]

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import time
+import zipfile
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -17,6 +19,7 @@ __all__ = ["fetch", "here"]
 
 ATTEMPTS = 5
 PIECE = 1 << 20
+BUSY = {429, 500, 502, 503, 504}  # answers that the next attempt may not get
 # What the libraries fall back to where a repository has no safetensors.
 OLD_NAMES = {"open_clip_model.safetensors": "open_clip_pytorch_model.bin", "model.safetensors": "pytorch_model.bin"}
 
@@ -55,12 +58,14 @@ def fetch(file: WeightsFile, folder: Path | None = None, *, progress: Progress =
     Raises
     ------
     NotHere
-        If the network, the server or the file is not there.
+        If the network, the server or the file is not there, or ``HF_HUB_OFFLINE`` says not to ask.
     DamagedStore
         If what came does not have the digest or size the table states, or is a web page.
     CannotWrite
         If the disk is full or read-only.
     """
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):  # as the hub's client reads it
+        raise NotHere(f"{file.source} is not fetched: HF_HUB_OFFLINE is set", "unset it where there is internet")
     if file.url:
         target = (folder or torch_cache()) / file.name
         with lock(target.parent, target.name, wait=3600):
@@ -95,23 +100,26 @@ def _from_hub(file: WeightsFile, folder: Path | None) -> Path:
 
 def _download(file: WeightsFile, target: Path, progress: Progress) -> None:
     """Append to ``target.part`` until it is whole, then rename it."""
-    part = target.with_name(target.name + ".part")
+    part, mark = (target.with_name(target.name + ending) for ending in (".part", ".part.version"))
     with cannot_write(target):
         for attempt in range(ATTEMPTS):
             try:
-                _append(file, part, progress)
+                _append(file, part, mark, progress)
                 break
             except HTTPError as refused:
                 if refused.code == 416 and part.is_file():  # nothing left to send
                     break
-                raise NotHere(f"{file.url} answers {refused.code} {refused.reason}", "") from refused
-            except (URLError, TimeoutError, ConnectionError) as problem:
+                if refused.code not in BUSY or attempt == ATTEMPTS - 1:
+                    raise NotHere(f"{file.url} answers {refused.code} {refused.reason}", "") from refused
+                time.sleep(0.2 * 2**attempt)
+            except (URLError, TimeoutError, ConnectionError, HTTPException) as problem:
                 if attempt == ATTEMPTS - 1:
                     raise NotHere(
                         f"{file.url} cannot be reached: {getattr(problem, 'reason', problem)}", ""
                     ) from problem
                 time.sleep(0.2 * 2**attempt)
         problem_found = _wrong(file, part)
+        mark.unlink(missing_ok=True)
         if problem_found:
             part.unlink()
             raise DamagedStore(
@@ -120,9 +128,15 @@ def _download(file: WeightsFile, target: Path, progress: Progress) -> None:
         os.replace(part, target)
 
 
-def _append(file: WeightsFile, part: Path, progress: Progress) -> None:
-    start = part.stat().st_size if part.is_file() else 0
-    request = Request(file.url, headers={"User-Agent": "embedctl", **({"Range": f"bytes={start}-"} if start else {})})
+def _append(file: WeightsFile, part: Path, mark: Path, progress: Progress) -> None:
+    """Fetch what ``part`` lacks; ``mark`` keeps which version of the file it is of, in the server's words."""
+    version = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+    # Without either, what is added may be the end of another file, and nothing would tell.
+    start = part.stat().st_size if part.is_file() and (version or file.sha256) else 0
+    headers = {"User-Agent": "embedctl"}
+    if start:
+        headers |= {"Range": f"bytes={start}-", **({"If-Range": version} if version else {})}
+    request = Request(file.url, headers=headers)
     with urlopen(request, timeout=60) as answer:
         resumed = answer.status == 206
         left = int(answer.headers.get("Content-Length") or 0)
@@ -130,6 +144,9 @@ def _append(file: WeightsFile, part: Path, progress: Progress) -> None:
         progress.advance(start * resumed)
         received = 0
         with open(part, "ab" if resumed else "wb") as out:
+            if not resumed:  # after the old part is gone: a kill in between must not give it the new version
+                etag = answer.headers.get("ETag") or ""
+                mark.write_text("" if etag.startswith("W/") else etag, encoding="utf-8")
             while piece := answer.read(PIECE):
                 out.write(piece)
                 received += len(piece)
@@ -143,6 +160,9 @@ def _wrong(file: WeightsFile, part: Path) -> str:
     with open(part, "rb") as data:
         if data.read(512).lstrip()[:1] == b"<":
             return "sent a web page instead of weights"
+        data.seek(0)
+        if data.read(4) == b"PK\3\4" and not zipfile.is_zipfile(part):
+            return "sent a zip without its end"
         data.seek(0)
         found = hashlib.file_digest(data, "sha256").hexdigest()
     if not found.startswith(file.sha256):

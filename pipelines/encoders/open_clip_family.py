@@ -3,10 +3,12 @@
 Random weights are those of ``torch.manual_seed(SEED)`` followed by ``open_clip.create_model(name)``, of which the
 image tower ``.visual`` is kept; its ``output`` is the projected image embedding. Layers carry timm's names:
 ``blocks.7`` is ``transformer.resblocks.7`` of open_clip's own towers and ``trunk.blocks.7`` of timm towers.
+``image_tower_alone = true`` marks weights of the image tower without its text tower.
 
 The activation belongs to the name of the architecture: weights trained with QuickGELU under a name without
-``-quickgelu`` give plausible, wrong embeddings, and open_clip only warns. `network` never passes a tag to open_clip;
-a test compares the activation of every row with open_clip's own table, and its warning is an error here.
+``-quickgelu`` give plausible, wrong embeddings, and open_clip only warns. Here its warning is an error; and because
+`network` never passes a tag to open_clip, which then cannot warn, it compares the activation with open_clip's own
+table of published weights itself.
 """
 
 # isort: off
@@ -27,21 +29,46 @@ from pipelines.encoders.network import Network, construction, load_strictly, sta
 from pipelines.encoders.registry import EncoderSpec
 from pipelines.encoders.timm_family import describe
 from pipelines.encoders.weights import Weights, read_tensors
+from stores.errors import EmbedctlError
 
 __all__ = ["network"]
 
 
 def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network:
     """Build the image tower of an ``open_clip`` table."""
-    arguments = {key: value for key, value in spec.model.items() if key != "name"}
+    _refuse_another_activation(spec)
+    arguments = {key: value for key, value in spec.model.items() if key not in ("name", "image_tower_alone")}
     with _silent_but_strict(), construction(weights, device):
         model = open_clip.create_model(
             spec.model["name"], pretrained=None, load_weights=False, device=device, **arguments
         )
     if weights.seed is None:
         file = weights.files[0]
-        load_strictly(model, _in_todays_names(model, read_tensors(file)), file.name)
+        if spec.model.get("image_tower_alone"):
+            load_strictly(model.visual, state_dict(read_tensors(file)), file.name)
+        else:
+            load_strictly(model, _in_todays_names(model, read_tensors(file)), file.name)
     return _describe(model.visual)
+
+
+def _refuse_another_activation(spec: EncoderSpec) -> None:
+    """Refuse a table, a third party's perhaps, whose weights open_clip knows to be trained with another activation."""
+    name = spec.model["name"]
+    here = bool((open_clip.get_model_config(name) or {}).get("quick_gelu"))
+    published = {(file.url or file.hub) for file in spec.weights}
+    trained = {
+        bool(config.get("quick_gelu"))
+        for tags in open_clip.pretrained._PRETRAINED.values()
+        for config in tags.values()
+        if {config.get("url"), config.get("hf_hub", "").rstrip("/")} & (published - {""})
+    }
+    if trained and here not in trained:
+        activation = "QuickGELU" if not here else "exact GELU"
+        rename = f"{name}-quickgelu" if not here else name.removesuffix("-quickgelu")
+        raise EmbedctlError(
+            f"the weights of '{spec.id}' were trained with {activation}, and '{name}' computes another activation",
+            f'write model = {{ name = "{rename}" }} in its table',
+        )
 
 
 def _in_todays_names(model: Any, checkpoint: dict[str, Any]) -> dict[str, Tensor]:

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from stores.errors import EmbedctlError
-from stores.names import POOLINGS
 
-__all__ = ["default_pooling", "pool"]
+__all__ = ["default_pooling", "pool", "poolings"]
 
 
 def default_pooling(x: Tensor, has_cls: bool, convention: str = "") -> str:
@@ -28,6 +27,23 @@ def default_pooling(x: Tensor, has_cls: bool, convention: str = "") -> str:
     if x.ndim == 4:
         return "gap"
     return convention if convention in ("cls", "mean") else "cls" if has_cls else "mean"
+
+
+def poolings(n_axes: int, has_cls: bool) -> tuple[str, ...]:
+    """Return how the output of a layer can be pooled, by its number of axes.
+
+    Examples
+    --------
+    >>> poolings(3, has_cls=False), poolings(4, has_cls=True)
+    (('mean', 'tokens', 'gap', 'flatten'), ('mean', 'tokens', 'gap', 'flatten'))
+    """
+    if n_axes not in (3, 4):
+        return ("flatten",)
+    return (
+        ("cls", "mean", "cls+mean", "tokens", "gap", "flatten")
+        if n_axes == 3 and has_cls
+        else ("mean", "tokens", "gap", "flatten")
+    )
 
 
 def pool(x: Tensor, pooling: str, n_prefix: int = 0, has_cls: bool = True) -> tuple[Tensor, tuple[int, int] | None]:
@@ -63,40 +79,32 @@ def pool(x: Tensor, pooling: str, n_prefix: int = 0, has_cls: bool = True) -> tu
     >>> pool(tokens, "cls", n_prefix=1)[0].tolist(), pool(tokens, "mean", n_prefix=1)[0].tolist()
     ([[0.0, 1.0]], [[3.0, 4.0]])
     """
+    known = poolings(x.ndim, has_cls and n_prefix > 0)
+    if pooling not in known and (pooling or x.ndim != 2):
+        raise EmbedctlError(
+            f"a layer that puts out {tuple(x.shape[1:])} per image has no pooling '{pooling}'",
+            f"it has {', '.join(known)}" + (", or none at all" if x.ndim == 2 else ""),
+        )
     rows, token_shape = x, None
-    if pooling and pooling not in POOLINGS:
-        raise EmbedctlError(f"no pooling called '{pooling}'", f"one of {', '.join(POOLINGS)}")
-    if "cls" in pooling and not (has_cls and n_prefix):
-        raise EmbedctlError(f"this network has no CLS token for '{pooling}'", "mean, gap, tokens or flatten")
     if pooling == "flatten":
         rows = x.flatten(1)
     elif x.ndim == 3:
         rows, token_shape = _pool_tokens(x, pooling, n_prefix)
     elif x.ndim == 4:
         rows, token_shape = _pool_map(x, pooling)
-    elif x.ndim != 2 or pooling:
-        raise EmbedctlError(
-            f"a layer that puts out {tuple(x.shape[1:])} per image has no pooling '{pooling}'",
-            "leave the pooling out for a vector; flatten works for every layer",
-        )
     return rows.to(torch.float32, copy=True).contiguous(), token_shape
 
 
 def _pool_tokens(x: Tensor, pooling: str, n_prefix: int) -> tuple[Tensor, tuple[int, int] | None]:
     if pooling == "cls":
         return x[:, 0], None
-    if pooling in ("mean", "gap"):
-        return x[:, n_prefix:].mean(1), None
-    if pooling == "cls+mean":
-        return torch.cat([x[:, 0], x[:, n_prefix:].mean(1)], 1), None
     if pooling == "tokens":
         return x.flatten(1), (x.shape[1], x.shape[2])
-    raise EmbedctlError("a layer of tokens needs a pooling", "cls, mean, cls+mean, tokens or flatten")
+    mean = x[:, n_prefix:].mean(1)
+    return (torch.cat([x[:, 0], mean], 1) if pooling == "cls+mean" else mean), None
 
 
 def _pool_map(x: Tensor, pooling: str) -> tuple[Tensor, tuple[int, int] | None]:
-    if pooling in ("gap", "mean"):
-        return x.mean((2, 3)), None
     if pooling == "tokens":
         return x.flatten(2).transpose(1, 2).flatten(1), (x.shape[2] * x.shape[3], x.shape[1])
-    raise EmbedctlError(f"a layer that puts out a map has no pooling '{pooling}'", "gap, tokens or flatten")
+    return x.mean((2, 3)), None

@@ -132,6 +132,17 @@ class EncoderSpec:
     reference: str = ""
     notes: str = ""
 
+    @property
+    def contaminated(self) -> bool:
+        """Whether it was fitted to the THINGS concepts or to brain data: such an encoder never leads a headline.
+
+        Examples
+        --------
+        >>> find("glocal-dino-vitb16").contaminated, find("realnet-fmri").contaminated, find("dino-vitb16").contaminated
+        (True, True, False)
+        """
+        return any("THINGS" in data or "brain data" in data for data in self.fitted_on)
+
     def table(self) -> dict[str, Any]:
         """Return the whole table as plain data, for provenance and ``--json``."""
         return asdict(self)
@@ -139,10 +150,13 @@ class EncoderSpec:
 
 _FIELDS = {field.name for field in fields(EncoderSpec)} - {"id", "preprocessing"} | {"input"}
 _REQUIRED = {"family", "dim", "input"}
+_NO_INPUT = {"resize": "none", "fit": "none", "resize_to": 0, "size": 0, "norm": "none"}
 
 
 def _spec(id_: str, table: dict[str, Any], path: Path) -> EncoderSpec:
     where = f"{path.name}: [{id_}]"
+    if table.get("family") in ("concat", "mean"):  # made of stored rows: no image goes in
+        table = {"input": _NO_INPUT, **table}
     if unknown := sorted(set(table) - _FIELDS):
         raise EmbedctlError(f"{where} has the unknown key '{unknown[0]}'", suggest(unknown[0], _FIELDS))
     if missing := sorted(_REQUIRED - set(table)):

@@ -1,18 +1,21 @@
-"""VOneResNet-50 (Dapello, Marques et al., 2020): a fixed model of primate V1 in front of a ResNet-50.
+"""VOneNets (Dapello, Marques et al., 2020): a fixed model of primate V1 in front of a ResNet-50, AlexNet or CORnet-S.
 
-Written from the paper's description; the names of the tensors are those of the published checkpoint. 256 simple and
+Written from the paper's description; the names of the tensors are those of the published checkpoints. 256 simple and
 256 complex cells, in quadrature pairs of Gabor filters: a simple cell is a rectified filter, a complex one the energy
-of its pair. The published model adds Poisson-like noise to every response, also in evaluation; here it is left out,
+of its pair. The published models add Poisson-like noise to every response, also in evaluation; here it is left out,
 which gives the response around which the noise scatters, and the same row every time.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
+from pipelines.encoders.cornet import RecurrentArea
 from pipelines.encoders.torchvision_import import torchvision
 
-__all__ = ["VOneResNet50"]
+__all__ = ["VOneNet", "alexnet_behind_v1", "cornet_s_behind_v1", "resnet50_behind_v1"]
 
 SIMPLE, COMPLEX = 256, 256
 GAIN = 25.0  # spikes per second: ``k_exc`` of the published model
@@ -37,22 +40,79 @@ class V1(nn.Module):
         return conv2d(images, self.get_submodule(phase).weight, stride=STRIDE, padding=SIDE // 2)  # type: ignore[arg-type]
 
 
-class VOneResNet50(nn.Module):
-    """V1, a mixing layer, and the four stages of torchvision's ResNet-50."""
+class VOneNet(nn.Module):
+    """V1, a mixing layer to 64 channels, and the part of another network that comes behind its first stage.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    behind : callable
+        Constructs that part: `resnet50_behind_v1`, `alexnet_behind_v1` or `cornet_s_behind_v1`.
+    """
+
+    def __init__(self, behind: "Callable[[], Behind]") -> None:
         super().__init__()
         self.vone_block = V1()
         self.bottleneck = nn.Conv2d(SIMPLE + COMPLEX, 64, 1, bias=False)
-        whole = torchvision.models.resnet50(weights=None)
-        self.model = nn.Module()
-        # The classifier is never run: it is here so that every tensor of the file has its place.
-        for name in ("layer1", "layer2", "layer3", "layer4", "fc"):
-            self.model.add_module(name, whole.get_submodule(name))
+        self.model = behind()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn (n, 3, size, size) into (n, 2048): the last stage, averaged over positions."""
-        x: Tensor = self.bottleneck(self.vone_block(images))
-        for number in (1, 2, 3, 4):
-            x = self.model.get_submodule(f"layer{number}")(x)
-        return x.mean(dim=(2, 3))
+        """Turn (n, 3, size, size) into (n, dim)."""
+        embedded: Tensor = self.model(self.bottleneck(self.vone_block(images)))
+        return embedded
+
+
+class Behind(nn.Module):
+    """Modules by name, some of which are run: the others are here so that every tensor of a file has its place."""
+
+    def __init__(self, run: tuple[str, ...], reduce: Callable[[Tensor], Tensor], **modules: nn.Module) -> None:
+        super().__init__()
+        self._run, self._reduce = run, reduce
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn (n, 64, row, column) into (n, dim)."""
+        for name in self._run:
+            x = self.get_submodule(name)(x)
+        return self._reduce(x)
+
+
+def _averaged(x: Tensor) -> Tensor:
+    return x.mean(dim=(2, 3))
+
+
+def resnet50_behind_v1() -> Behind:
+    """Return the four stages of torchvision's ResNet-50; the last one is averaged over positions."""
+    whole = torchvision.models.resnet50(weights=None)
+    stages = ("layer1", "layer2", "layer3", "layer4")
+    return Behind(stages, _averaged, **{name: whole.get_submodule(name) for name in (*stages, "fc")})
+
+
+def alexnet_behind_v1() -> Behind:
+    """Return AlexNet behind its first convolution, up to fc7 before its rectifier."""
+    features = nn.Sequential(
+        nn.Conv2d(64, 192, 5, 2, 2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+    )
+    widths = {1: nn.Linear(256 * 7 * 7, 4096), 4: nn.Linear(4096, 4096), 6: nn.Linear(4096, 1000)}
+    classifier = nn.ModuleDict({str(index): layer for index, layer in widths.items()})
+
+    def to_fc7(x: Tensor) -> Tensor:
+        fc7: Tensor = classifier["4"](relu(classifier["1"](nn.functional.adaptive_avg_pool2d(x, 7).flatten(1))))
+        return fc7
+
+    return Behind(("features",), to_fc7, features=features, classifier=classifier)
+
+
+def cornet_s_behind_v1() -> Behind:
+    """Return V2, V4 and IT of CORnet-S; IT is averaged over positions."""
+    areas = {"V2": RecurrentArea(64, 128, 2), "V4": RecurrentArea(128, 256, 4), "IT": RecurrentArea(256, 512, 2)}
+    return Behind(tuple(areas), _averaged, **areas, decoder=nn.ModuleDict({"linear": nn.Linear(512, 1000)}))

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.extract.block import BlockRows
-from pipelines.extract.derive import derive, divide
+from pipelines.extract.derive import derive
+from pipelines.extract.divide import divide
 from pipelines.extract.loading import LoadedImage, load, n_cores, prefetch
 from pipelines.extract.outlook import check_room, look_ahead
 from pipelines.extract.plan import Batch, batches
@@ -89,6 +90,7 @@ def _together(request: ExtractRequest, parts: Sequence[ExtractReport]) -> Extrac
     report = ExtractReport(store=request.store, dry_run=request.dry_run)
     for part in parts:
         report.n_images, report.bytes_free = part.n_images, part.bytes_free
+        report.n_read += part.n_read
         report.embeddings += part.embeddings
         report.skipped |= part.skipped
         report.bytes += part.bytes
@@ -190,6 +192,7 @@ def _run(
                         read[found.image_ids[row]] = replace(image, tensors={})
                         for stage, spent in image.seconds.items():
                             seconds[stage] += spent
+                    report.n_read += len(images)
                     progress.advance(len(images))
                 start = perf_counter()
                 record_images(store, source, read, known)

@@ -9,7 +9,7 @@ from PIL import features
 
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import Target
-from pipelines.extract.views import describe_view
+from pipelines.extract.views import describe_views
 from stores.versions import installed_version
 
 __all__ = ["provenance"]
@@ -65,7 +65,7 @@ def provenance(
         "imported": False,
     }
     if name.view:
-        found["view_definition"] = describe_view(name.view)
+        found["view_definition"] = describe_views(name.view)
     if target.note:
         found["note"] = target.note
     if token_shape:

@@ -80,6 +80,8 @@ class ExtractReport:
     ----------
     n_images : int
         Images found.
+    n_read : int
+        Images read by this run, once per pass over them: 0 where nothing was to do.
     embeddings : list of EmbeddingReport
         One line per embedding.
     skipped : dict of str to str
@@ -98,6 +100,7 @@ class ExtractReport:
 
     store: Path
     n_images: int = 0
+    n_read: int = 0
     embeddings: list[EmbeddingReport] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0

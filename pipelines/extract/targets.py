@@ -12,7 +12,7 @@ from pipelines.encoders.key import embedding_key, versions_that_matter
 from pipelines.encoders.registry import EncoderSpec, find
 from pipelines.encoders.weights import Weights, resolve_weights
 from pipelines.extract.request import ExtractRequest
-from pipelines.extract.views import check_view
+from pipelines.extract.views import check_views
 from pipelines.progress import SILENT, Progress
 from stores.errors import EmbedctlError, NotHere, StoreMismatch
 from stores.names import EmbeddingName
@@ -118,7 +118,7 @@ def resolve_names(request: ExtractRequest) -> list[EmbeddingName]:
             for view in [asked.view] if asked.view or not request.views else request.views:
                 names[replace(name, view=view)] = None
     for view in {name.view for name in names} - {""}:
-        check_view(view)
+        check_views(view)
     return list(names)
 
 

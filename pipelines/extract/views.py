@@ -24,7 +24,7 @@ from stores.errors import EmbedctlError, UnknownName
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["VIEWS", "check_view", "describe_view", "see"]
+__all__ = ["VIEWS", "check_views", "describe_views", "see"]
 
 REFERENCE = 224  # pixels of the short side in which lengths are measured
 TRUNCATE = 4  # standard deviations at which a Gaussian ends; 6e-5 of it is beyond
@@ -73,23 +73,31 @@ def see(decoded: DecodedImage, view: str) -> DecodedImage:
     return replace(decoded, image=Image.fromarray(np.rint(pixels.clip(0, 255)).astype(np.uint8)))
 
 
-def check_view(text: str) -> None:
-    """Refuse what is no view.
+def check_views(text: str) -> None:
+    """Refuse what is no view, nor several different ones joined by ``+``.
 
     Raises
     ------
     UnknownName
         If there is no such kind; suggests the closest, or lists them.
     EmbedctlError
-        If its level is none, or not written the one way it is written: a view is part of a name.
+        If its level is none, or not written the one way it is written: a view is part of a name. If one comes twice.
 
     Examples
     --------
-    >>> check_view("blur-2.5")
-    >>> check_view("blur-2.50")
+    >>> check_views("blur-2.5+grey")
+    >>> check_views("blur-2.50")
     Traceback (most recent call last):
     stores.errors.EmbedctlError: 'blur-2.50' is no view
     """
+    views = text.split("+")
+    for view in views:
+        _check(view)
+    if twice := next((view for view in views if views.count(view) > 1), None):
+        raise EmbedctlError(f"'{text}' has the view '{twice}' twice", "a mean over views names each once")
+
+
+def _check(text: str) -> None:
     kind, _, level = text.partition("-")
     if kind not in VIEWS:
         close = get_close_matches(kind, VIEWS, n=1)
@@ -111,16 +119,16 @@ def _nearest(kind: str, level: str) -> str:
     return meant if view.level and re.fullmatch(f"{kind}-(?:{view.level})", meant) else view.example
 
 
-def describe_view(text: str) -> str:
-    """Return what a view does, for those who have only its name.
+def describe_views(text: str) -> str:
+    """Return what a view does, or what the views of a mean do, for those who have only their names.
 
     Examples
     --------
-    >>> describe_view("grey")
+    >>> describe_views("grey")
     'grey: Rec. 601 luma in all three channels'
     """
-    view = VIEWS[text.partition("-")[0]]
-    return f"{view.form}: {view.about}"
+    views = [VIEWS[view.partition("-")[0]] for view in text.split("+")]
+    return ("mean over " if len(views) > 1 else "") + "; ".join(f"{view.form}: {view.about}" for view in views)
 
 
 def _scale(decoded: DecodedImage) -> float:

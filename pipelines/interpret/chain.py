@@ -206,11 +206,12 @@ def _unmixed(
 
 def _whiteners(epochs: SubjectEpochs) -> tuple[list[np.ndarray | None], dict[int, int], list[str]]:
     """Return the whiteners, which session has which, and a note where there is none."""
-    found = epochs.arrays.get("whitener")
-    if found is None:
-        return [None], {}, ["these recordings are not whitened: a channel is a sensor"] if len(epochs.times) else []
     sessions = epochs.info.get("sessions") or sorted(set(np.unique(epochs.test.session).tolist()) - {-1})
-    return list(found), {int(number): row for row, number in enumerate(sessions)}, []
+    row_of = {int(number): row for row, number in enumerate(sessions)}
+    found = epochs.arrays.get("whitener")
+    if found is not None:
+        return list(found), row_of, []
+    return [None] * len(sessions), row_of, ["these recordings are not whitened: each channel is its own sensor"]
 
 
 def _timed(x: np.ndarray, window: np.ndarray | None) -> np.ndarray:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.preprocess.recipes import Recipe
+from pipelines.preprocess.recording import Recording
 from pipelines.preprocess.resampling import EpochMatrix, epoch_matrix
-from pipelines.preprocess.things_eeg2 import Recording
 
 __all__ = ["Cutter", "good_channels"]
 
@@ -41,7 +41,7 @@ class Cutter:
     def fits(self, recording: Recording, onsets: np.ndarray) -> np.ndarray:
         """Return which onsets leave room for a whole epoch inside the recording, ``(n,)`` of bool."""
         first, last = self.matrix.required
-        return (onsets + first >= 0) & (onsets + last < recording.n_samples)
+        return recording.fits(onsets + first, onsets + last)
 
     def epochs(self, recording: Recording, onsets: np.ndarray) -> np.ndarray:
         """Return the epochs at ``onsets``, ``(n, n_chans, n_times)``, in the recipe's unit, not whitened."""

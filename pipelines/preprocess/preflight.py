@@ -5,18 +5,17 @@ back at once, each with its file, its field and the way out. Counts are compared
 metadata, never with the size of the published data set.
 """
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from pipelines.preprocess.dataset import SPLITS, Problem
+from pipelines.preprocess.recording import ImageList, RecordedFlight
+from pipelines.preprocess.recording_checks import compare_recordings, short_name, wrong_samples
 from pipelines.preprocess.slots import Presentations
 from pipelines.preprocess.things_eeg2 import (
-    SPLITS,
     TARGET,
-    ImageList,
     Recording,
     find_recordings,
     open_recording,
@@ -25,61 +24,12 @@ from pipelines.preprocess.things_eeg2 import (
 )
 from stores.errors import BadRecording
 
-__all__ = ["Preflight", "Problem", "preflight"]
+__all__ = ["preflight"]
 
 _SOA = 0.2  # s, the design of the experiment
-_PLAUSIBLE_SD = (0.5e-6, 500e-6)  # V
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that must be put right first."""
-
-    file: str
-    field: str
-    what: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.field}: {self.what}"
-
-
-@dataclass
-class Preflight:
-    """What was found for one subject.
-
-    Parameters
-    ----------
-    subject : int
-        Which one.
-    problems : list of Problem
-        What must be put right; empty if preprocessing can begin.
-    notes : list of str
-        What is worth knowing but stops nothing: missing sessions, images never shown.
-    counts : dict
-        Events, targets, images and repetitions per session and split.
-    recordings : dict
-        Mapped recordings by ``(session, split)``.
-    events : dict
-        Presentations by ``(session, split)``, targets removed.
-    """
-
-    subject: int
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    recordings: dict[tuple[int, str], Recording] = field(default_factory=dict)
-    events: dict[tuple[int, str], Presentations] = field(default_factory=dict)
-
-    def raise_if_bad(self) -> None:
-        """Raise the first problem, saying how many more there are."""
-        if self.problems:
-            first, more = self.problems[0], len(self.problems) - 1
-            others = f" (and {more} more: see --check)" if more else ""
-            raise BadRecording(f"{first}{others}", first.fix)
-
-
-def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: Sequence[str] = ()) -> Preflight:
+def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: Sequence[str] = ()) -> RecordedFlight:
     """Examine every file of ``subject``, and return all that is wrong.
 
     Parameters
@@ -98,7 +48,7 @@ def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: S
     UnknownName
         If there is no such subject.
     """
-    found = Preflight(subject)
+    found = RecordedFlight(subject, images=images)
     folder = subject_folder(raw, subject)
     files = find_recordings(folder)
     for split in SPLITS:
@@ -106,7 +56,7 @@ def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: S
         if not with_split:
             wanted = "raw_eeg_training.npy" if split == "train" else "raw_eeg_test.npy"
             found.problems.append(
-                Problem(_short(folder), split, f"no ses-XX/{wanted} in it", "unpack the subject's archive here")
+                Problem(short_name(folder), split, f"no ses-XX/{wanted} in it", "unpack the subject's archive here")
             )
         for number in range(1, max(files, default=0) + 1):
             if with_split and number not in with_split:
@@ -114,20 +64,13 @@ def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: S
     for number, splits in files.items():
         for split, path in splits.items():
             _examine(found, number, split, path, images[split])
-    _compare_recordings(found, channels)
+    compare_recordings(found, channels, short_name)
     _count_images(found, images)
     return found
 
 
-def _short(path: Path) -> str:
-    """Return the end of a path that identifies it: ``sub-01/ses-02/raw_eeg_test.npy``."""
-    parts = path.parts
-    starts = [i for i, part in enumerate(parts) if re.fullmatch(r"sub-?\d+", part)]
-    return "/".join(parts[starts[-1] if starts else -1 :])
-
-
-def _examine(found: Preflight, session: int, split: str, path: Path, images: ImageList) -> None:
-    name = _short(path)
+def _examine(found: RecordedFlight, session: int, split: str, path: Path, images: ImageList) -> None:
+    name = short_name(path)
     try:
         recording = open_recording(path)
     except BadRecording as problem:
@@ -137,7 +80,7 @@ def _examine(found: Preflight, session: int, split: str, path: Path, images: Ima
     events = presentations(recording)
     found.recordings[session, split] = recording
     found.problems += [Problem(name, *rest) for rest in _wrong_events(recording, events, images)]
-    found.problems += [Problem(name, *rest) for rest in _wrong_samples(recording)]
+    found.problems += [Problem(name, *rest) for rest in wrong_samples(recording, "raw_eeg_data")]
     shown = events.select(events.codes != TARGET)
     found.events[session, split] = shown
     repetitions = np.unique(shown.codes, return_counts=True)[1]
@@ -175,52 +118,7 @@ def _wrong_events(recording: Recording, events: Presentations, images: ImageList
         )
 
 
-def _wrong_samples(recording: Recording) -> Iterator[tuple[str, str, str]]:
-    """Yield field, problem and fix if a few seconds spread over the recording are not in volts."""
-    length = int(recording.sfreq)
-    starts = np.linspace(0, max(recording.n_samples - length, 0), 8).astype(int)
-    channels = list(recording.rows)
-    with np.errstate(invalid="ignore"):
-        spread = [recording.read(a, min(a + length, recording.n_samples), channels).std(axis=1) for a in starts]
-    finite = np.concatenate(spread)[np.isfinite(np.concatenate(spread))]
-    sd = float(np.median(finite)) if len(finite) else 0.0
-    if not _PLAUSIBLE_SD[0] < sd < _PLAUSIBLE_SD[1]:
-        what = f"a channel typically varies by {sd:.2g} V within a second; EEG varies by 1e-6 to 1e-4 V"
-        if sd:
-            factor = 1000.0 ** round(np.log10(sd / 1e-5) / 3)
-            yield "raw_eeg_data", what, f"divide by {factor:g}: the samples seem to be in another unit"
-        else:
-            yield "raw_eeg_data", what, "the recording is empty: download it again"
-
-
-def _compare_recordings(found: Preflight, channels: Sequence[str]) -> None:
-    """Compare the files of a subject with each other."""
-    if not found.recordings:
-        return
-    first = next(iter(found.recordings.values()))
-    trains: dict[bytes, str] = {}
-    for key, recording in found.recordings.items():
-        name = _short(recording.path)
-        absent = [channel for channel in channels if channel not in recording.rows]
-        if absent:
-            what = f"{len(absent)} channels the recipe asks for are absent: {', '.join(absent[:5])}"
-            fix = "use --recipe clean, which takes the channels that are there, or name them in a recipe of your own"
-            found.problems.append(Problem(name, "ch_names", what, fix))
-        elif not channels and set(recording.rows) != set(first.rows):
-            odd = sorted(set(recording.rows) ^ set(first.rows))
-            what = f"other channels than {_short(first.path)}: {', '.join(odd[:5])}"
-            found.problems.append(Problem(name, "ch_names", what, "name the common ones in a recipe of your own"))
-        if recording.sfreq != first.sfreq:
-            what = f"{recording.sfreq:g} Hz, but {_short(first.path)} has {first.sfreq:g} Hz"
-            found.problems.append(Problem(name, "sfreq", what, "download the file again"))
-        train = found.events[key].onsets.tobytes() + found.events[key].codes.tobytes()
-        if len(train) and train in trains:
-            what = f"the same events at the same samples as {trains[train]}"
-            found.problems.append(Problem(name, "stim", what, "one of the two is a copy: download it again"))
-        trains.setdefault(train, name)
-
-
-def _count_images(found: Preflight, images: dict[str, ImageList]) -> None:
+def _count_images(found: RecordedFlight, images: dict[str, ImageList]) -> None:
     """Compare the images shown over all sessions with the metadata."""
     for split in SPLITS:
         codes = [events.codes for (_, where), events in found.events.items() if where == split]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.preprocess.impostors import refuse_impostor
 from pipelines.preprocess.pickle_walk import (
     ArrayRecord,
     Bytes,
@@ -104,15 +105,7 @@ def map_pickled(path: Path) -> dict[str, Any]:
 
 def _pickle_start(path: Path, head: bytes) -> int:
     """Return where the pickle begins, or say what the file is instead."""
-    if not head:
-        raise BadRecording(f"{path} is empty", "download it again")
-    text = head.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise BadRecording(f"{path} is a web page, not a recording", "the download was refused: fetch it again")
-    if text.startswith(b"version https://git-lfs"):
-        raise BadRecording(f"{path} is a Git LFS pointer, not the file itself", "run: git lfs pull")
-    if head.startswith(b"PK\x03\x04"):
-        raise BadRecording(f"{path} is a zip archive", "unpack it first")
+    refuse_impostor(path, head)
     if not head.startswith(b"\x93NUMPY"):
         return 0
     long = head[6] > 1  # versions 2 and 3 of the format count the header in four bytes

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.preprocess.cutting import Cutter, first_broken, good_channels
-from pipelines.preprocess.preflight import Preflight
+from pipelines.preprocess.dataset import SPLITS, Examined
 from pipelines.preprocess.recipes import Recipe
+from pipelines.preprocess.recording import ImageList, RecordedFlight
 from pipelines.preprocess.slots import Presentations, Slots, assign
-from pipelines.preprocess.things_eeg2 import SPLITS, ImageList
 from pipelines.preprocess.whitening import CovarianceSum, inverse_square_root
 from pipelines.progress import Progress
 from stores.errors import BadRecording
@@ -33,7 +33,7 @@ class SubjectPlan:
 
     Parameters
     ----------
-    flight : Preflight
+    flight : RecordedFlight
         Recordings and events.
     recipe : Recipe
         What to do with them.
@@ -49,7 +49,7 @@ class SubjectPlan:
         Sessions that hold fewer repetitions than the recipe draws.
     """
 
-    flight: Preflight
+    flight: RecordedFlight
     recipe: Recipe
     cutter: Cutter
     events: dict[tuple[int, str], Presentations]
@@ -69,7 +69,7 @@ class SubjectPlan:
 
 
 @dataclass
-class Examination:
+class Examination(Examined):
     """What the first pass found.
 
     Parameters
@@ -78,19 +78,13 @@ class Examination:
         Whitening matrix, identity if the recipe does not whiten.
     good : dict of (session, split) to (n_presentations,) of bool
         Whether every channel that lives in this session is usable in this presentation.
-    counts : dict
-        Unusable channel-epochs and what followed from them.
-    notes : list of str
-        Dead channels, and channels that are dead in the test recording alone.
     """
 
     whiteners: dict[int, np.ndarray] = field(default_factory=dict)
     good: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
-def plan_subject(flight: Preflight, recipe: Recipe) -> SubjectPlan:
+def plan_subject(flight: RecordedFlight, recipe: Recipe) -> SubjectPlan:
     """Decide, from events alone, which presentation becomes which repetition of which image.
 
     Raises
@@ -107,7 +101,7 @@ def plan_subject(flight: Preflight, recipe: Recipe) -> SubjectPlan:
         events[key] = shown.select(fits)
         counts["past the end of the file"] += int((~fits).sum())
         session, split = key
-        counts["targets dropped"] += flight.counts[f"ses-{session:02d} {split}"]["targets dropped"]
+        counts["targets dropped"] += flight.counts[f"ses-{session:02d} {split}"].get("targets dropped", 0)
         wanted, fewest = recipe.repetitions.get(split, 0), _fewest(events[key])
         if fewest < wanted:
             where = f"sub-{flight.subject:02d}/ses-{session:02d}"
@@ -117,7 +111,7 @@ def plan_subject(flight: Preflight, recipe: Recipe) -> SubjectPlan:
         if recipe.mvnn != "none" and (session, "train") not in flight.events:
             raise BadRecording(
                 f"sub-{flight.subject:02d}/ses-{session:02d} has no training recording to fit its whitening on",
-                "find its raw_eeg_training.npy, or move the session's folder away to go on without it",
+                "find that recording, or move the session's folder away to go on without it",
             )
     slots = {}
     for split in SPLITS:

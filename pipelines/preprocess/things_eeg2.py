@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.preprocess.dataset import SPLITS
 from pipelines.preprocess.raw_npy import map_pickled
+from pipelines.preprocess.recording import ImageList
 from pipelines.preprocess.slots import Presentations
 from stores.errors import BadRecording, UnknownName
 
 __all__ = [
-    "SPLITS",
     "TARGET",
-    "ImageList",
     "Recording",
     "find_recordings",
     "find_subjects",
@@ -36,31 +36,11 @@ __all__ = [
 ]
 
 TARGET = 99999  # Buzz Lightyear: the participant counts him
-SPLITS = ("train", "test")
 _FILES = {
     "train": ("raw_eeg_training.npy", "raw_eeg_train.npy"),
     "test": ("raw_eeg_test.npy",),
 }
 _IMAGE_FOLDERS = {"train": "training_images", "test": "test_images"}
-
-
-@dataclass(frozen=True, slots=True)
-class ImageList:
-    """The images of one split; code ``k`` is row ``k - 1``.
-
-    Parameters
-    ----------
-    ids : list of str
-        ``training_images/00001_aardvark/aardvark_01b.jpg``.
-    concepts : list of str
-        ``aardvark``: the local number is dropped, it differs between splits and data sets.
-    things_numbers : list of int or None
-        Number of the concept in THINGS, 1 to 1854, where the metadata has it.
-    """
-
-    ids: list[str]
-    concepts: list[str]
-    things_numbers: list[int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +71,18 @@ class Recording:
     def n_samples(self) -> int:
         """Length of the recording."""
         return self.samples.shape[1]
+
+    def fits(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Return which stretches from sample ``first`` to sample ``last`` lie inside the recording."""
+        return (first >= 0) & (last < self.n_samples)
+
+    def place(self, onsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return in which run onsets are: the seams of the five runs are not marked, so all are in the first."""
+        return np.zeros_like(onsets), onsets
+
+    def sample(self, places: np.ndarray) -> np.ndarray:
+        """Return every channel at some samples, ``(n_rows, n)``."""
+        return self.samples[:, places]
 
     def read(self, first: int, stop: int, channels: Sequence[str], scale: float = 1.0) -> np.ndarray:
         """Return samples ``first`` to ``stop`` of ``channels`` times ``scale``, float64, ``(n_chans, stop - first)``.
@@ -129,7 +121,7 @@ def find_recordings(subject_folder: Path) -> dict[int, dict[str, Path]]:
     for number, folder in _numbered(subject_folder, r"ses-?(\d+)").items():
         for split, names in _FILES.items():
             for name in names:
-                if (folder / name).is_file():
+                if (folder / name).exists():  # a folder of that name is told, not passed over
                     recordings.setdefault(number, {}).setdefault(split, folder / name)
     return recordings
 
@@ -152,7 +144,7 @@ def read_image_lists(raw: Path) -> dict[str, ImageList]:
         If it is missing, or lacks a list, or its lists differ in length.
     """
     candidates = [raw / "image_metadata.npy", raw / "image_set" / "image_metadata.npy"]
-    path = next((path for path in candidates if path.is_file()), None)
+    path = next((path for path in candidates if path.exists()), None)
     if path is None:
         raise BadRecording(
             f"no image_metadata.npy in {raw}", "it says which image a code means: https://osf.io/y63gw/files/qkgtf"

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.train.statistics import Interval, interval
+from pipelines.train.statistics import Interval, image_interval, interval
 from stores.errors import EmbedctlError
 from stores.results import read_array, read_config
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Cell", "Runs", "conditions", "hits_interval"]
+__all__ = ["FEW", "Cell", "Runs", "conditions", "divided", "hits_interval"]
 
 CONDITION = (
     "dataset",
@@ -27,18 +27,20 @@ CONDITION = (
     "config_key",
 )
 
-Runs = Mapping[int, Mapping[int, Mapping[str, Any]]]  # subject -> seed -> row of the results
+FEW = 4
+"""Subjects: with fewer, what their differences say about other subjects is next to nothing."""
+
+Row = Mapping[str, Any]  # of the results
+Runs = Mapping[int, Mapping[int, Row]]  # subject -> seed -> row
 
 
 class Cell:
     """All runs of one embedding under one condition.
 
-    Of a run that was done again on other recordings, the newer one counts.
-
     Parameters
     ----------
     rows : sequence of mapping
-        Rows of the results.
+        Rows of the results, of each subject on the same recordings.
     label : str
         What to call the embedding: its name, with its key where one name has several.
 
@@ -52,10 +54,10 @@ class Cell:
         Its mean over subjects.
     """
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], label: str) -> None:
+    def __init__(self, rows: Sequence[Row], label: str) -> None:
         self.label, self.first = label, rows[0]
-        self.runs: dict[int, dict[int, Mapping[str, Any]]] = {}
-        for row in sorted(rows, key=lambda row: (row["subject"], row["seed"], row["started"])):
+        self.runs: dict[int, dict[int, Row]] = {}
+        for row in sorted(rows, key=lambda row: (row["subject"], row["seed"], str(row["started"]))):
             self.runs.setdefault(row["subject"], {})[row["seed"]] = row
         self.per_subject = {
             subject: float(np.mean([row["top1"] for row in seeds.values()])) for subject, seeds in self.runs.items()
@@ -70,24 +72,59 @@ class Cell:
         return float(np.mean([np.mean(seeds) for seeds in values]))
 
 
-def conditions(results: "pa.Table") -> Iterable[tuple[dict[str, Any], list[Cell]]]:
-    """Group the runs by condition, and within by embedding."""
-    grouped: dict[tuple[Any, ...], dict[tuple[str, str], list[dict[str, Any]]]] = {}
-    for row in results.to_pylist():
-        cells = grouped.setdefault(tuple(row[name] for name in CONDITION), {})
+def divided(results: "pa.Table") -> tuple[list[Row], list[Row]]:
+    """Divide the runs into those that can be compared and those on recordings that were preprocessed again since.
+
+    Under one condition only one set of recordings of a subject counts, that of the newest run: what was trained on
+    other numbers says nothing about an embedding.
+
+    Returns
+    -------
+    current, outdated : list of Row
+        Every run is in one of them.
+    """
+    rows = sorted(results.to_pylist(), key=lambda row: str(row["started"]))
+    newest = {(*_condition(row), row["subject"]): row["epochs_key"] for row in rows}
+    current = [row for row in rows if row["epochs_key"] == newest[(*_condition(row), row["subject"])]]
+    return current, [row for row in rows if row["epochs_key"] != newest[(*_condition(row), row["subject"])]]
+
+
+def conditions(results: "pa.Table", runs: Path | None = None) -> Iterable[tuple[dict[str, Any], list[Cell]]]:
+    """Group the runs that can be compared by condition, and within by embedding.
+
+    A condition is what the columns say, and ``preprocessing``: the name of the recipe of the recordings, as far as the
+    runs are at hand to ask. Its settings are part of ``config_key``.
+    """
+    grouped: dict[tuple[Any, ...], dict[tuple[str, str], list[Row]]] = {}
+    for row in divided(results)[0]:
+        cells = grouped.setdefault(_condition(row), {})
         cells.setdefault((row["embedding"], row["embedding_key"]), []).append(row)
     for values, cells in sorted(grouped.items(), key=lambda item: tuple(map(str, item[0]))):
+        some_run = next(iter(cells.values()))[0]["run_id"]
         keys_of: dict[str, int] = {}
         for name, _ in cells:
             keys_of[name] = keys_of.get(name, 0) + 1
         yield (
-            dict(zip(CONDITION, values, strict=True)),
+            dict(zip(CONDITION, values, strict=True)) | {"preprocessing": _preprocessing(runs, some_run)},
             [Cell(rows, name if keys_of[name] == 1 else f"{name}#{key}") for (name, key), rows in cells.items()],
         )
 
 
+def _condition(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in CONDITION)
+
+
+def _preprocessing(runs: Path | None, run_id: str) -> str:
+    try:
+        return str(read_config(runs, run_id)["preprocessing"]["name"]) if runs else ""
+    except (EmbedctlError, KeyError):
+        return ""
+
+
 def hits_interval(sides: Sequence[tuple[Runs, int]], runs: Path | None, per_subject: Sequence[float]) -> Interval:
-    """Return the interval of a mean, or with two sides of a difference, over subjects and images.
+    """Return the interval of a mean, or with two sides of a difference.
+
+    It is over subjects and images; with fewer than `FEW` subjects over images alone, for these very subjects.
 
     Parameters
     ----------
@@ -103,7 +140,10 @@ def hits_interval(sides: Sequence[tuple[Runs, int]], runs: Path | None, per_subj
         images = sorted(set.intersection(*(set(hits) for table, _ in tables for hits in table.values())))
         if images:
             signed = (sign * np.array([[hits[i] for i in images] for hits in t.values()]) for t, sign in tables)
-            return interval(sum(signed))
+            values = np.asarray(sum(signed))
+            if len(values) < FEW:
+                return image_interval(values.mean(axis=0), differences=len(sides) > 1)
+            return interval(values)
     return interval(per_subject, images=False)
 
 

@@ -1,7 +1,7 @@
 """What the runs say: a ranking of embeddings, and human-aligned encoders against their bases.
 
 Seeds are averaged first, within subject; the subject is the unit. What is compared ran under the same conditions:
-dataset, protocol, gallery and configuration.
+dataset, preprocessing, protocol, gallery and configuration, and on the very same recordings of each subject.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.train.cells import Cell, conditions, hits_interval
+from pipelines.train.cells import Cell, conditions, divided, hits_interval
+from pipelines.train.origin import doubt
 from pipelines.train.statistics import Interval, holm, sign_flip
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
@@ -19,7 +20,7 @@ from stores.names import EmbeddingName
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PairRow", "RankRow", "pairs", "ranking"]
+__all__ = ["PairRow", "RankRow", "left_out", "pairs", "ranking"]
 
 LEVEL = 0.05
 FIGURES = ("top3", "top5", "median_rank", "mrr", "val_top1", "concept_top1", "csls_top1", "noise_ceiling", "chance")
@@ -36,7 +37,7 @@ class RankRow:
     rank : int
         Place by top-1 within the condition; 1 is best.
     embedding, weights, aligned_by : str
-        The embedding, with its key where one name has several.
+        The embedding, with its key where one name has several; `origin.mark` says what stands beside it.
     subjects : tuple of int
         Who was averaged over.
     n_seeds : int
@@ -72,7 +73,7 @@ class PairRow:
     ----------
     condition : dict
         What is the same for both.
-    embedding, base, aligned_by, weights, match : str
+    embedding, base, aligned_by, weights, base_weights, match : str
         Who is compared, and how well the base matches.
     subjects : tuple of int
         Subjects that both have.
@@ -99,6 +100,7 @@ class PairRow:
     base: str
     aligned_by: str
     weights: str
+    base_weights: str
     match: str
     subjects: tuple[int, ...]
     n_seeds: int
@@ -120,8 +122,8 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
     results : Table
         The results, one row per run.
     runs : Path, optional
-        Folder of the runs. With it intervals are over subjects and images, from the hits that each run kept;
-        without it over subjects alone.
+        Folder of the runs. With it intervals are over subjects and images, from the hits that each run kept, or with
+        few subjects over images; without it over subjects alone.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
         By condition, then best first.
     """
     rows = []
-    for condition, cells in conditions(results):
+    for condition, cells in conditions(results, runs):
         placed = sorted(cells, key=lambda cell: -cell.top1)
         for place, cell in enumerate(placed, start=1):
             rows.append(
@@ -154,9 +156,9 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
     """Compare every human-aligned encoder with its base.
 
     Random weights are paired with random weights of the same seed only, and a layer, pooling or view with the same of
-    the base. A verdict is given to pairs that differ in nothing but the alignment (``match = exact``) and whose
-    alignment was not fitted to the THINGS images; it takes a sign-flip test across subjects, corrected over these
-    pairs by Holm's method.
+    the base. A verdict is given to pairs of published weights that differ in nothing but the alignment
+    (``match = exact``) and whose alignment was not fitted to the THINGS images; it takes a sign-flip test across
+    subjects, corrected over these pairs by Holm's method. Random, own and imported ones are shown and have none.
 
     Parameters
     ----------
@@ -176,7 +178,7 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
         raise EmbedctlError(f"no pairing called '{pairing}'", "there are: matched_base, paper")
     column = "base" if pairing == "paper" else "matched_base"
     rows: list[PairRow] = []
-    for condition, cells in conditions(results):
+    for condition, cells in conditions(results, runs):
         found = [
             _pair(condition, cell, base, pairing, runs)
             for cell in cells
@@ -233,6 +235,7 @@ def _pair(condition: dict[str, Any], cell: Cell, base: Cell, pairing: str, runs:
         base=base.label,
         aligned_by=cell.first["aligned_by"],
         weights=cell.first["weights"],
+        base_weights=base.first["weights"],
         match=match,
         subjects=tuple(shared),
         n_seeds=min(len(seeds) for seeds in shared.values()),
@@ -243,11 +246,22 @@ def _pair(condition: dict[str, Any], cell: Cell, base: Cell, pairing: str, runs:
         p_floor=test.floor,
         p_holm=None,
         verdict="",
-        note=_why_no_verdict(cell.first, match),
+        note=_why_no_verdict(cell.first, base.first, match),
     )
 
 
-def _why_no_verdict(row: Mapping[str, Any], match: str) -> str:
+def left_out(results: "pa.Table") -> list[str]:
+    """Say which runs are not compared, a line for each subject: those on recordings that were replaced since."""
+    counts: dict[tuple[str, int], int] = {}
+    for row in divided(results)[1]:
+        counts[row["dataset"], row["subject"]] = counts.get((row["dataset"], row["subject"]), 0) + 1
+    return [
+        f"{n} runs of {dataset}, subject {subject}, are left out: newer ones were trained on other recordings of it"
+        for (dataset, subject), n in sorted(counts.items())
+    ]
+
+
+def _why_no_verdict(row: Mapping[str, Any], base: Mapping[str, Any], match: str) -> str:
     """Return the reason why a pair carries no verdict; empty when it carries one."""
     from pipelines.encoders.registry import registry
 
@@ -257,6 +271,8 @@ def _why_no_verdict(row: Mapping[str, Any], match: str) -> str:
         return f"the base matches in {match or 'name only'}: no verdict"
     if row["weights"].startswith("random:"):
         return "random weights: alignment has nothing to show here"
+    if doubts := [found for side in (row, base) if (found := doubt(side))]:
+        return f"{'; '.join(doubts)}: no verdict"
     spec = registry().get(row["encoder"])
     if spec is not None and any("things" in data.lower() for data in spec.fitted_on):
         return "its alignment was fitted to the THINGS images: no verdict"

@@ -29,7 +29,7 @@ def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int)
     Raises
     ------
     EmbedctlError
-        If the window holds no sample, or fewer than the brain encoder needs.
+        If the window does not fit the epochs, or holds fewer samples than the brain encoder needs.
     """
     window = pick_window(epochs, recipe)
     n_chans, n_times = len(pick_channels(epochs, recipe)[0]), 1 if window is None else len(window)

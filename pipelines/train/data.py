@@ -116,7 +116,7 @@ def load_subject(epochs: SubjectEpochs, recipe: Recipe) -> Recordings:
     BadRecording
         If a repetition that is marked valid holds a number that is not finite.
     EmbedctlError
-        If the window holds no sample, or the recipe needs repetitions and the store holds means alone.
+        If the window does not fit the epochs, or the recipe needs repetitions and the store holds means alone.
     """
     chans, ch_names, note = pick_channels(epochs, recipe)
     pick = (chans, pick_window(epochs, recipe))
@@ -180,21 +180,29 @@ def pick_window(epochs: SubjectEpochs, recipe: Recipe) -> np.ndarray | None:
     Raises
     ------
     EmbedctlError
-        If there are none.
+        If the window leaves the epochs, or there is no sample in it, or voxels are to be normalised over time.
     """
     times = np.asarray(epochs.times, dtype=np.float64)
     if not len(times):
+        if recipe.trial_norm != "none":  # each voxel's only number would become zero
+            raise EmbedctlError(f"trial_norm = '{recipe.trial_norm}' needs a time course", 'use trial_norm = "none"')
         return None
     if not recipe.window:
         return np.arange(len(times))
-    # Half a sample of slack: stored times are multiples of 1 / sfreq only up to rounding.
-    slack = 0.5 / epochs.sfreq if epochs.sfreq else 0.0
     first, last = recipe.window
-    inside = np.flatnonzero((times >= first - slack) & (times < last + slack))
+    # A sample stands for the time until the next one: a window of one second fits 100 samples at 100 Hz.
+    sample = 1 / epochs.sfreq if epochs.sfreq else 0.0
+    if first < times[0] - sample - 1e-9 or last > times[-1] + sample + 1e-9:
+        raise EmbedctlError(
+            f"the window from {first:g} to {last:g} s leaves the epochs: they last {times[0]:g} to {times[-1]:g} s",
+            "choose another window in the recipe; window = [] takes all of them",
+        )
+    # Half a sample of slack: stored times are multiples of 1 / sfreq only up to rounding.
+    inside = np.flatnonzero((times >= first - sample / 2) & (times < last + sample / 2))
     if not len(inside):
         raise EmbedctlError(
-            f"no sample between {first} and {last} s: these epochs last from {times[0]:g} to {times[-1]:g} s",
-            "choose another window in the recipe",
+            f"no sample lies between {first:g} and {last:g} s: there is one every {sample:g} s",
+            "choose a longer window in the recipe",
         )
     return inside
 

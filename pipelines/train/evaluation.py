@@ -1,7 +1,6 @@
 """What a brain encoder can do: on validation after every pass, and on the test set at the end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,39 +9,14 @@ from torch import nn
 from pipelines.train.losses import info_nce, unit
 from pipelines.train.metrics import csls, retrieve
 
-__all__ = ["Seen", "embed", "retrieval_figures", "validate"]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What validation saw after a pass: its figures, and the reciprocal rank of every held-out image."""
-
-    figures: dict[str, float]
-    reciprocal_ranks: np.ndarray
-
-    def beats(self, other: "Seen", by: str) -> bool:
-        """Whether this pass is strictly better."""
-        if by == "val_loss":
-            return self.figures[by] < other.figures[by]
-        return self.figures[by] > other.figures[by]
-
-    def as_good_as(self, best: "Seen", by: str) -> bool:
-        """Whether this pass may stand for the best one.
-
-        By loss, only the best itself. By reciprocal rank, what is within one standard error of the difference over the
-        held-out images: on few images the best pass is a matter of luck, and training for longer is the better bet.
-        """
-        if by == "val_loss" or self is best:
-            return self is best
-        lead = best.reciprocal_ranks - self.reciprocal_ranks
-        return bool(lead.mean() <= lead.std() / len(lead) ** 0.5)
+__all__ = ["embed", "retrieval_figures", "validate"]
 
 
 @torch.inference_mode()
 def validate(
     model: nn.ModuleDict, scale: torch.Tensor, epochs: torch.Tensor, images: torch.Tensor, sizes: Sequence[int]
-) -> Seen:
-    """Score every validation round, and average.
+) -> dict[str, float]:
+    """Score every validation round, and average: ``val_loss``, ``val_top1`` and ``val_mrr``.
 
     Parameters
     ----------
@@ -63,12 +37,11 @@ def validate(
         losses.append(info_nce(brain, image, scale).item())
         # Where training left the finite numbers the loss says so; ranks have no word for it.
         found.append(retrieve(torch.nan_to_num(brain @ image.T).cpu().numpy()))
-    figures = {
+    return {
         "val_loss": float(np.mean(losses)),
         "val_top1": float(np.mean([f.top(1) for f in found])),
         "val_mrr": float(np.mean([f.mrr for f in found])),
     }
-    return Seen(figures, np.concatenate([f.reciprocal_ranks for f in found]))
 
 
 @torch.inference_mode()

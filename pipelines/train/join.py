@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stores.errors import EmbedctlError
 
-__all__ = ["resolve"]
+__all__ = ["namesakes", "resolve"]
 
 SHOWN = 5  # unresolved names an error lists
 
@@ -87,6 +87,53 @@ def resolve(
     return rows
 
 
+def namesakes(
+    rows: Sequence[int] | NDArray[np.int64], store_ids: Sequence[str], content: Mapping[str, str], how: str = "suffix"
+) -> list[tuple[str, str]]:
+    """Return the images that were joined although another one has the same file name and other pixels.
+
+    The longer path decided between them, which is right for ``bear/1.jpg`` and ``cat/1.jpg``, and a trap where a folder
+    holds copies of the images that were cropped or scaled.
+
+    Parameters
+    ----------
+    rows : sequence of int
+        What `resolve` returned.
+    store_ids : sequence of str
+        Image ids of the store.
+    content : mapping of str to str
+        Content hash of each stored image; those without one are not compared.
+    how : str
+        As for `resolve`.
+
+    Returns
+    -------
+    list of (str, str)
+        The image that was joined, and the first of the others.
+
+    Examples
+    --------
+    >>> namesakes([0], ["full/bear.jpg", "small/bear.jpg"], {"full/bear.jpg": "ab", "small/bear.jpg": "cd"})
+    [('full/bear.jpg', 'small/bear.jpg')]
+    """
+    called: dict[str, dict[str, str]] = {}  # file name -> content -> first image of it
+    for name in store_ids:
+        if pixels := content.get(name):
+            called.setdefault(_file_name(name, how), {}).setdefault(pixels, name)
+    found = []
+    for joined in (store_ids[row] for row in rows):
+        alike = called.get(_file_name(joined, how), {})
+        others = (name for pixels, name in alike.items() if pixels != content.get(joined))
+        if content.get(joined) and (other := next(others, None)):
+            found.append((joined, other))
+    return found
+
+
+def _file_name(path: str, how: str) -> str:
+    *_, name = _suffixes(path, how)
+    return name
+
+
 def _suffixes(path: str, how: str) -> Iterator[str]:
     """Yield the ends of a path, longest first."""
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
@@ -98,7 +145,7 @@ def _suffixes(path: str, how: str) -> Iterator[str]:
 
 
 def _alike(names: list[str], content: Mapping[str, str] | None) -> bool:
-    hashes = {content.get(name, name) for name in names} if content else set(names)
+    hashes = {content.get(name) or name for name in names} if content else set(names)  # no hash: like nothing else
     return len(hashes) == 1
 
 

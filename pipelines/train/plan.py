@@ -13,7 +13,7 @@ from stores.errors import EmbedctlError, UnknownName
 __all__ = ["choose_dataset", "choose_embeddings", "choose_subjects", "config_key", "run_id"]
 
 # Part of every key: raised when the trainer computes other numbers from the same settings.
-TRAINER = 1
+TRAINER = 2
 WIDEST = 8192  # features of an embedding that can be trained against
 
 
@@ -119,18 +119,30 @@ def choose_embeddings(
     return [(name, entry) for (name, _), entry in chosen.items()], notes
 
 
-def config_key(recipe: Recipe, brain_encoder: str, protocol: str) -> str:
-    """Return twelve hex digits shared by the runs that differ only in data and seed.
+def config_key(recipe: Recipe, brain_encoder: str, protocol: str, preprocessing: Mapping[str, Any]) -> str:
+    """Return twelve hex digits shared by the runs that differ only in embedding, subject and seed.
+
+    Recordings that were preprocessed by another recipe are another configuration: what was trained on them is never
+    ranked with these.
 
     Examples
     --------
     >>> from pipelines.train.recipes import read_recipe
-    >>> modern = read_recipe("modern", "eeg")
-    >>> config_key(modern, "nice", "within") == config_key(modern.with_(name="mine"), "nice", "within")
+    >>> modern, clean = read_recipe("modern", "eeg"), {"name": "clean", "sfreq": 250.0}
+    >>> key = config_key(modern, "nice", "within", clean)
+    >>> key == config_key(modern.with_(name="mine"), "nice", "within", clean)
     True
+    >>> key == config_key(modern, "nice", "within", clean | {"sfreq": 100.0})
+    False
     """
     return _hash(
-        {"trainer": TRAINER, "recipe": recipe.settings(), "brain_encoder": brain_encoder, "protocol": protocol}
+        {
+            "trainer": TRAINER,
+            "recipe": recipe.settings(),
+            "brain_encoder": brain_encoder,
+            "protocol": protocol,
+            "preprocessing": preprocessing,
+        }
     )
 
 

@@ -5,11 +5,13 @@ or ``[fmri]`` holds what differs for that kind of recording. Reading one imports
 """
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.train.brain_encoders import BRAIN_ENCODERS
 from stores.errors import EmbedctlError, UnknownName, suggest
 
 __all__ = ["Recipe", "read_recipe", "recipe_names"]
@@ -22,15 +24,24 @@ CHOICES = {
     "split": ("concept", "image"),
     "choose_by": ("val_mrr", "val_loss"),
     "image_head": ("none", "linear", "mlp"),
+    "brain_encoder": tuple(BRAIN_ENCODERS),
 }
+SWITCHES = ("unit_scale", "learn_temperature")
 
-TYPES: dict[Any, tuple[Any, str]] = {
-    str: (str, "a text"),
-    bool: (bool, "true or false"),
-    int: (int, "a whole number"),
-    float: ((int, float), "a number"),
+# From, to, both included. What must be above zero begins far below what anybody uses.
+NUMBERS: dict[str, tuple[float, float]] = {
+    "held_out": (0.001, 0.999),
+    "temperature": (0.01, 100),  # the trainer takes none below
+    "lr": (1e-9, 10),
+    "weight_decay": (0, 100),
+    "clip": (0, 1e6),
 }
-RANGES = {"temperature": (0, 100), "lr": (0, 10), "held_out": (0, 1)}
+COUNTS: dict[str, tuple[int, int]] = {
+    "held_out_at_most": (2, 10**6),  # one image alone is always found
+    "dim": (0, 2**16),
+    "batch": (2, 2**20),  # an image alone in its batch has nothing to be told apart from
+    "passes": (1, 10**6),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +55,7 @@ class Recipe:
     channels : tuple of str
         Channels to use, of those that exist; empty for all.
     window : tuple of float
-        First and last time in seconds from image onset, both included; empty for all.
+        First and last time in seconds from image onset, both included and inside the epoch; empty for all.
     trial_norm : str
         Whether each channel of a trial is centred over time and divided by its norm: ``none``,
         ``norm-then-mean`` or ``mean-then-norm`` (before or after repetitions are averaged).
@@ -59,8 +70,8 @@ class Recipe:
     held_out_at_most : int
         Upper bound of the number held out.
     choose_by : str
-        Validation figure that chooses the checkpoint: ``val_loss`` takes the pass with the lowest, ``val_mrr`` the
-        latest pass whose mean reciprocal rank is within one standard error of the highest.
+        Validation figure that chooses the checkpoint: the pass with the lowest ``val_loss``, or with the highest
+        ``val_mrr``, the mean reciprocal rank; of several with the same figure the last.
     brain_encoder : str
         Default brain encoder.
     image_head : str
@@ -157,50 +168,90 @@ def read_recipe(name: str, modality: str) -> Recipe:
 
 def _table(path: Path, modality: str) -> dict[str, Any]:
     """Return the settings of a file for one modality, its base's where it has none."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UnknownName(f"no recipe file '{path}'", suggest(path.stem, recipe_names())) from None
-    except tomllib.TOMLDecodeError as problem:
-        raise EmbedctlError(f"recipe '{path}' is not TOML: {problem}", 'begin it with base = "modern"') from None
-    own = {key: value for key, value in table.items() if key not in MODALITIES}
+    own = _parsed(path)
     base = own.pop("base", None)
     if base is not None and base not in recipe_names():
         raise UnknownName(f"recipe '{path.name}' starts from '{base}'", suggest(str(base), recipe_names()))
     inherited = _table(FOLDER / f"{base}.toml", modality) if base is not None else {}
-    differing: dict[str, Any] = table.get(modality, {})
-    return inherited | own | differing
+    differing = {kind: own.pop(kind, {}) for kind in MODALITIES}
+    known = {field.name for field in dataclasses.fields(Recipe)} - {"name"}
+    for where, table in (("", own), *differing.items()):
+        if not isinstance(table, dict):
+            raise EmbedctlError(f"recipe '{path.name}': {where} = {table!r} is no table", f"write [{where}] on a line")
+        if unknown := sorted(table.keys() - known):
+            section = f" in [{where}]" if where else ""
+            raise UnknownName(
+                f"recipe '{path.name}' has an unknown setting '{unknown[0]}'{section}",
+                suggest(unknown[0], known if where else {*known, "base", *MODALITIES}),
+            )
+    return inherited | own | differing[modality]
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UnknownName(f"no recipe file '{path}'", suggest(path.stem, recipe_names())) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        why = " ".join(str(problem).split())
+        raise EmbedctlError(f"recipe '{path}' is not TOML: {why}", 'begin it with base = "modern"') from None
+    except OSError as problem:
+        raise EmbedctlError(f"recipe '{path}' cannot be read: {problem.strerror}", "name a .toml file") from None
 
 
 def _checked(table: dict[str, Any]) -> Recipe:
     """Build a recipe, with every mistake in it an error of one line."""
-    fields: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Recipe)}
-    unknown = sorted(table.keys() - fields.keys())
-    if unknown:
-        raise UnknownName(
-            f"recipe '{table['name']}' has an unknown setting '{unknown[0]}'", suggest(unknown[0], fields)
-        )
-    missing = sorted(fields.keys() - table.keys())
-    if missing:
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    if missing := sorted(set(fields) - table.keys()):
         raise EmbedctlError(
             f"recipe '{table['name']}' lacks {', '.join(missing)}", 'start from another with base = "modern"'
         )
-    for key, options in CHOICES.items():
-        if table[key] not in options:
-            raise EmbedctlError(f"{key} = '{table[key]}' is no choice", f"there are: {', '.join(options)}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    for key, kind in fields.items():
-        accepted, said = TYPES.get(kind, (tuple, "a list"))
-        if not isinstance(values[key], accepted) or (kind is not bool and isinstance(values[key], bool)):
-            raise EmbedctlError(f"{key} = {values[key]!r} is not what it should be", f"it is {said}")
-    recipe = Recipe(**values)
-    if recipe.passes < 1 or recipe.batch < 2:
+    return Recipe(**{key: _value(key, value) for key, value in table.items()})
+
+
+def _value(key: str, value: Any) -> Any:
+    """Return a setting as it is kept, equal for what means the same: ``1`` and ``1.0``, a list and a tuple."""
+    if key in CHOICES:
+        if not isinstance(value, str) or value not in CHOICES[key]:
+            raise EmbedctlError(f"{key} = {value!r} is no choice", f"there are: {', '.join(CHOICES[key])}")
+    elif key in SWITCHES:
+        if not isinstance(value, bool):
+            raise EmbedctlError(f"{key} = {value!r} is no switch", "it is true or false")
+    elif key in COUNTS:
+        low, high = COUNTS[key]
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise EmbedctlError(f"{key} = {value!r} is out of range", f"it is a whole number from {low} to {high:,}")
+    elif key in NUMBERS:
+        least, most = NUMBERS[key]
+        if not _is_number(value) or not least <= value <= most:
+            raise EmbedctlError(f"{key} = {value!r} is out of range", f"it is a number from {least:g} to {most:g}")
+        return float(value)
+    elif key == "window":
+        return _window(value)
+    elif key == "channels":
+        return _channels(value)
+    return value
+
+
+def _window(value: Any) -> tuple[float, ...]:
+    found = tuple(value) if isinstance(value, list | tuple) else (None,)
+    fits = not found or (len(found) == 2 and all(map(_is_number, found)) and found[0] < found[1])
+    if not fits:
         raise EmbedctlError(
-            f"{recipe.passes} passes in batches of {recipe.batch} train nothing", "use at least 1 pass and 2 per batch"
+            f"window = {value!r} is not a first and a later last time",
+            "for example window = [0.0, 0.996], in seconds from image onset; [] takes all",
         )
-    for key, (low, high) in RANGES.items():
-        if not low < values[key] < high:
-            raise EmbedctlError(f"{key} = {values[key]} is out of range", f"it lies between {low:g} and {high:g}")
-    if len(recipe.window) not in (0, 2):
-        raise EmbedctlError("a window is a first and a last time", "for example window = [0.0, 0.996]")
-    return recipe
+    return tuple(map(float, found))
+
+
+def _channels(value: Any) -> tuple[str, ...]:
+    found = tuple(value) if isinstance(value, list | tuple) else (None,)
+    if not all(isinstance(name, str) and name for name in found) or len(set(found)) < len(found):
+        raise EmbedctlError(
+            f"channels = {value!r} is not a list of different names", 'for example ["O1", "Oz", "O2"]; [] takes all'
+        )
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

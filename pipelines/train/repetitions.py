@@ -68,7 +68,7 @@ def _blocks(split: SplitEpochs, pick: Pick | None) -> Iterator[tuple[np.ndarray,
     if split.keep != "all":
         raise EmbedctlError(
             "this store keeps the mean of the repetitions alone",
-            "preprocess again with --keep all, or choose a recipe that trains on means as they are",
+            "embedctl preprocess --keep all keeps them, in another store; or choose a recipe that trains on the mean",
         )
     valid_all = np.asarray(split.valid)
     size = max(1, BLOCK_BYTES // split.take(np.arange(1)).nbytes)

@@ -75,7 +75,8 @@ class TrainReport:
     Attributes
     ----------
     jobs : list of Job
-        The plan, grouped by subject; ``finished`` says which runs were there before.
+        The plan, grouped by subject; ``finished`` says which runs were there before, or were finished meanwhile by
+        another process.
     runs : Path
         Folder of the runs; ``runs / "results.parquet"`` is their table.
     recipe : dict
@@ -84,6 +85,8 @@ class TrainReport:
         What was chosen where the request left it open.
     notes : list of str
         What was chosen or left out, a line each.
+    skipped : dict of str to str
+        Runs that were left to another process, and which.
     bytes_free : int
         What is free where the runs go.
     seconds : float
@@ -99,19 +102,25 @@ class TrainReport:
     brain_encoder: str = ""
     device: str = ""
     notes: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
     bytes_free: int = 0
     seconds: float = 0.0
     dry_run: bool = False
 
     @property
     def n_already(self) -> int:
-        """Runs that were finished before."""
+        """Runs that others had finished, before or meanwhile."""
         return sum(job.finished for job in self.jobs)
 
     @property
     def n_to_do(self) -> int:
         """Runs that were not."""
         return len(self.jobs) - self.n_already
+
+    @property
+    def n_trained(self) -> int:
+        """Runs that were trained now, or with ``dry_run`` none."""
+        return 0 if self.dry_run else self.n_to_do - len(self.skipped)
 
     @property
     def bytes_needed(self) -> int:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Interval", "SignFlip", "holm", "interval", "sign_flip"]
+__all__ = ["Interval", "SignFlip", "holm", "image_interval", "interval", "sign_flip"]
 
 EXACT_UP_TO = 20  # subjects; 2**20 sums take a few milliseconds
 N_FLIPS = 200_000
@@ -141,6 +141,39 @@ def interval(table: ArrayLike, *, images: bool = True) -> Interval:
     reach = _t_quantile(n - 1) * means.std() * (n / (n - 1)) ** 0.5
     over = [name for name, size in (("subjects", n_subjects), ("images", n_images)) if size > 1]
     return Interval(float(values.mean() - reach), float(values.mean() + reach), " and ".join(over))
+
+
+def image_interval(values: ArrayLike, *, differences: bool) -> Interval:
+    """Return a 95 % interval of the mean for other images like these and the same subjects: the most that few can say.
+
+    Student's interval of the images' values and of a few made-up ones: two hits and two misses (Agresti and Coull,
+    1998), or of differences one gain and one loss (Bonett and Price, 2012, the same for paired data). Without them
+    forty misses would prove that a hit cannot be.
+
+    Parameters
+    ----------
+    values : (n_images,)
+        Share of hits of each image, or difference of two such shares; subjects and seeds averaged.
+    differences : bool
+        Which of the two.
+
+    Returns
+    -------
+    Interval
+        Over images; with one image, no interval.
+
+    Examples
+    --------
+    >>> found = image_interval([0.0] * 40, differences=False)
+    >>> round(found.low, 3), round(found.high, 3), found.over
+    (-0.018, 0.109, 'images')
+    """
+    seen = np.asarray(values, dtype=np.float64)
+    if len(seen) < 2:
+        return Interval(None, None, "nothing")
+    with_made_up = np.concatenate((seen, (1.0, -1.0) if differences else (1.0, 1.0, 0.0, 0.0)))
+    reach = _t_quantile(len(seen) - 1) * with_made_up.std() / len(with_made_up) ** 0.5
+    return Interval(float(with_made_up.mean() - reach), float(with_made_up.mean() + reach), "images")
 
 
 @lru_cache(maxsize=8)  # a comparison asks for the same few sizes again and again

@@ -1,6 +1,7 @@
 """A sweep: image embeddings x subjects x seeds, planned, then run, each subject loaded once.
 
-Finished runs are skipped and every run is committed on its own, so a sweep that was killed goes on where it was.
+Finished runs are skipped and every run is committed on its own, so a sweep that was killed goes on where it was, and
+several can share a folder: a run that another process is at is left to it.
 """
 
 import dataclasses
@@ -13,9 +14,10 @@ import torch
 from safetensors.torch import save
 
 from pipelines.progress import SILENT, Progress
-from pipelines.train.brain_encoders import brain_encoder
+from pipelines.train.brain_encoders import brain_encoder, check_reads
 from pipelines.train.cost import run_bytes
-from pipelines.train.data import load_subject
+from pipelines.train.data import Recordings, load_subject
+from pipelines.train.origin import weights_column
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key, run_id
 from pipelines.train.recipes import Recipe, read_recipe
 from pipelines.train.request import Job, TrainReport, TrainRequest
@@ -25,7 +27,7 @@ from stores.disk import bytes_free
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
-from stores.errors import CannotWrite, EmbedctlError, NotHere
+from stores.errors import CannotWrite, EmbedctlError, NotHere, StoreLocked
 from stores.locks import lock
 from stores.results import assemble, finished, write_run
 from stores.versions import installed_version
@@ -48,7 +50,7 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
     Returns
     -------
     TrainReport
-        The plan, and what was chosen where the request left it open.
+        The plan, what was left to other processes, and what was chosen where the request left it open.
 
     Raises
     ------
@@ -74,7 +76,7 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
         if report.bytes_needed > report.bytes_free:
             raise CannotWrite(
                 f"'{request.runs}' needs {report.bytes_needed / 1e6:.0f} MB, {report.bytes_free / 1e6:.0f} MB are free",
-                "free some space, or name a folder on another disk with --runs",
+                "free some space, or name a folder on another disk",
             )
         _run(sweep, report, progress)
     report.seconds = time.perf_counter() - started
@@ -95,6 +97,7 @@ class _Sweep:
     targets: Targets
     jobs: list[Job]
     notes: list[str]
+    config_key: str
 
 
 def _decide(request: TrainRequest) -> _Sweep:
@@ -111,7 +114,8 @@ def _decide(request: TrainRequest) -> _Sweep:
     chosen, notes = choose_embeddings(embeddings.entries(), request.models or (), embeddings.resolve)
     subjects = {s: epochs[dataset, s] for s in choose_subjects(epochs.subjects(dataset), request.subjects or ())}
     targets = Targets(embeddings, request.join)
-    config = config_key(recipe, kind, PROTOCOL)
+    check_reads(kind, request.brain)
+    config = config_key(recipe, kind, PROTOCOL, epochs.recipe(dataset) or {})
     jobs = []
     for subject, recordings in subjects.items():
         for name, entry in chosen:
@@ -140,7 +144,8 @@ def _decide(request: TrainRequest) -> _Sweep:
         embeddings={(name, entry.key): entry for name, entry in chosen},
         targets=targets,
         jobs=jobs,
-        notes=notes,
+        notes=notes + targets.notes,
+        config_key=config,
     )
 
 
@@ -154,6 +159,7 @@ def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
                 # Opened anew, because what it has read goes when it goes.
                 recordings = EpochStore.open(sweep.request.epochs)[sweep.dataset, subject]
                 _run_subject(sweep, recordings, to_do, report, progress)
+        _settle_skipped(sweep, report)
     finally:
         if any(finished(sweep.request.runs, job.run_id) for job in sweep.jobs):
             assemble(sweep.request.runs)
@@ -170,35 +176,59 @@ def _run_subject(
             progress.say(note)
     data = loaded.ready(brain_encoder(sweep.brain_encoder), sweep.device)
     for job in jobs:
-        entry = sweep.embeddings[job.embedding, job.embedding_key]
-        target = sweep.targets.rows(entry, loaded.image_ids)
-        gallery = sweep.targets.rows(entry, loaded.test.image_ids)
-        begun = datetime.now(UTC).isoformat(timespec="seconds")
-        with lock(sweep.request.runs / ".embedctl" / "locks", job.run_id):
-            if finished(sweep.request.runs, job.run_id):  # by another process, since the plan was made
-                continue
-            outcome = train_run(RunConfig(sweep.recipe, sweep.brain_encoder, job.seed), data, target, gallery)
-            decided = _decided(sweep, job, entry, recordings, loaded.ch_names)
-            write_run(
-                sweep.request.runs,
-                job.run_id,
-                config={
-                    **decided,
-                    "settings": sweep.recipe.settings(),
-                    "ch_names": loaded.ch_names,
-                    "times": recordings.times.tolist(),
-                    "gallery_ids": loaded.test.image_ids,
-                    "gallery_concepts": loaded.test.concepts,
-                    "provenance": entry.provenance,
-                    "preprocessing": recordings.recipe,
-                    "device": sweep.device,
-                },
-                summary=decided | outcome.figures | {"started": begun, "last": outcome.last},
-                arrays=outcome.arrays,
-                checkpoint=save({key: value.cpu().contiguous() for key, value in outcome.state.items()}),
-                metrics=outcome.metrics,
-            )
-        progress.advance(1, top1=round(100 * outcome.figures["top1"], 1))
+        try:
+            with lock(sweep.request.runs / ".embedctl" / "locks", job.run_id):
+                if finished(sweep.request.runs, job.run_id):  # by another process, since the plan was made
+                    _count_as_finished(sweep, job)
+                    progress.advance()
+                else:
+                    top1 = _run_job(sweep, recordings, loaded, data, job)
+                    progress.advance(1, top1=round(100 * top1, 1))
+        except StoreLocked as held:
+            report.skipped[job.run_id] = held.what
+            progress.advance()
+
+
+def _run_job(sweep: _Sweep, recordings: SubjectEpochs, loaded: Recordings, data: Recordings, job: Job) -> float:
+    """Do one run, write it, and return its top-1."""
+    entry = sweep.embeddings[job.embedding, job.embedding_key]
+    target = sweep.targets.rows(entry, loaded.image_ids)
+    gallery = sweep.targets.rows(entry, loaded.test.image_ids)
+    begun = datetime.now(UTC).isoformat(timespec="seconds")
+    outcome = train_run(RunConfig(sweep.recipe, sweep.brain_encoder, job.seed), data, target, gallery)
+    decided = _decided(sweep, job, entry, recordings, loaded.ch_names)
+    write_run(
+        sweep.request.runs,
+        job.run_id,
+        config={
+            **decided,
+            "settings": sweep.recipe.settings(),
+            "ch_names": loaded.ch_names,
+            "times": recordings.times.tolist(),
+            "gallery_ids": loaded.test.image_ids,
+            "gallery_concepts": loaded.test.concepts,
+            "provenance": entry.provenance,
+            "preprocessing": recordings.recipe,
+            "device": sweep.device,
+        },
+        summary=decided | outcome.figures | {"started": begun, "last": outcome.last},
+        arrays=outcome.arrays,
+        checkpoint=save({key: value.cpu().contiguous() for key, value in outcome.state.items()}),
+        metrics=outcome.metrics,
+    )
+    return float(outcome.figures["top1"])
+
+
+def _settle_skipped(sweep: _Sweep, report: TrainReport) -> None:
+    """Take off the list of skipped runs those that their process has finished in the meantime."""
+    for job in list(sweep.jobs):
+        if job.run_id in report.skipped and finished(sweep.request.runs, job.run_id):
+            del report.skipped[job.run_id]
+            _count_as_finished(sweep, job)
+
+
+def _count_as_finished(sweep: _Sweep, job: Job) -> None:
+    sweep.jobs[sweep.jobs.index(job)] = dataclasses.replace(job, finished=True)
 
 
 def _decided(
@@ -216,21 +246,21 @@ def _decided(
         "embedding": job.embedding,
         "encoder": entry.name.encoder,
         **{key: registry.get(key) or "" for key in ("aligned_by", "base", "matched_base", "match")},
-        "weights": str(entry.provenance.get("weights", "")),
+        "weights": weights_column(entry),
         "brain_encoder": sweep.brain_encoder,
         "image_head": recipe.image_head,
         "recipe": recipe.name,
         "seed": job.seed,
         "split": recipe.split,
         "channels": _channels(ch_names, recordings.ch_names),
-        "window": f"{recipe.window[0]:g}..{recipe.window[1]:g} s" if recipe.window else "all",
+        "window": f"{recipe.window[0]:g}..{recipe.window[1]:g} s" if recipe.window and len(recordings.times) else "all",
         "trial_norm": recipe.trial_norm,
         "train_on": recipe.train_on,
         "test_repetitions": recordings.test.n_repetitions,
         "gallery": "test",
         "embedding_key": job.embedding_key,
         "epochs_key": recordings.key,
-        "config_key": config_key(recipe, sweep.brain_encoder, PROTOCOL),
+        "config_key": sweep.config_key,
         "version": installed_version("embedctl") or "unknown",
     }
 

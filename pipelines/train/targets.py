@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.train.join import resolve
+from pipelines.train.join import namesakes, resolve
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.epochs import SubjectEpochs
@@ -23,12 +23,18 @@ class Targets:
         Where the embeddings are.
     join : str
         How names are joined: ``suffix`` or ``stem`` (see `pipelines.train.join`).
+
+    Attributes
+    ----------
+    notes : list of str
+        What to know about the images that were joined, a line each.
     """
 
     def __init__(self, store: EmbeddingStore, join: str) -> None:
         self._store, self._join = store, join
         self._content = {name: record.sha256 for name, record in store.images().items()}
         self._joined: dict[tuple[str, ...], np.ndarray] = {}
+        self.notes: list[str] = []
 
     def check(self, entry: Entry, recordings: SubjectEpochs) -> str:
         """Make sure that every image of a subject has a row, and return a digest of these images' content.
@@ -39,7 +45,10 @@ class Targets:
             If an image is not in the store, or has no row in this embedding; the first five are listed.
         """
         shown = [*recordings.train.image_ids, *recordings.test.image_ids]
+        is_new = tuple(shown) not in self._joined
         rows = self._store_rows(shown)
+        if is_new:
+            self._look_for_doubles(rows, len(recordings.train.image_ids))
         lacking = np.flatnonzero(~self._store.committed(entry)[rows])
         if len(lacking):
             absent = self._store.absent(entry)
@@ -54,7 +63,7 @@ class Targets:
         content = hashlib.blake2b(digest_size=8)
         for row in rows.tolist():
             name = self._store.image_ids[row]
-            content.update(self._content.get(name, name).encode() + b"\0")
+            content.update((self._content.get(name) or name).encode() + b"\0")
         return content.hexdigest()
 
     def rows(self, entry: Entry, image_ids: Sequence[str]) -> np.ndarray:
@@ -76,6 +85,25 @@ class Targets:
                 f"embedctl extract --model {entry.name} --overwrite computes it anew",
             )
         return values
+
+    def _look_for_doubles(self, rows: np.ndarray, n_train: int) -> None:
+        """Note images whose name is another's too, and test images that were trained on under another name."""
+        names = self._store.image_ids
+        if twins := namesakes(rows.tolist(), names, self._content, self._join):
+            self._note(
+                f"{len(twins)} images share their file name with others of different pixels; the longer path decided: "
+                f"'{twins[0][0]}', not '{twins[0][1]}'"
+            )
+        content = [self._content.get(names[row]) or names[row] for row in rows.tolist()]
+        trained_on = set(content[:n_train])
+        if seen := [
+            names[row] for row, pixels in zip(rows[n_train:], content[n_train:], strict=True) if pixels in trained_on
+        ]:
+            self._note(f"{len(seen)} test images are training images as well, the first '{seen[0]}'")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _store_rows(self, image_ids: Sequence[str]) -> np.ndarray:
         asked = tuple(image_ids)

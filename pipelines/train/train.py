@@ -16,7 +16,7 @@ from torch import nn
 
 from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.data import Recordings
-from pipelines.train.evaluation import Seen, embed, retrieval_figures, validate
+from pipelines.train.evaluation import embed, retrieval_figures, validate
 from pipelines.train.image_head import ImageHead, image_vectors, principal_axes
 from pipelines.train.losses import info_nce
 from pipelines.train.metrics import centre_scores, retrieve
@@ -27,8 +27,6 @@ from stores.errors import EmbedctlError
 __all__ = ["RunConfig", "RunOutcome", "train_run"]
 
 HIGHEST_SCALE = 100.0  # of the learned inverse temperature, as in CLIP
-
-_NOTHING_SEEN = Seen({"val_loss": np.inf, "val_mrr": -np.inf}, np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,8 @@ class RunOutcome:
     Parameters
     ----------
     figures : dict
-        Test and validation figures of the chosen checkpoint, by column of the results.
+        Test and validation figures of the chosen checkpoint, by column of the results; ``checkpoint`` names the
+        validation figure that chose it, and the pass.
     last : dict
         The same test figures of the last step.
     arrays : dict
@@ -144,7 +143,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
 
         # ------------------------------------------------------------------ loop
         metrics: list[dict[str, float]] = []
-        chosen, chosen_pass, best = dict[str, torch.Tensor](), 0, _NOTHING_SEEN
+        chosen, chosen_pass = dict[str, torch.Tensor](), 0
         order_of = torch.Generator().manual_seed(config.seed)
         x = torch.empty((batch, *data.rows.shape[1:]), device=device)
         for n_pass in range(1, recipe.passes + 1):
@@ -164,13 +163,13 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
                 optimiser.step()
                 total += loss.detach()
             seen = validate(model, _scale(log_scale), held_epochs, held_images, round_sizes)
-            row = {"pass": n_pass, "loss": total.item() / n_batches} | seen.figures
+            row = {"pass": n_pass, "loss": total.item() / n_batches} | seen
             metrics.append(row)
             if not np.isfinite(row["loss"]) or not np.isfinite(row["val_loss"]):
                 raise EmbedctlError(f"the loss left the finite numbers in pass {n_pass}", "lower lr in the recipe")
-            if seen.beats(best, recipe.choose_by):
-                best = seen
-            if seen.as_good_as(best, recipe.choose_by):
+            if n_pass == 1 or _as_good(
+                row, metrics[chosen_pass - 1], recipe.choose_by
+            ):  # of equals, the longest trained
                 chosen, chosen_pass = _copy(model, log_scale), n_pass
         last = _copy(model, log_scale)
 
@@ -185,9 +184,12 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         scores = {name: (brain[name] @ pictures[name].T).cpu().numpy() for name in brain}
     own = data.test.target
     found = retrieve(scores["chosen"], own)
-    concept = retrieve(*centre_scores(brain["chosen"].cpu(), pictures["chosen"].cpu(), data.test.concepts, own))
+    concept_top1 = None
+    if all(data.test.concepts):  # images without a concept would all be of one, and always found
+        centres = centre_scores(brain["chosen"].cpu(), pictures["chosen"].cpu(), data.test.concepts, own)
+        concept_top1 = retrieve(*centres).top(1)
     figures = retrieval_figures(scores["chosen"], own) | {
-        "concept_top1": concept.top(1),
+        "concept_top1": concept_top1,
         "val_top1": metrics[chosen_pass - 1]["val_top1"],
         "noise_ceiling": data.test.noise_ceiling,
         "chance": 1 / found.n_way,
@@ -220,6 +222,10 @@ def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
+
+
+def _as_good(row: dict[str, float], best: dict[str, float], by: str) -> bool:
+    return row[by] <= best[by] if by == "val_loss" else row[by] >= best[by]
 
 
 def _scale(log_scale: torch.Tensor) -> torch.Tensor:

@@ -190,7 +190,7 @@ class TestOnceItIsDone:
         for subject in (1, 2):
             with pytest.raises(StoreMismatch, match="another recipe .*sfreq") as problem:
                 begin(store, subject=subject, recipe={**CLEAN, "sfreq": 100.0})
-            assert problem.value.exit_code == 2 and "--store" in problem.value.hint
+            assert problem.value.exit_code == 2 and "another store" in problem.value.hint
         complete(store, recipe={**CLEAN, "sfreq": 100.0}, dataset="things-meg")
         assert store.datasets() == ["things-eeg2", "things-meg"]
 

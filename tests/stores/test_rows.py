@@ -1,6 +1,7 @@
 """Rows read by memory map are the rows zarr reads; a wrong chunk never becomes numbers."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 
 from stores import rows as rows_module
-from stores.errors import REMOVE_AND_REDO, DamagedStore
+from stores.errors import REMOVE_AND_REDO, DamagedStore, EmbedctlError
 from stores.mapping import map_together
 from stores.rows import RawRows
 
@@ -149,8 +150,56 @@ def test_a_chunk_that_lost_rows_since_is_not_read(tmp_path):
 
     raw = RawRows(tmp_path / "a", before, look_again)
     zarr.open_array(tmp_path / "a")[4] = np.nan
-    with pytest.raises(DamagedStore):
+    with pytest.raises(EmbedctlError, match="no longer holds the rows") as problem:
         raw.take([4])
+    assert problem.value.exit_code == 2 and "open the store again" in problem.value.hint
+
+
+def test_an_array_that_was_removed_since_is_not_damage(tmp_path):
+    write(tmp_path / "a", (64, 5), 32)
+    raw = RawRows(tmp_path / "a", vouchers(tmp_path / "a"), look_again=dict)
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(EmbedctlError, match="no longer holds the rows") as problem:
+        raw.take([4])
+    assert problem.value.exit_code == 2
+
+
+def test_a_chunk_that_grows_twice_while_it_is_opened_is_read(tmp_path):
+    write(tmp_path / "a", (64, 5), 32)
+    array, looks = zarr.open_array(tmp_path / "a"), []
+
+    def look_again():
+        looks.append(len(looks))
+        if len(looks) == 1:
+            array[50:64] = 3.0
+        return vouchers(tmp_path / "a")
+
+    raw = RawRows(tmp_path / "a", vouchers(tmp_path / "a"), look_again)
+    array[40:50] = 2.0
+    assert (raw.take([45]) == 2).all() and (raw.take([55]) == 3).all() and len(looks) == 2
+
+
+@pytest.mark.parametrize("width", [PAGE // 32, 5])
+def test_rows_that_came_later_are_out_of_range(tmp_path, width):
+    expected = write(tmp_path / "a", (300, width), 64)
+    raw = RawRows(tmp_path / "a", vouchers(tmp_path / "a"), n_rows=70)
+    assert len(raw) == 70 and raw.shape == (70, width)
+    assert np.array_equal(raw.take([-1, 69, 0]), expected[[69, 69, 0]]) and len(raw.read(60, 300)) == 10
+    for row in (70, -71):
+        with pytest.raises(IndexError):
+            raw.take([row])
+
+
+def test_a_file_that_is_replaced_between_check_and_mapping_is_not_mapped(tmp_path, monkeypatch):
+    expected = write(tmp_path / "a", (64, PAGE // 32), 64)
+    raw = RawRows(tmp_path / "a", vouchers(tmp_path / "a"))
+
+    def late(files, size):
+        zarr.open_array(tmp_path / "a")[4] = np.nan
+        return map_together(files, size)
+
+    monkeypatch.setattr(rows_module, "map_together", late)
+    assert np.array_equal(raw.take([4]), expected[[4]])
 
 
 def test_another_encoding_is_read_through_zarr(tmp_path):

@@ -30,12 +30,25 @@ def driven_epochs(target, n_repetitions, rng, noise=1.0):
     return signal[:, None] + noise * rng.standard_normal((len(target), n_repetitions, N_CHANS, N_TIMES))
 
 
-def write_subject(store, subject, target, *, dataset="things-eeg2", modality="eeg", keep="all", scramble_test=False):
+def write_subject(
+    store,
+    subject,
+    target,
+    *,
+    dataset="things-eeg2",
+    modality="eeg",
+    recipe=None,
+    scramble_test=False,
+):
+    """Write one subject; an fMRI subject has the same numbers, as voxels."""
     rng = np.random.default_rng(subject)
     info = {"ch_names": CH_NAMES, "times": [t / 80 for t in range(N_TIMES)], "sfreq": 80.0, "units": "a.u."}
+    shape = (N_CHANS, N_TIMES)
+    if modality == "fmri":
+        info, shape = {"units": "a.u."}, (N_CHANS * N_TIMES,)
     parts = {"train": (TRAIN_IDS, target[: len(TRAIN_IDS)], 2), "test": (TEST_IDS, target[len(TRAIN_IDS) :], 6)}
     with store.writer(
-        dataset, subject, recipe={"name": "clean"}, modality=modality, info=info, arrays={}, keep=keep
+        dataset, subject, recipe=recipe or {"name": "clean"}, modality=modality, info=info, arrays={}
     ) as writer:
         for split, (ids, embedding, n_repetitions) in parts.items():
             epochs = driven_epochs(embedding, n_repetitions, rng)
@@ -46,13 +59,13 @@ def write_subject(store, subject, target, *, dataset="things-eeg2", modality="ee
                 ids,
                 [concept(i) for i in ids],
                 n_repetitions,
-                (N_CHANS, N_TIMES),
+                shape,
                 "float32",
                 pa.table({"image": ids}),
             )
             for block in out.missing():
                 rows = out.images(block)
-                here = epochs[rows.start : rows.stop]
+                here = epochs[rows.start : rows.stop].reshape(len(rows), n_repetitions, *shape)
                 out.write_block(block, here, np.ones(here.shape[:2], bool), np.zeros(here.shape[:2], np.int16))
         writer.done()
 

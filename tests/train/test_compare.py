@@ -4,13 +4,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.train.compare import pairs, ranking
+from pipelines.encoders.registry import registry
+from pipelines.train.compare import left_out, pairs, ranking
+from pipelines.train.origin import doubt
 from pipelines.train.request import TrainRequest
 from pipelines.train.sweep import train
+from stores.embedding import IMPORTED
 from stores.errors import EmbedctlError
-from stores.results import COLUMNS, read_results, results_schema
+from stores.results import COLUMNS, read_results, results_schema, write_run
 
-ALIGNED = {"aligned_by": "dreamsim", "base": "paper-base", "matched_base": "plain", "match": "exact"}
+HUMAN, PLAIN = "dreamsim-dino-vitb16", "dreamsim-dino-vitb16-base"  # whose weights the registry vouches for
+SECOND, THIRD = "dreamsim-clip-vitb32", "dreamsim-synclr-vitb16"
+ALIGNED = {"aligned_by": "dreamsim", "base": "paper-base", "matched_base": PLAIN, "match": "exact"}
 
 
 def row(embedding, subject, seed, top1, **changes):
@@ -30,8 +35,8 @@ def two_encoders(n_subjects, lead=0.1, seeds=(0, 1), **aligned):
     for subject in range(1, n_subjects + 1):
         level = 0.3 + 0.1 * rng.random()
         for seed in seeds:
-            rows.append(row("plain", subject, seed, level + 0.01 * seed))
-            rows.append(row("human", subject, seed, level + lead * (1 + 0.1 * rng.random()), **ALIGNED | aligned))
+            rows.append(row(PLAIN, subject, seed, level + 0.01 * seed))
+            rows.append(row(HUMAN, subject, seed, level + lead * (1 + 0.1 * rng.random()), **ALIGNED | aligned))
     return table(*rows)
 
 
@@ -55,9 +60,23 @@ def test_one_name_with_two_keys_is_two_embeddings():
     assert [r.embedding for r in rows] == ["a#q", "a#k"]
 
 
-def test_a_run_repeated_on_newer_recordings_counts_once():
+def test_a_run_repeated_on_newer_recordings_counts_once_and_the_old_one_is_said_to_be_left_out():
     old, new = row("a", 1, 0, 0.1, started="2026-01-01"), row("a", 1, 0, 0.7, started="2026-02-01", epochs_key="new")
     assert ranking(table(new, old))[0].top1 == 0.7
+    assert left_out(table(new, old)) == [
+        "1 runs of things-eeg2, subject 1, are left out: newer ones were trained on other recordings of it"
+    ]
+    assert left_out(table(new)) == []
+
+
+def test_an_encoder_is_never_paired_with_a_base_on_other_recordings():
+    old = [row(PLAIN, 1, 0, 0.2, epochs_key="old", started="2026-01-01")]
+    new = [row(HUMAN, 1, 0, 0.3, epochs_key="new", started="2026-02-01", **ALIGNED)]
+    both = [row(PLAIN, 2, 0, 0.2, epochs_key="two"), row(HUMAN, 2, 0, 0.25, epochs_key="two", **ALIGNED)]
+    assert pairs(table(*old, *new)) == []
+    (pair,) = pairs(table(*old, *new, *both))
+    assert pair.per_subject == {2: pytest.approx(0.05)}
+    assert [(r.embedding, r.subjects) for r in ranking(table(*old, *new, *both))] == [(HUMAN, (1, 2)), (PLAIN, (2,))]
 
 
 def test_the_interval_of_an_accuracy_stays_between_nothing_and_everything():
@@ -74,7 +93,7 @@ def test_a_missing_noise_ceiling_stays_missing():
 
 def test_a_clear_lead_of_ten_subjects_is_higher():
     (pair,) = pairs(two_encoders(10))
-    assert (pair.embedding, pair.base, pair.match) == ("human", "plain", "exact")
+    assert (pair.embedding, pair.base, pair.match) == (HUMAN, PLAIN, "exact")
     assert pair.difference == pytest.approx(0.1, abs=0.02)
     assert pair.p == pair.p_holm == pair.p_floor == 2 / 2**10
     assert pair.verdict == "higher"
@@ -88,7 +107,7 @@ def test_a_clear_lag_is_lower_and_no_lead_is_no_difference():
     rows = [
         r
         for subject in range(10)
-        for r in (row("plain", subject, 0, 0.3), row("human", subject, 0, 0.3 + 0.1 * rng.standard_normal(), **ALIGNED))
+        for r in (row(PLAIN, subject, 0, 0.3), row(HUMAN, subject, 0, 0.3 + 0.1 * rng.standard_normal(), **ALIGNED))
     ]
     assert pairs(table(*rows))[0].verdict == "no difference shown"
 
@@ -102,10 +121,8 @@ def test_too_few_subjects_are_refused_plainly(n_subjects, floor):
 
 def test_holm_corrects_over_the_pairs_with_a_verdict_alone():
     first = two_encoders(6).to_pylist()
-    second = [
-        r | {"embedding": "second", "encoder": "second", "run_id": f"2{r['run_id']}"} for r in first if r["match"]
-    ]
-    third = [r | {"embedding": "third", "encoder": "third", "match": "architecture"} for r in second]
+    second = [r | {"embedding": SECOND, "encoder": SECOND, "run_id": f"2{r['run_id']}"} for r in first if r["match"]]
+    third = [r | {"embedding": THIRD, "encoder": THIRD, "match": "architecture"} for r in second]
     human, other, loose = pairs(table(*first, *second, *third))
     assert human.p == other.p == loose.p == 1 / 32
     assert human.p_holm == other.p_holm == 2 / 32
@@ -115,48 +132,97 @@ def test_holm_corrects_over_the_pairs_with_a_verdict_alone():
 
 
 def test_only_shared_subjects_and_seeds_are_compared():
-    rows = [row("plain", 1, 0, 0.2), row("plain", 2, 0, 0.2), row("plain", 1, 5, 0.9)]
-    rows += [row("human", 1, 0, 0.3, **ALIGNED), row("human", 1, 1, 0.9, **ALIGNED), row("human", 3, 0, 0.9, **ALIGNED)]
+    rows = [row(PLAIN, 1, 0, 0.2), row(PLAIN, 2, 0, 0.2), row(PLAIN, 1, 5, 0.9)]
+    rows += [row(HUMAN, 1, 0, 0.3, **ALIGNED), row(HUMAN, 1, 1, 0.9, **ALIGNED), row(HUMAN, 3, 0, 0.9, **ALIGNED)]
     (pair,) = pairs(table(*rows))
     assert pair.per_subject == {1: pytest.approx(0.1)}
     assert pair.n_seeds == 1
 
 
 def test_random_weights_pair_only_with_the_same_seed():
-    rows = [row("plain", 1, 0, 0.2), row("plain", 1, 0, 0.2, weights="random:7", embedding_key="p7")]
-    rows += [row("plain", 1, 0, 0.2, weights="random:8", embedding_key="p8")]
-    rows += [row("human", 1, 0, 0.3, **ALIGNED)]
-    rows += [row("human", 1, 0, 0.3, weights="random:7", embedding_key="h7", **ALIGNED)]
+    rows = [row(PLAIN, 1, 0, 0.2), row(PLAIN, 1, 0, 0.2, weights="random:7", embedding_key="p7")]
+    rows += [row(PLAIN, 1, 0, 0.2, weights="random:8", embedding_key="p8")]
+    rows += [row(HUMAN, 1, 0, 0.3, **ALIGNED)]
+    rows += [row(HUMAN, 1, 0, 0.3, weights="random:7", embedding_key="h7", **ALIGNED)]
     found = {(pair.embedding, pair.base): pair for pair in pairs(table(*rows))}
-    assert set(found) == {("human#k", "plain#k"), ("human#h7", "plain#p7")}
-    assert "random weights" in found["human#h7", "plain#p7"].note
+    assert set(found) == {(f"{HUMAN}#k", f"{PLAIN}#k"), (f"{HUMAN}#h7", f"{PLAIN}#p7")}
+    assert "random weights" in found[f"{HUMAN}#h7", f"{PLAIN}#p7"].note
+
+
+@pytest.mark.parametrize("side", [HUMAN, PLAIN])
+@pytest.mark.parametrize(
+    "weights, said",
+    [
+        (IMPORTED, "imported, unverified"),
+        ("file:sha256:00", "own weights"),
+        ("", "own weights"),
+        ("none", "says it needs no weights"),
+    ],
+)
+def test_weights_nobody_vouches_for_are_shown_and_decide_nothing(side, weights, said):
+    doubtful = [r | ({"weights": weights} if r["embedding"] == side else {}) for r in two_encoders(10).to_pylist()]
+    assert [r.weights for r in ranking(table(*doubtful)) if r.embedding == side] == [weights]
+    (pair,) = pairs(table(*doubtful))
+    assert (pair.weights if side == HUMAN else pair.base_weights) == weights
+    assert (pair.verdict, pair.p_holm) == ("", None)
+    assert pair.note == f"{side}: {said}: no verdict"
+
+
+def test_an_encoder_that_is_in_no_registry_decides_nothing():
+    rows = [r | ({"encoder": "mine"} if r["match"] else {}) for r in two_encoders(10).to_pylist()]
+    assert pairs(table(*rows))[0].note == "mine: not in the registry: no verdict"
+
+
+def test_weights_that_contradict_the_registry_decide_nothing():
+    assert (
+        doubt({"encoder": "clip-vitb32", "weights": "sha256:" + "0" * 64}) == "clip-vitb32: not the published weights"
+    )
+    assert doubt({"encoder": "clip-vitb32", "weights": f"sha256:{registry()['clip-vitb32'].weights[0].sha256}"}) == ""
 
 
 def test_a_layer_pairs_with_the_same_layer_of_the_base():
-    rows = [row("plain:blocks.7.mean@grey", 1, 0, 0.2), row("plain:blocks.3.mean", 1, 0, 0.2)]
-    rows += [row("human:blocks.7.mean@grey", 1, 0, 0.4, **ALIGNED)]
+    rows = [row(f"{PLAIN}:blocks.7.mean@grey", 1, 0, 0.2), row(f"{PLAIN}:blocks.3.mean", 1, 0, 0.2)]
+    rows += [row(f"{HUMAN}:blocks.7.mean@grey", 1, 0, 0.4, **ALIGNED)]
     (pair,) = pairs(table(*rows))
-    assert pair.base == "plain:blocks.7.mean@grey"
+    assert pair.base == f"{PLAIN}:blocks.7.mean@grey"
 
 
 def test_the_papers_pairing_uses_its_bases_and_gives_no_verdict():
-    rows = [row("plain", 1, 0, 0.2), row("paper-base", 1, 0, 0.1), row("human", 1, 0, 0.3, **ALIGNED)]
+    rows = [row(PLAIN, 1, 0, 0.2), row("paper-base", 1, 0, 0.1), row(HUMAN, 1, 0, 0.3, **ALIGNED)]
     (pair,) = pairs(table(*rows), pairing="paper")
     assert (pair.base, pair.verdict, pair.match) == ("paper-base", "", "paper")
     with pytest.raises(EmbedctlError, match="'closest'"):
         pairs(table(*rows), pairing="closest")
 
 
-def test_with_the_runs_at_hand_intervals_are_over_subjects_and_images(workspace, tmp_path):
+def test_with_the_runs_at_hand_and_few_subjects_intervals_are_over_images(workspace, tmp_path):
     asked = {"embeddings": workspace.embeddings, "epochs": workspace.epochs, "recipe": workspace.recipe}
-    train(TrainRequest(brain="eeg", runs=tmp_path / "runs", seeds=(0, 1), **asked))
-    results = read_results(tmp_path / "runs")
-    best, worst = ranking(results, tmp_path / "runs")
+    runs = tmp_path / "runs"
+    train(TrainRequest(brain="eeg", runs=runs, seeds=(0, 1), **asked))
+    results = read_results(runs)
+    best, worst = ranking(results, runs)
     assert (best.embedding, worst.embedding) == ("planted", "unrelated")
-    assert best.interval.over == "subjects and images"
-    assert best.interval.low < best.top1 < best.interval.high
-    (pair,) = pairs(results, runs=tmp_path / "runs")
-    assert pair.interval.over == "subjects and images"
+    assert best.condition["preprocessing"] == "clean"
+    assert best.interval.over == worst.interval.over == "images"
+    assert 0 <= worst.interval.low < worst.top1 < worst.interval.high < best.interval.low < best.top1
+    (pair,) = pairs(results, runs=runs)
+    assert pair.interval.over == "images"
+    assert 0 < pair.interval.low < pair.difference < pair.interval.high
     assert pair.difference == pytest.approx(best.top1 - worst.top1)
-    assert "2 subjects cannot show" in pair.verdict
+    assert "planted: not in the registry" in pair.note
     assert ranking(results, tmp_path / "elsewhere")[0].interval.over == "subjects"
+
+
+def test_from_four_subjects_on_intervals_are_over_subjects_and_images(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [row("a", subject, 0, 0.5, run_id=f"r{subject}") for subject in range(4)]
+    for r in rows:
+        hits = rng.integers(0, 2, 20).astype(float)
+        config = {"gallery_ids": [f"{i}.jpg" for i in range(20)], "preprocessing": {"name": "nice"}}
+        arrays = {"hits": hits, "target": np.arange(20)}
+        write_run(tmp_path, r["run_id"], config=config, summary=r, arrays=arrays, checkpoint=b"", metrics=[])
+    results = read_results(tmp_path)
+    assert ranking(results, tmp_path)[0].interval.over == "subjects and images"
+    assert ranking(results.slice(0, 3), tmp_path)[0].interval.over == "images"
+    assert ranking(results.slice(0, 1), tmp_path)[0].interval.over == "images"
+    assert ranking(results.slice(0, 1))[0].interval.over == "nothing"

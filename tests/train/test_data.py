@@ -123,8 +123,26 @@ def test_a_window_includes_both_ends():
 
 
 def test_a_window_without_samples_is_an_error():
-    with pytest.raises(EmbedctlError, match="no sample between 3.0 and 4.0 s"):
-        load_subject(subject(), MODERN.with_(window=(3.0, 4.0)))
+    with pytest.raises(EmbedctlError, match="no sample lies between 0.396 and 0.4 s: there is one every 0.01 s"):
+        load_subject(subject(), MODERN.with_(window=(0.396, 0.4)))
+
+
+@pytest.mark.parametrize("window", [(3.0, 4.0), (0.0, 0.45), (-0.3, 0.2)])
+def test_a_window_that_leaves_the_epochs_is_an_error(window):
+    with pytest.raises(EmbedctlError, match="leaves the epochs: they last -0.1 to 0.39 s") as problem:
+        load_subject(subject(), MODERN.with_(window=window))
+    assert "window = []" in problem.value.hint
+
+
+def test_a_window_may_end_where_the_last_sample_does():
+    assert load_subject(subject(), MODERN.with_(window=(0.0, 0.4))).n_times == 40
+
+
+def test_voxels_are_not_normalised_over_a_time_they_do_not_have():
+    s = subject(FakeSplit(np.ones((6, 3, 30))), FakeSplit(np.ones((4, 3, 30))))
+    s.ch_names, s.times, s.sfreq = [], np.array([]), 0.0
+    with pytest.raises(EmbedctlError, match="trial_norm = 'mean-then-norm' needs a time course"):
+        load_subject(s, read_recipe("modern", "fmri").with_(trial_norm="mean-then-norm"))
 
 
 def test_the_scale_comes_from_training_alone():

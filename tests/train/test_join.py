@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.train.join import resolve
+from pipelines.train.join import namesakes, resolve
 from stores.errors import EmbedctlError
 
 STORE = ["training_images/00001_aardvark/aardvark_01b.jpg", "test_images/00001_ant/ant_09s.jpg", "bear_02s.png"]
@@ -38,6 +38,30 @@ def test_equal_names_are_ambiguous_and_listed():
 def test_equal_names_with_equal_content_are_not_ambiguous():
     content = {"a/1.jpg": "ff", "b/1.jpg": "ff"}
     assert resolve(["c/1.jpg"], list(content), content=content).tolist() == [0]
+
+
+def test_images_without_a_content_hash_are_like_no_other():
+    with pytest.raises(EmbedctlError, match="fit several"):
+        resolve(["c/1.jpg"], ["a/1.jpg", "b/1.jpg"], content={"a/1.jpg": "", "b/1.jpg": ""})
+
+
+def test_a_name_that_two_images_of_different_pixels_share_is_found():
+    store = ["full/bear.jpg", "small/bear.jpg", "copy/bear.jpg", "full/ant.jpg", "small/ant.png"]
+    content = {
+        "full/bear.jpg": "a",
+        "small/bear.jpg": "b",
+        "copy/bear.jpg": "a",
+        "full/ant.jpg": "c",
+        "small/ant.png": "d",
+    }
+    rows = resolve(["x/full/bear.jpg", "x/full/ant.jpg"], store, content=content)
+    assert namesakes(rows, store, content) == [("full/bear.jpg", "small/bear.jpg")]
+    assert namesakes(rows, store, content, "stem") == [
+        ("full/bear.jpg", "small/bear.jpg"),
+        ("full/ant.jpg", "small/ant.png"),
+    ]
+    assert namesakes(rows, store, content | {"small/bear.jpg": "a"}) == []
+    assert namesakes(rows, store, content | {"small/bear.jpg": ""}) == []
 
 
 def test_stems_join_across_extensions_only_when_asked():

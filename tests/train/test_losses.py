@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.train.losses import info_nce, unit
 
@@ -33,6 +35,25 @@ def test_the_loss_agrees_with_a_reference(scale, shown):
     assert value.item() == pytest.approx(reference(brain.numpy(), image.numpy(), scale, list(shown)), rel=1e-12)
     single = info_nce(brain.float(), image.float(), scale, torch.tensor(list(shown)))
     assert single.item() == pytest.approx(value.item(), rel=1e-5)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(2, 12),
+    st.integers(2, 9),
+    st.floats(0.01, 100),
+    st.floats(1e-6, 1e6),
+    st.floats(-10, 10),
+    st.data(),
+)
+def test_the_loss_agrees_with_the_reference_on_random_vectors(seed, n, dim, scale, spread, shift, data):
+    shown = data.draw(st.lists(st.integers(0, n - 1), min_size=n, max_size=n))
+    rng = np.random.default_rng(seed)
+    brain, images = spread * (rng.standard_normal((2, n, dim)) + shift)
+    image = images[np.array(shown)]  # rows that show the same image have the same embedding
+    value = info_nce(torch.from_numpy(brain), torch.from_numpy(image), scale, torch.tensor(shown)).item()
+    assert value == pytest.approx(reference(brain, image, scale, shown), rel=1e-9, abs=1e-9)
 
 
 def test_a_batch_of_one_image_has_nothing_to_tell_apart():

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -34,16 +34,31 @@ def test_ties_are_worth_their_mean_over_every_order(scores, random):
     assert found.median_rank == pytest.approx(np.median([r.mean() for r in ranks]), abs=1e-12)
 
 
-def test_without_ties_the_figures_are_those_of_sorting():
-    rng = np.random.default_rng(0)
-    scores = rng.standard_normal((50, 200))
-    target = rng.integers(0, 200, 50)
+@settings(deadline=None)
+@given(st.integers(1, 30), st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_without_ties_the_figures_are_those_of_sorting(n_queries, n_gallery, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal((n_queries, n_gallery))
+    target = rng.integers(0, n_gallery, n_queries)
     ranks = np.array([list(np.argsort(-row)).index(t) + 1 for row, t in zip(scores, target, strict=True)])
     found = retrieve(scores, target)
     assert found.ranks.tolist() == ranks.tolist()
-    assert [found.top(k) for k in (1, 3, 5)] == [(ranks <= k).mean() for k in (1, 3, 5)]
+    for k in (1, 3, 5):
+        assert found.top(k) == pytest.approx((ranks <= k).mean(), abs=1e-12)
+        assert found.hits(k).tolist() == (ranks <= k).astype(float).tolist()
     assert found.mrr == pytest.approx((1 / ranks).mean(), abs=1e-12)
     assert found.median_rank == np.median(ranks)
+
+
+@given(tied_scores, st.integers(0, 2**32 - 1))
+def test_the_figures_do_not_depend_on_how_the_gallery_is_ordered(scores, seed):
+    order = np.random.default_rng(seed).permutation(scores.shape[1])
+    found, moved = (
+        retrieve(scores, np.zeros(len(scores), int)),
+        retrieve(scores[:, order], [int(np.argmin(order))] * len(scores)),
+    )
+    assert found.ranks.tolist() == moved.ranks.tolist()
+    assert found.hits(1).tolist() == moved.hits(1).tolist()
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.floats(-1e6, 1e6))
@@ -67,9 +82,12 @@ def test_hits_grow_with_k_and_end_at_one(scores):
     assert (hits[-1] == 1).all()
 
 
-def test_a_score_that_is_not_a_number_is_an_error():
+@given(tied_scores, st.data())
+def test_a_score_that_is_not_a_number_is_an_error_wherever_it_stands(scores, data):
+    row, column = (data.draw(st.integers(0, size - 1)) for size in scores.shape)
+    scores[row, column] = np.nan
     with pytest.raises(ValueError, match="1 scores are not numbers"):
-        retrieve([[0.1, np.nan], [0.2, 0.3]])
+        retrieve(scores, np.zeros(len(scores), int))
 
 
 @pytest.mark.parametrize("scores, target", [([], None), ([[1.0]], [1]), ([[1.0], [2.0]], None), ([[1.0]], [0, 0])])

@@ -39,15 +39,48 @@ def test_a_recipe_file_that_is_not_there_is_an_error(tmp_path):
         ('base = "modem"', "starts from 'modem'"),
         ("passes = 3", "lacks"),
         ('base = "modern"\npases = 3', "unknown setting 'pases'"),
+        ('base = "modern"\n[meg]\npases = 3', r"unknown setting 'pases' in \[meg\]"),
+        ('base = "modern"\nname = "mine"', "unknown setting 'name'"),
+        ('base = "modern"\neeg = 3', "eeg = 3 is no table"),
+        ("base = 3", "starts from '3'"),
         ('base = "modern"\nsplit = "time"', "split = 'time' is no choice"),
-        ('base = "modern"\nlr = "fast"', "lr = 'fast'"),
-        ('base = "modern"\npasses = true', "passes = True"),
-        ('base = "modern"\nlr = -1.0', "lr = -1.0"),
-        ('base = "modern"\nheld_out = 1.5', "held_out = 1.5"),
-        ('base = "modern"\npasses = 0', "train nothing"),
-        ('base = "modern"\nbatch = 1', "train nothing"),
-        ('base = "modern"\nwindow = [0.0]', "a window is"),
-        ('base = "modern"\ntemperature = 0', "temperature = 0"),
+        ('base = "modern"\nsplit = ["concept"]', "is no choice"),
+        ('base = "modern"\nchoose_by = "val_top1"', "choose_by = 'val_top1'"),
+        ('base = "modern"\nbrain_encoder = "niece"', "brain_encoder = 'niece'"),
+        ('base = "modern"\nunit_scale = 1', "unit_scale = 1"),
+        ('base = "modern"\nlearn_temperature = "yes"', "learn_temperature = 'yes'"),
+        *(
+            (f'base = "modern"\n{key} = {value}', f"{key} = .* is out of range")
+            for key, values in {
+                "lr": ('"fast"', "0", "-1.0", "11", "nan", "inf", "true", "[1e-4]"),
+                "weight_decay": ("-1e-9", "nan", "inf", '"none"'),
+                "clip": ("-0.1", "nan", "inf", "false"),
+                "temperature": ("0", "0.009", "-1", "nan", "inf", '"hot"'),
+                "held_out": ("0", "1", "1.5", "-0.1", "nan"),
+                "held_out_at_most": ("1", "0", "-3", "2.5", "true", '"all"'),
+                "dim": ("-1", "0.5", '"all"'),
+                "batch": ("1", "0", "-8", "64.0", "true"),
+                "passes": ("0", "-1", "1.5", "true"),
+            }.items()
+            for value in values
+        ),
+        *(
+            (f'base = "modern"\nwindow = {value}', "window = .* is not a first and a later last time")
+            for value in (
+                "[0.0]",
+                "[0.5, 0.5]",
+                "[0.5, 0.0]",
+                "[0.0, 0.1, 0.2]",
+                "[0.0, nan]",
+                "[0.0, inf]",
+                '"all"',
+                "1",
+            )
+        ),
+        *(
+            (f'base = "modern"\nchannels = {value}', "channels = .* is not a list of different names")
+            for value in ('"Oz"', "[1]", '["Oz", "Oz"]', '[""]', "17")
+        ),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named(tmp_path, text, said):
@@ -56,4 +89,43 @@ def test_a_mistake_in_a_recipe_is_named(tmp_path, text, said):
     with pytest.raises(EmbedctlError, match=said) as problem:
         read_recipe(str(file), "eeg")
     assert problem.value.hint
+    assert "\n" not in f"{problem.value}{problem.value.hint}"
     assert problem.value.exit_code == 2
+
+
+def test_an_unknown_setting_comes_with_a_suggestion(tmp_path):
+    (tmp_path / "mine.toml").write_text('base = "modern"\n[eeg]\nhold_out = 0.1')
+    with pytest.raises(UnknownName) as problem:
+        read_recipe(str(tmp_path / "mine.toml"), "meg")
+    assert problem.value.hint == "did you mean 'held_out'?"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", None], ids=["not text", "a folder"])
+def test_a_recipe_that_cannot_be_read_is_two_lines(tmp_path, content):
+    file = tmp_path / "mine.toml"
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(EmbedctlError) as problem:
+        read_recipe(str(file), "eeg")
+    assert problem.value.hint and "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["weight_decay = 0", "clip = 0", "dim = 0", "window = [0, 1]", "batch = 2", "lr = 1", "window = []"]
+)
+def test_what_is_at_the_edge_of_a_range_is_in_it(tmp_path, text):
+    (tmp_path / "mine.toml").write_text(f'base = "modern"\n{text}')
+    read_recipe(str(tmp_path / "mine.toml"), "eeg")
+
+
+def test_the_same_number_written_in_two_ways_is_the_same_recipe():
+    modern = read_recipe("modern", "eeg")
+    first, second = modern.with_(lr=1, window=[0, 1]), modern.with_(lr=1.0, window=(0.0, 1.0))
+    assert repr(first.settings()) == repr(second.settings())
+
+
+def test_voxels_get_the_residual_mlp_and_the_rest_eegproject():
+    assert [read_recipe("modern", kind).brain_encoder for kind in ("eeg", "meg", "fmri")] == [
+        "eegproject",
+        "eegproject",
+        "residual-mlp",
+    ]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.train import statistics
-from pipelines.train.statistics import holm, interval, sign_flip
+from pipelines.train.statistics import holm, image_interval, interval, sign_flip
 
 differences = st.lists(st.integers(-20, 20).map(lambda x: x / 8), min_size=1, max_size=7)
 
@@ -124,3 +124,47 @@ def test_the_sign_flip_test_is_calibrated():
 @pytest.mark.parametrize("slopes", [(0.5, 0.5), (1.0, 0.1), (0.05, 1.0), (0.0, 0.0)])
 def test_the_interval_is_calibrated(n_subjects, slopes):
     assert covers(1000, n_subjects, slopes, np.random.default_rng(3)) >= 0.93
+
+
+def image_coverage(shares, n_images, n_tables, rng):
+    """How often the interval covers the subjects' true accuracy, images drawn from ``shares``: (n_subjects, many)."""
+    covered = []
+    for _ in range(n_tables):
+        images = rng.integers(0, shares.shape[1], n_images)
+        found = image_interval(
+            (rng.random((len(shares), n_images)) < shares[:, images]).mean(axis=0), differences=False
+        )
+        covered.append(found.low <= shares.mean() <= found.high)
+    return np.mean(covered)
+
+
+@pytest.mark.parametrize("level", [0.005, 0.05, 0.5, 0.95])
+@pytest.mark.parametrize("n_subjects, n_images", [(1, 40), (2, 40), (3, 200)])
+def test_the_interval_over_images_covers_what_these_subjects_would_reach(level, n_subjects, n_images):
+    rng = np.random.default_rng(5)
+    shares = rng.beta(8 * level, 8 * (1 - level), (n_subjects, 5000))
+    assert image_coverage(shares, n_images, 1000, rng) >= 0.93
+
+
+@pytest.mark.parametrize("slopes", [(0.5, 0.5), (0.0, 0.0)])
+@pytest.mark.parametrize("n_subjects", [1, 2, 3])
+def test_the_interval_over_images_covers_the_difference_of_these_subjects(n_subjects, slopes):
+    covered = []
+    rng = np.random.default_rng(6)
+    for _ in range(20):  # other subjects; of each, other images
+        everything = correctness(rng, n_subjects, 20_000, 0.5, *slopes).mean(axis=0)
+        tables = rng.choice(everything, (50, 200))
+        found = [image_interval(values, differences=True) for values in tables]
+        covered += [i.low <= everything.mean() <= i.high for i in found]
+    assert np.mean(covered) >= 0.93
+
+
+def test_nothing_but_misses_does_not_prove_that_a_hit_cannot_be():
+    found = image_interval(np.zeros(200), differences=False)
+    assert found.low <= 0 < 0.01 < found.high < 0.05
+    found = image_interval(np.zeros(200), differences=True)
+    assert -0.05 < found.low < -0.005 < 0.005 < found.high < 0.05
+
+
+def test_an_interval_over_images_of_fewer_than_two_is_none():
+    assert image_interval([1.0], differences=False) == statistics.Interval(None, None, "nothing")

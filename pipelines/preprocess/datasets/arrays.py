@@ -1,0 +1,312 @@
+"""Any epochs or betas of one's own: ``.npy`` files, and a table that says what each of their rows is.
+
+::
+
+    raw/arrays/
+        trials.csv (or trials.parquet)   one line per trial
+        recording.toml                   what the axes are
+        epochs.npy, or sub-01.npy, ...   (trial, channel, time), or (trial, voxel)
+
+The table has the columns
+
+=========  ===============================================================================================
+image      path of the image below the folder of images; the only column that has no default but ``split``
+split      ``train`` or ``test``
+subject    ``1`` or ``sub-01``; 1 without the column
+session    number of the session; 1 without the column
+concept    what the image shows; without the column ``aardvark`` for ``aardvark_01b.jpg``, else the image's folder
+file       which ``.npy``; without the column the only one, else ``sub-01.npy``, ...
+row        its row in the file, from 0; without the column the lines of a file are its rows in order
+=========  ===============================================================================================
+
+and the other columns are kept in the table of trials. ``recording.toml`` holds ``modality`` (``eeg``, ``meg``,
+``fmri``), ``units``, and for epochs ``ch_names``, ``sfreq`` in Hz and ``tmin``, the time of the first sample, in s.
+"""
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.preprocess.cut_trials import CutTrials
+from pipelines.preprocess.dataset import Problem
+from pipelines.preprocess.impostors import read_head
+from pipelines.preprocess.recorded import positions
+from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
+from pipelines.preprocess.trial_tables import missing_columns, number_of, read_trials
+from pipelines.preprocess.trials import TrialFlight, concept_of, count_trials
+from stores.errors import BadRecording, UnknownName
+
+__all__ = ["Arrays", "open_dataset"]
+
+_OWN = ("image", "split", "subject", "session", "concept", "file", "row")
+_MODALITIES = ("eeg", "meg", "fmri")
+_NUMBERS = {"sfreq": "samples per second, as 250", "tmin": "time of the first sample, s"}
+_SPLITS = {"train": "train", "training": "train", "test": "test"}
+
+
+class Arrays:
+    """Arrays with a table.
+
+    Parameters
+    ----------
+    raw : Path
+        Folder that holds them.
+    recipe : TrialRecipe
+        What becomes of the trials.
+    """
+
+    def __init__(self, raw: Path, recipe: TrialRecipe) -> None:
+        self._raw, self.recipe = raw, recipe
+        if not raw.is_dir():
+            raise BadRecording(f"no folder {raw}", "put the arrays there, or name them with --raw")
+        self._path = next((p for p in (raw / "trials.parquet", raw / "trials.csv") if p.is_file()), raw / "trials.csv")
+        self._table = read_trials(self._path)
+        missing_columns(self._path, self._table, ("image", "split"))
+        self._about = _read_about(raw / "recording.toml")
+        asked = self._column("subject", "1")
+        self._subject = np.array([-1 if (n := number_of(text, "sub")) is None else n for text in asked])
+        if (self._subject < 0).any():
+            line = int(np.argmax(self._subject < 0))
+            raise BadRecording(f"{self._path}: subject {asked[line]!r} in line {line + 2}", "write 1, or sub-01")
+        default = {subject: self._file(subject) for subject in self.subjects()}
+        named = self._column("file", "")
+        self._files = [name or default[who] for name, who in zip(named, self._subject.tolist(), strict=True)]
+
+    def _file(self, subject: int) -> str:
+        """Return the array of a subject whose lines name none."""
+        arrays = [path.name for path in self._raw.glob("*.npy")]
+        own = [f"sub-{number:02d}.npy" for number in self.subjects()]
+        return arrays[0] if len(arrays) == 1 and arrays[0] not in own else f"sub-{subject:02d}.npy"
+
+    def _column(self, name: str, otherwise: str) -> list[str]:
+        """Return a column as text; what is empty becomes empty."""
+        if name not in self._table.column_names:
+            return [otherwise] * len(self._table)
+        return ["" if value is None else str(value) for value in self._table[name].to_pylist()]
+
+    def subjects(self) -> list[int]:
+        """Return who is in the table."""
+        return np.unique(self._subject).tolist()
+
+    def preflight(self, subject: int) -> TrialFlight:
+        """Compare a subject's lines with the arrays they name, and return all that is wrong."""
+        lines = np.flatnonzero(self._subject == subject)
+        if not len(lines):
+            raise UnknownName(f"no subject {subject} in {self._path}", f"there: {', '.join(map(str, self.subjects()))}")
+        flight = TrialFlight(subject)
+        table = self._path.name
+
+        def problem(field: str, what: str, fix: str, file: str = table) -> None:
+            flight.problems.append(Problem(file, field, what, fix))
+
+        def text(name: str, otherwise: str = "") -> list[str]:
+            column = self._column(name, otherwise)
+            return [column[line] for line in lines]
+
+        flight.images = [image.replace("\\", "/") for image in text("image")]
+        given = text("split")
+        flight.splits = [_SPLITS.get(word.lower(), "") for word in given]
+        for k, (image, split) in enumerate(zip(flight.images, flight.splits, strict=True)):
+            if not split:
+                problem("split", f"{given[k]!r} in line {lines[k] + 2}", "write train or test")
+                break
+            if not image:
+                problem("image", f"empty in line {lines[k] + 2}", "name the image, or remove the line")
+                break
+        sessions = [number_of(word, "ses") for word in text("session", "1")]
+        if None in sessions:
+            bad = sessions.index(None)
+            problem("session", f"{text('session')[bad]!r} in line {lines[bad] + 2}", "write a whole number")
+        flight.sessions = np.array([number or 0 for number in sessions])
+        named = text("concept")
+        flight.concepts = [name or concept_of(image) for name, image in zip(named, flight.images, strict=True)]
+        _one_concept_each(flight, table)
+        others = [name for name in self._table.column_names if name not in _OWN]
+        flight.columns = {name: np.array(self._column(name, ""))[lines] for name in others}
+
+        whole, order = self._arrays(flight, lines, problem)
+        _describe(flight, self._about)
+        if whole:
+            flight.row_shape = next(iter(whole.values())).shape[1:]
+            _compare_axes(flight, whole)
+            if flight.sfreq and len(flight.row_shape) == 2:
+                tmin = float(self._about["tmin"])
+                flight.times = [round(tmin + k / flight.sfreq, 9) for k in range(flight.row_shape[1])]
+            flight.read = lambda rows: _gather(whole, order, rows)
+        count_trials(flight, self.recipe, table)
+        return flight
+
+    def _arrays(self, flight: TrialFlight, lines: np.ndarray, problem: Any) -> tuple[dict[str, np.ndarray], list[Any]]:
+        """Map the subject's arrays, and return with them the file and row of every trial."""
+        files = [self._files[line] for line in lines]
+        whole: dict[str, np.ndarray] = {}
+        for name in dict.fromkeys(files):
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                problem("file", f"{name!r} lies outside the folder", "move it into the folder")
+                continue
+            try:
+                whole[name] = map_array(self._raw / name)
+            except BadRecording as bad:
+                short = bad.what.replace(str(self._raw / name), "").strip().removeprefix(": ")
+                flight.problems.append(Problem(name, "file", short, bad.hint))
+        if len(whole) < len(set(files)):
+            return {}, []
+        numbered = self._column("row", "")
+        order, seen = [], set()
+        next_row = dict.fromkeys(whole, 0)
+        mine = set(lines.tolist())
+        for line, name in enumerate(self._files):  # lines of other subjects may be of the same file
+            if name not in whole:
+                continue
+            given = number_of(numbered[line], "row")
+            if numbered[line] and given is None:
+                problem("row", f"{numbered[line]!r} in line {line + 2}", "write a whole number, from 0")
+                return {}, []
+            row = next_row[name] if given is None else given
+            next_row[name] += 1
+            if line not in mine:
+                continue
+            if row >= len(whole[name]) and numbered[line]:
+                what = f"line {line + 2} is row {row} of {name}, which has {len(whole[name])}"
+                problem("row", what, "the table and the array belong to different versions: make both again")
+                return {}, []
+            if (name, row) in seen:
+                problem("row", f"row {row} of {name} a second time in line {line + 2}", "a trial has one line")
+                return {}, []
+            seen.add((name, row))
+            order.append((name, row))
+        for name, values in whole.items():
+            if "row" not in self._table.column_names and next_row[name] != len(values):
+                what = f"{len(values)} rows, but {next_row[name]} lines of {self._path.name}"
+                flight.problems.append(Problem(name, "row", what, "one line per row, or a column 'row'"))
+        flight.sources = [{"file": name, **_identity(self._raw / name, values)} for name, values in whole.items()]
+        told = hashlib.blake2b(digest_size=16)
+        for column in (flight.images, flight.splits, flight.sessions.tolist(), flight.concepts, order):
+            told.update(repr(column).encode())
+        flight.sources.append({"file": self._path.name, "fingerprint": told.hexdigest()})
+        return whole, order
+
+    def plan(self, flight: TrialFlight) -> CutTrials:
+        """Return what becomes of the trials."""
+        return CutTrials(flight, self.recipe)
+
+
+def open_dataset(raw: Path, recipe: str) -> Arrays:
+    """Open the arrays in ``raw``."""
+    return Arrays(raw, read_trial_recipe(recipe, "arrays"))
+
+
+def map_array(path: Path) -> np.ndarray:
+    """Map a ``.npy`` file of numbers, reading none of them.
+
+    Raises
+    ------
+    BadRecording
+        If it is missing, something else, truncated, or holds Python objects, which would run code.
+    """
+    head = read_head(path)
+    if not head.startswith(b"\x93NUMPY"):
+        raise BadRecording(f"{path} is not a .npy file", "save it with numpy.save")
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as problem:
+        if "object" in str(problem).lower():
+            raise BadRecording(
+                f"{path} holds Python objects, which could run anything", "save the numbers alone with numpy.save"
+            ) from None
+        have = path.stat().st_size
+        raise BadRecording(f"{path} is truncated or damaged: {have:,} bytes of it", "make or copy it again") from None
+    if values.dtype.kind not in "fiu" or values.ndim not in (2, 3):
+        raise BadRecording(
+            f"{path} holds {values.dtype} {values.shape}",
+            "expected numbers, (trial, channel, time) or (trial, voxel)",
+        )
+    return values
+
+
+def _gather(whole: dict[str, np.ndarray], order: list[tuple[str, int]], rows: np.ndarray) -> np.ndarray:
+    """Return trials from whichever files hold them."""
+    first = next(iter(whole.values()))
+    out = np.empty((len(rows), *first.shape[1:]), np.float32)
+    for k, row in enumerate(rows.tolist()):
+        name, place = order[row]
+        out[k] = whole[name][place]
+    return out
+
+
+def _identity(path: Path, values: np.ndarray) -> dict[str, Any]:
+    """Return size and a fingerprint of a hundred rows: hashing all would cost more than the work."""
+    state = hashlib.blake2b(repr((values.shape, values.dtype.str)).encode(), digest_size=16)
+    for row in np.unique(np.linspace(0, max(len(values) - 1, 0), min(len(values), 100)).astype(int)):
+        state.update(np.ascontiguousarray(values[row]).tobytes())
+    return {"bytes": path.stat().st_size, "fingerprint": state.hexdigest()}
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise BadRecording(
+            f"no {path}",
+            'it says modality = "eeg", units = "uV", sfreq = 250, tmin = 0.0, ch_names = ["O1", ...]',
+        )
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise BadRecording(f"{path} is not TOML: {problem}", "correct the line it names") from None
+
+
+def _describe(flight: TrialFlight, about: dict[str, Any]) -> None:
+    """Take over what ``recording.toml`` says, and what is wrong with it."""
+
+    def problem(field: str, what: str, fix: str) -> None:
+        flight.problems.append(Problem("recording.toml", field, what, fix))
+
+    flight.modality, flight.units = str(about.get("modality", "")), str(about.get("units", ""))
+    if flight.modality not in _MODALITIES:
+        problem("modality", f"it is {flight.modality!r}", f"one of {', '.join(_MODALITIES)}")
+        return
+    if flight.modality == "fmri":
+        return
+    names = about.get("ch_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        problem("ch_names", f"it is {names!r}", 'list the channels: ch_names = ["O1", "Oz", "O2"]')
+        names = []
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        problem("ch_names", f"it holds {', '.join(twice)} twice", "rename or drop one of them")
+    flight.ch_names = list(names)
+    if flight.modality == "eeg" and not twice:
+        flight.ch_pos = positions(tuple(names))
+    for key in ("sfreq", "tmin"):
+        value = about.get(key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or (key == "sfreq" and not value > 0):
+            problem(key, f"it is {value!r}", _NUMBERS[key])
+    if not any(p.field in ("sfreq", "tmin") for p in flight.problems):
+        flight.sfreq = float(about["sfreq"])
+
+
+def _compare_axes(flight: TrialFlight, whole: dict[str, np.ndarray]) -> None:
+    """Compare the shapes of the arrays with each other and with what ``recording.toml`` says."""
+    for name, values in whole.items():
+        if values.shape[1:] != flight.row_shape:
+            what = f"rows of shape {values.shape[1:]}, but {next(iter(whole))} has {flight.row_shape}"
+            flight.problems.append(Problem(name, "shape", what, "a subject has one set of channels and times"))
+    n_axes = 1 if flight.modality == "fmri" else 2
+    if len(flight.row_shape) != n_axes and flight.modality in _MODALITIES:
+        axes = "(trial, voxel)" if n_axes == 1 else "(trial, channel, time)"
+        what = f"{len(flight.row_shape) + 1} axes, {flight.modality} has {axes}"
+        flight.problems.append(Problem(next(iter(whole)), "shape", what, "correct modality in recording.toml"))
+    elif n_axes == 2 and flight.ch_names and len(flight.ch_names) != flight.row_shape[0]:
+        what = f"{len(flight.ch_names)} names, the arrays have {flight.row_shape[0]} channels"
+        flight.problems.append(Problem("recording.toml", "ch_names", what, "name every channel, in the arrays' order"))
+
+
+def _one_concept_each(flight: TrialFlight, table: str) -> None:
+    concept: dict[str, str] = {}
+    for image, name in zip(flight.images, flight.concepts, strict=True):
+        if concept.setdefault(image, name) != name:
+            what = f"{image} is {concept[image]!r} and {name!r}"
+            flight.problems.append(Problem(table, "concept", what, "an image has one concept"))
+            return

@@ -1,0 +1,47 @@
+"""Files that are not what their name says: pages, pointers and archives saved under it."""
+
+from pathlib import Path
+
+from stores.errors import BadRecording
+
+__all__ = ["read_head", "refuse_impostor"]
+
+
+def read_head(path: Path, n: int = 512) -> bytes:
+    """Return the first bytes of a file that is meant to hold numbers.
+
+    Raises
+    ------
+    BadRecording
+        If it is missing, may not be read, is empty, a web page, a Git LFS pointer or a zip archive.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(n)
+    except FileNotFoundError:
+        raise BadRecording(f"no file {path}", "check the folder and the names of the files in it") from None
+    except IsADirectoryError:
+        raise BadRecording(f"{path} is a folder, not a file", "check how the archive was unpacked") from None
+    except PermissionError:
+        raise BadRecording(f"{path} may not be read", "check the permissions of the file") from None
+    refuse_impostor(path, head)
+    return head
+
+
+def refuse_impostor(path: Path, head: bytes) -> None:
+    """Say what a file is instead, if its first bytes tell.
+
+    Raises
+    ------
+    BadRecording
+        If it is empty, a web page, a Git LFS pointer or a zip archive.
+    """
+    if not head:
+        raise BadRecording(f"{path} is empty", "download it again")
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise BadRecording(f"{path} is a web page, not a recording", "the download was refused: fetch it again")
+    if text.startswith(b"version https://git-lfs"):
+        raise BadRecording(f"{path} is a Git LFS pointer, not the file itself", "run: git lfs pull")
+    if head.startswith(b"PK\x03\x04"):
+        raise BadRecording(f"{path} is a zip archive", "unpack it first")

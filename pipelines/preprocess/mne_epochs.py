@@ -1,0 +1,54 @@
+"""Read epochs that MNE saved, a few at a time."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.preprocess.recorded import positions
+
+__all__ = ["channel_positions", "epochs_identity", "read_epochs"]
+
+
+def read_epochs(
+    opened: list[Any], keep: list[tuple[int, int]], rows: np.ndarray, channels: list[str], factor: float
+) -> np.ndarray:
+    """Return some trials of open MNE epochs, ``(n, n_chans, n_times)`` float32, times ``factor``.
+
+    Parameters
+    ----------
+    opened : list of mne.Epochs
+        Not loaded.
+    keep : list of (int, int)
+        File and row of every trial.
+    rows : (n,) of int
+        Which trials.
+    channels : list of str
+        Which channels.
+    factor : float
+        From SI to the unit that is stored.
+    """
+    places = np.array([keep[row] for row in rows.tolist()])
+    out = np.empty((len(rows), len(channels), len(opened[0].times)), np.float32)
+    for file in np.unique(places[:, 0]).tolist():
+        here = np.flatnonzero(places[:, 0] == file)
+        read = opened[file].get_data(picks=channels, item=places[here, 1], verbose="error")
+        out[here] = read * factor
+    return out
+
+
+def channel_positions(inst: Any, channels: list[str]) -> list[list[float] | None]:
+    """Return where the channels of an MNE object are in its head or device frame, m; the 10-20 place of EEG without."""
+    chs = {channel["ch_name"]: channel["loc"][:3] for channel in inst.info["chs"]}
+    if not any(np.isfinite(chs[name]).all() and chs[name].any() for name in channels):
+        return positions(tuple(channels))
+    return [[round(float(x), 6) for x in chs[name]] if np.isfinite(chs[name]).all() else None for name in channels]
+
+
+def epochs_identity(epochs: Any, where: str, path: Path) -> dict[str, Any]:
+    """Return name, size and a fingerprint of the events and ten epochs of a file."""
+    state = hashlib.blake2b(np.ascontiguousarray(epochs.events).tobytes(), digest_size=16)
+    for row in np.unique(np.linspace(0, len(epochs) - 1, 10).astype(int)):
+        state.update(np.ascontiguousarray(epochs.get_data(item=[row], verbose="error")).tobytes())
+    return {"file": where, "bytes": path.stat().st_size, "fingerprint": state.hexdigest()}

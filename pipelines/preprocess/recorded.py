@@ -1,0 +1,181 @@
+"""The plan of a subject whose epochs are cut out of continuous recordings and whitened (see `dataset`)."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.preprocess.dataset import SPLITS, SplitPlan
+from pipelines.preprocess.recipes import Recipe
+from pipelines.preprocess.recording import RecordedFlight, Recording
+from pipelines.preprocess.resampling import import_mne
+from pipelines.preprocess.subject import (
+    Examination,
+    SubjectPlan,
+    block_of_epochs,
+    examine,
+    plan_subject,
+    trials_table,
+)
+from pipelines.progress import Progress
+
+__all__ = ["Recorded", "positions"]
+
+_UNITS = {"eeg": {"uV": "uV", "V": "V"}, "meg": {"uV": "fT", "V": "nT"}}  # magnetometers are read times 1e9
+
+
+@dataclass
+class Recorded:
+    """A `pipelines.preprocess.dataset.SubjectPlan` of continuous recordings.
+
+    Parameters
+    ----------
+    flight : RecordedFlight
+        Recordings and events.
+    plan : SubjectPlan
+        Which presentation becomes which repetition.
+    montage : str
+        MNE's name of the montage that says where channels are.
+    """
+
+    flight: RecordedFlight
+    plan: SubjectPlan
+    montage: str
+    packages: tuple[str, ...] = ("embedctl", "numpy", "mne")
+
+    @classmethod
+    def of(cls, flight: RecordedFlight, recipe: Recipe, montage: str) -> "Recorded":
+        """Plan a subject.
+
+        Raises
+        ------
+        BadRecording
+            If no image of a split can be used, or a session that is to be whitened has no training recording.
+        """
+        return cls(flight, plan_subject(flight, recipe), montage)
+
+    @property
+    def modality(self) -> str:
+        """``eeg`` or ``meg``."""
+        return self.flight.modality
+
+    @property
+    def subject(self) -> int:
+        """Which one."""
+        return self.flight.subject
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was dropped, and why."""
+        return self.plan.counts
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing."""
+        return self.plan.notes
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """Channels and samples of an epoch."""
+        return len(self.plan.cutter.channels), self.plan.recipe.n_times
+
+    @property
+    def dtype(self) -> str:
+        """Number type of the stored epochs."""
+        return self.plan.recipe.dtype
+
+    @property
+    def time_offset_ms(self) -> float:
+        """The stored value at ``t`` is the signal at ``t`` plus this."""
+        return self.plan.cutter.matrix.time_offset_ms
+
+    @cached_property
+    def splits(self) -> dict[str, SplitPlan]:
+        """The rows of each split."""
+        found = {}
+        for split in SPLITS:
+            slots, images = self.plan.slots[split], self.flight.images[split]
+            codes = slots.codes.tolist()
+            ids, concepts = [images.ids[code - 1] for code in codes], [images.concepts[code - 1] for code in codes]
+            found[split] = SplitPlan(ids, concepts, slots.n_repetitions)
+        return found
+
+    @property
+    def n_examined(self) -> int:
+        """How many epochs the first pass reads."""
+        return sum(len(self.plan.used(*key)) for key in self.plan.events)
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Return what identifies the recordings: their events, and a sample of their samples."""
+        described = []
+        for key in sorted(self.flight.recordings):
+            recording, events = self.flight.recordings[key], self.flight.events[key]
+            described.append(
+                {
+                    "file": "/".join(recording.path.parts[-3:]),
+                    "bytes": recording.path.stat().st_size,
+                    "fingerprint": _fingerprint(recording, events.onsets, events.codes),
+                }
+            )
+        return described
+
+    def examine(self, progress: Progress) -> Examination:
+        """Read every kept epoch once: find unusable channels, and fit each session's whitener."""
+        found = examine(self.plan, progress)
+        recipe, channels = self.plan.recipe, self.plan.cutter.channels
+        found.arrays = {"whitener": np.stack([found.whiteners[session] for session in self.plan.sessions])}
+        found.info = {
+            "ch_names": list(channels),
+            "ch_pos": [known.get(name) for name in channels] if (known := self.flight.ch_pos) else positions(channels),
+            "montage": self.montage,
+            "times": recipe.times,
+            "sfreq": recipe.sfreq,
+            "units": "sd of noise" if recipe.mvnn != "none" else _UNITS[self.modality][recipe.units],
+            "time_offset_ms": self.time_offset_ms,
+            "sessions": self.plan.sessions,
+        }
+        return found
+
+    def trials(self, found: Examination, split: str) -> pa.Table:
+        """Return one row per trial."""
+        table = trials_table(self.plan, found, split, self.flight.images[split])
+        if not self.flight.runs:
+            return table
+        sessions, onsets = table["session"].to_pylist(), table["onset_sample"].to_pylist()
+        recording = self.flight.recordings
+        places = [recording[s, split].place(np.array([at])) for s, at in zip(sessions, onsets, strict=True)]
+        samples, runs = ([int(place[which][0]) for place in places] for which in (1, 0))
+        at = table.column_names.index("onset_sample")
+        table = table.set_column(at, "onset_sample", pa.array(samples, pa.int64()))
+        return table.append_column("run", pa.array([run + 1 for run in runs], pa.int16()))
+
+    def block(self, found: Examination, split: str, images: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return whitened epochs, ``valid`` and ``session`` of some rows."""
+        return block_of_epochs(self.plan, found, split, images)
+
+
+def positions(channels: tuple[str, ...]) -> list[list[float] | None]:
+    """Return the position of every channel in head coordinates, m; None for one the 10-20 system does not know."""
+    mne = import_mne()
+    # mne 1.13 gave standard_1020 the name of the head it was measured on, and warns of the old one.
+    new, old = "colin27_1020", "standard_1020"
+    montage = mne.channels.make_standard_montage(new if new in mne.channels.get_builtin_montages() else old)
+    known = [name for name in channels if name in montage.ch_names]
+    if not known:
+        return [None] * len(channels)
+    info = mne.create_info(known, 1000.0, "eeg")
+    info.set_montage(montage, verbose="error")
+    places = {channel["ch_name"]: [round(float(x), 6) for x in channel["loc"][:3]] for channel in info["chs"]}
+    return [places.get(name) for name in channels]
+
+
+def _fingerprint(recording: Recording, onsets: np.ndarray, codes: np.ndarray) -> str:
+    """Hash all events and every channel at a hundred places: hashing 14 GB would cost more than the work."""
+    places = np.linspace(0, recording.n_samples - 1, 100).astype(int)
+    state = hashlib.blake2b(digest_size=16)
+    for part in (onsets.astype("<i8"), codes.astype("<i8"), np.asarray(recording.sample(places), "<f8")):
+        state.update(np.ascontiguousarray(part).tobytes())
+    return state.hexdigest()

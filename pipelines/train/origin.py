@@ -1,0 +1,69 @@
+"""Where the numbers behind a run come from, and whether a verdict may rest on them.
+
+A row's ``weights`` is ``none`` (an encoder that needs no weights), ``sha256:...`` (the published ones),
+``random:SEED``, ``file:sha256:...`` (a file of the user's) or ``imported, unverified`` (vectors that were computed
+elsewhere). The registry vouches for the first two; the others are shown and marked, and decide nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.encoders.registry import EncoderSpec, registry
+from stores.embedding import IMPORTED, Entry
+
+__all__ = ["doubt", "mark", "weights_column"]
+
+
+def weights_column(entry: Entry) -> str:
+    """Return what the results say of an embedding's weights."""
+    label = str(entry.provenance.get("weights", ""))
+    if entry.provenance.get("imported"):
+        return IMPORTED
+    spec = registry().get(entry.name.encoder)
+    is_the_published_file = spec is not None and _known_digest(spec) and label.startswith(_known_digest(spec))
+    return label if entry.published or is_the_published_file or label.startswith("random:") else f"file:{label}"
+
+
+def mark(weights: str) -> str:
+    """Return what stands beside an embedding wherever it is shown; empty for published weights, or none needed.
+
+    Examples
+    --------
+    >>> mark("random:7"), mark("file:sha256:00ff"), mark("imported, unverified"), mark("sha256:00ff"), mark("none")
+    ('random:7', 'own weights', 'imported, unverified', '', '')
+    """
+    if weights.startswith("random:") or weights == IMPORTED:
+        return weights
+    return "" if weights == "none" or weights.startswith("sha256:") else "own weights"
+
+
+def doubt(row: Mapping[str, Any]) -> str:
+    """Return why no verdict may rest on a row of the results; empty where one may.
+
+    Examples
+    --------
+    >>> doubt({"encoder": "hog", "weights": "none"}), doubt({"encoder": "resnet50-tv", "weights": "sha256:0676ba61ff"})
+    ('', '')
+    >>> doubt({"encoder": "resnet50-tv", "weights": "sha256:ffff"})
+    'resnet50-tv: not the published weights'
+    >>> doubt({"encoder": "resnet50-tv", "weights": "random:7"})
+    'resnet50-tv: random:7'
+    """
+    encoder, weights = row["encoder"], row["weights"]
+    if marked := mark(weights):
+        return f"{encoder}: {marked}"
+    spec = registry().get(encoder)
+    if spec is None:
+        return f"{encoder}: not in the registry"
+    if weights == "none":
+        return "" if spec.family == "classical" else f"{encoder}: says it needs no weights"
+    return "" if weights.startswith(_known_digest(spec)) else f"{encoder}: not the published weights"
+
+
+def _known_digest(spec: EncoderSpec) -> str:
+    """Return how the label of the published weights begins, where the registry knows; else empty.
+
+    Of several files the label is a digest of digests: extract has compared each with the registry.
+    """
+    known = spec.weights[0].sha256 if len(spec.weights) == 1 else ""
+    return f"sha256:{known}" if known else ""
