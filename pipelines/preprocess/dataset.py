@@ -39,7 +39,13 @@ __all__ = [
     "open_dataset",
 ]
 
-DATASETS = {"arrays": "arrays", "mne": "mne_files", "things-eeg2": "things_eeg2", "things-meg": "things_meg"}
+DATASETS = {
+    "arrays": "arrays",
+    "mne": "mne_files",
+    "nsd": "nsd",
+    "things-eeg2": "things_eeg2",
+    "things-meg": "things_meg",
+}
 """Name on the command line, and module below ``datasets``."""
 
 SPLITS = ("train", "test")
