@@ -49,6 +49,7 @@ SECTIONS = {
     "What there is": ("models", "datasets"),
     "The three stages": ("extract", "import", "preprocess", "train"),
     "Answers": ("results", "compare", "show"),
+    "Keeping it": ("verify", "repair", "remove", "merge"),
 }
 
 
