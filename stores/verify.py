@@ -214,7 +214,7 @@ def _runs(path: Path) -> Plan:
     busy = any((path / ".embedctl" / "locks").glob("*.lock*"))
     for folder in folders:
         if (folder / RECEIPT).exists() or (folder.name in listed and not busy):
-            found.trust(folder / RECEIPT, folder, folder.name)
+            _run(found, folder, busy)
         else:
             found.remarks.append(f"run '{folder.name}' is not finished: it counts for nothing until it is")
     for name in sorted(listed - {folder.name for folder in folders}):
@@ -227,8 +227,19 @@ def _runs(path: Path) -> Plan:
 
 def _one_run(path: Path) -> Plan:
     found = Plan(path.parent, "runs")
-    found.trust(path / RECEIPT, path, path.name)
+    _run(found, path, any((path.parent / ".embedctl" / "locks").glob("*.lock*")))
     return found
+
+
+def _run(found: Plan, folder: Path, busy: bool) -> None:
+    """Look at a run, and at what was computed from it and lies beside (`stores.beside`)."""
+    found.trust(folder / RECEIPT, folder, folder.name)
+    for beside in sorted(path for path in folder.iterdir() if path.is_dir()):
+        part = f"{folder.name}/{beside.name}"
+        if (beside / RECEIPT).exists() or not busy:
+            found.trust(beside / RECEIPT, beside, part)
+        else:
+            found.remarks.append(f"'{part}' is not finished")
 
 
 def _listed(found: Plan, part: Callable[[str], str]) -> None:

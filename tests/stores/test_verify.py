@@ -3,8 +3,10 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 
+from stores.beside import write_beside
 from stores.epochs import EpochStore
 from stores.results import assemble
 from stores.verify import find_places, judged, plan
@@ -23,6 +25,7 @@ def written(tmp_path_factory):
         extract(path, 80, "b")
         preprocess(path, (1, 2))
         train(path)
+        write_beside(path / "runs", "run-1", "occlusion", summary={"top1": 0.5}, arrays={"times": np.zeros(3)})
         return path
 
 
@@ -62,6 +65,8 @@ def belongs_to(file, store):
     if store.name == "p.zarr":
         is_split = words[2] in ("train", "test") if len(words) > 2 else False
         return "" if len(words) < 3 or words[0] == "subject" else "/".join(words[: 2 + is_split])
+    if len(words) > 2:
+        return "/".join(words[:2])
     return words[0] if words[0].startswith("run-") else ""
 
 
