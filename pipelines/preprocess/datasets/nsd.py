@@ -229,7 +229,7 @@ def _session_reader(path: Path, mask: np.ndarray) -> Callable[[], np.ndarray]:
             raise BadRecording(f"{path} lacks 'betas'", f"it holds {', '.join(file) or 'nothing'}")
         betas = file["betas"]
         shape, dtype = betas.shape[:0:-1] + betas.shape[:1], betas.dtype  # written x fastest, as MATLAB does
-        biggest = float(np.abs(betas[:, betas.shape[1] // 2].astype(np.float32)).max(initial=0.0))
+        biggest = float(np.abs(betas[:, betas.shape[1] // 2]).max(initial=0.0)) if dtype.kind == "f" else 0.0
 
         def read() -> np.ndarray:
             out = np.empty((_PER_SESSION, int(mask.sum())), dtype)
