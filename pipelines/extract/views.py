@@ -47,7 +47,7 @@ class View:
     level : str
         Pattern of what follows the hyphen; empty where nothing does.
     make : callable
-        From a decoded image and the level to the pixels ``(height, width, 3)``, float, in grey levels.
+        From a decoded image and the level to the pixels ``(height, width, 3)``, in grey levels, whole or not.
     """
 
     form: str
@@ -70,7 +70,9 @@ def see(decoded: DecodedImage, view: str) -> DecodedImage:
         return decoded
     kind, _, level = view.partition("-")
     pixels = VIEWS[kind].make(decoded, level)
-    return replace(decoded, image=Image.fromarray(np.rint(pixels.clip(0, 255)).astype(np.uint8)))
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels.clip(0, 255)).astype(np.uint8)
+    return replace(decoded, image=Image.fromarray(pixels))
 
 
 def check_views(text: str) -> None:

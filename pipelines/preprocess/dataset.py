@@ -39,7 +39,14 @@ __all__ = [
     "open_dataset",
 ]
 
-DATASETS = {"arrays": "arrays", "mne": "mne_files", "things-eeg2": "things_eeg2", "things-meg": "things_meg"}
+DATASETS = {
+    "arrays": "arrays",
+    "mne": "mne_files",
+    "nsd": "nsd",
+    "things-eeg1": "things_eeg1",
+    "things-eeg2": "things_eeg2",
+    "things-meg": "things_meg",
+}
 """Name on the command line, and module below ``datasets``."""
 
 SPLITS = ("train", "test")

@@ -1,0 +1,325 @@
+"""The Natural Scenes Dataset (Allen et al. 2022, Nature Neuroscience 25): single-trial betas of the nsdgeneral voxels.
+
+::
+
+    raw/nsd/nsd_expdesign.mat                                  which trial showed which image
+    raw/nsd/subj01_nsdgeneral.hdf5                             z-scored per session, (trial, voxel)
+    raw/nsd/.../subj01/func1pt8mm/betas_.../betas_session01.hdf5 or .nii.gz   or betas of the whole volume, ...
+    raw/nsd/.../subj01/func1pt8mm/roi/nsdgeneral.nii.gz                       with the voxels to take: those above 0
+
+anywhere below ``raw/nsd``. Trial ``t`` of subject ``s`` showed image ``subjectim[s, masterordering[t]]`` of the 73,000,
+counted from 1; the ids here, ``nsd-00000`` to ``nsd-72999``, count from 0. ``masterordering`` up to 1000 is the shared
+thousand: the test images. A session has 750 trials. Betas are stored as percent signal change times 300, in whole
+numbers.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.preprocess.cut_trials import CutTrials
+from pipelines.preprocess.dataset import Problem
+from pipelines.preprocess.impostors import read_head
+from pipelines.preprocess.nifti import open_nifti
+from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
+from pipelines.preprocess.trials import TrialFlight, count_trials
+from stores.errors import BadRecording, NotHere, UnknownName
+
+__all__ = ["NSD", "open_dataset"]
+
+_PER_SESSION = 750
+_SHARED = 1000  # the first of masterordering: shown to everyone
+_IN_PERCENT = 300.0
+_LARGEST = 150.0  # percent signal change, or sd, that no beta of a brain reaches
+_VERSIONS = ("betas_fithrf_GLMdenoise_RR", "betas_fithrf", "betas_assumehrf")  # the best first
+
+
+class NSD:
+    """Betas of the Natural Scenes Dataset.
+
+    Parameters
+    ----------
+    raw : Path
+        Folder that holds them, at whatever depth.
+    recipe : TrialRecipe
+        What becomes of the betas.
+    """
+
+    def __init__(self, raw: Path, recipe: TrialRecipe) -> None:
+        if not raw.is_dir():
+            raise BadRecording(f"no folder {raw}", "put the betas there, or name their folder with --raw")
+        self._raw, self.recipe = raw, recipe
+        self._made = {int(path.name[4:6]): path for path in sorted(raw.rglob("subj0[1-8]_nsdgeneral.hdf5"))}
+        self._betas: dict[int, dict[str, dict[int, Path]]] = {}
+        for path in sorted(raw.rglob("betas_session*")):  # .hdf5 before .nii.gz: the first found is kept
+            number = re.fullmatch(r"betas_session(\d+)\.(hdf5|nii|nii\.gz)", path.name)
+            subject = re.findall(r"/subj0?(\d)/", path.as_posix())
+            if number and subject:
+                of_version = self._betas.setdefault(int(subject[-1]), {}).setdefault(path.parent.name, {})
+                of_version.setdefault(int(number[1]), path)
+        if not self._made and not self._betas:
+            raise BadRecording(
+                f"{raw} holds neither subj01_nsdgeneral.hdf5 nor .../subj01/.../betas_session01.hdf5",
+                "see 'embedctl datasets show nsd'",
+            )
+        self._design = _read_design(next(iter(sorted(raw.rglob("nsd_expdesign.mat"))), raw / "nsd_expdesign.mat"))
+
+    def subjects(self) -> list[int]:
+        """Return who is there."""
+        return sorted({*self._made, *self._betas})
+
+    def preflight(self, subject: int) -> TrialFlight:
+        """Return all that is wrong with a subject's betas."""
+        if subject not in self.subjects():
+            known = ", ".join(map(str, self.subjects()))
+            raise UnknownName(f"no subject {subject} in {self._raw}", f"there: {known}; see --subject")
+        flight = TrialFlight(subject, modality="fmri", packages=("embedctl", "numpy", "h5py"))
+        # What is z-scored already stays so when it is z-scored again: the recipe `clean` takes either.
+        sessions = self._from_made(flight) if subject in self._made else self._from_betas(flight)
+        if sessions and not flight.problems:
+            self._identify(flight, sessions)
+            count_trials(flight, self.recipe, "nsd_expdesign.mat")
+            if max(sessions) < self.recipe.sessions:
+                flight.notes.append(
+                    f"sub-{subject:02d}: recipe {self.recipe.name} takes {self.recipe.sessions} sessions, "
+                    f"there are {len(sessions)}"
+                )
+        return flight
+
+    def _identify(self, flight: TrialFlight, sessions: list[int]) -> None:
+        """Say which trial showed which image in which session."""
+        ordering, images = self._design
+        trials = np.concatenate([np.arange((s - 1) * _PER_SESSION, s * _PER_SESSION) for s in sessions])
+        if trials.max() >= len(ordering):
+            what = f"{len(ordering):,} trials, but session {sessions[-1]} ends with trial {trials.max() + 1:,}"
+            flight.problems.append(Problem("nsd_expdesign.mat", "masterordering", what, "download it again"))
+            return
+        shown = images[flight.subject - 1, ordering[trials] - 1]
+        flight.images = [f"nsd-{number - 1:05d}" for number in shown.tolist()]
+        flight.concepts = [""] * len(trials)
+        flight.splits = ["test" if place <= _SHARED else "train" for place in ordering[trials].tolist()]
+        flight.sessions = trials // _PER_SESSION + 1
+        flight.columns = {"nsd_trial": trials.astype(np.int32), "nsd_id": (shown - 1).astype(np.int32)}
+
+    def _from_made(self, flight: TrialFlight) -> list[int]:
+        """Open the file that holds the voxels already; return its sessions."""
+        path = self._made[flight.subject]
+
+        def problem(field: str, what: str, fix: str) -> list[int]:
+            flight.problems.append(Problem(path.name, field, what, fix))
+            return []
+
+        try:
+            file = _open_hdf5(path)
+        except BadRecording as bad:
+            return problem("file", bad.what.removeprefix(str(path)).strip(" :"), bad.hint)
+        key = next((key for key in ("voxels", "betas") if key in file), None)
+        if key is None:
+            return problem("voxels", f"not in it: it holds {', '.join(file) or 'nothing'}", "is this the right file?")
+        values = file[key]
+        if values.ndim != 2 or values.dtype.kind != "f":
+            return problem(key, f"{values.dtype} {values.shape}", "expected real numbers, (trial, voxel)")
+        n = len(values)
+        if n == 0 or n % _PER_SESSION:
+            return problem(key, f"{n:,} trials, which is no multiple of {_PER_SESSION}", "download it again")
+        largest = float(np.nanmax(np.abs(values[: min(n, 50)]), initial=0.0))
+        if largest > _LARGEST:
+            what = f"values up to {largest:.0f}: betas that were neither z-scored nor divided by 300"
+            return problem(key, what, "take the betas_session files instead, which embedctl scales itself")
+        flight.units, flight.row_shape = "sd", (values.shape[1],)
+        flight.read = lambda rows: _rows_of(values, rows)
+        flight.sources = [_identity(path)]
+        return list(range(1, n // _PER_SESSION + 1))
+
+    def _from_betas(self, flight: TrialFlight) -> list[int]:
+        """Look at the headers of the betas of every session and at the mask; return the sessions."""
+        versions = self._betas[flight.subject]
+        version = next((name for name in _VERSIONS if name in versions), sorted(versions)[0])
+        files = dict(sorted(versions[version].items()))
+        others = sorted(set(versions) - {version})
+        if others:
+            flight.notes.append(f"sub-{flight.subject:02d}: {version} is taken, {', '.join(others)} is left")
+        if self.recipe.scale == "none":
+            what = f"recipe {self.recipe.name} takes betas as they are, and these are not z-scored"
+            fix = f"use --recipe clean, or find subj{flight.subject:02d}_nsdgeneral.hdf5"
+            flight.problems.append(Problem(version, "scale", what, fix))
+        absent = sorted(set(range(1, max(files) + 1)) - set(files))
+        if absent:
+            listed = ", ".join(map(str, absent[:5]))
+            flight.notes.append(f"sub-{flight.subject:02d}: no betas of session {listed}: fewer repetitions")
+        mask = self._mask(flight)
+        if mask is None:
+            return []
+        readers: dict[int, Callable[[], np.ndarray]] = {}
+        for session, path in files.items():
+            try:
+                readers[session] = _session_reader(path, mask)
+            except BadRecording as bad:
+                what = bad.what.removeprefix(str(path)).strip(" :")
+                flight.problems.append(Problem(path.name, "file", what, bad.hint))
+        if flight.problems:
+            return []
+        voxels = np.flatnonzero(mask)
+        flight.units, flight.row_shape = "percent signal change", (len(voxels),)
+        flight.arrays = {"voxel": voxels.astype(np.int32)}
+        flight.read = _Sessions(readers, list(files)).read
+        flight.sources = [_identity(path) for path in files.values()]
+        return list(files)
+
+    def _mask(self, flight: TrialFlight) -> np.ndarray | None:
+        """Return where nsdgeneral is above 0, ``(x, y, z)`` of bool."""
+        found = [
+            path
+            for path in sorted(self._raw.rglob("nsdgeneral.nii*"))
+            if re.search(rf"/subj0?{flight.subject}/", path.as_posix())
+        ]
+        try:
+            if not found:
+                raise BadRecording("no file", f"expected .../subj{flight.subject:02d}/func1pt8mm/roi/nsdgeneral.nii.gz")
+            mask = next(open_nifti(found[0]).volumes()) > 0
+        except BadRecording as bad:
+            what = bad.what.removeprefix(str(found[0]) if found else "").strip(" :")
+            flight.problems.append(Problem("nsdgeneral.nii.gz", "file", what, bad.hint))
+            return None
+        if not mask.any():
+            what = "no voxel in it is above 0"
+            flight.problems.append(Problem("nsdgeneral.nii.gz", "mask", what, "download it again"))
+            return None
+        return mask
+
+    def plan(self, flight: TrialFlight) -> CutTrials:
+        """Return what becomes of the betas."""
+        return CutTrials(flight, self.recipe)
+
+
+def open_dataset(raw: Path, recipe: str) -> NSD:
+    """Open the betas in ``raw``."""
+    return NSD(raw, read_trial_recipe(recipe, "fmri"))
+
+
+class _Sessions:
+    """The voxels of every session, in whole numbers as they are stored: below 1 GB for all of a subject."""
+
+    def __init__(self, readers: dict[int, Callable[[], np.ndarray]], sessions: list[int]) -> None:
+        self._readers, self._sessions = readers, sessions
+        self._held: dict[int, np.ndarray] = {}
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return some trials in percent signal change, ``(n, n_voxels)`` float32."""
+        parts = []
+        which = rows // _PER_SESSION
+        for place in np.unique(which).tolist():
+            session = self._sessions[place]
+            if session not in self._held:
+                self._held[session] = self._readers[session]()
+            parts.append(self._held[session][rows[which == place] - place * _PER_SESSION])
+        values = np.concatenate(parts)
+        return values / np.float32(_IN_PERCENT) if values.dtype.kind == "i" else values.astype(np.float32)
+
+
+def _session_reader(path: Path, mask: np.ndarray) -> Callable[[], np.ndarray]:
+    """Compare a session's header with the mask, and return what reads its voxels, ``(750, n_voxels)``."""
+    if path.suffix == ".hdf5":
+        file = _open_hdf5(path)
+        if "betas" not in file:
+            raise BadRecording(f"{path} lacks 'betas'", f"it holds {', '.join(file) or 'nothing'}")
+        betas = file["betas"]
+        shape, dtype = betas.shape[:0:-1] + betas.shape[:1], betas.dtype  # written x fastest, as MATLAB does
+        biggest = float(np.abs(betas[:, betas.shape[1] // 2].astype(np.float32)).max(initial=0.0))
+
+        def read() -> np.ndarray:
+            out = np.empty((_PER_SESSION, int(mask.sum())), dtype)
+            place = np.full(mask.shape, -1)
+            place[mask] = np.arange(out.shape[1])
+            for z in np.flatnonzero(mask.any(axis=(0, 1))).tolist():  # a chunk holds all trials of one voxel
+                inside = mask[:, :, z]
+                out[:, place[:, :, z][inside]] = betas[:, z].transpose(0, 2, 1)[:, inside]
+            return out
+
+    else:
+        header = open_nifti(path)
+        shape, dtype, biggest = (*header.shape, header.n_volumes), header.dtype, 0.0
+        if header.slope != 1.0:
+            dtype = np.dtype("f4")
+
+        def read() -> np.ndarray:
+            out = np.empty((_PER_SESSION, int(mask.sum())), dtype)
+            for trial, volume in enumerate(header.volumes()):
+                out[trial] = volume[mask] * header.slope + header.inter if header.slope != 1.0 else volume[mask]
+            return out
+
+    if shape != (*mask.shape, _PER_SESSION):
+        raise BadRecording(
+            f"{path} holds {shape}, the mask and a session of {_PER_SESSION} trials need {(*mask.shape, _PER_SESSION)}",
+            "are betas and nsdgeneral of the same subject and resolution (func1pt8mm)?",
+        )
+    if dtype.kind == "f" and biggest > _LARGEST:
+        raise BadRecording(
+            f"{path} holds real numbers up to {biggest:.0f}: betas times 300?",
+            "take the original file",
+        )
+    return read
+
+
+def _open_hdf5(path: Path) -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise NotHere("this needs h5py, which is not installed", 'pip install "embedctl[brain]"') from None
+    if not read_head(path).startswith(b"\x89HDF"):
+        raise BadRecording(f"{path} is not an HDF5 file", "download it again")
+    try:
+        return h5py.File(path, "r")
+    except OSError as problem:
+        raise BadRecording(f"{path} is truncated or damaged: {problem}", "download it again") from None
+
+
+def _rows_of(values: Any, rows: np.ndarray) -> np.ndarray:
+    """Return rows of an HDF5 dataset; a range that holds few others is read whole, which is faster."""
+    first, stop = int(rows[0]), int(rows[-1]) + 1
+    if stop - first <= 2 * len(rows):
+        return np.asarray(values[first:stop], np.float32)[rows - first]
+    return np.asarray(values[rows], np.float32)
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """Return name, size and a fingerprint of beginning, middle and end of a file."""
+    size, state = path.stat().st_size, hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        for start in (0, size // 2, max(size - 65536, 0)):
+            file.seek(start)
+            state.update(file.read(65536))
+    return {"file": path.name, "bytes": size, "fingerprint": state.hexdigest()}
+
+
+def _read_design(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``masterordering`` and ``subjectim`` of nsd_expdesign.mat, both counted from 1."""
+    try:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+    except ImportError:
+        raise NotHere("this needs scipy, which is not installed", 'pip install "embedctl[brain]"') from None
+    read_head(path)
+    try:
+        design = loadmat(path, variable_names=["masterordering", "subjectim"])
+        ordering = np.asarray(design["masterordering"]).ravel().astype(np.int64)
+        images = np.asarray(design["subjectim"]).astype(np.int64)
+    except KeyError as problem:
+        raise BadRecording(f"{path} lacks {problem}", "nsddata/experiments/nsd/nsd_expdesign.mat is meant") from None
+    except (MatReadError, NotImplementedError, ValueError, TypeError, OSError, EOFError) as problem:
+        raise BadRecording(f"{path} cannot be read: {str(problem).splitlines()[0]}", "download it again") from None
+    if (
+        images.ndim != 2
+        or len(images) != 8
+        or not len(ordering)
+        or not 1 <= ordering.min() <= ordering.max() <= images.shape[1]
+    ):
+        raise BadRecording(
+            f"{path}: masterordering {ordering.shape} does not number the columns of subjectim {images.shape}",
+            "download it again",
+        )
+    return ordering, images
