@@ -15,6 +15,7 @@ that end like an image file are images. The split is the column ``split``, else 
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def open_dataset(raw: Path, recipe: str) -> "RecordingFiles | EpochFiles":
     column = _column_named(raw / "recording.toml")
     if not epochs:
         return RecordingFiles(raw, files, column, read_recipe(recipe))
-    kind = "epochs" if _kinds(open_with_mne(found[0], "read_epochs")).get("eeg") else "meg"
+    kind = "epochs" if _most(_kinds(open_with_mne(found[0], "read_epochs")), _SI) == "eeg" else "meg"
     return EpochFiles(raw, files, column, read_trial_recipe(recipe, kind))
 
 
@@ -93,6 +94,11 @@ def _kinds(inst: Any) -> dict[str, list[str]]:
         if name not in inst.info["bads"]:
             kinds.setdefault(kind, []).append(name)
     return kinds
+
+
+def _most(kinds: dict[str, list[str]], among: Iterable[str]) -> str:
+    """Return the kind of channel there are most of; the first of those where several are."""
+    return max(among, key=lambda kind: len(kinds.get(kind, [])))
 
 
 def _split_of(image: str) -> str:
@@ -185,8 +191,12 @@ class RecordingFiles(_Named):
             name for _, raw in runs for name in raw.info["bads"]
         }
         kinds = _kinds(runs[0][1])
-        modality = "eeg" if kinds.get("eeg") else "meg"
-        channels = [name for name in kinds.get("eeg") or kinds.get("mag", []) if name not in unwanted]
+        kind = _most(kinds, ("eeg", "mag"))
+        modality = "eeg" if kind == "eeg" else "meg"
+        channels = [name for name in kinds.get(kind, []) if name not in unwanted]
+        if kinds.get("eeg") and kinds.get("mag"):
+            what = f"{len(kinds['eeg'])} EEG channels and {len(kinds['mag'])} magnetometers"
+            flight.notes.append(f"sub-{subject:02d}: {what}: the more numerous are taken")
         if not channels:
             flight.problems.append(
                 Problem(self._short(runs[0][0]), "channels", "no EEG and no magnetometer in it", "set their types")
@@ -385,8 +395,8 @@ class EpochFiles(_Named):
         """Take over channels and times of the first file, compare the others with it, and make the reader."""
         first = opened[0][0]
         kinds = _kinds(first)
-        kind = next((kind for kind in _SI if kinds.get(kind)), "")
-        if not kind:
+        kind = _most(kinds, _SI)
+        if not kinds.get(kind):
             flight.problems.append(
                 Problem(self._short(opened[0][1]), "channels", "no EEG and no MEG channel in it", "set their types")
             )
