@@ -37,6 +37,7 @@ __all__ = [
     "put_bytes",
     "put_json",
     "put_table",
+    "remove_file",
     "sweep",
 ]
 
@@ -188,6 +189,14 @@ def discard(folder: Path, drafts: Path) -> None:
         os.rename(folder, grave)
         _sync(folder.parent)
         drop(grave)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there, so that it is gone also after a power cut."""
+    with cannot_write(path):
+        if path.exists():
+            path.unlink()
+            _sync(path.parent)
 
 
 def drop(draft: Path) -> None:
