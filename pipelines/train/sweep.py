@@ -203,6 +203,9 @@ def _run_job(sweep: _Sweep, recordings: SubjectEpochs, loaded: Recordings, data:
         config={
             **decided,
             "settings": sweep.recipe.settings(),
+            "join": sweep.request.join,
+            "embeddings": str(sweep.request.embeddings.absolute()),
+            "epochs": str(sweep.request.epochs.absolute()),
             "ch_names": loaded.ch_names,
             "times": recordings.times.tolist(),
             "gallery_ids": loaded.test.image_ids,

@@ -64,6 +64,8 @@ def test_a_run_keeps_what_led_to_its_scores(swept):
     assert scores.shape == (len(config["gallery_ids"]), 16)
     assert read_array(swept.runs, run, "hits").mean() == summary["top1"]
     assert config["settings"]["passes"] == 6
+    assert config["join"] == "suffix"
+    assert config["embeddings"].endswith("embeddings.zarr") and config["epochs"].endswith("epochs.zarr")
     assert config["gallery_ids"] == TEST_IDS
     assert 0 <= summary["last"]["top1"] <= 1
 
