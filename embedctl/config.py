@@ -55,7 +55,7 @@ class Config:
             name = "--" + key.rpartition(".")[2]
             value = setting.read(flag, name)
             if value == ():  # an empty shell variable, as a rule: it must not turn into everything there is
-                raise EmbedctlError(f"{name} names nothing", f"it takes {setting.expects}; leave it out for the default")
+                raise EmbedctlError(f"{name} names nothing", f"it takes {setting.expects}; left out, the default holds")
             return value
         if key in self.said:
             return setting.read(*self.said[key])
