@@ -123,9 +123,7 @@ def _published(spec: EncoderSpec) -> tuple[WeightsFile, ...]:
 
 
 def _fetched(spec: EncoderSpec, file: WeightsFile, offline: bool, progress: Progress) -> Path:
-    hint = (
-        f"run `embedctl models pull {spec.id}` where there is internet, or try it on random weights: --weights random:0"
-    )
+    hint = f"run `embedctl models pull {spec.id}` where there is internet, or try --weights random:0"
     if offline:
         raise NotHere(f"the weights of '{spec.id}' are not on this computer: {file.name}", hint)
     try:
