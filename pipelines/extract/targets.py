@@ -241,7 +241,7 @@ def _adopted(request: ExtractRequest, draft: Target) -> int:
 def _as_recorded(request: ExtractRequest, targets: Sequence[Target]) -> list[Target]:
     """Return targets with the threads and the device of the store's rows: the last bits depend on them, too."""
     facts = {target.name: target.entry.provenance for target in targets if target.entry}
-    devices = {fact["device"]: name for name, fact in facts.items()}
+    devices = {fact["device"]: name for name, fact in facts.items() if "device" in fact}
     for device, name in devices.items():
         if request.device not in ("auto", device):
             raise StoreMismatch(
