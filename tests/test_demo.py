@@ -82,6 +82,26 @@ def made(tmp_path_factory):
     return folder, CliRunner().invoke(app, ["demo", str(folder)])
 
 
+def test_a_demo_killed_before_its_settings_had_their_name_goes_on(tmp_path, monkeypatch):
+    code = "import os, sys, stores.commits as c; from pathlib import Path; import embedctl.demo as d;"
+    code += "c.os.replace = lambda *_: os._exit(1); d._settle(Path(sys.argv[1]))"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == 1
+    assert [path.name.startswith(".embedctl.toml") for path in tmp_path.iterdir()] == [True], "the draft is left"
+    _settle(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["embedctl.toml"]
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"encoder": "gabor-pyramid"}', "\udcff"])
+def test_a_damaged_truth_is_two_lines(tmp_path, damage):
+    _settle(tmp_path)
+    (tmp_path / "planted.json").write_bytes(damage.encode("utf-8", "surrogateescape"))
+    result = CliRunner().invoke(app, ["demo", str(tmp_path)])
+    assert result.exit_code == 4
+    *_, error, hint = result.stderr.splitlines()
+    assert error == f"error: '{tmp_path / 'planted.json'}' is not what the demo wrote"
+    assert hint.startswith(f"hint:  remove '{tmp_path}'")
+
+
 @pytest.mark.slow
 def test_the_first_line_is_honest_and_the_last_lines_say_what_to_type_next(made):
     _, result = made

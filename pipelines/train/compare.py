@@ -50,6 +50,8 @@ class RankRow:
         The same means of the other figures; None where a run has none.
     per_subject : dict
         Top-1 of each subject.
+    contaminated : bool
+        Whether the encoder was fitted to THINGS or brain data: it never leads a headline.
     """
 
     condition: dict[str, Any]
@@ -63,6 +65,7 @@ class RankRow:
     interval: Interval
     figures: dict[str, float | None]
     per_subject: dict[int, float]
+    contaminated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +133,13 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
     list of RankRow
         By condition, then best first.
     """
+    from pipelines.encoders.registry import registry
+
     rows = []
     for condition, cells in conditions(results, runs):
         placed = sorted(cells, key=lambda cell: -cell.top1)
         for place, cell in enumerate(placed, start=1):
+            spec = registry().get(cell.first["encoder"])
             rows.append(
                 RankRow(
                     condition=condition,
@@ -147,6 +153,7 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
                     interval=_fraction(hits_interval([(cell.runs, 1)], runs, list(cell.per_subject.values()))),
                     figures={name: cell.mean(name) for name in FIGURES},
                     per_subject=cell.per_subject,
+                    contaminated=spec is not None and spec.contaminated,
                 )
             )
     return rows
@@ -251,12 +258,12 @@ def _pair(condition: dict[str, Any], cell: Cell, base: Cell, pairing: str, runs:
 
 
 def left_out(results: "pa.Table") -> list[str]:
-    """Say which runs are not compared, a line for each subject: those on recordings that were replaced since."""
+    """Say which runs are not compared, subject by subject: those on recordings or images replaced since."""
     counts: dict[tuple[str, int], int] = {}
     for row in divided(results)[1]:
         counts[row["dataset"], row["subject"]] = counts.get((row["dataset"], row["subject"]), 0) + 1
     return [
-        f"{n} runs of {dataset}, subject {subject}, are left out: newer ones were trained on other recordings of it"
+        f"{n} runs of {dataset}, subject {subject}, are left out: newer ones were trained on other recordings or images"
         for (dataset, subject), n in sorted(counts.items())
     ]
 

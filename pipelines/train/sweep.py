@@ -131,6 +131,7 @@ def _decide(request: TrainRequest) -> _Sweep:
                         embedding_key=entry.key,
                         seed=seed,
                         finished=finished(request.runs, name_of_run),
+                        images_key=images,
                         bytes=size,
                     )
                 )
@@ -263,6 +264,7 @@ def _decided(
         "gallery": "test",
         "embedding_key": job.embedding_key,
         "epochs_key": recordings.key,
+        "images_key": job.images_key,
         "config_key": sweep.config_key,
         "version": installed_version("embedctl") or "unknown",
     }
@@ -274,11 +276,11 @@ def _channels(used: Sequence[str], stored: Sequence[str]) -> str:
 
 def _device(asked: str) -> str:
     """Return where to train; the CPU when nothing faster is there and nothing was asked for."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = {"cpu": True, "cuda": torch.cuda.is_available()}
     if asked == "auto":
         return "cuda" if there["cuda"] else "cpu"
     if asked not in there:
-        raise EmbedctlError(f"no device called '{asked}'", "there are: auto, cpu, cuda, mps")
+        raise EmbedctlError(f"no device called '{asked}'", "there are: auto, cpu, cuda")
     if not there[asked]:
         raise NotHere(f"this computer has no {asked} device that torch can use", "use --device cpu")
     return asked
