@@ -143,7 +143,7 @@ def test_a_view_costs_one_forward_pass_whatever_the_number_of_layers(few, forwar
     assert forwards == ["resnet18-tv"] * 2 and len(opened(few).names) == 4
 
 
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rows_of_a_view_are_those_of_images_that_look_so(images, exact):
     views = ("blur-9", "fovea-low", "lowres-20", "noise-25", "mosaic-9", "grey")
     run(images, "hog", views=views, exact=exact)
