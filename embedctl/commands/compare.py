@@ -69,7 +69,7 @@ def ranked(rows: "Sequence[RankRow]") -> None:
             marked(row.embedding, row.weights) + _FITTED * row.contaminated,
             row.aligned_by,
             len(row.subjects),
-            row.n_seeds,
+            row.n_seeds if row.n_seeds == row.most_seeds else f"{row.n_seeds} to {row.most_seeds}",
             render.percent(row.top1),
             *([_each(row)] if few else []),
             interval,

@@ -40,8 +40,8 @@ class RankRow:
         The embedding, with its key where one name has several; `origin.mark` says what stands beside it.
     subjects : tuple of int
         Who was averaged over.
-    n_seeds : int
-        Fewest seeds of a subject.
+    n_seeds, most_seeds : int
+        Fewest and most seeds of a subject: its top-1 is the mean over all it has.
     top1 : float
         Mean over subjects of the mean over seeds, a fraction.
     interval : Interval
@@ -61,6 +61,7 @@ class RankRow:
     aligned_by: str
     subjects: tuple[int, ...]
     n_seeds: int
+    most_seeds: int
     top1: float
     interval: Interval
     figures: dict[str, float | None]
@@ -149,6 +150,7 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
                     aligned_by=cell.first["aligned_by"],
                     subjects=tuple(cell.runs),
                     n_seeds=min(len(seeds) for seeds in cell.runs.values()),
+                    most_seeds=max(len(seeds) for seeds in cell.runs.values()),
                     top1=cell.top1,
                     interval=_fraction(hits_interval([(cell.runs, 1)], runs, list(cell.per_subject.values()))),
                     figures={name: cell.mean(name) for name in FIGURES},

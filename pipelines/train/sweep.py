@@ -20,6 +20,7 @@ from pipelines.train.data import Recordings, load_subject
 from pipelines.train.origin import weights_column
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key, run_id
 from pipelines.train.recipes import Recipe, read_recipe
+from pipelines.train.repetitions import usual_number
 from pipelines.train.request import Job, TrainReport, TrainRequest
 from pipelines.train.targets import Targets
 from pipelines.train.train import RunConfig, train_run
@@ -260,7 +261,7 @@ def _decided(
         "window": f"{recipe.window[0]:g}..{recipe.window[1]:g} s" if recipe.window and len(recordings.times) else "all",
         "trial_norm": recipe.trial_norm,
         "train_on": recipe.train_on,
-        "test_repetitions": recordings.test.n_repetitions,
+        "test_repetitions": usual_number(recordings.test),
         "gallery": "test",
         "embedding_key": job.embedding_key,
         "epochs_key": recordings.key,

@@ -86,6 +86,12 @@ def test_an_encoder_that_was_fitted_to_things_or_brains_is_marked_and_leads_noth
     assert drawn.pop() == (["dino-vitb16"], 0)
 
 
+def test_subjects_with_different_numbers_of_seeds_are_said_to_have_them():
+    found = ranking(table(row("a", 1, 0, 0.1), row("a", 1, 1, 0.3), row("a", 2, 0, 0.6)))[0]
+    assert (found.n_seeds, found.most_seeds) == (1, 2)
+    assert found.top1 == pytest.approx((0.2 + 0.6) / 2)
+
+
 def test_a_run_repeated_on_newer_recordings_counts_once_and_the_old_one_is_said_to_be_left_out():
     old, new = row("a", 1, 0, 0.1, started="2026-01-01"), row("a", 1, 0, 0.7, started="2026-02-01", epochs_key="new")
     assert ranking(table(new, old))[0].top1 == 0.7
