@@ -153,7 +153,7 @@ def _cases():
                 yield pytest.param(place, damage, command, said, marks=marks, id=f"{command}: {damage} at {place}")
 
 
-@pytest.mark.parametrize(("place", "damage", "command", "code"), _cases())
+@pytest.mark.parametrize(("place", "damage", "command", "code"), list(_cases()))
 def test_a_store_that_cannot_be_read_is_two_lines_and_its_code(workspace, place, damage, command, code):
     (run,) = (path.parent.name for path in workspace.glob("runs/*/receipt.json"))
     (path,) = workspace.glob(place.replace("RUN", run))
