@@ -112,21 +112,33 @@ def test_the_first_line_is_honest_and_the_last_lines_say_what_to_type_next(made)
     assert any(line.startswith("  embedctl compare") for line in lines[-8:])
 
 
+# Its own peak: what wait4 says of a child begins with that of the process it was forked from.
+MEASURED = """
+import runpy, sys
+try:
+    runpy.run_module("embedctl", run_name="__main__", alter_sys=True)
+finally:
+    print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.slow
 def test_the_demo_keeps_to_its_cpu_seconds_and_memory_and_is_never_silent_for_long(tmp_path):
     began, spent = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "embedctl", "demo", str(tmp_path / "workspace")]
+    command = [sys.executable, "-c", MEASURED, "demo", str(tmp_path / "workspace")]
     heard = [began]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         for _ in process.stderr:
             heard.append(time.monotonic())
+        peak = 1024 * int(process.stdout.read().split()[-1])
     heard.append(time.monotonic())
     assert process.returncode == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - spent.ru_utime - spent.ru_stime
     slowed = max(1.0, (heard[-1] - began) / cpu)  # by other work on this machine
     assert cpu < 180, f"{cpu:.0f} CPU seconds"
-    assert after.ru_maxrss < 2e9 / 1024, f"{after.ru_maxrss / 1e6:.2f} GB"
+    assert 1e8 < peak < 2e9, f"{peak / 1e9:.2f} GB"
     silence = max(b - a for a, b in itertools.pairwise(heard))
     assert silence < 20 * slowed, f"{silence:.0f} s of silence, slowed by {slowed:.1f}"
 
