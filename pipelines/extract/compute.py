@@ -37,12 +37,22 @@ class NetworkFacts:
         Where the weights of each encoder came from.
     device : str
         Where they are.
+    threads : dict of EmbeddingName to int
+        Of torch in a forward pass.
     """
 
     widths: dict[EmbeddingName, int]
     token_shapes: dict[EmbeddingName, tuple[int, int]]
     weights_sources: dict[str, str]
     device: str
+    threads: dict[EmbeddingName, int]
+
+    def serve(self, targets: Sequence[Target]) -> bool:
+        """Say whether these networks give ``targets``, on the threads and device that a store recorded of them, too."""
+        return all(
+            t.name in self.threads and t.threads in (0, self.threads[t.name]) and t.device in ("", self.device)
+            for t in targets
+        )
 
 
 @dataclass(frozen=True)
