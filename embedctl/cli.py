@@ -16,6 +16,7 @@ from embedctl.commands.doctor import doctor
 from embedctl.commands.extract import extract
 from embedctl.commands.import_ import import_
 from embedctl.commands.init import init
+from embedctl.commands.interpret import interpret
 from embedctl.commands.models import models
 from embedctl.commands.preprocess import preprocess
 from embedctl.commands.results import results
@@ -64,6 +65,7 @@ app.command()(preprocess)
 app.command()(train)
 app.command()(results)
 app.command()(compare)
+app.command()(interpret)
 app.command()(show)
 app.add_typer(models, name="models")
 app.add_typer(datasets, name="datasets")

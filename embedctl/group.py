@@ -35,6 +35,7 @@ __all__ = ["Commands", "DefaultList", "end_cleanly_when_terminated"]
 INTERRUPTED, TERMINATED = 130, 143
 
 _EXTRA_OF = {
+    "matplotlib": "brain",
     "mne": "brain",
     "open_clip": "extract",
     "safetensors": "train",
@@ -48,7 +49,7 @@ SECTIONS = {
     "Start here": ("demo", "init", "doctor"),
     "What there is": ("models", "datasets"),
     "The three stages": ("extract", "import", "preprocess", "train"),
-    "Answers": ("results", "compare", "show"),
+    "Answers": ("results", "compare", "interpret", "show"),
 }
 
 

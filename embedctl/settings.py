@@ -175,4 +175,13 @@ SETTINGS: dict[str, Setting] = _table(
         "mean, trials or random-K (K repetitions, drawn anew in every pass); none given means the recipe's",
     ),
     Setting("train.join", "suffix", "how an epoch finds its image", choices=("suffix", "stem")),
+    Setting(
+        "interpret.method",
+        "integrated-gradients",
+        "how evidence is divided",
+        choices=("integrated-gradients", "gradient-x-input", "paper-gradcam"),
+    ),
+    Setting("interpret.model", (), "embeddings to interpret; none given means all that have runs", *_NAMES),
+    Setting("interpret.subject", (), "subjects to interpret; none given means all that have runs", *_NUMBERS),
+    Setting("interpret.seed", (), "seeds to interpret; none given means all that have runs", *_NUMBERS),
 )

@@ -27,6 +27,7 @@ __all__ = [
     "assemble",
     "finished",
     "read_array",
+    "read_checkpoint",
     "read_config",
     "read_metrics",
     "read_results",
@@ -157,6 +158,11 @@ def read_array(runs: Path, run_id: str, name: str) -> np.ndarray:
     """Return an array of a finished run, such as ``scores``; raises as `read_summary`."""
     values: np.ndarray = np.load(io.BytesIO(_read_file(runs, run_id, f"{name}.npy")), allow_pickle=False)
     return values
+
+
+def read_checkpoint(runs: Path, run_id: str) -> bytes:
+    """Return the weights of a finished run, as safetensors; raises as `read_summary`."""
+    return _read_file(runs, run_id, "checkpoint.safetensors")
 
 
 def assemble(runs: Path) -> "pa.Table":

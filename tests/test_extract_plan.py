@@ -13,7 +13,7 @@ from pipelines.encoders.registry import find
 from pipelines.extract.changes import find_changes
 from pipelines.extract.plan import batches, plan_blocks, rows_to_do
 from pipelines.extract.request import ExtractRequest
-from pipelines.extract.sources import Stamp
+from pipelines.extract.stamps import Stamp
 from pipelines.extract.targets import DEFAULT_BATCH_SIZE, NOT_FLOAT16, choose_targets, resolve_names
 from stores.embedding import Entry
 from stores.errors import EmbedctlError, StoreMismatch, UnknownName

@@ -19,7 +19,7 @@ __all__ = ["MAX_PIXELS", "UNREADABLE", "BadImage", "DecodedImage", "decode", "re
 
 MAX_PIXELS = 50_000_000
 MAX_RATIO = 100  # of the sides: resizing the short side of a 1 x 50,000 strip to 224 would fill the memory
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 
 # Reasons that begin so are the disk's fault, not the file's: such an image is tried again by every run.
 UNREADABLE = "cannot be read"

@@ -7,7 +7,8 @@ import numpy as np
 from pipelines.extract.changes import refuse_changed
 from pipelines.extract.loading import LoadedImage
 from pipelines.extract.request import ExtractRequest
-from pipelines.extract.sources import ImageSource, Stamp
+from pipelines.extract.sources import ImageSource
+from pipelines.extract.stamps import Stamp
 from pipelines.extract.survey import Survey
 from pipelines.extract.targets import Target
 from stores.embeddings import EmbeddingStore

@@ -15,7 +15,7 @@ class ExtractRequest:
     models : tuple of str
         Embedding names as people type them: ``ENCODER[:LAYER[.POOLING]][@VIEW]``.
     images : Path
-        Folder tree, zip or tar of images.
+        Folder tree, zip, tar, folder of tars or ``nsd_stimuli.hdf5``.
     store : Path
         Embedding store; made when it is not there.
     weights : str

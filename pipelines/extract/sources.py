@@ -1,4 +1,4 @@
-"""Where images come from: a folder tree, a zip or a tar, read in place.
+"""Where images come from: a folder tree, a zip, a tar, a folder of tars or NSD's HDF5 file, read in place.
 
 A source knows the id, size and time of every image without opening one, and reads the bytes of one by its id
 from any thread. An id is the path below the root with ``/`` between its parts, on every system; ids are
@@ -9,25 +9,17 @@ beside every ``x.jpg`` on foreign disks) are no images, and nothing outside the 
 import os
 import stat
 import tarfile
-import threading
 import zipfile
-import zlib
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Protocol
 
+from pipelines.extract.archives import Shards, TarImages, ZipImages
+from pipelines.extract.stamps import MAX_BYTES, SUFFIXES, Stamp, is_image
 from stores.errors import EmbedctlError
 
-__all__ = ["ImageSource", "Stamp", "open_images", "scan"]
+__all__ = ["ImageSource", "open_images", "scan"]
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-MAX_BYTES = 1 << 30  # no picture of 50 million pixels is larger, and one file must not fill the memory
-
-
-class Stamp(NamedTuple):
-    """Size and time of a file: as long as both stay, its content is taken to be the same."""
-
-    bytes: int
-    mtime_ns: int
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 class ImageSource(Protocol):
@@ -40,7 +32,7 @@ class ImageSource(Protocol):
 
 
 def open_images(path: Path) -> ImageSource:
-    """Open a folder, zip or tar of images.
+    """Open a folder, zip, tar, folder of tars or HDF5 file of images.
 
     Raises
     ------
@@ -71,16 +63,26 @@ def open_images(path: Path) -> ImageSource:
 
 def _open(path: Path) -> ImageSource:
     if path.is_dir():
-        return _Folder(path)
+        folder = _Folder(path)
+        tars = [] if folder.stamps else sorted(path.glob("*.tar"))
+        return Shards(tars) if tars else folder
+    with open(path, "rb") as file:
+        if file.read(len(_HDF5)) == _HDF5:
+            from pipelines.extract.nsd_images import NsdImages  # h5py: only who has such a file needs it
+
+            return NsdImages(path)
     if zipfile.is_zipfile(path):
-        return _Zip(path)
+        return ZipImages(path)
     if tarfile.is_tarfile(path):
-        return _Tar(path)
-    raise EmbedctlError(f"'{path}' is no folder, zip or tar", "--images takes a folder tree, a zip or a plain tar")
+        return TarImages(path)
+    raise EmbedctlError(
+        f"'{path}' is no folder, zip or tar",
+        "--images takes a folder tree, a zip, a plain tar, a folder of tars or nsd_stimuli.hdf5",
+    )
 
 
 def scan(path: Path) -> list[str]:
-    """Return the ids of all images of a folder, zip or tar, sorted by their bytes.
+    """Return the ids of all images of a source, sorted by their bytes.
 
     Examples
     --------
@@ -92,10 +94,6 @@ def scan(path: Path) -> list[str]:
     ['a.png', 'b.JPG']
     """
     return list(open_images(path).stamps)
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 class _Folder:
@@ -117,7 +115,7 @@ class _Folder:
                 image_id = prefix + entry.name
                 if entry.is_dir():
                     self._descend(entry, image_id, above)
-                elif _is_image(entry.name):
+                elif is_image(entry.name):
                     self._add(entry, image_id)
 
     def _descend(self, entry: "os.DirEntry[str]", image_id: str, above: tuple[str, ...]) -> None:
@@ -153,58 +151,3 @@ class _Folder:
             raise OSError(self._refused[image_id])
         with open(os.path.join(self.root, image_id), "rb") as file:
             return file.read()
-
-
-class _Zip:
-    """A zip file; its own time stands for the times of its members, which zip rounds to two seconds."""
-
-    def __init__(self, path: Path) -> None:
-        self._archive = zipfile.ZipFile(path)
-        time = path.stat().st_mtime_ns
-        self._members = {
-            name: info for info in self._archive.infolist() if not info.is_dir() and (name := _member_id(info.filename))
-        }
-        self.stamps = {name: Stamp(info.file_size, time) for name, info in self._members.items()}
-
-    def read(self, image_id: str) -> bytes:
-        member = self._members[image_id]
-        if member.file_size > MAX_BYTES:
-            raise OSError("larger than 1 GiB")
-        try:
-            return self._archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as problem:
-            raise OSError(f"in the zip: {problem}") from problem
-
-
-class _Tar:
-    """A plain tar, whose members are read by their place in the file."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            with tarfile.open(path, "r:") as archive:
-                members = [member for member in archive if member.isreg() and not member.issparse()]
-        except tarfile.ReadError as problem:
-            raise EmbedctlError(
-                f"'{path}' cannot be read in place: {problem}",
-                "unpack it; only an uncompressed tar can be read in place",
-            ) from None
-        self._file = open(path, "rb")
-        self._turn = threading.Lock()
-        self._members = {name: member for member in members if (name := _member_id(member.name))}
-        time = path.stat().st_mtime_ns
-        self.stamps = {name: Stamp(member.size, time) for name, member in self._members.items()}
-
-    def read(self, image_id: str) -> bytes:
-        member = self._members[image_id]
-        if member.size > MAX_BYTES:
-            raise OSError("larger than 1 GiB")
-        with self._turn:
-            self._file.seek(member.offset_data)
-            return self._file.read(member.size)
-
-
-def _member_id(name: str) -> str:
-    """Return the id of an archive member, empty for what is no image or points out of the archive."""
-    parts = PurePosixPath(name.removeprefix("./")).parts
-    inside = not name.startswith("/") and not any(part.startswith(".") for part in parts)
-    return "/".join(parts) if inside and parts and _is_image(parts[-1]) else ""

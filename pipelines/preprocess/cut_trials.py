@@ -63,7 +63,7 @@ class CutTrials:
         self._flight, self._recipe = flight, recipe
         self.subject, self.modality, self.packages = flight.subject, flight.modality, flight.packages
         self.notes: list[str] = []
-        self.time_offset_ms = 0.0
+        self.time_offset_ms = flight.time_offset_ms
         self.dtype = recipe.dtype
         kept = flight.sessions <= recipe.sessions if recipe.sessions else np.ones(len(flight.images), bool)
         self.counts = {**flight.dropped, "in sessions the recipe leaves out": int((~kept).sum())}
@@ -246,7 +246,7 @@ class CutTrials:
                 "ch_pos": [flight.ch_pos[i] for i in self._channels] if flight.ch_pos else None,
                 "times": times,
                 "sfreq": flight.sfreq,
-                "time_offset_ms": 0.0,
+                "time_offset_ms": flight.time_offset_ms,
             }
         if self._recipe.clip:
             found.counts["clipped"] = self._count_clipped(found)

@@ -43,6 +43,7 @@ DATASETS = {
     "arrays": "arrays",
     "mne": "mne_files",
     "nsd": "nsd",
+    "things-eeg1": "things_eeg1",
     "things-eeg2": "things_eeg2",
     "things-meg": "things_meg",
 }

@@ -33,6 +33,7 @@ __all__ = [
     "open_recording",
     "presentations",
     "read_image_lists",
+    "subject_folder",
 ]
 
 TARGET = 99999  # Buzz Lightyear: the participant counts him
@@ -97,8 +98,8 @@ class Recording:
         return np.pad(block, ((0, 0), missing), mode="edge") if any(missing) else block
 
 
-def find_subjects(raw: Path) -> dict[int, Path]:
-    """Return the folder of every subject under ``raw``.
+def find_subjects(raw: Path, inside: str = "ses-01/raw_eeg_training.npy") -> dict[int, Path]:
+    """Return the folder of every subject under ``raw``, in which ``inside`` should lie.
 
     Raises
     ------
@@ -109,9 +110,7 @@ def find_subjects(raw: Path) -> dict[int, Path]:
         raise BadRecording(f"no folder {raw}", "put the downloaded recordings there, or name them with --raw")
     found = _numbered(raw, r"sub-?(\d+)")
     if not found:
-        raise BadRecording(
-            f"{raw} holds no subjects", "expected folders sub-01, sub-02, ... with ses-01/raw_eeg_training.npy inside"
-        )
+        raise BadRecording(f"{raw} holds no subjects", f"expected folders sub-01, sub-02, ... with {inside} inside")
     return found
 
 

@@ -36,6 +36,8 @@ class TrialFlight(Preflight):
         What identifies the files.
     columns : dict
         Further columns of the trial table, one value per trial.
+    time_offset_ms : float
+        The value at ``t`` is the signal at ``t`` plus this.
     dropped : dict
         Trials that are not used, and why: catch trials, targets.
     arrays : dict
@@ -58,6 +60,7 @@ class TrialFlight(Preflight):
     sfreq: float = 0.0
     sources: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, Any] = field(default_factory=dict)
+    time_offset_ms: float = 0.0
     dropped: dict[str, int] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     packages: tuple[str, ...] = ("embedctl", "numpy")

@@ -8,10 +8,12 @@ downstream runs as it would on downloaded data. The model is, per subject::
 * ``z``: the leading principal components of *one* embedding, its rows centred and of unit length as a cosine sees
   them, each component scaled to unit variance, then rotated at random: every source tells something of every
   component. The rotation is the same for all subjects.
-* ``g``: one bump per source. The first peaks at ``latency``, the last 200 ms later; sd 25 ms.
+* ``g``: one bump per source. The first peaks at ``latency``, the last ``spread`` later (200 ms); sd ``width`` (25 ms).
+  With ``rhythm``, one oscillation per source instead, from ``latency`` on for ``spread`` seconds, each at its own
+  frequency in that range and with its own phase.
 * ``A``: random weights of each source, per subject, times ``TOPOGRAPHY``: occipital most, parietal some, others none.
-* The sum has ``amplitude`` microvolts rms over the planted channels between the outermost peaks. ``planted=False``
-  leaves it out and changes nothing else: every other number is drawn from its own seeded stream.
+* The sum has ``amplitude`` microvolts rms over the planted channels between ``latency`` and ``latency + spread``.
+  ``planted=False`` leaves it out and changes nothing else: every other number is drawn from its own seeded stream.
 * ``noise``: 1/f in amplitude from 0.1 to 100 Hz, ``noise`` microvolts rms in every channel, 95 % of its power shared
   between channels, as volume conduction does, so that whitening has something to find.
   ``offset``: a constant of up to a millivolt.
@@ -39,7 +41,7 @@ TOPOGRAPHY = {"O": 1.0, "PO": 0.8, "P": 0.3}  # by the letters of the channel's 
 _TARGET = 99999
 _SEQUENCE, _PAUSE = 20, 600  # images, samples
 _MARGIN = 2000  # samples of rest before and after
-_SPREAD, _WIDTH = 0.2, 0.025  # s: latest minus earliest peak, sd of a bump
+_RAMP = 0.05  # s: in which an oscillation rises and falls
 _SHARED = 0.95  # of the noise power
 _COMMON = 8  # shared noise sources
 _SEGMENT = 2**14  # samples of noise made at once; consecutive ones overlap by half
@@ -52,7 +54,7 @@ class Simulation:
     Parameters
     ----------
     latency, last_latency : float
-        When the first and the last source peak, s after image onset.
+        When the first and the last source peak, or an oscillation begins and ends; s after image onset.
     gains : dict of str to float
         How strongly each channel with any effect takes part, in the order of the recording.
     amplitude, noise : float
@@ -83,6 +85,9 @@ def simulate_things_eeg2(
     test_repetitions: int = 80,
     ch_names: Sequence[str] = DEMO_CHANNELS,
     latency: float = 0.1,
+    spread: float = 0.2,
+    width: float = 0.025,
+    rhythm: tuple[float, float] | None = None,
     amplitude: float = 0.7,
     noise: float = 10.0,
     n_sources: int = 12,
@@ -107,8 +112,10 @@ def simulate_things_eeg2(
         Over all sessions, at least one in each.
     ch_names : sequence of str
         EEG channels, in recording order; a stim channel is added.
-    latency : float
-        When the first source peaks, s.
+    latency, spread, width : float
+        When the first source peaks, how much later the last, and sd of each; s.
+    rhythm : tuple of float, optional
+        Lowest and highest frequency of oscillations that take the place of the bumps, Hz.
     amplitude, noise : float
         Microvolts rms, see the module.
     n_sources : int
@@ -143,11 +150,14 @@ def simulate_things_eeg2(
     raw.mkdir(parents=True, exist_ok=True)
     _write_metadata(raw / "image_metadata.npy", training, test)
     sources = _sources(embedding, training, test, n_sources, np.random.default_rng((seed, 0)))
-    kernels = _kernels(latency, n_sources)
+    kernels = (
+        _kernels(latency, spread, width, n_sources) if rhythm is None else _waves(latency, spread, rhythm, n_sources)
+    )
+    planted_at = slice(round(latency * SFREQ), round((latency + spread) * SFREQ) + 1)
     strength = amplitude if planted else 0.0
     n_events = 0
     for subject in subjects:
-        mixing = _mixing(ch_names, kernels, strength, np.random.default_rng((seed, 1, subject)))
+        mixing = _mixing(ch_names, kernels, planted_at, strength, np.random.default_rng((seed, 1, subject)))
         shares = _share_out(training, sessions, np.random.default_rng((seed, 2, subject)))
         n_events = 0
         for session in range(1, sessions + 1):
@@ -160,7 +170,7 @@ def simulate_things_eeg2(
                 response = _responses(mixing, sources[part], kernels)
                 _write(path, ch_names, onsets, codes, response, noise, stream)
     reached = {name: _gain(name) for name in ch_names if strength and _gain(name)}
-    return Simulation(latency, latency + _SPREAD, reached, strength, noise, tuple(subjects), n_events)
+    return Simulation(latency, latency + spread, reached, strength, noise, tuple(subjects), n_events)
 
 
 def _write_metadata(path: Path, training: Sequence[str], test: Sequence[str]) -> None:
@@ -189,25 +199,35 @@ def _sources(
     return {"training": z[:, : len(training)], "test": z[:, len(training) :]}
 
 
-def _kernels(latency: float, n: int) -> np.ndarray:
+def _kernels(latency: float, spread: float, width: float, n: int) -> np.ndarray:
     """Return ``g``, ``(n_sources, n_samples)`` from image onset: one bump each, their peaks spread evenly."""
-    t = np.arange(round((latency + _SPREAD + 4 * _WIDTH) * SFREQ)) / SFREQ
-    peaks = latency + _SPREAD * np.arange(n) / max(n - 1, 1)
-    return np.exp(-0.5 * ((t - peaks[:, None]) / _WIDTH) ** 2)
+    t = np.arange(round((latency + spread + 4 * width) * SFREQ)) / SFREQ
+    peaks = latency + spread * np.arange(n) / max(n - 1, 1)
+    return np.exp(-0.5 * ((t - peaks[:, None]) / width) ** 2)
+
+
+def _waves(latency: float, spread: float, rhythm: tuple[float, float], n: int) -> np.ndarray:
+    """Return ``g`` as oscillations, ``(n_sources, n_samples)``, evenly spread in frequency and phase."""
+    t = np.arange(round((latency + spread) * SFREQ)) / SFREQ
+    inside = np.clip(np.minimum(t - latency, latency + spread - t) / _RAMP, 0, 1)
+    frequency = np.linspace(*rhythm, n + 2)[1:-1]
+    phase = np.pi * (3 - np.sqrt(5)) * np.arange(n)
+    return np.sin(np.pi / 2 * inside) ** 2 * np.cos(2 * np.pi * frequency[:, None] * t + phase[:, None])
 
 
 def _gain(name: str) -> float:
     return TOPOGRAPHY.get(name.rstrip("0123456789z"), 0.0)
 
 
-def _mixing(ch_names: Sequence[str], kernels: np.ndarray, amplitude: float, rng: np.random.Generator) -> np.ndarray:
+def _mixing(
+    ch_names: Sequence[str], kernels: np.ndarray, planted_at: slice, amplitude: float, rng: np.random.Generator
+) -> np.ndarray:
     """Return ``A``, ``(n_chans, n_sources)`` in volts, scaled to ``amplitude`` microvolts rms."""
     gains = np.array([_gain(name) for name in ch_names])
     weights = gains[:, None] * rng.normal(size=(len(ch_names), len(kernels)))
     if not gains.any():
         return weights
-    first, last = kernels[0].argmax(), kernels[-1].argmax() + 1
-    power = (weights[gains > 0] ** 2 @ kernels[:, first:last] ** 2).mean()
+    power = (weights[gains > 0] ** 2 @ kernels[:, planted_at] ** 2).mean()
     return weights * (1e-6 * amplitude / np.sqrt(power))
 
 

@@ -66,6 +66,8 @@ class Recordings:
         The test set.
     ch_names : list of str
         The channels in use.
+    scale : float
+        What all recordings were divided by.
     notes : list of str
         What was chosen or left out, a line each.
     """
@@ -78,6 +80,7 @@ class Recordings:
     n_times: int
     test: Test
     ch_names: list[str]
+    scale: float = 1.0
     notes: list[str] = field(default_factory=list)
 
     def ready(self, kind: type[nn.Module], device: str) -> "Recordings":
@@ -155,6 +158,7 @@ def load_subject(epochs: SubjectEpochs, recipe: Recipe) -> Recordings:
             split_half(epochs.test, pick),
         ),
         ch_names=ch_names,
+        scale=float(scale),
         notes=notes,
     )
 

@@ -8,7 +8,7 @@ from pipelines.train.metrics import retrieve
 from stores.epochs import SplitEpochs
 from stores.errors import BadRecording, EmbedctlError
 
-__all__ = ["Pick", "means", "split_half", "trials"]
+__all__ = ["Pick", "means", "normalise", "split_half", "trials"]
 
 BLOCK_BYTES = 2**27  # of repetitions in memory at a time
 
@@ -43,12 +43,12 @@ def means(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray, 
     if not len(kept):
         raise BadRecording("no image has a valid recording", "look at what preprocess dropped: embedctl show")
     if trial_norm == "norm-then-mean":
-        found = [_mean_over(_normalise(block), valid) for _, block, valid in _blocks(split, pick)]
+        found = [_mean_over(normalise(block), valid) for _, block, valid in _blocks(split, pick)]
         mean = np.concatenate(found)[kept]
     else:
         mean = _picked(np.asarray(split.mean), pick)[kept]
         if trial_norm == "mean-then-norm":
-            mean = _normalise(mean)
+            mean = normalise(mean)
     _require_finite(mean, split, kept)
     return mean, kept
 
@@ -58,7 +58,7 @@ def trials(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray,
     rows, shown = [], []
     for images, block, valid in _blocks(split, pick):
         image, _ = np.nonzero(valid)
-        rows.append(block[valid] if trial_norm == "none" else _normalise(block[valid]))
+        rows.append(block[valid] if trial_norm == "none" else normalise(block[valid]))
         shown.append(images[image])
     return np.concatenate(rows), np.concatenate(shown)
 
@@ -89,7 +89,7 @@ def _picked(x: np.ndarray, pick: Pick | None) -> np.ndarray:
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
-def _normalise(x: np.ndarray) -> np.ndarray:
+def normalise(x: np.ndarray) -> np.ndarray:
     """Centre each channel over time and divide it by the norm it had before centring, as AlignVis does."""
     norm = np.linalg.norm(x, axis=-1, keepdims=True)
     normalised: np.ndarray = (x - x.mean(axis=-1, keepdims=True)) / np.where(norm > 0, norm, 1)

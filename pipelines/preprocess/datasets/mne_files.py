@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.preprocess.bids import RECORDINGS, entity, not_brain, sidecar
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import SPLITS, Preflight, Problem
 from pipelines.preprocess.mne_epochs import channel_positions, epochs_identity, read_epochs
@@ -36,12 +37,10 @@ from stores.errors import BadRecording, UnknownName
 
 __all__ = ["EpochFiles", "RecordingFiles", "open_dataset"]
 
-_SUFFIXES = (".vhdr", ".edf", ".bdf", ".gdf", ".set", ".fif", ".fif.gz", ".cnt", ".sqd", ".con", ".ds", ".mff", ".nxe")
 _EPOCHS = re.compile(r".*[-_]epo\.fif(\.gz)?")
 _PART = re.compile(r".*-\d+\.fif(\.gz)?")  # the second and further files of one that was split: MNE finds them
 _IMAGE = re.compile(r".*\.(jpe?g|png|bmp|tiff?|webp|gif)", re.IGNORECASE)
 _COLUMNS = ("image", "stim_file", "image_path", "stimulus", "stim", "file")
-_BRAIN = ("EEG", "MEGMAG", "MEGGRADAXIAL", "MEGGRADPLANAR")  # types of a BIDS channels.tsv
 _NOT_RAW = {"derivatives", "sourcedata", "stimuli", "code"}  # folders of a BIDS tree
 _SI = {"eeg": (1e6, "uV"), "mag": (1e15, "fT"), "grad": (1e13, "fT/cm")}
 
@@ -53,7 +52,7 @@ def open_dataset(raw: Path, recipe: str) -> "RecordingFiles | EpochFiles":
     found = [
         path
         for path in sorted(raw.rglob("*"))
-        if path.name.lower().endswith(_SUFFIXES)
+        if path.name.lower().endswith(RECORDINGS)
         and not _PART.fullmatch(path.name)
         and not _NOT_RAW & set(path.relative_to(raw).parts[:-1])
         and not any(part.startswith(".") or part.endswith((".ds", ".mff")) for part in path.relative_to(raw).parts[:-1])
@@ -61,10 +60,10 @@ def open_dataset(raw: Path, recipe: str) -> "RecordingFiles | EpochFiles":
     ]
     files: dict[int, list[Path]] = {}
     for path in found:
-        files.setdefault(_entity(path.relative_to(raw), "sub") or 1, []).append(path)
+        files.setdefault(entity(path.relative_to(raw), "sub") or 1, []).append(path)
     epochs = [path for path in found if _EPOCHS.fullmatch(path.name)]
     if not found:
-        raise BadRecording(f"{raw} holds no recording and no epochs", f"MNE reads {' '.join(_SUFFIXES)} here")
+        raise BadRecording(f"{raw} holds no recording and no epochs", f"MNE reads {' '.join(RECORDINGS)} here")
     if 0 < len(epochs) < len(found):
         other = next(path for path in found if path not in epochs)
         raise BadRecording(
@@ -84,18 +83,6 @@ def _column_named(path: Path) -> str:
         return str(tomllib.loads(path.read_text(encoding="utf-8")).get("image", ""))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise BadRecording(f"{path} is not TOML: {problem}", "correct the line it names") from None
-
-
-def _entity(path: Path, key: str) -> int | None:
-    """Return the number of a BIDS entity in a path, ``sub-03`` or ``sub03``; None where it has none."""
-    found = re.findall(rf"(?:^|[/_]){key}-?(\d+)", path.as_posix())
-    return int(found[-1]) if found else None
-
-
-def _sidecar(path: Path, what: str) -> Path:
-    """Return the BIDS table that goes with a recording: ``sub-01_task-x_events.tsv`` for ``sub-01_task-x_eeg.edf``."""
-    stem = path.name[: -len(next(end for end in _SUFFIXES if path.name.lower().endswith(end)))]
-    return path.with_name(re.sub(r"_(eeg|meg|ieeg|raw)$", "", stem) + f"_{what}.tsv")
 
 
 def _kinds(inst: Any) -> dict[str, list[str]]:
@@ -185,7 +172,7 @@ class RecordingFiles(_Named):
         opened: dict[int, list[tuple[Path, Any]]] = {}
         for path in self._of(subject):
             try:
-                opened.setdefault(_entity(path.relative_to(self._raw), "ses") or 1, []).append(
+                opened.setdefault(entity(path.relative_to(self._raw), "ses") or 1, []).append(
                     (path, open_with_mne(path, "read_raw"))
                 )
             except BadRecording as bad:
@@ -194,7 +181,7 @@ class RecordingFiles(_Named):
         runs = [run for session in opened.values() for run in session]
         if not runs:
             return flight
-        unwanted = {name for path, _ in runs for name in _not_brain(path)} | {
+        unwanted = {name for path, _ in runs for name in not_brain(path)} | {
             name for _, raw in runs for name in raw.info["bads"]
         }
         kinds = _kinds(runs[0][1])
@@ -224,13 +211,13 @@ class RecordingFiles(_Named):
     def _events(self, flight: RecordedFlight, path: Path, raw: Any) -> list[tuple[int, str, str]]:
         """Return sample, image and split of every image onset in a run."""
         where = self._short(path)
-        sidecar = _sidecar(path, "events")
-        if sidecar.is_file():
-            where = self._short(sidecar)
+        beside = sidecar(path, "events")
+        if beside.is_file():
+            where = self._short(beside)
             try:
-                columns = read_trials(sidecar)
+                columns = read_trials(beside)
             except BadRecording as bad:
-                flight.problems.append(Problem(where, "file", bad.what.replace(str(sidecar), "").strip(), bad.hint))
+                flight.problems.append(Problem(where, "file", bad.what.replace(str(beside), "").strip(), bad.hint))
                 return []
             table = {name: [v or "" for v in columns[name].to_pylist()] for name in columns.column_names}
             samples = _samples(flight, where, table, raw)
@@ -241,7 +228,7 @@ class RecordingFiles(_Named):
             noted = raw.annotations
             samples = raw.time_as_index(noted.onset, use_rounding=True, origin=noted.orig_time)
             if not any(table["image"]):
-                what = f"no {sidecar.name} beside it, and no annotation that ends like an image file"
+                what = f"no {beside.name} beside it, and no annotation that ends like an image file"
                 flight.problems.append(Problem(where, "events", what, "add the table of events, with a column image"))
                 return []
         images, splits = self._shown(flight, where, table)
@@ -322,25 +309,6 @@ class RecordingFiles(_Named):
         return Recorded.of(flight, self.recipe, "standard_1020")
 
 
-def _not_brain(path: Path) -> list[str]:
-    """Return the channels that a BIDS ``channels.tsv`` calls bad, or something else than EEG and MEG."""
-    sidecar = _sidecar(path, "channels")
-    if not sidecar.is_file():
-        return []
-    table = read_trials(sidecar)
-    if "name" not in table.column_names:
-        return []
-    names = table["name"].to_pylist()
-    status = table["status"].to_pylist() if "status" in table.column_names else [None] * len(names)
-    types = table["type"].to_pylist() if "type" in table.column_names else [None] * len(names)
-    return [
-        name
-        for name, state, kind in zip(names, status, types, strict=True)
-        if state == "bad"
-        or (kind is not None and kind.upper() not in ("EEG", "MEGMAG", "MEGGRADAXIAL", "MEGGRADPLANAR"))
-    ]
-
-
 def _samples(flight: RecordedFlight, where: str, table: dict[str, list[str]], raw: Any) -> np.ndarray | None:
     """Return the sample of every event: its column ``sample``, else ``onset`` in s."""
     column = "sample" if any(text.strip() for text in table.get("sample", [])) else "onset"
@@ -395,7 +363,7 @@ class EpochFiles(_Named):
             images, splits = self._shown(flight, where, table)
             if not images:
                 continue
-            number = _entity(path.relative_to(self._raw), "ses") or 1
+            number = entity(path.relative_to(self._raw), "ses") or 1
             given = [number_of(text, "ses") for text in table.get("session", [])]
             shown = np.flatnonzero([bool(image) for image in images])
             opened.append((epochs, path))

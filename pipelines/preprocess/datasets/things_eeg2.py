@@ -1,12 +1,13 @@
-"""THINGS-EEG2 from its raw files, as `pipelines.preprocess.things_eeg2` describes them."""
+"""THINGS-EEG2 from its raw files, as `pipelines.preprocess.things_eeg2` describes them, else from merged ones."""
 
 from pathlib import Path
 
+from pipelines.preprocess.datasets.things_eeg2_merged import MergedEEG2, find_merged, open_merged
 from pipelines.preprocess.preflight import preflight
 from pipelines.preprocess.recipes import Recipe, read_recipe
 from pipelines.preprocess.recorded import Recorded
 from pipelines.preprocess.recording import RecordedFlight
-from pipelines.preprocess.things_eeg2 import find_subjects, read_image_lists
+from pipelines.preprocess.things_eeg2 import find_recordings, find_subjects, read_image_lists
 
 __all__ = ["ThingsEEG2", "open_dataset"]
 
@@ -40,6 +41,9 @@ class ThingsEEG2:
         return Recorded.of(flight, self.recipe, "standard_1020")
 
 
-def open_dataset(raw: Path, recipe: str) -> ThingsEEG2:
-    """Open the recordings in ``raw``."""
+def open_dataset(raw: Path, recipe: str) -> ThingsEEG2 | MergedEEG2:
+    """Open the raw recordings in ``raw``, or where there are none the files that others merged."""
+    folders = list(find_subjects(raw).values()) if raw.is_dir() else []
+    if any(map(find_merged, folders)) and not any(map(find_recordings, folders)):
+        return open_merged(raw, recipe)
     return ThingsEEG2(raw, read_recipe(recipe))

@@ -1,0 +1,189 @@
+"""Interpretation of a folder of runs: each run explained once, then read per embedding and subject, and in pairs."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.interpret.bands import stimulation_note
+from pipelines.interpret.chain import chain_of
+from pipelines.interpret.gradcam import statement
+from pipelines.interpret.pairs import paired
+from pipelines.interpret.profile import Profile, profile_of
+from pipelines.interpret.request import METHODS, InterpretReport, InterpretRequest
+from pipelines.interpret.run import Recorded, beside_name, explain_run, is_explained
+from pipelines.interpret.sensors import sensor_groups
+from pipelines.progress import SILENT, Progress
+from pipelines.train.cells import conditions
+from pipelines.train.compare import pairs
+from pipelines.train.data import load_subject, pick_window
+from pipelines.train.recipes import Recipe
+from pipelines.train.restore import restore
+from pipelines.train.targets import Targets
+from stores.beside import read_beside
+from stores.embeddings import EmbeddingStore
+from stores.epochs import EpochStore, SubjectEpochs
+from stores.errors import EmbedctlError, StoreLocked, UnknownName, suggest
+from stores.locks import lock
+from stores.results import read_results
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["interpret"]
+
+Row = Mapping[str, Any]
+ALIKE = 0.5  # correlation of a map with that of random weights; assumed
+
+
+def interpret(request: InterpretRequest, progress: Progress = SILENT) -> InterpretReport:
+    """Explain every run that is asked for and was not explained before, and read what all of them say.
+
+    Parameters
+    ----------
+    request : InterpretRequest
+        Which runs, and how.
+    progress : Progress
+        Who listens.
+
+    Returns
+    -------
+    InterpretReport
+        Profiles and pairs; runs that cannot be explained are listed with the reason.
+
+    Raises
+    ------
+    UnknownName
+        If there is no such method or embedding.
+    EmbedctlError
+        If none of the runs can be explained.
+    """
+    started = time.perf_counter()
+    if request.method not in METHODS:
+        raise UnknownName(f"no method called '{request.method}'", suggest(request.method, METHODS))
+    table = _chosen(read_results(request.runs), request)
+    rows = table.to_pylist()
+    report = InterpretReport(method=request.method, runs=request.runs, dry_run=request.dry_run)
+    to_do = [row for row in rows if not is_explained(request.runs, row["run_id"], request.method)]
+    report.to_do = [row["run_id"] for row in to_do]
+    report.already = [row["run_id"] for row in rows if row not in to_do]
+    if not request.dry_run:
+        _explain(to_do, request, report, progress)
+        report.to_do = [run_id for run_id in report.to_do if run_id not in report.skipped]
+        if not report.to_do and not report.already:
+            what = next(iter(report.skipped.values()))
+            hint = "train again, or choose other runs with --model, --subject and --seed"
+            raise EmbedctlError(f"none of {len(rows)} runs can be interpreted: {what}", hint)
+        _read(_without(table, report.skipped), request, report)
+    report.notes += _general_notes(rows, request, report)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _chosen(results: "pa.Table", request: InterpretRequest) -> "pa.Table":
+    """Return the rows that were asked for."""
+    for model in request.models:
+        if model not in results["embedding"].to_pylist():
+            raise UnknownName(f"no run with the embedding '{model}'", suggest(model, results["embedding"].to_pylist()))
+    asked = {"embedding": request.models, "subject": request.subjects, "seed": request.seeds}
+    mask = [all(not some or row[name] in some for name, some in asked.items()) for row in results.to_pylist()]
+    if not any(mask):
+        raise EmbedctlError("no finished run is of these subjects and seeds", "embedctl results lists the runs")
+    return results.filter(mask)
+
+
+def _without(results: "pa.Table", skipped: Iterable[str]) -> "pa.Table":
+    left_out = set(skipped)
+    return results.filter([run_id not in left_out for run_id in results["run_id"].to_pylist()])
+
+
+def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretReport, progress: Progress) -> None:
+    """Explain runs, subject by subject, each subject's recordings loaded once per way of loading them."""
+    progress.start("interpreting", len(rows), "runs")
+    if not rows:
+        return
+    epochs, embeddings = EpochStore.open(request.epochs), EmbeddingStore.open(request.embeddings)
+    targets = Targets(embeddings, request.join)
+    by_subject: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        by_subject.setdefault((row["dataset"], row["subject"]), []).append(row)
+    for (dataset, subject), mine in by_subject.items():
+        loaded: dict[str, Recorded] = {}
+        for row in mine:
+            run_id = row["run_id"]
+            try:
+                recordings = epochs[dataset, subject]
+                if recordings.key != row["epochs_key"]:
+                    raise EmbedctlError("it was trained on other epochs than the store holds now", "train it again")
+                entry = embeddings.resolve(f"{row['embedding']}#{row['embedding_key']}")
+                trained = restore(request.runs, run_id)
+                as_loaded = json.dumps([trained.recipe.settings()[name] for name in _LOADING])
+                if as_loaded not in loaded:
+                    loaded[as_loaded] = _recorded(recordings, trained.recipe)
+                gallery = targets.rows(entry, loaded[as_loaded].test.image_ids)
+                with lock(request.runs / ".embedctl" / "locks", f"{run_id}.interpret"):
+                    explain_run(request.runs, trained, loaded[as_loaded], gallery, request.method)
+            except StoreLocked as problem:
+                report.skipped[run_id] = problem.what
+            except EmbedctlError as problem:
+                if problem.exit_code != EmbedctlError.exit_code:  # damage, a full disk: nothing to go on after
+                    raise
+                report.skipped[run_id] = problem.what
+            progress.advance()
+
+
+_LOADING = ("channels", "window", "trial_norm", "unit_scale", "train_on")  # what decides how recordings are loaded
+
+
+def _recorded(recordings: SubjectEpochs, recipe: Recipe) -> Recorded:
+    loaded, window = load_subject(recordings, recipe), pick_window(recordings, recipe)
+    n_sensors = recordings.test.mean.shape[1]
+    names = list(recordings.ch_names) or [f"voxel {i}" for i in range(n_sensors)]
+    positions = recordings.info.get("ch_pos") or []
+    return Recorded(
+        chain=chain_of(recordings, recipe, loaded.scale),
+        test=loaded.test,
+        times=recordings.times[:0] if window is None else recordings.times[window],
+        sfreq=float(recordings.sfreq),
+        sensors=names,
+        positions=positions,
+        groups=sensor_groups(names, positions, recordings.info.get("rois")),
+    )
+
+
+def _read(results: "pa.Table", request: InterpretRequest, report: InterpretReport) -> None:
+    """Read profiles and pairs from what lies beside the runs."""
+    found: dict[tuple[str, str], list[Profile]] = {}
+    for condition, cells in conditions(results):
+        for cell in cells:
+            mine = [
+                profile_of(request.runs, list(seeds.values()), condition, cell.label, request.method)
+                for seeds in cell.runs.values()
+            ]
+            found[_name(condition), cell.label] = mine
+            report.profiles += mine
+    for pair in pairs(results, request.pairing):
+        aligned, base = (found[_name(pair.condition), label] for label in (pair.embedding, pair.base))
+        report.pairs.append(paired(aligned, base, pair.note))
+
+
+def _name(condition: Mapping[str, Any]) -> str:
+    return json.dumps(condition, sort_keys=True)
+
+
+def _general_notes(rows: Sequence[Row], request: InterpretRequest, report: InterpretReport) -> list[str]:
+    notes = []
+    for row in rows:
+        said = read_beside(request.runs, row["run_id"], beside_name(request.method))
+        if said and request.method == "paper-gradcam":
+            notes += statement(len(said["column_times"]), len(said["times"]), said["sfreq"], said["times"][0])
+        elif said and said["times"]:
+            notes.append(stimulation_note(row["dataset"]))
+    notes += [note for profile in report.profiles for note in profile.notes]
+    for profile in report.profiles:
+        if profile.untrained_windows or profile.untrained_bands or abs(profile.similarity) > ALIKE:
+            notes.append(
+                f"{profile.embedding}, subject {profile.subject}: random weights give a similar map "
+                f"(correlation {profile.similarity:.2f}) or findings as well: do not trust it"
+            )
+    return [note for note in dict.fromkeys(notes) if note]

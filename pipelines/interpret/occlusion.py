@@ -1,0 +1,97 @@
+"""Occlusion: what a trained run loses when a part of the recording is taken away.
+
+The part is taken away at the sensors, before whitening: what differs between images there is subtracted, so that
+the average recording remains. A group of sensors may matter without any response of its own, because whitening and
+the brain encoder use it to cancel noise that others share: what is lost here is use, not origin.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.interpret.bands import band_bins, keep_band
+from pipelines.interpret.chain import Chain
+
+__all__ = ["WINDOW", "Occluded", "occlude"]
+
+WINDOW = 0.05  # s
+
+
+@dataclass(frozen=True, slots=True)
+class Occluded:
+    """One part of the recording, and what was lost without it.
+
+    Parameters
+    ----------
+    kind : str
+        ``time``, ``sensors`` or ``band``.
+    part : str
+        Which.
+    lost : float
+        Mean evidence lost, nats; negative where the run is better off without the part.
+    share : float
+        The same as a share of all evidence; the parts need not add up to one.
+    top1 : float
+        Top-1 accuracy without the part.
+    """
+
+    kind: str
+    part: str
+    lost: float
+    share: float
+    top1: float
+
+
+def occlude(
+    chain: Chain,
+    times: np.ndarray,
+    sfreq: float,
+    groups: Mapping[str, np.ndarray],
+    score: Callable[[np.ndarray], tuple[np.ndarray, float]],
+    explained: float,
+) -> list[Occluded]:
+    """Take one part away after the other: windows of 50 ms, groups of sensors, bands of frequencies.
+
+    Parameters
+    ----------
+    chain : Chain
+        The test recordings.
+    times : (n_times,)
+        Of the brain encoder's input, s; empty for voxels.
+    sfreq : float
+        Samples per second.
+    groups : mapping of str to rows
+        Sensors that belong together.
+    score : callable
+        From the input to the evidence of each image ``(n_images,)``, and top-1.
+    explained : float
+        All the evidence there is: mean of ``e(x) - e(reference)``.
+    """
+    whole, _ = score(chain.input())
+    found = []
+    for kind, part, taken_out in _parts(chain, times, sfreq, groups):
+        left, top1 = score(chain.input(taken_out))
+        lost = float((whole - left).mean())
+        found.append(Occluded(kind, part, lost, lost / explained if explained else 0.0, top1))
+    return found
+
+
+def _parts(
+    chain: Chain, times: np.ndarray, sfreq: float, groups: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    if len(times) > 1:
+        window = np.floor((times - times[0]) / WINDOW + 1e-6).astype(int)
+        for number in np.unique(window).tolist():
+            mine = window == number
+            taken = np.zeros_like(chain.change)
+            taken[..., mine] = chain.change[..., mine]
+            first = times[0] + number * WINDOW
+            yield "time", f"{1000 * first:.0f} to {1000 * (first + WINDOW):.0f} ms", taken
+    for name, rows in groups.items():
+        taken = np.zeros_like(chain.change)
+        taken[:, rows] = chain.change[:, rows]
+        yield "sensors", name, taken
+    if len(times) > 1:
+        for band, bins in band_bins(len(times), sfreq).items():
+            yield "band", band, keep_band(chain.change, bins)

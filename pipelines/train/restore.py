@@ -1,0 +1,135 @@
+"""A finished run as a network again: what its folder holds, read back."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load
+from torch import nn
+
+from pipelines.train.brain_encoders import brain_encoder, prepare
+from pipelines.train.data import pick_window
+from pipelines.train.image_head import ImageHead, image_vectors
+from pipelines.train.losses import unit
+from pipelines.train.recipes import Recipe, read_recipe
+from pipelines.train.train import HIGHEST_SCALE
+from stores.errors import StoreMismatch
+from stores.results import read_array, read_checkpoint, read_config
+
+__all__ = ["TrainedRun", "restore"]
+
+ANOTHER_START = 1_000_003  # added to a run's seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A trained brain encoder with its image side, as the run's chosen checkpoint left them.
+
+    Parameters
+    ----------
+    run_id : str
+        Name of the run.
+    config : dict
+        Everything that was decided.
+    recipe : Recipe
+        How its recordings are loaded (`pipelines.train.data.load_subject`).
+    brain : Module
+        The brain encoder, in evaluation mode.
+    image : ImageHead
+        The map on the image side.
+    axes : (n_features, dim), optional
+        What narrows image embeddings, where the recipe did.
+    scale : float
+        Inverse temperature.
+    shape : (int, int, int)
+        Channels, times and width of the brain encoder.
+    """
+
+    run_id: str
+    config: dict[str, Any]
+    recipe: Recipe
+    brain: nn.Module
+    image: ImageHead
+    axes: torch.Tensor | None
+    scale: float
+    shape: tuple[int, int, int]
+
+    def see(self, epochs: torch.Tensor) -> torch.Tensor:
+        """Return the unit brain embeddings ``(n, dim)`` of epochs ``(n, n_chans, n_times)``, differentiably."""
+        return unit(self.brain(prepare(type(self.brain), epochs)))
+
+    @torch.no_grad()
+    def picture(self, values: np.ndarray) -> torch.Tensor:
+        """Return the unit image embeddings ``(n, dim)`` of rows of the embedding store ``(n, n_features)``."""
+        vectors = image_vectors(values, torch.device("cpu"))
+        return unit(self.image(vectors if self.axes is None else vectors @ self.axes))
+
+    def untrained(self) -> "TrainedRun":
+        """Return the same run with random weights, not those it started from: training may not have led far away."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(ANOTHER_START + self.config["seed"])
+            fresh = type(self.brain)(*self.shape)
+        return dataclasses.replace(self, brain=_frozen(fresh))
+
+
+def restore(runs: Path, run_id: str) -> TrainedRun:
+    """Read a finished run back from its folder, onto the CPU.
+
+    Parameters
+    ----------
+    runs : Path
+        Folder of all runs.
+    run_id : str
+        Name of the run.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no such run, or it is not finished.
+    StoreMismatch
+        If its weights do not fit the brain encoder of that name.
+    DamagedStore
+        If a file is not the one that was written.
+    """
+    config = read_config(runs, run_id)
+    recipe = read_recipe("modern", config["modality"]).with_(**config["settings"], name=config["recipe"])
+    state = load(read_checkpoint(runs, run_id))
+    log_scale, axes = state.pop("log_scale"), state.pop("axes", None)
+    shape = (len(config["ch_names"]), _n_times(config, recipe), read_array(runs, run_id, "brain").shape[1])
+    model = nn.ModuleDict(
+        {"brain": brain_encoder(config["brain_encoder"])(*shape), "image": ImageHead(recipe.image_head, shape[2])}
+    )
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise StoreMismatch(
+            f"the weights of run '{run_id}' do not fit '{config['brain_encoder']}': {reason}",
+            "train it again, or use the version of embedctl that trained it",
+        ) from None
+    return TrainedRun(
+        run_id=run_id,
+        config=config,
+        recipe=recipe,
+        brain=_frozen(model["brain"]),
+        image=_frozen(model["image"]),  # type: ignore[arg-type]
+        axes=axes,
+        scale=float(log_scale.exp().clamp(max=HIGHEST_SCALE)),
+        shape=shape,
+    )
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    return module.eval().requires_grad_(False)
+
+
+def _n_times(config: dict[str, Any], recipe: Recipe) -> int:
+    """Return how many samples of the stored epochs lie in the recipe's window; a voxel has one."""
+    times = config["times"]
+    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+    window = pick_window(SimpleNamespace(times=times, sfreq=1 / step if step else 0.0), recipe)  # type: ignore[arg-type]
+    return 1 if window is None else len(window)

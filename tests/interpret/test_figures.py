@@ -1,0 +1,135 @@
+"""What the pictures show is what was found."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from embedctl.figures import COLOURS, bands_figure, flat, pair_figure, png, sensors_figure, time_figure
+from pipelines.interpret.clusters import Cluster
+from pipelines.interpret.pairs import PairedProfile, PairTest
+from pipelines.interpret.profile import Profile, Table
+
+TIMES = np.arange(50) / 100
+CONDITION = {"dataset": "things-eeg2", "brain_encoder": "nice"}
+POSITIONS = [[0.0, 0.1, 0.04], [0.0, -0.1, 0.04], [0.1, 0.0, 0.04], [0.0, 0.0, 0.14]]
+
+
+def profile(embedding, subject, peak, **changes):
+    course = np.exp(-0.5 * ((TIMES - peak) / 0.03) ** 2)
+    nothing = Table(
+        image_ids=[], time=np.zeros((0, 50)), bands={}, sensors=np.zeros((0, 4)), groups={}, found=np.zeros(0)
+    )
+    found = Profile(
+        condition=CONDITION,
+        embedding=embedding,
+        aligned_by="",
+        weights="none",
+        subject=subject,
+        n_seeds=1,
+        n_images=40,
+        top1=0.5,
+        evidence=2.0,
+        times=TIMES,
+        time=course / course.sum(),
+        bands={"offset": -0.1, "theta": 0.2 + subject / 100, "alpha": 0.7},
+        sensors={"Fz": 0.0, "Oz": 0.8, "T8": -0.1, "Cz": 0.1},
+        positions=POSITIONS,
+        groups={"frontal": 0.1, "occipital": 0.9},
+        windows=[Cluster(peak - 0.05, peak + 0.05, 1, 0.01)],
+        band_p={},
+        sensor_p={},
+        peak=peak,
+        half=peak,
+        corrected_peak=None,
+        occlusion=[],
+        similarity=0.0,
+        reliability=0.9,
+        untrained_windows=[],
+        untrained_bands=[],
+        notes=[],
+        table=nothing,
+    )
+    return replace(found, **changes)
+
+
+@pytest.fixture
+def profiles():
+    return [profile("early", 1, 0.1), profile("early", 2, 0.12), profile("late", 1, 0.3)]
+
+
+def test_courses_are_means_over_subjects_in_milliseconds_and_percent(profiles):
+    [axes] = time_figure(profiles).axes
+    lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert list(lines) == ["early", "late"]
+    assert np.allclose(lines["early"].get_xdata(), 1000 * TIMES)
+    assert np.allclose(lines["early"].get_ydata(), 50 * (profiles[0].time + profiles[1].time))
+    assert lines["early"].get_color() == COLOURS[0] != lines["late"].get_color()
+    assert "2 subjects" in axes.get_title() and "ms" in axes.get_xlabel()
+
+
+def test_windows_above_zero_are_bars_below_the_courses(profiles):
+    [axes] = time_figure(profiles).axes
+    bars = [line for line in axes.lines if line.get_linewidth() == 3]
+    spans = [tuple(np.round(bar.get_xdata())) for bar in bars]
+    assert spans == [(50, 150), (70, 170), (250, 350)]
+    lowest = min(np.min(line.get_ydata()) for line in axes.lines if line.get_linewidth() != 3)
+    assert all(bar.get_ydata()[0] < lowest for bar in bars)
+
+
+def test_bands_are_bars_with_a_dot_per_subject(profiles):
+    [axes] = bands_figure(profiles).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["offset", "theta", "alpha"]
+    early, late = axes.containers
+    assert [bar.get_height() for bar in early] == pytest.approx([-10, 21.5, 70])
+    assert [bar.get_height() for bar in late] == pytest.approx([-10, 21, 70])
+    dots = [line for line in axes.lines if line.get_marker() == "."]
+    assert [len(line.get_xdata()) for line in dots] == [6, 3]
+
+
+def test_topographies_hold_every_sensor_on_one_scale(profiles):
+    figure = sensors_figure([*profiles[:2], replace(profiles[2], sensors={"Fz": 0.1, "Oz": 0.2, "T8": 0.4, "Cz": 0.3})])
+    maps = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in maps] == ["early", "late"]
+    for axes in maps:
+        assert axes.images[0].get_clim() == pytest.approx((-80, 80))
+    drawn = maps[0].images[0].get_array()
+    rows = np.unravel_index(np.argmax(drawn), drawn.shape)
+    assert rows[0] < drawn.shape[0] / 2  # the back is below: the origin of the picture is at the bottom
+    assert drawn.max() == pytest.approx(80, rel=0.15)
+
+
+def test_sensors_lie_where_they_are_seen_from_above():
+    places = flat(np.array(POSITIONS))
+    assert np.allclose(places, [[0, 0.095], [0, -0.095], [0.095, 0], [0, 0]])
+
+
+def test_without_positions_groups_are_bars_and_without_groups_the_strongest_sensors(profiles):
+    [axes] = sensors_figure([replace(one, positions=[]) for one in profiles]).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["frontal", "occipital"]
+    assert [bar.get_height() for bar in axes.containers[0]] == pytest.approx([10, 90])
+    [axes] = sensors_figure([replace(one, positions=[], groups={}) for one in profiles]).axes
+    assert [label.get_text() for label in axes.get_xticklabels()][:2] == ["Oz", "T8"]
+
+
+def test_a_pair_shows_both_comparisons_and_shades_where_they_differ():
+    def test(matched, sign):
+        return PairTest(
+            matched=matched, over="images of subject 1", n=9, time=sign * TIMES, bands={}, groups={},
+            windows=[Cluster(0.1, 0.2, sign, 0.01)],
+        )  # fmt: skip
+
+    pair = PairedProfile(
+        condition=CONDITION, embedding="a", base="b", note="", subjects=(1,), times=TIMES, half={}, notes=[],
+        tests=[test(False, 1), test(True, -1)],
+    )  # fmt: skip
+    [axes] = pair_figure(pair).axes
+    drawn = {line.get_label(): line.get_ydata() for line in axes.lines[1:]}
+    assert np.allclose(drawn["all images"], 100 * TIMES)
+    assert np.allclose(drawn["images that both found"], -100 * TIMES)
+    assert sorted(round(patch.get_x()) for patch in axes.patches) == [100, 100]
+    assert "a minus b" in axes.get_title()
+
+
+def test_a_picture_is_a_png(profiles):
+    assert png(time_figure(profiles)).startswith(b"\x89PNG")
