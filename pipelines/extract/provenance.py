@@ -52,7 +52,7 @@ def provenance(
         "weights_source": _source(target, request, weights_source or target.weights.source),
         "preprocessing": target.recipe["preprocessing"],
         "decoder": f"pillow {installed_version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
-        "pixels": "EXIF orientation applied, alpha on white, first frame, 16 bit rescaled",
+        "pixels": "EXIF orientation applied, alpha on white, first frame, 16 bit: grey rounded, colour high byte",
         "exact": target.recipe["exact"],
         "batch_size": target.batch_size,
         "compute_dtype": "float32",
