@@ -31,7 +31,7 @@ __all__ = [
     "suggest",
 ]
 
-REMOVE_AND_REDO = "remove the damaged part, and run the command that wrote it again"
+REMOVE_AND_REDO = "'embedctl verify .' lists the damage, and 'embedctl repair .' drops it so that it is computed again"
 """What to do about damage where nothing better is known."""
 
 

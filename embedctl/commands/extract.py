@@ -62,7 +62,6 @@ def extract(
         )
     batch = chosen.value("extract.batch-size", batch_size)
     from embedctl.progress import shown
-    from embedctl.settings import names
     from pipelines.extract.extract import extract as run
     from pipelines.extract.request import ExtractRequest
 
@@ -75,8 +74,8 @@ def extract(
         device=chosen.value("device", device),
         dtype=chosen.value("extract.dtype", dtype),
         exact=chosen.value("extract.exact", exact),
-        layers=names(layers or ()),
-        views=names(view or ()),
+        layers=options.listed("--layers", layers),
+        views=options.listed("--view", view),
         refresh=refresh,
         overwrite=overwrite,
         offline=chosen.value("extract.offline", offline),

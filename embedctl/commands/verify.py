@@ -66,6 +66,7 @@ def verify(
             render.line(f"{found.store}: {n_files:,} files, {f'{n_bad:,} damaged' if n_bad else 'all as written'}")
         show_damage(damages)
     if damages:
+        render.note("'embedctl repair' drops what is damaged, so that the command that wrote it computes it again")
         raise typer.Exit(4)
 
 
