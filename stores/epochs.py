@@ -118,6 +118,8 @@ class EpochStore:
         return sum(voucher["bytes"] for voucher in blocks)
 
     def __getitem__(self, key: tuple[str, int]) -> "SubjectEpochs":
+        if not (isinstance(key, tuple) and len(key) == 2):
+            raise UnknownName(f"{key!r} is no dataset and subject", 'write store["things-eeg2", 1]')
         dataset, subject = key
         if dataset not in self.datasets():
             raise UnknownName(f"no dataset called '{dataset}' in '{self.path}'", suggest(dataset, self.datasets()))

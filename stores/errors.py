@@ -59,6 +59,8 @@ class EmbedctlError(Exception):
         super().__init__(what, hint)
         self.what = what
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # for a traceback in a notebook; the command line shows two lines
 
     def __str__(self) -> str:
         return self.what

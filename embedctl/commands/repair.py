@@ -19,7 +19,7 @@ def repair(
     ],
     json: options.Json = False,
 ) -> None:
-    """Undo damage without computing: write again what a store says twice, drop the rest of what is damaged.
+    """Undo damage, and say what must be computed again.
 
     What is dropped counts as not computed: the command that is printed computes it, and nothing else. Exit code 4 if
     something is left that cannot be repaired.

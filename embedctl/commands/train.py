@@ -96,7 +96,8 @@ def train(
 
 def tell(report: "TrainReport") -> None:
     """Show what a sweep did, or would do."""
-    plan = f"{len(report.jobs):,} runs: {report.n_already:,} there already"
+    n = len(report.jobs)
+    plan = f"{n:,} run{'s' if n != 1 else ''}: {report.n_already:,} there already"
     if report.dry_run:
         columns = ("run", "subject", "embedding", "seed", "state")
         rows = [(j.run_id, j.subject, j.embedding, j.seed, "finished" if j.finished else "to do") for j in report.jobs]

@@ -186,7 +186,8 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
     for spec, weights in {target.spec.id: (target.spec, target.weights) for target in targets}.values():
         mine = [target.name for target in targets if target.spec.id == spec.id]
         taps = list(dict.fromkeys(map(_tap, mine)))
-        progress.say(f"building {spec.id} ({request.weights} weights) on {device}")
+        of = "no weights needed" if weights.label == "none" else f"{request.weights} weights"
+        progress.say(f"building {spec.id} ({of}) on {device}")
         resolve_weights(spec, request.weights, offline=request.offline, progress=progress)  # fetches, and shows it
         encoder = build(spec, weights=request.weights, taps=taps, device=device, offline=request.offline)
         if encoder.weights != weights.label:
