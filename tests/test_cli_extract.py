@@ -41,6 +41,7 @@ def test_broken_images_end_in_3_and_a_list_with_reasons(here):
 
 def test_a_dry_run_writes_nothing(here):
     result = run("extract", "--model", "pixels", "--dry-run")
+    assert "weights to fetch" not in result.stdout
     assert result.exit_code == 0, "nothing was skipped yet: no image was opened"
     assert "needed" in result.stdout and not (here / "embeddings.zarr").exists()
 

@@ -116,7 +116,9 @@ def tell(report: "ExtractReport") -> None:
     render.table(columns, rows, right=("dim", *columns[4:]))
     if report.dry_run:
         needed, free = render.size(report.bytes_needed), render.size(report.bytes_free)
-        render.line(f"{report.n_images:,} images; {needed} needed, {free} free")
+        render.line(f"{report.n_images:,} images; {needed} needed, {free} free; time: unknown")
+        for encoder, n_bytes in report.to_fetch.items():
+            render.line(f"weights to fetch: {encoder}, {render.size(n_bytes) if n_bytes else 'size unknown'}")
     elif report.written:
         speed = f" ({report.n_read / report.seconds:.3g} images/s)" if report.n_read else ""
         render.line(f"{report.store}: wrote {render.size(report.bytes)} in {report.seconds:.1f} s{speed}")

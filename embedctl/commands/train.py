@@ -102,6 +102,8 @@ def tell(report: "TrainReport") -> None:
         columns = ("run", "subject", "embedding", "seed", "state")
         rows = [(j.run_id, j.subject, j.embedding, j.seed, "finished" if j.finished else "to do") for j in report.jobs]
         render.table(columns, rows, right=("subject", "seed"))
+        needed, free = render.size(report.bytes_needed), render.size(report.bytes_free)
+        render.line(f"{needed} needed, {free} free; time: unknown")
         render.line(f"{plan}, {report.n_to_do:,} to do")
         return
     render.line(f"{report.runs}: {plan}, {report.n_trained:,} trained in {report.seconds:.1f} s on {report.device}")

@@ -58,7 +58,7 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
     UnknownName
         If an encoder or layer does not exist.
     StoreMismatch
-        If the store has an embedding under another batch size than the one asked for.
+        If the store has an embedding under another batch size, or of another device, than the one asked for.
     NotHere
         If weights, a package or the device are missing.
     CannotWrite
@@ -109,9 +109,11 @@ def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
     if request.dry_run:
         look_ahead(request, found, report)
     elif not found.nothing_to_do or found.changes.touched:
+        # Before there is a store: a layer, width or device that is wrong is told here, and leaves nothing behind.
+        networks = None if store else _networks(request, found, None, progress)
         store = EmbeddingStore.open(request.store, create=True)
         with store.lock():
-            _complete(request, source, store, hashes, report, progress)
+            _complete(request, source, store, networks, hashes, report, progress)
     elif store is not None and not store.is_consolidated:
         store.consolidate()  # a run was killed after its last row and before its end
     return report
@@ -121,31 +123,29 @@ def _complete(
     request: ExtractRequest,
     source: ImageSource,
     store: EmbeddingStore,
+    networks: "Networks | None",
     hashes: dict[str, str],
     report: ExtractReport,
     progress: Progress,
 ) -> None:
     """Do everything that is to do, as the only writer of the store."""
-    networks: Networks | None = None
     written: Counter[EmbeddingName] = Counter()
     as_float32: frozenset[EmbeddingName] = frozenset()
     while True:
         # Not what was surveyed before: another process may have written until the lock was ours.
         found = survey(request, source, store, as_float32, hashes, progress)
+        networks = _networks(request, found, networks, progress)
         settle_images(request, source, store, found)
-        if found.nothing_to_do:
+        if networks is None:
             break
-        if not networks:
+        if not as_float32:
             for note in found.notes(source):
                 progress.say(note)
-        from pipelines.extract.forward import build_networks
-
-        lacking = [target for target in found.targets if found.to_do[target.group].any()]
-        networks = networks or build_networks(request, lacking, progress)
+        lacking = found.lacking
         check_room(report, found, networks.widths)
         for target in lacking:
             origin, tokens = networks.weights_sources[target.spec.id], networks.token_shapes.get(target.name)
-            facts = provenance(target, request, networks.device, origin, tokens)
+            facts = provenance(target, request, networks.device, networks.threads[target.name], origin, tokens)
             store.create(
                 target.name, target.key, dim=networks.widths[target.name], dtype=target.dtype, provenance=facts
             )
@@ -160,6 +160,17 @@ def _complete(
         request = replace(request, overwrite=False, refresh=False)
     store.consolidate()
     _tell(report, source, store, found, written)
+
+
+def _networks(
+    request: ExtractRequest, found: Survey, there: "Networks | None", progress: Progress
+) -> "Networks | None":
+    """Return networks for what is lacking: those that are ``there`` if they do; None where nothing is to do."""
+    if found.nothing_to_do or (there and there.serve(found.lacking)):
+        return None if found.nothing_to_do else there
+    from pipelines.extract.forward import build_networks
+
+    return build_networks(request, found.lacking, progress)
 
 
 def _run(

@@ -44,12 +44,15 @@ class Networks:
         Whether the tensors come from the encoders' own libraries, else from uint8 kernels.
     device : str
         Where the networks are.
+    threads : dict of EmbeddingName to int
+        Of torch in a forward pass: how a sum is divided among them decides its last bits.
     """
 
     names: tuple[EmbeddingName, ...]
     groups: list[tuple[Seen, list[Encoder]]]
     exact: bool
     device: str
+    threads: dict[EmbeddingName, int]
 
     @contextmanager
     def image_threads(self) -> Iterator[Callable[[], None]]:
@@ -59,6 +62,10 @@ class Networks:
             yield _one_thread
         finally:
             torch.set_num_threads(n_threads)
+
+    def serve(self, targets: Sequence[Target]) -> bool:
+        """Say whether these networks give ``targets``, on the threads that the store recorded meanwhile, too."""
+        return all(t.threads in (0, self.threads[t.name]) if t.name in self.threads else False for t in targets)
 
     @property
     def _encoders(self) -> dict[str, Encoder]:
@@ -125,9 +132,12 @@ class Networks:
             if batch.dtype == torch.uint8:
                 batch = normalise(batch, seen.preprocessing)
             for encoder, wanted in needed:
-                for tap, out in encoder(batch).items():
-                    if tap in wanted:
-                        rows[wanted[tap]] = out[torch.from_numpy(places).to(out.device)].cpu().numpy()
+                for n_threads in {self.threads[name] for name in wanted.values()}:
+                    with _threads(n_threads):
+                        out = encoder(batch)
+                    for tap, name in wanted.items():
+                        if self.threads[name] == n_threads:
+                            rows[name] = out[tap][torch.from_numpy(places).to(batch.device)].cpu().numpy()
         return rows
 
 
@@ -139,6 +149,20 @@ def _tap(name: EmbeddingName) -> EmbeddingName:
 def _wanted(encoder: Encoder, view: str, names: Collection[EmbeddingName]) -> dict[EmbeddingName, EmbeddingName]:
     """Return which of ``names`` an encoder gives when it looks at a view, by its taps."""
     return {_tap(name): name for name in names if name.encoder == encoder.spec.id and name.view == view}
+
+
+@contextmanager
+def _threads(n_threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads, whatever the machine has or its user set."""
+    before = torch.get_num_threads()
+    if n_threads == before:
+        yield
+        return
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _one_thread() -> None:
@@ -154,6 +178,17 @@ def _stack(tensors: Sequence[Tensor], places: np.ndarray, batch_size: int) -> Te
     return batch
 
 
+def _check_width(encoder: Encoder) -> None:
+    """Refuse a table that is wrong about its encoder: its tap, its pooling or its dim."""
+    spec = encoder.spec
+    width = encoder.dims.get(EmbeddingName(spec.id), spec.dim)
+    if width != spec.dim:
+        raise EmbedctlError(
+            f"'{spec.id}' gives {width} numbers per image, and its table says dim = {spec.dim}",
+            "correct dim, or the layer and pooling that the table names",
+        )
+
+
 def choose_device(text: str) -> str:
     """Return ``cpu`` or ``cuda``; ``auto`` is the latter where there is one.
 
@@ -165,7 +200,8 @@ def choose_device(text: str) -> str:
     if text not in ("auto", "cpu", "cuda"):
         raise EmbedctlError(f"no device called '{text}'", "auto, cpu or cuda")
     if text == "cuda" and not torch.cuda.is_available():
-        raise NotHere("torch finds no CUDA device", "--device cpu, or install a torch build for CUDA")
+        hint = "--device cpu, or install a torch build for CUDA; rows that were begun on one need one to go on"
+        raise NotHere("torch finds no CUDA device", hint)
     return "cuda" if text != "cpu" and torch.cuda.is_available() else "cpu"
 
 
@@ -175,9 +211,10 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
     Raises
     ------
     EmbedctlError
-        If the weights are not those the keys were made of: a file changed in between.
+        If the weights are not those the keys were made of: a file changed in between. If an encoder is not as wide as
+        its table says.
     """
-    device = choose_device(request.device)
+    device = choose_device(targets[0].device or request.device)
     if device == "cuda":
         # Rows are promised in float32: TF32 keeps ten bits of it, and benchmarking picks another kernel every time.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -190,6 +227,7 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
         progress.say(f"building {spec.id} ({of}) on {device}")
         resolve_weights(spec, request.weights, offline=request.offline, progress=progress)  # fetches, and shows it
         encoder = build(spec, weights=request.weights, taps=taps, device=device, offline=request.offline)
+        _check_width(encoder)
         if encoder.weights != weights.label:
             raise EmbedctlError(
                 f"the weights of '{spec.id}' are {encoder.weights[:19]}, not {weights.label[:19]}",
@@ -197,4 +235,5 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
             )
         for view in dict.fromkeys(name.view for name in mine):
             groups.setdefault(Seen(view, spec.preprocessing), []).append(encoder)
-    return Networks(tuple(target.name for target in targets), list(groups.items()), request.exact, device)
+    threads = {target.name: target.threads or torch.get_num_threads() for target in targets}
+    return Networks(tuple(threads), list(groups.items()), request.exact, device, threads)
