@@ -57,7 +57,7 @@ def simulated():
     epochs = torch.from_numpy(trials.mean(axis=1))
     ids = [f"c{i // 10:02d}/{i}.jpg" for i in range(N_IMAGES)]
     concepts = [i.split("/")[0] for i in ids]
-    test = data_module.Test(epochs[:8], np.arange(8), ids[:8], concepts[:8], 4, None)
+    test = data_module.Test(epochs[:8], np.arange(8), ids[:8], concepts[:8], None)
     names = [f"E{c}" for c in range(N_CHANS)]
     return Recordings(ids, concepts, epochs, epochs, torch.arange(N_IMAGES), N_TIMES, test, names), target
 
