@@ -55,6 +55,21 @@ class Encoder:
         probe = self(torch.zeros(1, 3, spec.preprocessing.size, spec.preprocessing.size, device=device))
         self.dims = {tap: rows.shape[1] for tap, rows in probe.items()}
 
+    def footprint(self) -> tuple[int, int]:
+        """Return the bytes of the weights, and of one image's largest step: what goes into a module and comes out."""
+        steps = [0]
+
+        def measure(module: nn.Module, inputs: object, output: object) -> None:
+            steps.append(sum(tensor.nbytes for tensor in (*_tensors(inputs), *_tensors(output))))
+
+        hooks = [module.register_forward_hook(measure) for module in self._module.modules()]
+        size = self.spec.preprocessing.size
+        self(torch.zeros(1, 3, size, size, device=self.device))
+        for hook in hooks:
+            hook.remove()
+        kept = (*self._module.parameters(), *self._module.buffers())
+        return sum(tensor.nbytes for tensor in kept), max(steps)
+
     def exact_transform(self) -> Callable[[Image.Image], Tensor]:
         """Return the library's own transform: RGB image in, (3, size, size) float32 out."""
         return preprocessing.exact_transform(self.spec.preprocessing)
@@ -190,6 +205,14 @@ def _at_depth(encoder: str, network: Network, text: str) -> str:
         raise EmbedctlError(f"'{encoder}' has no layers to count", f"leave out 'depth:{text}' for it")
     # 1e-9: 0.1 * 30 is a hair above 3 in floating point
     return network.blocks[math.ceil(fraction * len(network.blocks) - 1e-9) - 1] + pooling
+
+
+def _tensors(found: object) -> list[Tensor]:
+    """Return the tensors that a module takes or gives."""
+    if isinstance(found, Tensor):
+        return [found]
+    parts = found.values() if isinstance(found, dict) else found if isinstance(found, (tuple, list)) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def _module_of(network: Network, layer: str, encoder: str) -> nn.Module:
