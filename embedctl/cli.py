@@ -22,6 +22,7 @@ from embedctl.commands.preprocess import preprocess
 from embedctl.commands.results import results
 from embedctl.commands.show import show
 from embedctl.commands.train import train
+from embedctl.commands.verify import verify
 from embedctl.group import Commands, end_cleanly_when_terminated
 
 __all__ = ["app", "main"]
@@ -67,6 +68,7 @@ app.command()(results)
 app.command()(compare)
 app.command()(interpret)
 app.command()(show)
+app.command()(verify)
 app.add_typer(models, name="models")
 app.add_typer(datasets, name="datasets")
 

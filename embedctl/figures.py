@@ -1,7 +1,7 @@
 """Pictures of an interpretation: courses over time, bands, sensors, and aligned minus base.
 
 Each function returns a matplotlib figure and writes nothing. Colours are Okabe and Ito's, which people with
-colour-blind eyes tell apart; a title says what is shown.
+colour-blind eyes tell apart; a title says what is shown. What is not shown to be there is drawn pale.
 """
 
 import io
@@ -46,7 +46,8 @@ def time_figure(profiles: "Sequence[Profile]") -> "Figure":
     named = _by_embedding(profiles)
     for number, (name, mine) in enumerate(named.items()):
         colour = COLOURS[number % len(COLOURS)]
-        axes.plot(1000 * mine[0].times, 100 * _mean([p.time for p in mine]), color=colour, label=name)
+        course = 100 * _mean([p.time for p in mine])
+        axes.plot(1000 * mine[0].times, course, color=colour, alpha=_strength(mine), label=_label(name, mine))
     low, high = axes.get_ylim()
     step = 0.03 * (high - low)
     for number, mine in enumerate(named.values()):
@@ -74,7 +75,14 @@ def bands_figure(profiles: "Sequence[Profile]") -> "Figure":
     for number, (name, mine) in enumerate(named.items()):
         shares = 100 * np.array([[p.bands.get(band, 0.0) for band in bands] for p in mine])
         at = np.arange(len(bands)) + (number - (len(named) - 1) / 2) * width
-        axes.bar(at, shares.mean(axis=0), width, color=COLOURS[number % len(COLOURS)], label=name)
+        axes.bar(
+            at,
+            shares.mean(axis=0),
+            width,
+            color=COLOURS[number % len(COLOURS)],
+            alpha=_strength(mine),
+            label=_label(name, mine),
+        )
         axes.plot(np.tile(at, len(mine)), shares.ravel(), ".", color="0.3", ms=4)
     axes.set_xticks(range(len(bands)), bands)
     axes.set(ylabel="% of the evidence", title=_title("At which frequencies the evidence lies", profiles))
@@ -99,9 +107,17 @@ def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
     drawn: Any = None
     for axes, (name, values) in zip(np.ravel(grid), shares.items(), strict=False):
         drawn, _ = plot_topomap(
-            values, places, axes=axes, show=False, vlim=(-most, most), cmap="RdBu_r", sphere=_HEAD, contours=0
+            values,
+            places,
+            axes=axes,
+            show=False,
+            vlim=(-most, most),
+            cmap="RdBu_r",
+            sphere=_HEAD,
+            contours=0,
+            extrapolate="local",
         )
-        axes.set_title(name, fontsize=8)
+        axes.set_title(_label(name, named[name]), fontsize=8)
     for axes in np.ravel(grid)[len(named) :]:
         axes.set_visible(False)
     figure.colorbar(drawn, ax=np.ravel(grid).tolist(), shrink=0.6, label="% of the evidence")
@@ -162,7 +178,8 @@ def _groups_figure(named: "dict[str, list[Profile]]", profiles: "Sequence[Profil
     for number, (name, mine) in enumerate(named.items()):
         shares = 100 * _mean([np.array([(p.groups or p.sensors).get(part, 0.0) for part in parts]) for p in mine])
         at = np.arange(len(parts)) + (number - (len(named) - 1) / 2) * width
-        axes.bar(at, shares, width, color=COLOURS[number % len(COLOURS)], label=name)
+        colour = COLOURS[number % len(COLOURS)]
+        axes.bar(at, shares, width, color=colour, alpha=_strength(mine), label=_label(name, mine))
     axes.set_xticks(range(len(parts)), parts, rotation=30, ha="right")
     axes.set(ylabel="% of the evidence", title=_title("Where the evidence lies", profiles))
     _legend(axes, named)
@@ -181,6 +198,15 @@ def _by_embedding(profiles: "Sequence[Profile]") -> "dict[str, list[Profile]]":
     for profile in profiles:
         found.setdefault(profile.embedding, []).append(profile)
     return found
+
+
+def _label(name: str, mine: "Sequence[Profile]") -> str:
+    return name if any(profile.is_found for profile in mine) else f"{name} (nothing found)"
+
+
+def _strength(mine: "Sequence[Profile]") -> float:
+    """Return how strongly to draw: shares of nothing look like shares of something."""
+    return 1.0 if any(profile.is_found for profile in mine) else 0.25
 
 
 def _mean(values: Sequence[np.ndarray]) -> np.ndarray:

@@ -50,6 +50,7 @@ SECTIONS = {
     "What there is": ("models", "datasets"),
     "The three stages": ("extract", "import", "preprocess", "train"),
     "Answers": ("results", "compare", "interpret", "show"),
+    "Keeping it": ("verify", "repair", "remove", "merge"),
 }
 
 

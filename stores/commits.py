@@ -34,6 +34,7 @@ __all__ = [
     "put_bytes",
     "put_json",
     "put_table",
+    "remove_file",
     "sweep",
 ]
 
@@ -158,6 +159,14 @@ def discard(folder: Path, drafts: Path) -> None:
         os.rename(folder, grave)
         _sync(folder.parent)
         shutil.rmtree(grave)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there, so that it is gone also after a power cut."""
+    with cannot_write(path):
+        if path.exists():
+            path.unlink()
+            _sync(path.parent)
 
 
 def sweep(drafts: Path) -> None:

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stores.commits import digest, discard, json_bytes, put_bytes, put_table, sweep
+from stores.commits import digest, discard, json_bytes, put_bytes, remove_file, sweep
 from stores.errors import DamagedStore, EmbedctlError
-from stores.locks import clear_dead
+from stores.locks import clear_dead, lock
 from stores.names import check_folder_name
-from stores.receipts import read_receipt, vouch, write_receipt
-from stores.tables import read_table
+from stores.receipts import change, read_receipt, vouch, write_receipt
+from stores.tables import read_table, table_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
     "COLUMNS",
+    "RECEIPT",
+    "TABLE",
     "assemble",
     "finished",
     "read_array",
@@ -33,6 +35,7 @@ __all__ = [
     "read_results",
     "read_summary",
     "results_schema",
+    "runs_listed",
     "write_run",
 ]
 
@@ -54,8 +57,8 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of the results table, in order, with their Arrow types. Accuracies are fractions in [0, 1]."""
 
-_RECEIPT = "receipt.json"
-_TABLE = "results.parquet"
+RECEIPT = "receipt.json"
+TABLE = "results.parquet"
 _MADE_FROM = b"embedctl.receipts"
 
 
@@ -122,13 +125,13 @@ def write_run(
     }
     for name, data in files.items():
         put_bytes(folder / name, data)
-    write_receipt(folder / _RECEIPT, {name: vouch(data) for name, data in files.items()})
+    write_receipt(folder / RECEIPT, {name: vouch(data) for name, data in files.items()})
     return folder
 
 
 def finished(runs: Path, run_id: str) -> bool:
     """Say whether a run is complete."""
-    return (runs / check_folder_name(run_id, "run") / _RECEIPT).is_file()
+    return (runs / check_folder_name(run_id, "run") / RECEIPT).is_file()
 
 
 def read_summary(runs: Path, run_id: str) -> dict[str, Any]:
@@ -176,8 +179,34 @@ def assemble(runs: Path) -> "pa.Table":
     table = _written_table(runs, receipts)
     if table is None:
         table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
-        put_table(runs / _TABLE, table.replace_schema_metadata({_MADE_FROM: _state(receipts)}), drafts=_drafts(runs))
+        data = table_bytes(table.replace_schema_metadata({_MADE_FROM: _state(receipts)}))
+        with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):
+            if not _is_vouched_for(runs):  # else `change` would take what was lost or damaged for what is there
+                remove_file(_table_receipt(runs))
+            change(_table_receipt(runs), runs, {TABLE: data}, drafts=_drafts(runs))
     return table
+
+
+def runs_listed(runs: Path) -> set[str]:
+    """Return the ids of the runs in the table that lies there, however old; none where it cannot be read."""
+    try:
+        return set(read_table(runs / TABLE)["run_id"].to_pylist())
+    except (DamagedStore, KeyError):
+        return set()
+
+
+def _table_receipt(runs: Path) -> Path:
+    return runs / ".embedctl" / "results.json"
+
+
+def _is_vouched_for(runs: Path) -> bool:
+    """Say whether the table is one that its receipt speaks of."""
+    try:
+        receipt = read_receipt(_table_receipt(runs))
+        found = digest(runs / TABLE)
+    except (DamagedStore, OSError):
+        return False
+    return any(found == said.get(TABLE, {}).get("blake2b") for said in (receipt["files"], receipt.get("next", {})))
 
 
 def _drafts(runs: Path) -> Path:
@@ -197,7 +226,7 @@ def read_results(runs: Path | str) -> "pa.Table":
     """
     runs = Path(runs)
     receipts = _receipts(runs)
-    if not receipts and not (runs / _TABLE).is_file():
+    if not receipts and not (runs / TABLE).is_file():
         raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder where they are")
     table = _written_table(runs, receipts)
     if table is None:
@@ -208,17 +237,17 @@ def read_results(runs: Path | str) -> "pa.Table":
 def _written_table(runs: Path, receipts: Sequence[Path]) -> "pa.Table | None":
     """Return the table that lies there, if it is made from these receipts."""
     try:
-        table = read_table(runs / _TABLE)
+        table = read_table(runs / TABLE) if _is_vouched_for(runs) else None
     except DamagedStore:
         return None
-    if (table.schema.metadata or {}).get(_MADE_FROM) != _state(receipts):
+    if table is None or (table.schema.metadata or {}).get(_MADE_FROM) != _state(receipts):
         return None
     return table.replace_schema_metadata(None)
 
 
 def _receipts(runs: Path) -> list[Path]:
     """Return the receipts of the finished runs, sorted by run id."""
-    return sorted(path for path in runs.glob(f"[!.]*/{_RECEIPT}") if path.is_file())
+    return sorted(path for path in runs.glob(f"[!.]*/{RECEIPT}") if path.is_file())
 
 
 def _state(receipts: Sequence[Path]) -> bytes:
@@ -247,7 +276,7 @@ def _read_file(runs: Path, run_id: str, name: str) -> bytes:
     """Return a file of a finished run, checked against the receipt."""
     if not finished(runs, run_id):
         raise EmbedctlError(f"no finished run '{run_id}' in '{runs}'", "embedctl results lists the runs")
-    vouchers = read_receipt(runs / run_id / _RECEIPT)["files"]
+    vouchers = read_receipt(runs / run_id / RECEIPT)["files"]
     if name not in vouchers:
         held = ", ".join(sorted(vouchers))
         raise EmbedctlError(f"run '{run_id}' has no '{name}'", f"it has: {held}")

@@ -104,3 +104,13 @@ def test_a_truncated_recording_is_named_before_anything_is_written(raw, tmp_path
         run(raw, tmp_path)
     assert caught.value.hint == "download it again"
     assert not (tmp_path / "epochs.zarr").exists()
+
+
+def test_a_subject_stored_under_the_name_of_another_is_found(raw, tmp_path):
+    file = "ses-02/raw_eeg_test.npy"
+    (raw / "sub-02" / file).write_bytes((raw / "sub-01" / file).read_bytes())
+    said = f"sub-02/{file} of subject 2 holds the same as sub-01/{file} of subject 1"
+    with pytest.raises(BadRecording, match=said) as caught:
+        run(raw, tmp_path)
+    assert "mislabelled" in caught.value.hint and not (tmp_path / "epochs.zarr").exists()
+    assert [what for what, _ in run(raw, tmp_path, check=True).problems] == [said]

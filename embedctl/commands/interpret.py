@@ -105,10 +105,15 @@ def _profiles(profiles: "Sequence[Profile]", method: str) -> None:
     for p in profiles:
         row: list[object] = [p.embedding, p.subject, render.percent(p.top1), "" if paper else f"{p.evidence:.2f} nats"]
         if timed:
-            first = (_ms(p.peak), _ms(p.corrected_peak)) if paper else (_windows(p.windows), _ms(p.half))
+            first = (
+                (_ms(p.peak), _ms(p.corrected_peak))
+                if paper
+                else (_windows(p.windows), _ms(p.half) if p.windows else "")
+            )
             row += [*first, _strongest(p.bands, p.band_p)]
         if not paper:
-            row += [_strongest(p.groups or p.sensors, {}), _most_lost(p.occlusion)]
+            row += [_strongest(p.groups, p.group_p) if p.groups else _strongest(p.sensors, p.sensor_p)]
+            row.append(_most_lost(p.occlusion) if p.is_found else "")
         rows.append(row)
     render.table(
         columns, rows, right=("subject", "top-1", "evidence", "half by", *when) if timed else ("subject", "top-1")
@@ -152,7 +157,8 @@ def _ms(seconds: float | None) -> str:
 
 
 def _strongest(shares: dict[str, float], p: dict[str, float]) -> str:
-    found = {name: value for name, value in shares.items() if p.get(name, 0.0) <= 0.05 and name != "offset"}
+    """Name the largest share of those that are shown to be above zero, or of all where nothing was tested."""
+    found = {name: value for name, value in shares.items() if p.get(name, float(bool(p))) <= 0.05}
     if not found:
         return "none"
     name = max(found, key=found.__getitem__)

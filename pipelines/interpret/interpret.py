@@ -180,10 +180,14 @@ def _general_notes(rows: Sequence[Row], request: InterpretRequest, report: Inter
         elif said and said["times"]:
             notes.append(stimulation_note(row["dataset"]))
     notes += [note for profile in report.profiles for note in profile.notes]
-    for profile in report.profiles:
-        if profile.untrained_windows or profile.untrained_bands or abs(profile.similarity) > ALIKE:
-            notes.append(
-                f"{profile.embedding}, subject {profile.subject}: random weights give a similar map "
-                f"(correlation {profile.similarity:.2f}) or findings as well: do not trust it"
-            )
+    notes += [
+        f"{profile.embedding}, subject {profile.subject}: random weights give a similar map "
+        f"(correlation {profile.similarity:.2f}): do not trust it"
+        for profile in report.profiles
+        if abs(profile.similarity) > ALIKE
+    ]
+    by_chance = sum(bool(profile.untrained_windows or profile.untrained_bands) for profile in report.profiles)
+    if by_chance:
+        of = f"{by_chance} of {len(report.profiles)} profiles"
+        notes.append(f"random weights show something in {of} (about one in ten does by chance)")
     return [note for note in dict.fromkeys(notes) if note]

@@ -27,8 +27,6 @@ class Table:
         Over time; no columns for voxels.
     bands : dict of str to (n_images,)
         In each band, and in the ``offset``.
-    sensors : (n_images, n_sensors)
-        At each sensor; no columns for paper-gradcam.
     groups : dict of str to (n_images,)
         In groups of sensors.
     found : (n_images,)
@@ -38,7 +36,6 @@ class Table:
     image_ids: list[str]
     time: np.ndarray
     bands: dict[str, np.ndarray]
-    sensors: np.ndarray
     groups: dict[str, np.ndarray]
     found: np.ndarray
 
@@ -74,8 +71,8 @@ class Profile:
         Share of groups of sensors.
     windows : list of Cluster
         Times at which the images' evidence is above zero.
-    band_p, sensor_p : dict of str to float
-        That a band's, a sensor's evidence is above zero: t-test over images, Holm-corrected.
+    band_p, sensor_p, group_p : dict of str to float
+        That the evidence of a band, a sensor, a group is above zero: t-test over images, Holm-corrected.
     peak, half : float or None
         When evidence is highest, and when half of it has come; s.
     corrected_peak : float or None
@@ -110,6 +107,7 @@ class Profile:
     windows: list[Cluster]
     band_p: dict[str, float]
     sensor_p: dict[str, float]
+    group_p: dict[str, float]
     peak: float | None
     half: float | None
     corrected_peak: float | None
@@ -120,6 +118,14 @@ class Profile:
     untrained_bands: list[str]
     notes: list[str]
     table: Table
+
+    @property
+    def is_found(self) -> bool:
+        """Whether evidence is shown to be above zero anywhere; maps that are never negative are not tested."""
+        if self.corrected_peak is not None:
+            return True
+        p = (*self.band_p.values(), *self.group_p.values(), *self.sensor_p.values())
+        return bool(self.windows) or any(value <= LEVEL for value in p)
 
 
 def share(values: np.ndarray) -> np.ndarray:
@@ -155,14 +161,29 @@ def profile_of(
     """
     ids = [row["run_id"] for row in rows]
     said = [read_beside(runs, run_id, beside_name(method)) or {} for run_id in ids]
-    first, table = said[0], _table(runs, ids, said, method)
-    attributed = method != "paper-gradcam"
-    times = np.asarray(first["times"])
-    untrained = _table(runs, ids, said, method, "untrained_") if attributed else None
+    first, attributed = said[0], method != "paper-gradcam"
+    n_images, times = len(first["image_ids"]), np.asarray(first["times"])
+
+    def mean(name: str) -> np.ndarray:
+        values = np.mean([read_array_beside(runs, run_id, beside_name(method), name) for run_id in ids], axis=0)
+        return np.asarray(values, dtype=np.float64)
+
+    def in_bands(name: str) -> dict[str, np.ndarray]:
+        return dict(zip(first["bands"], mean(name).T, strict=True)) if len(times) else {}
+
+    sensors = mean("sensors") if attributed else np.zeros((n_images, 0))
+    table = Table(
+        image_ids=first["image_ids"],
+        time=mean("time") if len(times) else np.zeros((n_images, 0)),
+        bands=in_bands("bands"),
+        groups={name: sensors[:, at].sum(axis=1) for name, at in first["groups"].items() if attributed},
+        found=np.mean([one["hits"] for one in said], axis=0),
+    )
+    untrained = attributed and len(times) > 0
     time = share(table.time.mean(axis=0))
     bands = {name: values.mean() for name, values in table.bands.items()}
     mass = sum(map(abs, bands.values())) or 1.0
-    at_sensors = share(table.sensors.mean(axis=0))
+    at_sensors = share(sensors.mean(axis=0))
     return Profile(
         condition=condition,
         embedding=label,
@@ -170,7 +191,7 @@ def profile_of(
         weights=rows[0]["weights"],
         subject=rows[0]["subject"],
         n_seeds=len(rows),
-        n_images=len(table.image_ids),
+        n_images=n_images,
         top1=float(np.mean([row["top1"] for row in rows])),
         evidence=float(np.mean([one.get("explained", 0.0) for one in said])),
         times=times,
@@ -178,45 +199,29 @@ def profile_of(
         bands={name: float(value / mass) for name, value in bands.items()},
         sensors=dict(zip(first["sensors"], at_sensors.tolist(), strict=True)) if at_sensors.size else {},
         positions=first["positions"],
-        groups={name: float(at_sensors[at].sum()) for name, at in first["groups"].items() if at_sensors.size},
+        groups={name: float(at_sensors[at].sum()) for name, at in first["groups"].items() if attributed},
         windows=clusters(table.time, times, above_zero=True) if attributed else [],
-        band_p=_above_zero({k: v for k, v in table.bands.items() if k != "offset"}) if attributed else {},
-        sensor_p=_above_zero(dict(zip(first["sensors"], table.sensors.T, strict=True))) if attributed else {},
+        band_p=_above_zero(table.bands) if attributed else {},
+        sensor_p=_above_zero(dict(zip(first["sensors"], sensors.T, strict=True))) if attributed else {},
+        group_p=_above_zero(table.groups),
         peak=float(times[time.argmax()]) if time.any() else None,
         half=_half(times, time),
         corrected_peak=None if attributed else _corrected_peak(runs, ids, first, method),
         occlusion=_averaged([one["occlusion"] for one in said]),
         similarity=float(np.mean([one["sanity"]["similarity"] for one in said])),
         reliability=float(np.mean([one["sanity"]["reliability"] for one in said])),
-        untrained_windows=clusters(untrained.time, times, above_zero=True) if untrained else [],
-        untrained_bands=_found({k: v for k, v in untrained.bands.items() if k != "offset"}) if untrained else [],
+        untrained_windows=clusters(mean("untrained_time"), times, above_zero=True) if untrained else [],
+        untrained_bands=_found(in_bands("untrained_bands")) if untrained else [],
         notes=list(dict.fromkeys(note for one in said for note in one["notes"])),
         table=table,
     )
 
 
-def _table(runs: Path, ids: Sequence[str], said: Sequence[Mapping[str, Any]], method: str, prefix: str = "") -> Table:
-    what, images = beside_name(method), said[0]["image_ids"]
-
-    def mean(name: str) -> np.ndarray:
-        values = np.mean([read_array_beside(runs, run_id, what, prefix + name) for run_id in ids], axis=0)
-        return np.asarray(values, dtype=np.float64)
-
-    sensors = mean("sensors") if method != "paper-gradcam" else np.zeros((len(images), 0))
-    return Table(
-        image_ids=images,
-        time=mean("time") if said[0]["times"] else np.zeros((len(images), 0)),
-        bands=dict(zip(said[0]["bands"], mean("bands").T, strict=True)) if said[0]["bands"] else {},
-        sensors=sensors,
-        groups={name: sensors[:, at].sum(axis=1) for name, at in said[0]["groups"].items() if sensors.size},
-        found=np.mean([one["hits"] for one in said], axis=0),
-    )
-
-
 def _above_zero(values: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return Holm-corrected p-values of one-sided t-tests over images."""
+    """Return Holm-corrected p-values of one-sided t-tests over images; an offset is no band, and not asked about."""
     from scipy.stats import ttest_1samp
 
+    values = {name: of for name, of in values.items() if name != "offset"}
     if not values:
         return {}
     table = np.array(list(values.values()))

@@ -4,6 +4,7 @@ Two passes over the trials, one session and a few hundred trials at a time. The 
 fits the recipe's scaling, per session; the second goes through the images, scales, clips and counts.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,8 +109,11 @@ class CutTrials:
         return sum(map(len, self._rows.values()))
 
     def sources(self) -> list[dict[str, Any]]:
-        """Return what identifies the files."""
-        return self._flight.sources
+        """Return what identifies the files, and which trial shows what."""
+        told = hashlib.blake2b(digest_size=16)
+        for column in (self._flight.images, self._flight.splits, self._flight.sessions.tolist()):
+            told.update(repr(column).encode())
+        return [*self._flight.sources, {"file": "trials", "fingerprint": told.hexdigest()}]
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         """Return some trials, sorted and each once, the recipe's channels and samples, ``(n, *row_shape)`` float32."""

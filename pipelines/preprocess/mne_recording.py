@@ -32,7 +32,9 @@ def open_with_mne(path: Path, read: str) -> Any:
     mne = import_mne()
     how = mne.io.read_raw if read == "read_raw" else mne.read_epochs
     try:
-        return how(path, preload=False, verbose="error")
+        inst = how(path, preload=False, verbose="error")
+        # Epochs apply the projections of a file, so recordings do: then both give MNE's own epochs.
+        return inst.apply_proj(verbose="error") if inst.info["projs"] else inst
     except Exception as problem:  # every reader of MNE has errors of its own
         first = next(iter(str(problem).splitlines()), type(problem).__name__)
         raise BadRecording(f"{path}: MNE cannot read it: {first}", "is it whole, and what its name says?") from None

@@ -59,14 +59,18 @@ def preprocess(request: PreprocessRequest, progress: Progress = SILENT) -> Prepr
     report = PreprocessReport(dataset=request.dataset, recipe=dataset.recipe.name, store=request.store)
     report.subjects = [_checked(flight, request.check, progress) for flight in flights]
     if request.check:
-        for flight, line in zip(flights, report.subjects, strict=True):
-            _check_plan(dataset, flight, line, progress)
+        lines = {line.subject: line for line in report.subjects}
+        plans = [_check_plan(dataset, flight, lines[flight.subject], progress) for flight in flights]
+        for subject, copy in _copies([plan for plan in plans if plan]):
+            _add(lines[subject], copy, progress)
     else:
         for flight in flights:
             flight.raise_if_bad()
-        plans = [dataset.plan(flight) for flight in flights]
-        report.time_offset_ms = plans[0].time_offset_ms
-        _write_all(request, plans, dataset.recipe, report, progress)
+        whole = [dataset.plan(flight) for flight in flights]
+        for _, copy in _copies(whole):
+            raise copy
+        report.time_offset_ms = whole[0].time_offset_ms
+        _write_all(request, whole, dataset.recipe, report, progress)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -85,15 +89,34 @@ def _checked(flight: Preflight, is_check: bool, progress: Progress) -> SubjectRe
     )
 
 
-def _check_plan(dataset: Dataset, flight: Preflight, line: SubjectReport, progress: Progress) -> None:
+def _check_plan(dataset: Dataset, flight: Preflight, line: SubjectReport, progress: Progress) -> SubjectPlan | None:
     """Add what only a plan brings to light, such as a session without anything to fit its whitening on."""
     if flight.problems:
-        return
+        return None
     try:
-        dataset.plan(flight)
+        return dataset.plan(flight)
     except BadRecording as problem:
-        line.problems.append((problem.what, problem.hint))
-        progress.say(f"{problem}; {problem.hint}")
+        _add(line, problem, progress)
+        return None
+
+
+def _add(line: SubjectReport, problem: BadRecording, progress: Progress) -> None:
+    line.problems.append((problem.what, problem.hint))
+    progress.say(f"{problem}; {problem.hint}")
+
+
+def _copies(plans: list[SubjectPlan]) -> list[tuple[int, BadRecording]]:
+    """Return subject and problem of every file that holds the same as one of another name and subject."""
+    seen: dict[str, tuple[int, str]] = {}
+    found = []
+    for plan in plans:
+        for source in plan.sources():
+            other, name = seen.setdefault(source["fingerprint"], (plan.subject, source["file"]))
+            if other != plan.subject and name != source["file"]:
+                what = f"{source['file']} of subject {plan.subject} holds the same as {name} of subject {other}"
+                fix = "one of the two is mislabelled: download it again, or leave the subject out"
+                found.append((plan.subject, BadRecording(what, fix)))
+    return found
 
 
 def _write_all(

@@ -13,7 +13,7 @@ class PreprocessRequest:
     Parameters
     ----------
     dataset : str
-        ``things-eeg2``.
+        One of `pipelines.preprocess.dataset.DATASETS`, such as ``things-eeg2``.
     raw : Path, optional
         Folder of the recordings; ``raw/<dataset>`` if not given.
     store : Path

@@ -11,7 +11,7 @@ from pipelines.preprocess.dataset import open_dataset
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from stores.epochs import EpochStore
-from stores.errors import BadRecording, EmbedctlError, UnknownName
+from stores.errors import BadRecording, EmbedctlError, StoreMismatch, UnknownName
 
 CHANNELS = ["Pz", "O1", "Oz"]
 ABOUT = 'modality = "eeg"\nunits = "uV"\nsfreq = 100\ntmin = -0.1\nch_names = ["Pz", "O1", "Oz"]\n'
@@ -255,3 +255,16 @@ def test_recipes_and_subjects_nobody_knows_are_named(raw, tmp_path):
         look(raw, str(own))
     own.write_text('based_on = "clean"\nchannels = ["Fz"]\nwindow = [2, 3]\n')
     assert [p.field for p in look(raw, str(own)).problems] == ["ch_names", "times"]
+
+
+def test_a_subject_twice_is_found(raw, tmp_path):
+    np.save(raw / "sub-02.npy", values(1))
+    with pytest.raises(BadRecording, match="sub-02.npy of subject 2 holds the same as sub-01.npy of subject 1"):
+        run(raw, tmp_path)
+
+
+def test_another_table_is_not_taken_for_the_same_trials(raw, tmp_path):
+    run(raw, tmp_path, subjects=(1,))
+    rewrite("image", "train/a9_01b.jpg")(raw)
+    with pytest.raises(StoreMismatch, match="from other recordings"):
+        run(raw, tmp_path, subjects=(1,))

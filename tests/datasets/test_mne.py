@@ -143,6 +143,16 @@ def test_runs_and_sessions_are_kept_apart_and_no_epoch_crosses_a_seam(tmp_path, 
     assert {(s, r) for s, r in zip(table["session"], table["run"], strict=True)} == {(1, 1), (1, 2), (2, 1)}
 
 
+def test_projections_are_applied_as_in_epochs_of_mne(tmp_path, plain):
+    path = tmp_path / "raw/sub-01/eeg/sub-01_eeg.fif"
+    save(recording().set_eeg_reference(projection=True, verbose="error"), path)
+    write_events(path.with_name("sub-01_events.tsv"))
+    run(tmp_path / "raw", tmp_path, plain)
+    ours, theirs = stored(tmp_path)[1], expected(path)
+    assert np.abs(theirs.mean(axis=1)).max() < 1e-9, "the average of the channels is zero"
+    assert np.allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
 @pytest.mark.parametrize("named_by", ["metadata", "event names"])
 def test_epochs_files_are_read_as_mne_reads_them(tmp_path, named_by):
     raw = recording()

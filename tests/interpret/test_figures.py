@@ -17,9 +17,7 @@ POSITIONS = [[0.0, 0.1, 0.04], [0.0, -0.1, 0.04], [0.1, 0.0, 0.04], [0.0, 0.0, 0
 
 def profile(embedding, subject, peak, **changes):
     course = np.exp(-0.5 * ((TIMES - peak) / 0.03) ** 2)
-    nothing = Table(
-        image_ids=[], time=np.zeros((0, 50)), bands={}, sensors=np.zeros((0, 4)), groups={}, found=np.zeros(0)
-    )
+    nothing = Table(image_ids=[], time=np.zeros((0, 50)), bands={}, groups={}, found=np.zeros(0))
     found = Profile(
         condition=CONDITION,
         embedding=embedding,
@@ -39,6 +37,7 @@ def profile(embedding, subject, peak, **changes):
         windows=[Cluster(peak - 0.05, peak + 0.05, 1, 0.01)],
         band_p={},
         sensor_p={},
+        group_p={},
         peak=peak,
         half=peak,
         corrected_peak=None,
@@ -75,6 +74,17 @@ def test_windows_above_zero_are_bars_below_the_courses(profiles):
     assert spans == [(50, 150), (70, 170), (250, 350)]
     lowest = min(np.min(line.get_ydata()) for line in axes.lines if line.get_linewidth() != 3)
     assert all(bar.get_ydata()[0] < lowest for bar in bars)
+
+
+def test_shares_of_nothing_are_pale_and_said_to_be(profiles):
+    nothing = replace(profiles[2], windows=[])
+    for figure in (time_figure, bands_figure):
+        [axes] = figure([*profiles[:2], nothing]).axes
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["early", "late (nothing found)"]
+    course = next(line for line in axes.patches if line.get_alpha() == 0.25)
+    assert course.get_height() == pytest.approx(-10)
+    maps = sensors_figure([*profiles[:2], nothing]).axes
+    assert [axes.get_title() for axes in maps if axes.images] == ["early", "late (nothing found)"]
 
 
 def test_bands_are_bars_with_a_dot_per_subject(profiles):

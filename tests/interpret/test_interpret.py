@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from embedctl.cli import app
+from embedctl.figures import sensors_figure
 from pipelines.interpret.gradcam import stretched_times
 from pipelines.interpret.interpret import interpret
 from pipelines.interpret.request import InterpretRequest
@@ -157,6 +158,11 @@ def test_paper_gradcam_draws_the_effect_too_early_and_says_so(planted, tmp_path)
     assert profile.corrected_peak - profile.peak > 0.06
     assert any("wrong time" in note for note in found.notes) and any("no topography" in note for note in found.notes)
     assert profile.sensors == {} and profile.windows == []
+    train(TrainRequest(**asked | {"brain_encoder": "eegproject"}, **where(planted, tmp_path)))
+    words = ["--embeddings", planted.embeddings, "--epochs", planted.epochs, "--runs", tmp_path]
+    shown = CliRunner().invoke(app, ["interpret", "--method", "paper-gradcam", *map(str, words)])
+    assert shown.exit_code == 3 and "skipped 1 of 2 runs" in shown.stderr and "EEGProject" in shown.stderr
+    assert "peak in truth" in shown.stdout and "wrong time" in shown.stderr
 
 
 def test_the_command_shows_tables_draws_pictures_and_gives_json(planted, runs, report):
@@ -178,6 +184,47 @@ def test_the_command_shows_tables_draws_pictures_and_gives_json(planted, runs, r
         "p_holm",
     }
     assert len(read_results(runs)) == 8
+
+
+def test_meg_is_read_by_the_regions_of_its_helmet(tmp_path):
+    workspace = build_workspace(tmp_path)
+    store = EpochStore.open(workspace.epochs)
+    names = ["MLO11-1609", "MRO11-1609", "MZO01-1609", "MLF11-1609", "MRF11-1609", "MLT11-1609"]
+    places = [
+        [-0.03, -0.1, 0.06],
+        [0.03, -0.1, 0.06],
+        [0, -0.11, 0.08],
+        [-0.03, 0.1, 0.06],
+        [0.03, 0.1, 0.06],
+        [-0.1, 0, 0],
+    ]
+    rng, mixing = (
+        np.random.default_rng(0),
+        np.random.default_rng(1).standard_normal((workspace.planted.shape[1], 3, 20)),
+    )
+    info = {"ch_names": names, "ch_pos": places, "times": (np.arange(80) / 200).tolist(), "sfreq": 200.0, "units": "sd"}
+    arrays = {"scale": np.ones((1, 6)), "shift": np.zeros((1, 6))}
+    with store.writer("things-meg", 1, recipe={"name": "clean"}, modality="meg", info=info, arrays=arrays) as writer:
+        for split, ids, start in (("train", TRAIN_IDS, 0), ("test", TEST_IDS, len(TRAIN_IDS))):
+            out = writer.split(split, ids, [concept(i) for i in ids], 2, (6, 80), "float32", pa.table({"image": ids}))
+            values = rng.standard_normal((len(ids), 2, 6, 80))
+            target = workspace.planted[start : start + len(ids)]
+            values[:, :, :3, 30:50] += np.einsum("nd,dct->nct", target, mixing)[:, None]
+            for block in out.missing():
+                rows = slice(out.images(block).start, out.images(block).stop)
+                shape = values[rows].shape[:2]
+                out.write_block(block, values[rows].astype(np.float32), np.ones(shape, bool), np.zeros(shape, np.int16))
+        writer.done()
+    asked = {"recipe": workspace.recipe, "models": ("planted",)}
+    train(TrainRequest(brain="meg", **asked, **where(workspace, tmp_path / "runs")))
+    found = interpreted(workspace, tmp_path / "runs")
+    [profile] = found.profiles
+    assert list(profile.groups) == ["frontal", "temporal", "occipital"] and profile.groups["occipital"] > 0.7
+    assert profile.time[30:50].sum() > 0.5 and 0.15 <= profile.half <= 0.25
+    assert any("each channel is its own sensor" in note for note in found.notes)
+    assert not any("Hz" in note for note in found.notes)
+    [picture] = [axes for axes in sensors_figure(found.profiles).axes if axes.images]
+    assert picture.get_title() == "planted"
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +250,7 @@ def voxels(tmp_path_factory):
 
 def test_voxels_are_read_by_region_of_interest(voxels, tmp_path):
     recipe = tmp_path / "voxels.toml"
-    recipe.write_text('base = "modern"\nbatch = 32\npasses = 20\nlr = 1e-3\n')
+    recipe.write_text('base = "modern"\nbatch = 32\npasses = 8\nlr = 1e-3\n')
     train(TrainRequest(brain="fmri", recipe=str(recipe), **where(voxels, tmp_path / "runs")))
     found = interpret(InterpretRequest(**where(voxels, tmp_path / "runs")))
     profile = of(found, "planted")

@@ -183,10 +183,6 @@ class Arrays:
                 what = f"{len(values)} rows, but {next_row[name]} lines of {self._path.name}"
                 flight.problems.append(Problem(name, "row", what, "one line per row, or a column 'row'"))
         flight.sources = [{"file": name, **_identity(self._raw / name, values)} for name, values in whole.items()]
-        told = hashlib.blake2b(digest_size=16)
-        for column in (flight.images, flight.splits, flight.sessions.tolist(), flight.concepts, order):
-            told.update(repr(column).encode())
-        flight.sources.append({"file": self._path.name, "fingerprint": told.hexdigest()})
         return whole, order
 
     def plan(self, flight: TrialFlight) -> CutTrials:

@@ -132,7 +132,7 @@ class NSD:
             return problem(key, what, "take the betas_session files instead, which embedctl scales itself")
         flight.units, flight.row_shape = "sd", (values.shape[1],)
         flight.read = lambda rows: _rows_of(values, rows)
-        flight.sources = [_identity(path)]
+        flight.sources = [_identity(path, self._raw)]
         return list(range(1, n // _PER_SESSION + 1))
 
     def _from_betas(self, flight: TrialFlight) -> list[int]:
@@ -167,7 +167,7 @@ class NSD:
         flight.units, flight.row_shape = "percent signal change", (len(voxels),)
         flight.arrays = {"voxel": voxels.astype(np.int32)}
         flight.read = _Sessions(readers, list(files)).read
-        flight.sources = [_identity(path) for path in files.values()]
+        flight.sources = [_identity(path, self._raw) for path in files.values()]
         return list(files)
 
     def _mask(self, flight: TrialFlight) -> np.ndarray | None:
@@ -229,7 +229,7 @@ def _session_reader(path: Path, mask: np.ndarray) -> Callable[[], np.ndarray]:
             raise BadRecording(f"{path} lacks 'betas'", f"it holds {', '.join(file) or 'nothing'}")
         betas = file["betas"]
         shape, dtype = betas.shape[:0:-1] + betas.shape[:1], betas.dtype  # written x fastest, as MATLAB does
-        biggest = float(np.abs(betas[:, betas.shape[1] // 2].astype(np.float32)).max(initial=0.0))
+        biggest = float(np.abs(betas[:, betas.shape[1] // 2]).max(initial=0.0)) if dtype.kind == "f" else 0.0
 
         def read() -> np.ndarray:
             out = np.empty((_PER_SESSION, int(mask.sum())), dtype)
@@ -286,14 +286,14 @@ def _rows_of(values: Any, rows: np.ndarray) -> np.ndarray:
     return np.asarray(values[rows], np.float32)
 
 
-def _identity(path: Path) -> dict[str, Any]:
+def _identity(path: Path, raw: Path) -> dict[str, Any]:
     """Return name, size and a fingerprint of beginning, middle and end of a file."""
     size, state = path.stat().st_size, hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         for start in (0, size // 2, max(size - 65536, 0)):
             file.seek(start)
             state.update(file.read(65536))
-    return {"file": path.name, "bytes": size, "fingerprint": state.hexdigest()}
+    return {"file": path.relative_to(raw).as_posix(), "bytes": size, "fingerprint": state.hexdigest()}
 
 
 def _read_design(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,330 @@
+"""Find damage: every file of a store or of a folder of runs against its receipt. Nothing is written.
+
+First it is decided what to look at (`plan`: receipts are read, data are not), then each file is judged
+(`stores.checks.judge`). What an interrupted command left is no damage: the next one finishes it.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stores.checks import Check, Damage, accepted, judge
+from stores.commits import DRAFT
+from stores.epoch_writer import complete_subjects
+from stores.errors import DamagedStore, EmbedctlError
+from stores.layout import private, read_array, read_node, read_ours
+from stores.names import EmbeddingName
+from stores.receipts import read_receipt
+from stores.results import RECEIPT, TABLE, runs_listed
+from stores.roots import read_strings
+
+__all__ = ["Plan", "find_places", "judged", "plan"]
+
+_PASSING = {"locks", "drafts", "unfinished"}
+_BLOCK = ("epochs", "mean", "valid", "session")
+
+
+@dataclass
+class Plan:
+    """What to look at in one store or folder of runs, and what reading the receipts has shown already.
+
+    Parameters
+    ----------
+    store : Path
+        Its folder.
+    kind : {"embeddings", "epochs", "runs"}
+        What it holds.
+    checks : list of Check
+        Files that receipts vouch for.
+    damages : list of Damage
+        Found without reading data: receipts that are lost or damaged, files that no receipt vouches for.
+    remarks : list of str
+        What is no damage and still worth a line.
+    """
+
+    store: Path
+    kind: str
+    checks: list[Check] = field(default_factory=list)
+    damages: list[Damage] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    receipts: set[Path] = field(default_factory=set)
+
+    def blame(self, file: Path, problem: str, part: str, rows: Any = (), ids: Path | None = None) -> None:
+        """Write down a damage."""
+        ranges = tuple((int(start), int(stop)) for start, stop in rows)
+        self.damages.append(Damage(file, problem, self.kind, self.store, part, ranges, _images(ids, ranges)))
+
+    def read(self, receipt: Path, part: str, rows: Any = (), ids: Path | None = None) -> dict[str, Any]:
+        """Return a receipt; write down where it is lost or damaged."""
+        self.receipts.add(receipt)
+        try:
+            if receipt.is_file():
+                return read_receipt(receipt)
+            self.blame(receipt, "is missing", part, rows, ids)
+        except (DamagedStore, OSError):
+            self.blame(receipt, "is not the file that was written", part, rows, ids)
+        return {"files": {}}
+
+    def trust(self, receipt: Path, base: Path, part: str, lists: Path | None = None) -> None:
+        """Check the files of a receipt that speaks of no rows."""
+        for name, may_be in accepted(self.read(receipt, part)).items():
+            self.checks.append(Check(base / name, may_be, receipt, name, part, ids=lists))
+
+
+def find_places(path: Path) -> list[tuple[Path, str]]:
+    """Return the stores and folders of runs at ``path``, or in the workspace it is, and what each holds.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is none.
+    """
+    if kind := _kind(path):
+        return [(path, kind)]
+    inside = sorted(folder for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+    places = [(folder, kind) for folder in inside if (kind := _kind(folder))]
+    if not places:
+        what = f"'{path}' is neither a store, nor runs, nor a workspace" if path.exists() else f"nothing at '{path}'"
+        raise EmbedctlError(what, "name a store, a folder of runs, one run, or the folder they are in")
+    return places
+
+
+def plan(place: Path, kind: str) -> Plan:
+    """Decide what to look at in one place that `find_places` found."""
+    makers = {"embeddings": _embeddings, "epochs": _epochs, "runs": _runs, "run": _one_run}
+    return makers[kind](place)
+
+
+def judged(
+    found: Plan, quick: Callable[[Check], bool] = lambda check: False, advance: Callable[[], None] = lambda: None
+) -> list[Damage]:
+    """Return all damage: what the plan knows, and every file that is not what its receipt says.
+
+    Parameters
+    ----------
+    found : Plan
+        What to look at.
+    quick : callable
+        Of which files size and last bytes are enough.
+    advance : callable
+        Called after each file.
+    """
+    for check in found.checks:
+        if problem := judge(check, quick(check)):
+            found.blame(check.file, problem, check.part, check.rows, check.ids)
+        advance()
+    return found.damages
+
+
+def _kind(path: Path) -> str:
+    """Say what ``path`` holds, by what damage to one file cannot take away."""
+    for array, kind in (("image", "embeddings"), ("subject", "epochs")):
+        if private(path / array).is_dir():
+            return kind
+    if _is_run(path):
+        return "run"
+    runs = path.is_dir() and ((path / TABLE).exists() or any(map(_is_run, path.iterdir())))
+    return "runs" if runs or (path / ".embedctl").is_dir() else ""
+
+
+def _is_run(path: Path) -> bool:
+    marks = (RECEIPT, "config.json", "summary.json", "checkpoint.safetensors")
+    return not path.name.startswith(".") and path.is_dir() and sum((path / name).exists() for name in marks) > 1
+
+
+def _embeddings(path: Path) -> Plan:
+    found = Plan(path, "embeddings")
+    found.trust(private(path / "image") / "metadata.json", path, "")
+    for folder in sorted(path.iterdir()):
+        if (folder / "values" / ".embedctl").is_dir() and (part := _embedding(folder.name)):
+            _embedding_rows(found, folder, part, _number(_block_rows, path))
+    _listed(found, lambda node: _embedding(node.partition("/")[0]))
+    _rest(found, private(path / "image") / "locks")
+    return found
+
+
+def _embedding(group: str) -> str:
+    """Return ``NAME#KEY`` of a group; nothing if it is none of an embedding."""
+    name, _, key = group.rpartition("-")
+    try:
+        return f"{EmbeddingName.parse(name.replace('~', ':'))}#{key}" if key else ""
+    except EmbedctlError:
+        return ""
+
+
+def _embedding_rows(found: Plan, group: Path, part: str, block_rows: int) -> None:
+    hidden, ids = private(group / "values"), found.store / "image"
+    found.trust(hidden / "metadata.json", group, part)
+    chunk_rows = _number(_chunk_rows, group / "values")
+    for receipt in sorted((hidden / "receipts").glob("*.json")):
+        block = _number(int, receipt.stem)
+        whole = [(block * block_rows, (block + 1) * block_rows)] if block_rows else []
+        for name, may_be in accepted(found.read(receipt, part, whole, ids)).items():
+            of_other = block_rows and chunk_rows and _number(_place, name) * chunk_rows // block_rows != block
+            if of_other or not name.startswith("values/c/"):
+                found.blame(receipt, "is the receipt of other rows", part, whole, ids)
+                break
+            said = [voucher for voucher in may_be if voucher]
+            rows = {tuple(pair) for voucher in said for pair in voucher.get("rows", ())}
+            rows |= {(int(row), int(row) + 1) for voucher in said for row in voucher.get("absent", ())}
+            found.checks.append(Check(group / name, may_be, receipt, name, part, tuple(sorted(rows)), ids))
+
+
+def _epochs(path: Path) -> Plan:
+    found = Plan(path, "epochs")
+    found.trust(private(path / "subject") / "metadata.json", path, "")
+    for name in complete_subjects(path):
+        _subject(found, path / name, name, is_whole=True)
+    unfinished = private(path / "subject") / "unfinished"
+    for folder in sorted(unfinished.glob("*/sub-*")):
+        _subject(found, folder, folder.relative_to(unfinished).as_posix(), is_whole=False)
+    _listed(found, lambda node: "/".join(node.split("/")[:3]))
+    _rest(found, private(path / "subject") / "locks")
+    return found
+
+
+def _subject(found: Plan, folder: Path, name: str, is_whole: bool) -> None:
+    receipt = private(folder / "split") / "metadata.json"
+    if is_whole or receipt.exists():
+        found.trust(receipt, folder, name)
+    for split in (folder / "train", folder / "test"):
+        hidden = private(split / "mean") / "receipts"
+        if not (split.is_dir() and (is_whole or hidden.is_dir())):
+            continue
+        part, ids = f"{name}/{split.name}", split / "image"
+        found.trust(private(split / "image") / "metadata.json", split, part)
+        wanted = range(_number(_n_chunks, split / "mean") if is_whole else 0)
+        size = _number(_chunk_rows, split / "mean")
+        for file in sorted({*hidden.glob("*.json"), *(hidden / f"{block:06d}.json" for block in wanted)}):
+            block = _number(int, file.stem)
+            rows = ((block * size, (block + 1) * size),)
+            for chunk, may_be in accepted(found.read(file, part, rows, ids)).items():
+                if _number(_place, chunk) != block or chunk.partition("/")[0] not in _BLOCK:
+                    found.blame(file, "is the receipt of other rows", part, rows, ids)
+                    break
+                found.checks.append(Check(split / chunk, may_be, file, chunk, part, rows, ids))
+
+
+def _runs(path: Path) -> Plan:
+    found = Plan(path, "runs")
+    folders = [folder for folder in sorted(path.iterdir()) if _is_run(folder)]
+    listed = runs_listed(path)
+    busy = any((path / ".embedctl" / "locks").glob("*.lock*"))
+    for folder in folders:
+        if (folder / RECEIPT).exists() or (folder.name in listed and not busy):
+            _run(found, folder, busy)
+        else:
+            found.remarks.append(f"run '{folder.name}' is not finished: it counts for nothing until it is")
+    for name in sorted(listed - {folder.name for folder in folders}):
+        found.blame(path / name, "is missing", name)
+    receipt = path / ".embedctl" / "results.json"
+    if (path / TABLE).exists() or receipt.exists():
+        found.trust(receipt, path, "")
+    return found
+
+
+def _one_run(path: Path) -> Plan:
+    found = Plan(path.parent, "runs")
+    _run(found, path, any((path.parent / ".embedctl" / "locks").glob("*.lock*")))
+    return found
+
+
+def _run(found: Plan, folder: Path, busy: bool) -> None:
+    """Look at a run, and at what was computed from it and lies beside (`stores.beside`)."""
+    found.trust(folder / RECEIPT, folder, folder.name)
+    for beside in sorted(path for path in folder.iterdir() if path.is_dir()):
+        part = f"{folder.name}/{beside.name}"
+        if (beside / RECEIPT).exists() or not busy:
+            found.trust(beside / RECEIPT, beside, part)
+        else:
+            found.remarks.append(f"'{part}' is not finished")
+
+
+def _listed(found: Plan, part: Callable[[str], str]) -> None:
+    """Write down groups that the root lists and that are gone."""
+    try:
+        listed = read_node(found.store)["consolidated_metadata"]["metadata"]
+    except (DamagedStore, KeyError, TypeError):
+        return
+    gone = [node for node in listed if not (found.store / node).is_dir()]
+    for node in gone:
+        if node.rpartition("/")[0] not in gone:
+            found.blame(found.store / node, "is missing", part(node))
+
+
+def _rest(found: Plan, locks: Path) -> None:
+    """Write down what no receipt vouches for."""
+    vouched = {check.file for check in found.checks} | found.receipts
+    busy = any(locks.glob("*.lock*"))
+    for file in sorted(_files(found.store)):
+        if file in vouched:
+            continue
+        name = file.relative_to(found.store).as_posix()
+        if file.name != "zarr.json" and "/c/" not in name and "/.embedctl/" not in name:
+            found.remarks.append(f"'{name}' is not ours")
+        elif busy:
+            found.remarks.append(f"'{name}' was left by a command that is at work or was cut short")
+        else:
+            found.blame(file, "has no receipt", _part(found, name), *_rows_of(found, file))
+
+
+def _part(found: Plan, name: str) -> str:
+    if found.kind == "embeddings":
+        return _embedding(name.partition("/")[0])
+    words = name.split("/")
+    if words[0] == "subject":
+        return ""
+    return "/".join(words[: 3 if words[2:3] in (["train"], ["test"]) else 2]) if len(words) > 2 else ""
+
+
+def _rows_of(found: Plan, chunk: Path) -> tuple[Any, Path | None]:
+    """Return the rows that a chunk file of embeddings or epochs holds, and the array of their ids."""
+    array = next((parent.parent for parent in chunk.parents if parent.name == "c"), None)
+    ids = found.store / "image" if found.kind == "embeddings" else (array.parent / "image" if array else None)
+    if array is None or array.name not in ("values", *_BLOCK):
+        return (), None
+    size = _number(_chunk_rows, array)
+    number = _number(_place, chunk.relative_to(array.parent).as_posix())
+    return ((number * size, (number + 1) * size),), ids
+
+
+def _files(store: Path) -> Iterator[Path]:
+    for here, folders, names in os.walk(store):
+        if os.path.basename(here) == ".embedctl":
+            folders[:] = [name for name in folders if name not in _PASSING]
+        yield from (Path(here, name) for name in names if not name.endswith(DRAFT))
+
+
+def _block_rows(store: Path) -> int:
+    return int(read_ours(store)["block_rows"])
+
+
+def _chunk_rows(array: Path) -> int:
+    return read_array(array).chunks[0]
+
+
+def _n_chunks(array: Path) -> int:
+    return read_array(array).n_chunks
+
+
+def _place(chunk: str) -> int:
+    """Return the number of a chunk of whole rows, ``ARRAY/c/NUMBER/0``."""
+    return int(chunk.split("/")[2])
+
+
+def _number(ask: Callable[[Any], int], of: Any) -> int:
+    """Return a number that damaged metadata may not tell; then 0."""
+    try:
+        return ask(of)
+    except (DamagedStore, KeyError, IndexError, ValueError):
+        return 0
+
+
+def _images(ids: Path | None, rows: Iterable[tuple[int, int]]) -> tuple[str, ...]:
+    try:
+        known = read_strings(ids) if ids else []
+    except DamagedStore:
+        return ()
+    return tuple(image for start, stop in rows for image in known[start:stop])

@@ -1,0 +1,132 @@
+"""Aligned minus base: subjects are the unit where there are enough, and both are equally right in the matched half."""
+
+from dataclasses import replace
+
+import mne
+import numpy as np
+import pytest
+from scipy.stats import t as student
+from scipy.stats import ttest_rel
+
+from pipelines.interpret.pairs import paired
+from pipelines.interpret.profile import Table, share
+from pipelines.train.statistics import holm, sign_flip
+from tests.interpret.test_figures import TIMES, profile
+
+N_IMAGES = 30
+
+
+def subject(number, embedding, centre, *, seed=0, found=None):
+    """A profile whose images have noisy evidence around one time, more of it in one band."""
+    rng = np.random.default_rng((seed, number, len(embedding)))
+    course = np.exp(-0.5 * ((TIMES - centre) / 0.03) ** 2)
+    time = course + 0.3 * rng.standard_normal((N_IMAGES, len(TIMES)))
+    bands = {name: 1 + 0.2 * rng.standard_normal(N_IMAGES) for name in ("offset", "theta", "alpha")}
+    bands["alpha"] += 3 * (embedding == "aligned")
+    groups = {"frontal": 0.1 * rng.standard_normal(N_IMAGES), "occipital": 1 + 0.1 * rng.standard_normal(N_IMAGES)}
+    table = Table(
+        image_ids=[f"image-{i}" for i in range(N_IMAGES)],
+        time=time,
+        bands=bands,
+        groups=groups,
+        found=np.ones(N_IMAGES) if found is None else np.asarray(found, float),
+    )
+    return profile(embedding, number, centre, time=share(time.mean(axis=0)), table=table)
+
+
+def sides(n_subjects, aligned=0.12, base=0.3, **changes):
+    return (
+        [subject(s, "aligned", aligned, **changes) for s in range(1, n_subjects + 1)],
+        [subject(s, "base", base, **changes) for s in range(1, n_subjects + 1)],
+    )
+
+
+def unit(values):
+    return values.mean(axis=0) / np.abs(values.mean(axis=0)).sum()
+
+
+def test_with_six_subjects_the_subject_is_the_unit_and_mne_the_judge():
+    aligned, base = sides(6)
+    everything, matched = paired(aligned, base).tests
+    assert (everything.over, everything.n, everything.matched) == ("subjects", 6, False)
+    difference = np.array([unit(a.table.time) - unit(b.table.time) for a, b in zip(aligned, base, strict=True)])
+    assert np.allclose(everything.time, difference.mean(axis=0))
+    with mne.utils.use_log_level("error"):
+        _, masks, p, _ = mne.stats.permutation_cluster_1samp_test(
+            difference, threshold=student.isf(0.025, 5), n_permutations="all", tail=0, out_type="mask", seed=0
+        )
+    expected = sorted((TIMES[mask][0], TIMES[mask][-1]) for mask, value in zip(masks, p, strict=True) if value <= 0.05)
+    assert [(w.first, w.last) for w in everything.windows] == expected
+    assert {w.sign for w in everything.windows} == {1, -1}
+    assert matched.n == 6
+
+
+def test_bands_are_tested_by_sign_flips_over_subjects_and_corrected():
+    aligned, base = sides(6)
+    test = paired(aligned, base).tests[0]
+
+    def shares(one):
+        mass = sum(abs(values.mean()) for values in one.table.bands.values())
+        return {name: values.mean() / mass for name, values in one.table.bands.items()}
+
+    by_hand = [{n: shares(a)[n] - shares(b)[n] for n in shares(a)} for a, b in zip(aligned, base, strict=True)]
+    p = {name: sign_flip([one[name] for one in by_hand]).p for name in ("theta", "alpha")}
+    assert list(test.bands) == ["theta", "alpha"]
+    assert [part.p for part in test.bands.values()] == list(p.values())
+    assert [part.p_holm for part in test.bands.values()] == holm(list(p.values()))
+    assert test.bands["alpha"].difference > 0.2 and test.bands["alpha"].p == pytest.approx(2 / 64)
+    assert list(test.groups) == ["frontal", "occipital"]
+
+
+def test_with_fewer_subjects_each_is_tested_over_its_images_and_it_is_said():
+    aligned, base = sides(5)
+    found = paired(aligned, base, note="the base matches in architecture: no verdict")
+    assert [test.over for test in found.tests[:5]] == [f"images of subject {s}" for s in range(1, 6)]
+    assert found.tests[0].n == N_IMAGES
+    assert "5 subjects cannot show a group difference" in found.notes[0]
+    assert found.note == "the base matches in architecture: no verdict"
+    one, other = (side[0].table.time / np.abs(side[0].table.time.mean(axis=0)).sum() for side in (aligned, base))
+    strongest = int(np.argmax(found.tests[0].time))
+    assert ttest_rel(one[:, strongest], other[:, strongest]).pvalue < 0.001
+    assert any(w.first <= TIMES[strongest] <= w.last for w in found.tests[0].windows)
+
+
+def test_the_matched_comparison_is_over_the_images_that_both_found():
+    mine = np.arange(N_IMAGES) < 20
+    theirs = np.arange(N_IMAGES) >= 10
+    aligned, base = [subject(1, "aligned", 0.12, found=mine)], [subject(1, "base", 0.3, found=theirs)]
+    everything, matched = paired(aligned, base).tests
+    assert (everything.n, matched.n, matched.matched) == (30, 10, True)
+    both = np.flatnonzero(mine & theirs)
+    expected = unit(aligned[0].table.time[both]) - unit(base[0].table.time[both])
+    assert np.allclose(matched.time, expected)
+
+
+def test_too_few_images_that_both_found_are_no_comparison():
+    found = np.arange(N_IMAGES) < 7
+    pair = paired([subject(1, "aligned", 0.1, found=found)], [subject(1, "base", 0.3)])
+    assert [test.matched for test in pair.tests] == [False]
+    assert "both found 7 images only" in pair.notes[1]
+
+
+def test_images_are_paired_by_name_whatever_their_order():
+    aligned, base = sides(1)
+    table = base[0].table
+    turned = replace(
+        table,
+        image_ids=table.image_ids[::-1],
+        time=table.time[::-1],
+        bands={name: values[::-1] for name, values in table.bands.items()},
+        groups={name: values[::-1] for name, values in table.groups.items()},
+        found=table.found[::-1],
+    )
+    one, other = (paired(aligned, [side]).tests[0] for side in (base[0], replace(base[0], table=turned)))
+    assert np.allclose(one.time, other.time) and one.windows == other.windows and one.bands == other.bands
+
+
+def test_two_of_a_kind_rarely_differ():
+    different = 0
+    for seed in range(10):
+        pair = paired(*sides(1, aligned=0.2, base=0.2, seed=seed))
+        different += bool(pair.tests[0].windows)
+    assert different <= 3  # one in twenty by chance; four or more in 0.1 % of such trials

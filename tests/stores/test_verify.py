@@ -1,0 +1,165 @@
+"""Damage to any file is found and located; what is as it was written, or was cut short, is never called damaged."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from stores.beside import write_beside
+from stores.epochs import EpochStore
+from stores.results import assemble
+from stores.verify import find_places, judged, plan
+from tests.crashes import extract, preprocess, remove, train
+
+KINDS = {"embeddings": "e.zarr", "epochs": "p.zarr", "runs": "runs"}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """One small store of each kind: two blocks of images of which ten came later, two subjects, two runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        path = tmp_path_factory.mktemp("workspace")
+        extract(path, 70)
+        extract(path, 80, "b")
+        preprocess(path, (1, 2))
+        train(path)
+        write_beside(path / "runs", "run-1", "occlusion", summary={"top1": 0.5}, arrays={"times": np.zeros(3)})
+        return path
+
+
+@pytest.fixture
+def workspace(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "workspace")
+
+
+def damages(path, quick=False):
+    return [damage for place, kind in find_places(path) for damage in judged(plan(place, kind), lambda check: quick)]
+
+
+def files(store):
+    return [file for file in sorted(store.rglob("*")) if file.is_file()]
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) * 2 // 3] ^= 8
+    file.write_bytes(data)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+DAMAGE = {"flip": flip, "truncate": truncate, "delete": lambda file: file.unlink()}
+
+
+def belongs_to(file, store):
+    """Say, from the path alone, what a file is part of."""
+    words = file.relative_to(store).parts
+    if store.name == "e.zarr":
+        return {"pixels-0a": "pixels#0a", "clip-vitb32~blocks.7.mean-0a": "clip-vitb32:blocks.7.mean#0a"}.get(
+            words[0], ""
+        )
+    if store.name == "p.zarr":
+        is_split = words[2] in ("train", "test") if len(words) > 2 else False
+        return "" if len(words) < 3 or words[0] == "subject" else "/".join(words[: 2 + is_split])
+    if len(words) > 2:
+        return "/".join(words[:2])
+    return words[0] if words[0].startswith("run-") else ""
+
+
+@pytest.mark.parametrize("way", DAMAGE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_to_any_file_is_found_and_located(workspace, kind, way):
+    store = workspace / KINDS[kind]
+    for file in files(store):
+        whole = file.read_bytes()
+        DAMAGE[way](file)
+        found = damages(store)
+        assert found, f"{file} was not missed"
+        part = belongs_to(file, store)
+        # Of a block's lost receipt it is the block's chunks that are left without one.
+        near = [d for d in found if d.file == file or (way == "delete" and d.problem == "has no receipt")]
+        assert near and {damage.part for damage in near} == {part}, (file, found)
+        file.write_bytes(whole)
+    assert damages(store) == []
+
+
+def test_the_rows_and_images_of_a_damaged_chunk_are_named(workspace):
+    flip(workspace / "e.zarr/pixels-0a/values/c/1/0")
+    (found,) = damages(workspace)
+    assert (found.kind, found.part, found.problem) == ("embeddings", "pixels#0a", "is not the file that was written")
+    rows = [row for start, stop in found.rows for row in range(start, stop)]
+    assert rows == list(range(64, 80)) and found.images == tuple(f"{row:03d}.jpg" for row in rows)
+
+
+def test_the_images_of_a_damaged_block_of_epochs_are_named(workspace):
+    flip(workspace / "p.zarr/things-eeg2/sub-02/train/valid/c/1/0")
+    (found,) = damages(workspace)
+    assert (found.part, found.images) == ("things-eeg2/sub-02/train", ("train/3.jpg", "train/4.jpg"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_files_that_changed_places_are_found(workspace, kind):
+    store = workspace / KINDS[kind]
+    known = files(store)
+    for first, second in zip(known, known[1:], strict=False):
+        if first.read_bytes() == second.read_bytes():
+            continue
+        one, two = first.read_bytes(), second.read_bytes()
+        first.write_bytes(two)
+        second.write_bytes(one)
+        assert {first, second} & {damage.file for damage in damages(store)}, (first, second)
+        first.write_bytes(one)
+        second.write_bytes(two)
+
+
+def test_receipts_that_changed_places_are_found_although_together_they_say_the_same(workspace):
+    receipts = workspace / "p.zarr/things-eeg2/sub-01/train/mean/.embedctl/receipts"
+    one, two = receipts / "000000.json", receipts / "000001.json"
+    one.rename(receipts / "x"), two.rename(one), (receipts / "x").rename(two)
+    assert {one, two} <= {damage.file for damage in damages(workspace)}
+
+
+@pytest.mark.parametrize("gone", ["e.zarr/pixels-0a", "p.zarr/things-eeg2/sub-01", "p.zarr/things-eeg2", "runs/run-1"])
+def test_a_whole_folder_that_is_gone_is_missed(workspace, gone):
+    shutil.rmtree(workspace / gone)
+    assert workspace / gone in {damage.file for damage in damages(workspace)}
+
+
+@pytest.mark.parametrize("way", ["truncate", "delete"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quick_look_finds_what_is_missing_or_cut_short(workspace, kind, way):
+    store = workspace / KINDS[kind]
+    for file in files(store):
+        whole = file.read_bytes()
+        DAMAGE[way](file)
+        assert damages(store, quick=True), file
+        file.write_bytes(whole)
+
+
+def test_nothing_is_called_damaged_after_images_were_added_and_parts_removed(workspace):
+    assert damages(workspace) == []
+    extract(workspace, 140, "b")
+    assert damages(workspace) == []
+    remove(workspace)
+    EpochStore.open(workspace / "p.zarr").remove("things-eeg2", 1)
+    shutil.rmtree(workspace / "runs" / "run-0")
+    assemble(workspace / "runs")
+    assert damages(workspace) == []
+
+
+def test_what_others_put_into_a_store_is_no_damage(workspace):
+    (workspace / "e.zarr" / ".DS_Store").write_bytes(b"x")
+    (workspace / "p.zarr" / "README.txt").write_bytes(b"x")
+    assert damages(workspace) == []
+    assert any("README.txt" in remark for remark in plan(workspace / "p.zarr", "epochs").remarks)
+
+
+def test_one_run_is_verified_alone(workspace):
+    flip(workspace / "runs/run-0/scores.npy")
+    assert damages(workspace / "runs/run-1") == []
+    (found,) = damages(workspace / "runs/run-0")
+    assert (found.part, found.file.name) == ("run-0", "scores.npy")
