@@ -19,6 +19,7 @@ from embedctl.commands.init import init
 from embedctl.commands.interpret import interpret
 from embedctl.commands.models import models
 from embedctl.commands.preprocess import preprocess
+from embedctl.commands.repair import repair
 from embedctl.commands.results import results
 from embedctl.commands.show import show
 from embedctl.commands.train import train
@@ -69,6 +70,7 @@ app.command()(compare)
 app.command()(interpret)
 app.command()(show)
 app.command()(verify)
+app.command()(repair)
 app.add_typer(models, name="models")
 app.add_typer(datasets, name="datasets")
 

@@ -48,11 +48,15 @@ class Config:
         Raises
         ------
         EmbedctlError
-            If what was said cannot be read.
+            If what was said cannot be read, or a flag names nothing.
         """
         setting = SETTINGS[key]
         if flag is not None and flag != []:
-            return setting.read(flag, "--" + key.rpartition(".")[2])
+            name = "--" + key.rpartition(".")[2]
+            value = setting.read(flag, name)
+            if value == ():  # an empty shell variable, as a rule: it must not turn into everything there is
+                raise EmbedctlError(f"{name} names nothing", f"it takes {setting.expects}; left out, the default holds")
+            return value
         if key in self.said:
             return setting.read(*self.said[key])
         return setting.default

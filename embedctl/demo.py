@@ -7,13 +7,13 @@ commands call. Everything is seeded; running it again goes on where it was, or f
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.progress import SILENT, Progress
-from stores.commits import put_bytes, put_json
-from stores.errors import EmbedctlError
+from stores.commits import put_bytes, put_json, sweep
+from stores.errors import DamagedStore, EmbedctlError
 
 if TYPE_CHECKING:
     from pipelines.extract.request import ExtractReport
@@ -99,6 +99,7 @@ def demo(folder: Path, progress: Progress = SILENT, *, planted: bool = True) -> 
 def _settle(folder: Path) -> None:
     """Claim the folder: what is not a demo's is left alone, and so are settings changed since."""
     settings = folder / "embedctl.toml"
+    sweep(folder, of=settings.name)  # a demo that was killed before its first file had its name
     if settings.is_file() and settings.read_bytes().startswith(CLAIM.encode()):
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -110,8 +111,17 @@ def _known_truth(folder: Path, progress: Progress) -> dict[str, Any]:
     """Return what an earlier demo planted: where that is written, images and recordings are whole."""
     if not (folder / TRUTH).is_file():
         return {}
+    from pipelines.simulate.recordings import Simulation
+
     progress.say("the images and the recordings are there already")
-    known: dict[str, Any] = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
+    try:
+        known: dict[str, Any] = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
+        if not {"encoder", *(field.name for field in fields(Simulation))} <= set(known):
+            raise ValueError("not what was planted")
+    except (ValueError, TypeError, RecursionError) as problem:
+        raise DamagedStore(
+            f"'{folder / TRUTH}' is not what the demo wrote", f"remove '{folder}' and run the demo again"
+        ) from problem
     return known
 
 

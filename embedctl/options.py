@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from embedctl.config import Config
-from embedctl.settings import SETTINGS
+from embedctl.settings import SETTINGS, names
+from stores.errors import EmbedctlError
 
-__all__ = ["DryRun", "Json", "option", "path", "switch", "use_cards"]
+__all__ = ["DryRun", "Json", "listed", "option", "path", "switch", "use_cards"]
 
 
 def option(key: str, *flags: str, metavar: str) -> Any:
@@ -31,6 +32,20 @@ def option(key: str, *flags: str, metavar: str) -> Any:
 def switch(key: str, flag: str) -> Any:
     """Return the option that turns a setting on; without it the configuration decides."""
     return typer.Option(flag, help=SETTINGS[key].about, show_default=False)
+
+
+def listed(flag: str, words: list[str] | None) -> tuple[str, ...]:
+    """Return the names that ``flag`` was given; none where it was not given.
+
+    Raises
+    ------
+    EmbedctlError
+        If it was given and names nothing.
+    """
+    found = names(words or ())
+    if words and not found:
+        raise EmbedctlError(f"{flag} names nothing", "it takes names separated by commas; leave it out for the default")
+    return found
 
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table", show_default=False)]

@@ -40,11 +40,12 @@ def numbers(value: Any) -> tuple[int, ...]:
     """
     parts = value if isinstance(value, (list, tuple)) else [value]
     found: list[int] = []
-    for part in parts:
-        for word in str(part).split(","):
-            first, dots, last = word.strip().removeprefix("sub-").partition("..")
-            if first:
-                found += range(int(first), int(last.removeprefix("sub-")) + 1) if dots else [int(first)]
+    for word in (word.strip() for part in parts for word in str(part).split(",") if word.strip()):
+        first, dots, last = (end.strip().removeprefix("sub-") for end in word.partition(".."))
+        run = range(int(first), int(last if dots else first) + 1)
+        if not run:  # nothing would come out of it, and no number at all means every one there is
+            raise ValueError("a range goes upwards")
+        found += run
     if any(number < 0 for number in found):
         raise ValueError("numbers count from 0")
     return tuple(dict.fromkeys(found))
@@ -129,7 +130,7 @@ def _table(*settings: Setting) -> dict[str, Setting]:
 
 _SWITCH = (_switch, "true or false")
 _NAMES = (names, "names separated by commas, or a list of them")
-_NUMBERS = (numbers, "whole numbers, ranges (0..4) or a list of them")
+_NUMBERS = (numbers, "whole numbers, ranges from a lower to a higher one (0..4), or a list of them")
 
 SETTINGS: dict[str, Setting] = _table(
     Setting("images", "images", "folder of stimuli; an image's id is its path below it"),

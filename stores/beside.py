@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stores.commits import json_bytes
+from stores.commits import json_bytes, remove_file
 from stores.errors import DamagedStore, EmbedctlError
 from stores.names import check_folder_name
 from stores.receipts import change, read_receipt, settled, vouch
@@ -62,7 +62,7 @@ def write_beside(
     stale = set(read_receipt(folder / _RECEIPT)["files"]) - set(files)
     change(folder / _RECEIPT, folder, files, gone=stale)
     for name in stale:
-        (folder / name).unlink(missing_ok=True)
+        remove_file(folder / name)
     return folder
 
 

@@ -8,10 +8,11 @@ import errno
 import itertools
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ __all__ = [
     "digest",
     "discard",
     "draft_name",
+    "drop",
+    "is_vacant",
     "json_bytes",
     "make_folder",
     "place",
@@ -39,8 +42,12 @@ __all__ = [
 ]
 
 DRAFT = ".draft"
+_OURS = re.compile(rf"\.(.+)@([^@!]+)!([0-9]{{1,9}})-[0-9]+{re.escape(DRAFT)}", re.DOTALL)
+"""What `draft_name` gives: whose thing it is to be, host, process. Anything else belongs to somebody else."""
 _ONE_DAY = 86_400.0
+_NAME_CHARS = 120
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_THERE = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _numbers = itertools.count()
 
@@ -143,12 +150,35 @@ def place(folder: Path, final: Path) -> None:
     """
     with cannot_write(final):
         make_folder(final.parent)
-        if final.is_dir() and not any(final.iterdir()):
-            final.rmdir()
-        if final.exists():
+        if not is_vacant(final):
             raise FileExistsError(final)
-        os.rename(folder, final)
+        if os.name == "nt":  # elsewhere a rename replaces an empty folder in one step
+            with suppress(OSError):
+                final.rmdir()
+        try:
+            os.rename(folder, final)
+        except OSError as error:
+            if error.errno in _THERE:  # another process was there first
+                raise FileExistsError(final) from error
+            raise
         _sync(final.parent)
+
+
+def is_vacant(path: Path) -> bool:
+    """Say whether nothing is at ``path``, or an empty folder.
+
+    Examples
+    --------
+    >>> is_vacant(Path("nowhere")), is_vacant(Path("/"))
+    (True, False)
+    """
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is None
+    except FileNotFoundError:
+        return not path.is_symlink()
+    except NotADirectoryError:
+        return False
 
 
 def discard(folder: Path, drafts: Path) -> None:
@@ -158,7 +188,7 @@ def discard(folder: Path, drafts: Path) -> None:
         grave = drafts / draft_name(folder.name)
         os.rename(folder, grave)
         _sync(folder.parent)
-        shutil.rmtree(grave)
+        drop(grave)
 
 
 def remove_file(path: Path) -> None:
@@ -169,23 +199,45 @@ def remove_file(path: Path) -> None:
             _sync(path.parent)
 
 
-def sweep(drafts: Path) -> None:
-    """Remove what dead processes left in ``drafts``; what a live one is writing stays."""
+def drop(draft: Path) -> None:
+    """Delete a draft, file or folder, that nobody needs."""
+    with cannot_write(draft), suppress(FileNotFoundError):  # another process may be sweeping, too
+        shutil.rmtree(draft) if draft.is_dir() and not draft.is_symlink() else draft.unlink()
+
+
+def sweep(drafts: Path, of: str = "") -> None:
+    """Remove what dead processes left in ``drafts``; what a live one is writing stays, and what others put there.
+
+    Parameters
+    ----------
+    drafts : Path
+        The folder.
+    of : str
+        Only drafts of the thing of this name: in a folder that is not ours alone.
+    """
     for path in sorted(drafts.glob(f".*{DRAFT}")):
-        host, _, pid = path.name.removesuffix(DRAFT).rpartition("@")[2].partition("!")
-        number = pid.partition("-")[0]
-        if host == HOST and number.isdigit():
-            abandoned = int(number) != os.getpid() and not is_running(int(number))
+        parts = _OURS.fullmatch(path.name)
+        if not parts or (of and parts[1] != of[:_NAME_CHARS]):
+            continue
+        host, pid = parts[2], int(parts[3])
+        if host == HOST:
+            abandoned = pid != os.getpid() and not is_running(pid)
         else:
-            abandoned = time.time() - path.stat().st_mtime > _ONE_DAY
+            abandoned = _age(path) > _ONE_DAY
         if abandoned:
-            with cannot_write(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            drop(path)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.lstat().st_mtime
+    except FileNotFoundError:  # gone in the meantime
+        return 0.0
 
 
 def draft_name(name: str) -> str:
     """Return a temporary name for ``name`` that says whose it is."""
-    return f".{name[:120]}@{HOST}!{os.getpid()}-{next(_numbers)}{DRAFT}"
+    return f".{name[:_NAME_CHARS]}@{HOST}!{os.getpid()}-{next(_numbers)}{DRAFT}"
 
 
 @contextmanager

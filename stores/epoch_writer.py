@@ -5,7 +5,7 @@ no reader, ours or another, ever meets half of one.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,16 @@ from stores.split_writer import SplitWriter, missing_blocks
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SubjectWriter", "complete_subjects", "is_published", "publish", "subject_folder"]
+__all__ = [
+    "SubjectWriter",
+    "check_recipe",
+    "complete_subjects",
+    "is_published",
+    "publish",
+    "stored_recipe",
+    "subject_folder",
+    "unfinished",
+]
 
 
 def subject_folder(subject: int) -> str:
@@ -47,6 +56,38 @@ def complete_subjects(path: Path) -> list[str]:
         for folder in folders
         if folder.name[4:].isdigit() and folder.is_dir() and folder.parent.name != "subject"
     ]
+
+
+def stored_recipe(path: Path, dataset: str) -> dict[str, Any] | None:
+    """Return the recipe of a dataset's complete subjects; None without any, whatever a killed writer left of it."""
+    if not any(name.startswith(f"{dataset}/") for name in complete_subjects(path)):
+        return None
+    recipe: dict[str, Any] = read_ours(path / dataset, "recipe")["recipe"]
+    return recipe
+
+
+def check_recipe(path: Path, dataset: str, recipe: Mapping[str, Any]) -> None:
+    """Compare a recipe with that of the complete subjects of a dataset.
+
+    Raises
+    ------
+    StoreMismatch
+        If it is another one.
+    """
+    stored = stored_recipe(path, dataset)
+    if stored is None or json_bytes(stored) == json_bytes(recipe):
+        return
+    differing = (key for key in {*stored, *recipe} if json_bytes(stored.get(key)) != json_bytes(recipe.get(key)))
+    what = f"another recipe ('{stored.get('name')}', which differs in {', '.join(sorted(differing))})"
+    raise StoreMismatch(
+        f"'{path}' holds {dataset} with {what}",
+        "a store holds one recipe per dataset: write to another store, or remove the dataset first",
+    )
+
+
+def unfinished(root: Root, name: str) -> Path:
+    """Return where the subject ``name`` lies until it is done: out of sight."""
+    return root.private / "unfinished" / name
 
 
 def publish(root: Root, without: str = "") -> None:
@@ -90,6 +131,8 @@ class SubjectWriter:
         Small arrays to keep beside the epochs.
     keep : {"all", "mean"}
         Whether single repetitions are stored.
+    is_locked : bool
+        Whether the caller holds the subject's lock already.
 
     Raises
     ------
@@ -107,13 +150,14 @@ class SubjectWriter:
         info: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         keep: str,
+        is_locked: bool = False,
     ) -> None:
         if dataset == "subject":
             raise EmbedctlError("a dataset cannot be called 'subject'", "give it another name")
         if keep not in ("all", "mean"):
             raise ValueError(f"keep is {keep!r}, not all or mean")
         self._root, self._name = root, f"{check_folder_name(dataset, 'dataset')}/{subject_folder(subject)}"
-        self._dataset, self._keep, self._arrays = dataset, keep, arrays
+        self._dataset, self._keep, self._arrays, self._is_locked = dataset, keep, arrays, is_locked
         self._attributes: dict[str, Any] = {
             "kind": "subject",
             "dataset": dataset,
@@ -124,27 +168,17 @@ class SubjectWriter:
             "arrays": sorted(arrays),
         }
         self._final = root.path / self._name
-        self._draft = root.private / "unfinished" / self._name
+        self._draft = unfinished(root, self._name)
         self._held = ExitStack()
         self._check_recipe()
 
     def _check_recipe(self) -> None:
-        folder = self._root.path / self._dataset
-        if not (folder / "zarr.json").is_file():
-            return
-        stored = read_ours(folder, "recipe")["recipe"]
-        if json_bytes(stored) != json_bytes(self._attributes["recipe"]):
-            differing = sorted(
-                key
-                for key in {*stored, *self._attributes["recipe"]}
-                if json_bytes(stored.get(key)) != json_bytes(self._attributes["recipe"].get(key))
-            )
-            what = f"'{self._dataset}' is stored with another recipe (differs in {', '.join(differing)})"
-            raise StoreMismatch(what, "write to another store, or remove the dataset first")
+        check_recipe(self._root.path, self._dataset, self._attributes["recipe"])
 
     def __enter__(self) -> "SubjectWriter":
         with ExitStack() as held:
-            held.enter_context(self._root.lock(self._name.replace("/", "-")))
+            lock = nullcontext() if self._is_locked else self._root.lock(self._name.replace("/", "-"))
+            held.enter_context(lock)
             self._begin()
             self._held = held.pop_all()
         return self
@@ -265,9 +299,11 @@ class SubjectWriter:
 
     def _make_dataset(self) -> None:
         folder = self._root.path / self._dataset
+        node = node_bytes(group_node({"embedctl": {"kind": "dataset", "recipe": self._attributes["recipe"]}}))
         if folder.is_dir():
+            if stored_recipe(self._root.path, self._dataset) is None:  # left by a writer killed before its subject
+                put_bytes(folder / "zarr.json", node, self._root.drafts)
             return
         draft = self._root.drafts / draft_name(self._dataset)
-        node = group_node({"embedctl": {"kind": "dataset", "recipe": self._attributes["recipe"]}})
-        put_bytes(draft / "zarr.json", node_bytes(node))
+        put_bytes(draft / "zarr.json", node)
         place(draft, folder)

@@ -6,6 +6,7 @@ See ``docs/storage.md`` for what is on the disk.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stores.commits import digest, discard, json_bytes
-from stores.epoch_writer import SubjectWriter, complete_subjects, is_published, publish, subject_folder
+from stores.epoch_writer import (
+    SubjectWriter,
+    check_recipe,
+    complete_subjects,
+    is_published,
+    publish,
+    stored_recipe,
+    subject_folder,
+    unfinished,
+)
 from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
 from stores.layout import private, read_ours
 from stores.locks import clear_dead
@@ -79,12 +89,37 @@ class EpochStore:
 
     def recipe(self, dataset: str) -> dict[str, Any] | None:
         """Return the recipe all subjects of a dataset were preprocessed with; None where there are none."""
-        if dataset not in self.datasets():
-            return None
-        recipe: dict[str, Any] = read_ours(self.path / dataset, "recipe")["recipe"]
-        return recipe
+        return stored_recipe(self.path, dataset)
+
+    def check_recipe(self, dataset: str, recipe: Mapping[str, Any]) -> None:
+        """Make sure that subjects of ``recipe`` may join those of the dataset.
+
+        Raises
+        ------
+        StoreMismatch
+            If these have another recipe.
+        """
+        check_recipe(self.path, dataset, recipe)
+
+    def lock(self, dataset: str, subject: int) -> AbstractContextManager[None]:
+        """Hold the lock of a subject: for what must be found out before its `writer` can begin.
+
+        Raises
+        ------
+        StoreLocked
+            If a live process is writing it.
+        """
+        return self._root.lock(f"{dataset}-{subject_folder(subject)}")
+
+    def bytes_begun(self, dataset: str, subject: int) -> int:
+        """Return the bytes of the blocks that a writer which was cut short has committed of a subject."""
+        draft = unfinished(self._root, f"{dataset}/{subject_folder(subject)}")
+        blocks = (voucher for split in ("train", "test") for voucher in block_receipts(draft / split).values())
+        return sum(voucher["bytes"] for voucher in blocks)
 
     def __getitem__(self, key: tuple[str, int]) -> "SubjectEpochs":
+        if not (isinstance(key, tuple) and len(key) == 2):
+            raise UnknownName(f"{key!r} is no dataset and subject", 'write store["things-eeg2", 1]')
         dataset, subject = key
         if dataset not in self.datasets():
             raise UnknownName(f"no dataset called '{dataset}' in '{self.path}'", suggest(dataset, self.datasets()))
@@ -103,15 +138,16 @@ class EpochStore:
         info: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         keep: str = "all",
+        is_locked: bool = False,
     ) -> SubjectWriter:
-        """Begin or resume one subject (see `SubjectWriter`).
+        """Begin or resume one subject (see `SubjectWriter`); with ``is_locked``, inside its `lock`.
 
         Raises
         ------
         StoreMismatch
             If the dataset is stored with another recipe.
         """
-        return SubjectWriter(self._root, dataset, subject, recipe, modality, info, arrays, keep)
+        return SubjectWriter(self._root, dataset, subject, recipe, modality, info, arrays, keep, is_locked)
 
     def remove(self, dataset: str, subject: int) -> None:
         """Drop a subject with all its epochs, and with the last one of a dataset its recipe.
@@ -124,7 +160,7 @@ class EpochStore:
             If a live process is writing it.
         """
         path = self[dataset, subject].path
-        with self._root.lock(f"{dataset}-{path.name}"), self._root.lock(dataset, wait=30.0):
+        with self.lock(dataset, subject), self._root.lock(dataset, wait=30.0):
             last = self.subjects(dataset) == [subject]
             publish(self._root, without=dataset if last else f"{dataset}/{path.name}")
             discard(self.path / dataset if last else path, self._root.drafts)

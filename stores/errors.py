@@ -31,7 +31,7 @@ __all__ = [
     "suggest",
 ]
 
-REMOVE_AND_REDO = "remove the damaged part, and run the command that wrote it again"
+REMOVE_AND_REDO = "'embedctl verify .' lists the damage, and 'embedctl repair .' drops it so that it is computed again"
 """What to do about damage where nothing better is known."""
 
 
@@ -59,6 +59,8 @@ class EmbedctlError(Exception):
         super().__init__(what, hint)
         self.what = what
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # for a traceback in a notebook; the command line shows two lines
 
     def __str__(self) -> str:
         return self.what

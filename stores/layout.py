@@ -232,10 +232,10 @@ def read_root(path: Path, kind: str, made_by: str) -> Node:
     return ours
 
 
-def consolidated(path: Path, without: str = "") -> Node:
+def consolidated(path: Path, without: str = "", attributes: Node | None = None) -> Node:
     """Return the root's ``zarr.json`` with that of every node below in it, as zarr's own consolidation writes it.
 
-    The group ``without`` and what is below it is left out.
+    The group ``without`` and what is below it is left out. The root's ``attributes`` are read from it, if not given.
     """
     below = {}
     for folder in _nodes(path):
@@ -246,8 +246,9 @@ def consolidated(path: Path, without: str = "") -> Node:
             node["consolidated_metadata"] = _inline({})
         below[folder.relative_to(path).as_posix()] = node
     by_depth = dict(sorted(below.items(), key=lambda item: (item[0].count("/"), item[0])))
-    root = read_node(path)
-    return {**group_node(root["attributes"]), "consolidated_metadata": _inline(by_depth)}
+    if attributes is None:
+        attributes = read_node(path)["attributes"]
+    return {**group_node(attributes), "consolidated_metadata": _inline(by_depth)}
 
 
 def _inline(metadata: Node) -> Node:

@@ -44,7 +44,7 @@ class Part:
         found = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
         part = cls(*map(int, found.groups())) if found else None
         if part is None or part.number >= part.of:
-            raise EmbedctlError(f"no shard called '{text}'", "I/N with I from 0 to N - 1: --shard 0/4 to --shard 3/4")
+            raise EmbedctlError(f"no shard called '{text}'", "I/N with I from 0 to N - 1: embedctl extract --shard 0/4")
         return part
 
     def __str__(self) -> str:

@@ -53,7 +53,7 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("csls_top1", "noise_ceiling", "chance"), "float64"),
     **dict.fromkeys(("n_queries", "steps"), "int64"),
     "seconds": "float64",
-    **dict.fromkeys(("embedding_key", "epochs_key", "config_key", "version", "started"), "string"),
+    **dict.fromkeys(("embedding_key", "epochs_key", "images_key", "config_key", "version", "started"), "string"),
 }
 """Columns of the results table, in order, with their Arrow types. Accuracies are fractions in [0, 1]."""
 

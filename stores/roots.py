@@ -6,12 +6,12 @@ Everything of ours that is not Zarr lies in that array's ``.embedctl`` folder.
 
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from stores.codecs import decode_strings, encode_strings
-from stores.commits import draft_name, json_bytes, make_folder, place, sweep
+from stores.commits import draft_name, drop, is_vacant, json_bytes, make_folder, place, sweep
 from stores.errors import DamagedStore
 from stores.layout import (
     FORMAT,
@@ -61,20 +61,22 @@ class Root:
         CannotWrite
             If it cannot be made.
         """
-        if create and (not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))):
+        if create and is_vacant(self.path):
             self._create()
         read_root(self.path, self.kind, made_by)
 
     def _create(self) -> None:
         make_folder(self.path.parent)
-        sweep(self.path.parent)
+        sweep(self.path.parent, of=self.path.name)  # the user's folder: nothing else in it is ours
         draft = self.path.parent / draft_name(self.path.name)
         attributes = {"embedctl": {"kind": self.kind, "format": FORMAT}}
         files = {**string_files(self.array, [], 1024), "zarr.json": node_bytes(group_node(attributes))}
         change(private(draft / self.array) / "metadata.json", draft, files)
         Root(draft, self.kind, self.array).consolidate()
-        with suppress(FileExistsError):  # another process made it in the meantime: all the better
+        try:
             place(draft, self.path)
+        except FileExistsError:  # another process made it in the meantime: all the better
+            drop(draft)
 
     def lock(self, what: str, wait: float = 0.0) -> AbstractContextManager[None]:
         """Hold the lock called ``what`` of this store (see `stores.locks.lock`)."""

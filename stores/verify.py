@@ -42,6 +42,8 @@ class Plan:
         Found without reading data: receipts that are lost or damaged, files that no receipt vouches for.
     remarks : list of str
         What is no damage and still worth a line.
+    receipts : set of Path
+        Receipts that were read.
     """
 
     store: Path

@@ -1,7 +1,52 @@
 """Settings that hold for every test."""
 
+import ctypes
+import gc
+import ipaddress
+import socket
+import sys
+
+import pytest
 from hypothesis import settings
 
 # A property says nothing about speed, and a busy machine must not make it fail.
 settings.register_profile("embedctl", deadline=None)
 settings.load_profile("embedctl")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def offline():
+    """Refuse connections to other computers: the tests need none, and neither do the demo and the control encoders."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, _only_here(getattr(socket.socket, name)))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def memory_goes_back(request):
+    """Give the memory of a large network back before the next one is built: networks are cyclic, and glibc hoards."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _only_here(connect):
+    def connect_here(self, address):
+        # A datagram socket that "connects" sends nothing: dask asks so for the address of this computer.
+        if self.family in (socket.AF_INET, socket.AF_INET6) and self.type & socket.SOCK_STREAM == socket.SOCK_STREAM:
+            host = address[0]
+            if host not in ("localhost", "", socket.gethostname()) and not _is_loopback(host):
+                raise ConnectionRefusedError(f"the tests are offline, and something asked for {host}")
+        return connect(self, address)
+
+    return connect_here
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -92,7 +92,7 @@ ODD_FILES: dict[str, Callable[[np.ndarray], bytes]] = {
     "alpha.png": lambda p: _saved(_with_alpha(p), "PNG"),
     "alpha.webp": lambda p: _saved(_with_alpha(p), "WEBP", lossless=True, exact=True),
     "grey16.png": lambda p: png16(p[..., 0].astype(np.uint16) * 257),
-    "colour16.png": lambda p: png16(p.astype(np.uint16) * 257),
+    "colour16.png": lambda p: png16(p.astype(np.uint16) * 256 + p[..., ::-1]),
     "grey16.tif": lambda p: _saved(Image.fromarray(p[..., 0].astype(np.uint16) * 257), "TIFF"),
     "palette.png": lambda p: _saved(Image.fromarray(p).quantize(64), "PNG"),
     "bilevel.png": lambda p: _saved(Image.fromarray(p).convert("1"), "PNG"),

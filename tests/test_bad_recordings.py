@@ -161,8 +161,9 @@ def test_recordings_that_cannot_be_used_are_two_lines_and_code_2(raw, damage, ch
     assert "bug:" not in result.stderr and "Traceback" not in result.stderr
     assert DAMAGES[damage].lower() in result.stderr.lower()
     if not check:
-        error, hint = [line for line in result.stderr.splitlines() if line.startswith(("error: ", "hint:  "))]
-        assert len(hint) > 12 and DAMAGES[damage].lower() in error.lower()
+        error, hint = result.stderr.splitlines()
+        assert error.startswith("error: ") and DAMAGES[damage].lower() in error.lower()
+        assert hint.startswith("hint:  ") and len(hint) > 12
     assert not Path("epochs.zarr").exists() and not Path("ran").exists(), "nothing is written, nothing is run"
 
 
@@ -176,3 +177,25 @@ def test_a_subject_that_is_not_there_is_named_with_those_that_are(raw, subject):
 
 def test_unharmed_they_are_preprocessed(raw):
     assert run().exit_code == 0 and Path("epochs.zarr").is_dir()
+
+
+def test_images_of_a_file_that_cannot_be_read_are_not_called_never_shown(raw):
+    _truncated(raw)
+    result = run("--check")
+    assert "truncated" in result.stderr and "never shown" not in result.stderr
+
+
+def test_several_problems_are_two_lines_that_count_them_and_a_check_lists_them(raw):
+    _truncated(raw)
+    (raw / "sub-01/ses-02/raw_eeg_test.npy").write_bytes(b"")
+    shutil.copytree(raw / "sub-01", raw / "sub-02")
+    error, hint = run().stderr.splitlines()
+    assert FILE in error and error.endswith("(and 3 more: see --check)") and hint.startswith("hint:  ")
+    listed = run("--check").stderr.splitlines()
+    assert len(listed) == 4 and sum("sub-02" in line for line in listed) == 2
+
+
+def test_what_is_worth_knowing_is_told_only_once_nothing_is_wrong(raw):
+    _no_training(raw)  # a note; that there is nothing to fit the whitening on is the problem
+    error, hint = run().stderr.splitlines()
+    assert error.startswith("error: sub-01/ses-01 has no training recording") and hint.startswith("hint:  ")

@@ -41,8 +41,18 @@ def test_broken_images_end_in_3_and_a_list_with_reasons(here):
 
 def test_a_dry_run_writes_nothing(here):
     result = run("extract", "--model", "pixels", "--dry-run")
-    assert result.exit_code in (0, 3)
+    assert "weights to fetch" not in result.stdout
+    assert result.exit_code == 0, "nothing was skipped yet: no image was opened"
     assert "needed" in result.stdout and not (here / "embeddings.zarr").exists()
+
+
+@pytest.mark.parametrize("flag", ["--layers", "--view", "--model"])
+def test_a_list_that_names_nothing_is_two_lines_and_2(here, flag):
+    words = ["--model", "pixels"] if flag != "--model" else []
+    result = run("extract", *words, flag, "")
+    assert result.exit_code == 2
+    error, hint = result.stderr.splitlines()
+    assert error == f"error: {flag} names nothing" and hint.startswith("hint:  it takes names")
 
 
 def test_json_holds_the_same_list(here):

@@ -66,13 +66,31 @@ def test_checking_writes_no_store_and_finds_no_problem(finished):
 def test_preprocess_tells_the_shape_of_what_it_wrote(finished):
     header, first, *_ = finished[1]["preprocess"].stdout.splitlines()
     assert header.split()[:4] == ["subject", "state", "train", "test"]
-    assert first.split()[:5] == ["1", "written", "24", "x", "5"] or first.split()[:3] == ["1", "written", "24"]
+    assert first.split()[:8] == ["1", "written", "24", "x", "3", "6", "x", "5"]
 
 
 def test_a_dry_run_lists_the_runs_and_does_none(finished):
     lines = finished[1]["dry"].stdout.splitlines()
     assert lines[-1] == "8 runs: 0 there already, 8 to do"
     assert sum("to do" in line for line in lines[:-1]) == 8
+    assert " needed, " in lines[-2] and lines[-2].endswith(" free; time: unknown")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("preprocess", "--dataset", "things-eeg2", "--subject", "2..1"), "preprocess.subject cannot be ['2..1']"),
+        (("preprocess", "--dataset", "things-eeg2", "--subject", ""), "--subject names nothing"),
+        (("train", "--brain", "eeg", "--subject", ""), "--subject names nothing"),
+        (("train", "--brain", "eeg", "--model", ""), "--model names nothing"),
+        (("interpret", "--seed", ""), "--seed names nothing"),
+    ],
+)
+def test_nothing_is_never_taken_for_everything(workspace, words, said):
+    result = run(*words)
+    assert result.exit_code == 2
+    error, hint = result.stderr.splitlines()
+    assert error.startswith(f"error: {said}") and hint.startswith("hint:  it takes")
 
 
 def test_train_says_what_was_there_the_second_time(workspace):

@@ -66,3 +66,24 @@ def test_an_impossible_choice_is_refused(workspace, words, says):
 def test_a_place_without_anything_is_refused(tmp_path):
     result = run("verify", tmp_path)
     assert result.exit_code == 2 and "neither a store, nor runs, nor a workspace" in result.stderr
+
+
+def test_repair_says_what_it_dropped_and_what_to_type_next(workspace):
+    (workspace / "e.zarr/pixels-0a/values/c/1/0").unlink()
+    (workspace / "runs/run-1/summary.json").unlink()
+    result = run("repair", workspace)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        f"{workspace}/e.zarr: 1 damaged",
+        "  dropped   what was damaged of pixels#0a",
+        f"  next      embedctl extract --model pixels --store {workspace}/e.zarr",
+        f"{workspace}/runs: 1 damaged",
+        "  dropped   what was damaged of run-1",
+        f"  next      embedctl train --runs {workspace}/runs",
+    ]
+    assert run("verify", workspace).exit_code == 0
+
+
+def test_repair_of_what_is_whole_does_nothing(workspace):
+    result = run("repair", workspace / "e.zarr")
+    assert (result.exit_code, result.stdout) == (0, f"{workspace}/e.zarr: nothing is damaged\n")

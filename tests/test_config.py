@@ -48,6 +48,23 @@ def test_what_nobody_spoke_of_is_the_default(layers):
     assert layers.origin("extract.dtype") == "default"
 
 
+@pytest.mark.parametrize("text", ["4..1", "0..2,7..5", "sub-09..sub-02", "..3", "2.."])
+def test_a_range_that_holds_no_number_is_refused(layers, text):
+    with pytest.raises(ValueError):
+        numbers([text])
+    with pytest.raises(EmbedctlError) as problem:
+        layers.value("train.subject", flag=[text])
+    assert (problem.value.exit_code, problem.value.what) == (2, f"train.subject cannot be {[text]!r} (--subject)")
+    assert "from a lower to a higher one (0..4)" in problem.value.hint
+
+
+@pytest.mark.parametrize("key", ["train.subject", "train.model", "train.seed", "preprocess.subject", "extract.model"])
+@pytest.mark.parametrize("flag", [[""], [" , "]])
+def test_a_flag_that_names_nothing_does_not_mean_everything(layers, key, flag):
+    with pytest.raises(EmbedctlError, match=f"--{key.rpartition('.')[2]} names nothing"):
+        layers.value(key, flag=flag)
+
+
 def test_the_written_file_reads_back_as_the_defaults(tmp_path):
     file = written(tmp_path, "embedctl.toml", config.written_out())
     chosen = config.load(environ={}, files=(file,))

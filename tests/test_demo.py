@@ -1,6 +1,8 @@
 """The demo: the planted encoder is found in every seed, and nothing is found where nothing was planted."""
 
+import itertools
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -80,6 +82,26 @@ def made(tmp_path_factory):
     return folder, CliRunner().invoke(app, ["demo", str(folder)])
 
 
+def test_a_demo_killed_before_its_settings_had_their_name_goes_on(tmp_path, monkeypatch):
+    code = "import os, sys, stores.commits as c; from pathlib import Path; import embedctl.demo as d;"
+    code += "c.os.replace = lambda *_: os._exit(1); d._settle(Path(sys.argv[1]))"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == 1
+    assert [path.name.startswith(".embedctl.toml") for path in tmp_path.iterdir()] == [True], "the draft is left"
+    _settle(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["embedctl.toml"]
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"encoder": "gabor-pyramid"}', "\udcff"])
+def test_a_damaged_truth_is_two_lines(tmp_path, damage):
+    _settle(tmp_path)
+    (tmp_path / "planted.json").write_bytes(damage.encode("utf-8", "surrogateescape"))
+    result = CliRunner().invoke(app, ["demo", str(tmp_path)])
+    assert result.exit_code == 4
+    *_, error, hint = result.stderr.splitlines()
+    assert error == f"error: '{tmp_path / 'planted.json'}' is not what the demo wrote"
+    assert hint.startswith(f"hint:  remove '{tmp_path}'")
+
+
 @pytest.mark.slow
 def test_the_first_line_is_honest_and_the_last_lines_say_what_to_type_next(made):
     _, result = made
@@ -88,6 +110,37 @@ def test_the_first_line_is_honest_and_the_last_lines_say_what_to_type_next(made)
     assert lines[0] == HONESTLY and "simulated" in lines[0]
     assert "The planted encoder comes first." in lines
     assert any(line.startswith("  embedctl compare") for line in lines[-8:])
+
+
+# Its own peak: what wait4 says of a child begins with that of the process it was forked from.
+MEASURED = """
+import runpy, sys
+try:
+    runpy.run_module("embedctl", run_name="__main__", alter_sys=True)
+finally:
+    print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
+def test_the_demo_keeps_to_its_cpu_seconds_and_memory_and_is_never_silent_for_long(tmp_path):
+    began, spent = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-c", MEASURED, "demo", str(tmp_path / "workspace")]
+    heard = [began]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        for _ in process.stderr:
+            heard.append(time.monotonic())
+        peak = 1024 * int(process.stdout.read().split()[-1])
+    heard.append(time.monotonic())
+    assert process.returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - spent.ru_utime - spent.ru_stime
+    slowed = max(1.0, (heard[-1] - began) / cpu)  # by other work on this machine
+    assert cpu < 180, f"{cpu:.0f} CPU seconds"
+    assert 1e8 < peak < 2e9, f"{peak / 1e9:.2f} GB"
+    silence = max(b - a for a, b in itertools.pairwise(heard))
+    assert silence < 20 * slowed, f"{silence:.0f} s of silence, slowed by {slowed:.1f}"
 
 
 @pytest.mark.slow

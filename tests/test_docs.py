@@ -109,6 +109,19 @@ def test_every_package_an_extra_names_has_its_version_in_the_constraints():
     assert "torchaudio" not in pinned
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_tables_of_encoders_in_a_page_build_as_wide_as_they_say(page, tmp_path):
+    from pipelines.encoders.build import build
+    from pipelines.encoders.registry import read_cards
+
+    tables = re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "cards.toml").write_text("\n".join(tables), encoding="utf-8")
+    specs = read_cards(tmp_path)
+    assert specs
+    for spec in specs.values():
+        assert list(build(spec, weights="random:0", device="meta").dims.values()) == [spec.dim]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_of_a_page_leads_to_a_file(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import current_thread
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_a_view_costs_one_forward_pass_whatever_the_number_of_layers(few, forwar
     assert forwards == ["resnet18-tv"] * 2 and len(opened(few).names) == 4
 
 
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rows_of_a_view_are_those_of_images_that_look_so(images, exact):
     views = ("blur-9", "fovea-low", "lowres-20", "noise-25", "mosaic-9", "grey")
     run(images, "hog", views=views, exact=exact)
@@ -172,7 +173,7 @@ def test_noise_is_that_of_the_content_whatever_its_name_place_and_company(images
     )
 
 
-def test_threads_that_prepare_images_use_one_core_each_and_the_networks_all_of_them(images, monkeypatch):
+def test_threads_use_one_core_each_and_the_networks_have_several_of_them(images, monkeypatch):
     from pipelines.extract import forward
 
     seen = {"preparing": set(), "forward": set()}
@@ -184,7 +185,9 @@ def test_threads_that_prepare_images_use_one_core_each_and_the_networks_all_of_t
 
     monkeypatch.setattr(forward, "fast_transform", fast_transform)
     monkeypatch.setattr(
-        forward, "normalise", lambda x, p: (seen["forward"].add(torch.get_num_threads()), normalise(x, p))[1]
+        forward,
+        "normalise",
+        lambda x, p: (seen["forward"].add((torch.get_num_threads(), current_thread().name[:8])), normalise(x, p))[1],
     )
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -193,7 +196,7 @@ def test_threads_that_prepare_images_use_one_core_each_and_the_networks_all_of_t
         after = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-    assert seen == {"preparing": {1}, "forward": {3}} and after == 3
+    assert seen == {"preparing": {1}, "forward": {(1, "networks")}} and after == 3
 
 
 def test_a_zip_gives_the_rows_of_the_folder_it_was_made_of(images):
@@ -560,7 +563,8 @@ def test_progress_counts_the_images_that_are_read_and_says_what_was_decided(imag
     listener = Listener()
     extract(replace(request, batch_size=None), listener)
     assert listener.n == 1
-    assert "batches of 8" in listener.said[0] and "not in the folder, 1" in listener.said[1]
+    for words in ("batches of 8", "not in the folder, 1"):
+        assert any(words in said for said in listener.said)
 
 
 def test_a_run_killed_before_its_end_is_ended_by_the_next(tmp_path, monkeypatch):

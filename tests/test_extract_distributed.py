@@ -50,6 +50,7 @@ class Heard:
         self.said.append(text)
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_files_of_one_process_and_progress_shows_them(folder):
     heard = Heard()
     report = extract(replace(request_for(folder, "workers.zarr"), workers=2), heard)
@@ -58,6 +59,7 @@ def test_two_workers_write_the_files_of_one_process_and_progress_shows_them(fold
     assert files(folder / "workers.zarr") == files(folder / "whole.zarr")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(folder):
     request = request_for(folder, "scheduler.zarr")
     with LocalCluster(
@@ -78,6 +80,7 @@ def test_a_killed_worker_costs_nothing_but_time(folder):
     assert files(request.store) == files(folder / "whole.zarr")
 
 
+@pytest.mark.slow
 def test_a_cluster_and_a_shard_do_not_write_one_store(folder):
     write_photographs(folder / "more", 70)
     request = replace(request_for(folder, "beside.zarr"), images=folder / "more")

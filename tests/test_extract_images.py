@@ -152,6 +152,15 @@ def test_flipped_bytes_never_raise(format, data):
     assert isinstance(decode(bytes(broken)), (DecodedImage, BadImage))
 
 
+def test_sixteen_bits_become_eight_grey_by_rounding_and_colour_by_its_high_byte():
+    values = np.random.default_rng(0).integers(0, 2**16, (40, 30, 3)).astype(np.uint16)
+    nearest = np.round(values / 257).astype(np.uint8)
+    assert np.array_equal(pixels_of(png16(values[..., 0])), nearest[..., :1].repeat(3, axis=2))
+    colour = pixels_of(png16(values))
+    assert np.array_equal(colour, values >> 8) and (nearest != colour).any()
+    assert np.abs(nearest.astype(int) - colour).max() == 1
+
+
 def test_ids_are_paths_below_the_root_sorted_by_bytes_without_hidden_or_foreign_files(tmp_path):
     names = ["b/z.jpg", "b/a.JPG", "B/a.png", "é.webp", "a-b/x.gif", "a/x.tiff", "a.jpeg"]
     for name in [*names, "a/._x.jpg", ".cache/x.jpg", "a/notes.txt", "a/x.jpg.part", "Thumbs.db"]:

@@ -2,6 +2,7 @@
 uninterrupted run: rows, ids, image table, receipts and what plain zarr sees.
 """
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -105,6 +106,27 @@ def files(store: Path) -> dict[str, bytes]:
     return found
 
 
+def assert_receipts_hold(store: Path) -> None:
+    """Compare every file that a receipt vouches for with its size and digest, and find each file in one receipt."""
+    vouched = Counter()
+    for receipt in store.rglob(".embedctl/**/*.json"):
+        data = receipt.read_bytes()
+        content = json.loads(data)
+        body = data[data.index(b'"receipt": ') + 11 : -2]
+        assert content["blake2b"] == hashlib.blake2b(body, digest_size=16).hexdigest(), receipt
+        assert "next" not in content["receipt"], f"{receipt} announces what was never finished"
+        base = next(above for above in receipt.parents if above.name == ".embedctl").parent.parent
+        for name, voucher in content["receipt"]["files"].items():
+            file = (base / name).read_bytes()
+            assert (len(file), hashlib.blake2b(file, digest_size=16).hexdigest()) == (
+                voucher["bytes"],
+                voucher["blake2b"],
+            ), base / name
+            vouched[base / name] += 1
+    there = {f for f in store.rglob("*") if f.is_file() and (".embedctl" not in f.parts or f.suffix == ".parquet")}
+    assert set(vouched) == there and set(vouched.values()) == {1}
+
+
 def undated(thing):
     if isinstance(thing, dict):
         return {key: undated(value) for key, value in thing.items() if key != "date"}
@@ -153,6 +175,7 @@ def kill_and_resume(processes, folder: Path, uninterrupted, seed: int) -> tuple[
     kept = {f: f.stat().st_mtime_ns for f in store.glob("*/values/c/*/*")} if rows == (N_IMAGES,) * 4 else {}
     assert run(processes, store.name) == 0
     assert files(store) == final and seen_by_zarr(store) == as_zarr
+    assert_receipts_hold(store)
     assert all(f.stat().st_mtime_ns == when for f, when in kept.items())
     shutil.rmtree(store)
     return killed, rows
@@ -181,3 +204,4 @@ def test_a_command_that_is_killed_again_and_again_still_ends_in_the_same_bytes(p
         run(processes, store.name, lambda process: process.join(draw.uniform(0.05, 4 * seconds)))
     assert run(processes, store.name) == 0
     assert files(store) == final and seen_by_zarr(store) == as_zarr
+    assert_receipts_hold(store)

@@ -147,6 +147,7 @@ def test_a_view_is_in_the_key_and_noise_brings_the_library_that_draws_it():
         ({"models": ("pixels",), "dtype": "bfloat16"}, EmbedctlError, "bfloat16"),
         ({"models": ("pixels",), "batch_size": 0}, EmbedctlError, "0"),
         ({"models": ("resnet18-tv",), "weights": "random:x"}, EmbedctlError, "random:x"),
+        ({"models": ("pixels",), "weights": "random:x"}, EmbedctlError, "random:x"),
     ],
 )
 def test_what_cannot_be_asked_is_an_expected_problem_with_a_way_out(asked, error, says):

@@ -14,6 +14,7 @@ from pipelines.extract.request import ExtractRequest
 from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError, StoreLocked
 from stores.parts import WHOLE, Part
+from stores.repair import repair
 from tests.photos import write_photographs
 
 CONTROLS = ("pixels", "colour-histogram")
@@ -100,6 +101,13 @@ def test_of_shards_that_overlap_the_second_is_refused_and_a_whole_command_too(re
             assert problem.value.exit_code == 5 and "process" in str(problem.value)
         assert extract(replace(request, shard=Part(1, 4))).written == 2 * 64
     assert extract(request).written == 2 * (134 - 64)
+
+
+def test_a_store_is_not_repaired_while_a_shard_writes(request_of):
+    request = request_of("damaged.zarr")
+    next(request.store.glob("pixels-*/values/c/0/0")).write_bytes(b"")
+    with EmbeddingStore.open(request.store).part(HALVES[1]), pytest.raises(StoreLocked, match="shard 1/2"):
+        repair(request.store, "embeddings")
 
 
 def test_who_leaves_last_consolidates(request_of):

@@ -81,8 +81,14 @@ def small_networks(tmp_path, monkeypatch):
     registry.cache_clear()
 
 
-@pytest.mark.parametrize("encoder", ASKED)
-@pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("exact", "encoder"),
+    [
+        pytest.param(exact, encoder, marks=pytest.mark.slow if exact or encoder == "resnet18-tv" else ())
+        for exact in (False, True)
+        for encoder in ASKED
+    ],
+)
 def test_everything_at_once_gives_the_bytes_of_one_at_a_time(encoder, exact, tmp_path, monkeypatch):
     write_photographs(tmp_path / "images", 6, first=2)
     request = ExtractRequest(models=(), images=tmp_path / "images", weights="random:7", batch_size=4, exact=exact)

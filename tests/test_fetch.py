@@ -299,7 +299,7 @@ def test_offline_without_weights_is_code_6_and_the_line_to_type(server, tmp_path
     assert result.exit_code == 6 and not result.stdout
     assert result.stderr.splitlines() == [
         "error: the weights of 'resnet50-tv' are not on this computer: resnet50-0676ba61.pth",
-        "hint:  run `embedctl models pull resnet50-tv` where there is internet, or try without with --weights random:0",
+        "hint:  run `embedctl models pull resnet50-tv` where there is internet, or try --weights random:0",
     ]
 
 

@@ -22,12 +22,13 @@ SHOWN_BY = {
     "pipelines/extract/sources.py": ("extract", "import"),
     "pipelines/extract/": ("extract",),
     "pipelines/imports/": ("import",),
+    "pipelines/interpret/": ("interpret",),
     "pipelines/preprocess/": ("preprocess",),
     "pipelines/train/": ("train",),
     "": (),
 }
 # "embedctl does not know": the program in a sentence, and no command.
-VERBS = {"can", "does", "reads", "wrote"}
+VERBS = {"can", "does", "reads", "scales", "that", "wrote"}
 EVERYWHERE = {"--help", "--version", "--debug"}
 
 

@@ -1,5 +1,6 @@
 """The notebook API: what is opened, what is asked of it, and how it draws itself."""
 
+import pickle
 import re
 import subprocess
 import sys
@@ -178,3 +179,14 @@ def test_mne_gets_every_valid_repetition_in_volts(epochs):
 def test_a_split_that_is_not_there_is_a_problem(epochs):
     with pytest.raises(UnknownName, match="validation"):
         epochs["things-eeg2", 1].to_mne("validation")
+
+
+def test_tab_completion_shows_the_functions():
+    assert dir(embedctl) == ["__version__", "open_embeddings", "open_epochs", "read_results"]
+
+
+def test_a_traceback_says_what_to_do(store):
+    with pytest.raises(UnknownName) as problem:
+        store["pixls"]
+    assert problem.value.__notes__ == ["hint: did you mean 'pixels'?"]
+    assert pickle.loads(pickle.dumps(problem.value)).__notes__ == problem.value.__notes__

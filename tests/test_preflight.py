@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipelines.preprocess.dataset import raise_first
 from pipelines.preprocess.preflight import preflight
 from pipelines.preprocess.things_eeg2 import find_subjects, open_recording, presentations, read_image_lists
 from pipelines.simulate.raw_file import raw_file
@@ -107,7 +108,7 @@ def test_a_wrong_field_is_named_with_its_file_and_its_remedy(raw, change, field,
     assert problem.field == field and said in problem.what and fix in problem.fix
     assert str(raw) not in str(problem), "the file is named once, from the subject on"
     with pytest.raises(BadRecording) as caught:
-        found.raise_if_bad()
+        raise_first([found])
     assert caught.value.exit_code == 2 and caught.value.hint == found.problems[0].fix
     assert "\n" not in str(caught.value)
 
@@ -123,7 +124,7 @@ def test_all_problems_come_at_once(raw):
         "ses-02/raw_eeg_test.npy",
     ]
     with pytest.raises(BadRecording, match=r"and 2 more: see --check"):
-        found.raise_if_bad()
+        raise_first([found])
 
 
 def test_a_session_copied_over_another_is_found(raw):

@@ -10,8 +10,9 @@ from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from pipelines.preprocess.whitening import CovarianceSum, inverse_square_root
 from pipelines.simulate.recordings import simulate_things_eeg2
+from stores import epoch_writer
 from stores.epochs import EpochStore
-from stores.errors import BadRecording, CannotWrite, StoreMismatch
+from stores.errors import BadRecording, CannotWrite, StoreLocked, StoreMismatch
 
 TRAINING = [f"training_images/{c:05d}_c{c:02d}/c{c:02d}_{i:02d}s.jpg" for c in range(1, 7) for i in range(1, 3)]
 TEST = [f"test_images/{c:05d}_t{c:02d}/t{c:02d}_01s.jpg" for c in range(1, 5)]
@@ -251,6 +252,78 @@ def test_an_interrupted_subject_is_invisible_goes_on_and_ends_with_the_same_byte
 
     assert content("epochs.zarr") == content("whole.zarr")
     assert subject(tmp_path).key == subject(tmp_path, "whole.zarr").key
+
+
+def test_to_go_on_takes_only_the_space_of_what_is_missing(raw, tmp_path, monkeypatch):
+    import stores.split_writer
+
+    monkeypatch.setattr(stores.split_writer, "BLOCK_BYTES", 40_000)  # several blocks
+    real, calls = recorded.block_of_epochs, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise Stop
+        return real(*arguments)
+
+    monkeypatch.setattr(recorded, "block_of_epochs", failing)
+    needed = run(raw, tmp_path, dry_run=True).bytes
+    with pytest.raises(Stop):
+        run(raw, tmp_path)
+    left = run(raw, tmp_path, dry_run=True).bytes
+    assert 0 < left < needed
+    monkeypatch.setattr(module, "bytes_free", lambda path: left - 1)
+    with pytest.raises(CannotWrite):
+        run(raw, tmp_path)
+    monkeypatch.setattr(module, "bytes_free", lambda path: left)
+    assert run(raw, tmp_path).subjects[0].state == "written"
+
+
+def test_a_subject_that_another_process_is_writing_is_known_before_the_first_pass(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "examine", lambda *_: pytest.fail("the first pass ran for nothing"))
+    with EpochStore.open(tmp_path / "epochs.zarr", create=True).lock("things-eeg2", 1), pytest.raises(StoreLocked):
+        run(raw, tmp_path)
+
+
+def test_a_recipe_without_subjects_binds_nobody(raw, tmp_path, monkeypatch):
+    place = epoch_writer.place
+
+    def killed(draft, final):
+        if final.name == "sub-01":
+            raise Stop
+        place(draft, final)
+
+    monkeypatch.setattr(epoch_writer, "place", killed)
+    with pytest.raises(Stop):
+        run(raw, tmp_path)
+    assert (tmp_path / "epochs.zarr/things-eeg2/zarr.json").is_file(), "its recipe is there, and no subject"
+    monkeypatch.setattr(epoch_writer, "place", place)
+    assert run(raw, tmp_path, recipe=plain(tmp_path)).subjects[0].state == "written"
+    store = EpochStore.open(tmp_path / "epochs.zarr")
+    assert store.recipe("things-eeg2")["name"] == subject(tmp_path).recipe["name"] == "plain"
+    assert store.is_consolidated
+
+
+def test_another_recipe_is_refused_before_any_recording_is_looked_at(raw, tmp_path):
+    run(raw, tmp_path)
+    (raw / "sub-01/ses-01/raw_eeg_training.npy").write_bytes(b"")
+    with pytest.raises(StoreMismatch, match="another recipe"):
+        run(raw, tmp_path, recipe=plain(tmp_path))
+
+
+def test_values_beyond_the_stored_number_type_are_cut_and_counted(raw, tmp_path):
+    (onset, *_), _ = onsets(raw)
+
+    def strike(samples):
+        samples[CHANNELS.index("O1"), onset + 400] += 1  # a volt: 250,000 microvolts after the low-pass
+
+    edit(raw, strike)
+    recipe = tmp_path / "half.toml"
+    recipe.write_text('based_on = "clean"\nmvnn = "none"\n')
+    line = run(raw, tmp_path, recipe=str(recipe)).subjects[0]
+    cut = int((np.abs(subject(tmp_path).train.take(np.arange(len(TRAINING)))) == 65504).sum())
+    assert cut and line.counts["values beyond float16"] == cut
+    assert line.notes[-1] == f"sub-01: {cut} values cut to the largest that float16 holds"
 
 
 def test_a_subject_of_other_recordings_is_not_taken_for_the_same(raw, tmp_path):

@@ -51,6 +51,18 @@ def test_the_format_is_the_published_one(tmp_path):
     assert len(metadata["test_img_files"]) == len(TEST)
 
 
+@pytest.mark.parametrize("latency", [0.1, 1.5])
+def test_a_response_goes_on_across_the_seams_of_the_noise(tmp_path, latency):
+    options = {"latency": latency, "noise": 1e-6, "ch_names": ("Pz", "Oz"), "test_repetitions": 72}
+    simulate(tmp_path / "with", **options)
+    simulate(tmp_path / "without", planted=False, **options)
+    response = load(tmp_path / "with")["raw_eeg_data"][:2] - load(tmp_path / "without")["raw_eeg_data"][:2]
+    steps = np.abs(np.diff(response, axis=1)).max(axis=0)
+    seams = np.arange(2**13 - 1, len(steps), 2**13)
+    assert len(seams) >= 2
+    assert steps[seams].max() <= np.delete(steps, seams).max()
+
+
 def test_the_design_is_the_published_one_in_small(tmp_path):
     truth = simulate(tmp_path, sessions=4)
     halves = []

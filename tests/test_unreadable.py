@@ -149,11 +149,12 @@ def _cases():
             if place.count("/") == 1 and place.endswith("zarr.json") and damage in ("a folder", "lost", "other JSON"):
                 said = NOT_A_STORE
             marks = () if damage in QUICK else pytest.mark.slow
-            for command in commands:
+            # One damage at every command every day; the others, which all commands read with the same code, at two.
+            for command in commands if damage in QUICK else commands[:2]:
                 yield pytest.param(place, damage, command, said, marks=marks, id=f"{command}: {damage} at {place}")
 
 
-@pytest.mark.parametrize(("place", "damage", "command", "code"), _cases())
+@pytest.mark.parametrize(("place", "damage", "command", "code"), list(_cases()))
 def test_a_store_that_cannot_be_read_is_two_lines_and_its_code(workspace, place, damage, command, code):
     (run,) = (path.parent.name for path in workspace.glob("runs/*/receipt.json"))
     (path,) = workspace.glob(place.replace("RUN", run))
@@ -178,5 +179,5 @@ def test_a_run_without_a_receipt_is_not_finished(workspace, damage, command):
     (receipt,) = workspace.glob("runs/*/receipt.json")
     DAMAGES[damage](receipt)
     result = CliRunner().invoke(app, [word.replace("RUN", receipt.parent.name) for word in COMMANDS[command]])
-    assert result.exit_code in (0, 2) and "bug" not in result.stderr, result.stderr
+    assert result.exit_code == (2 if command == "show run" else 0), result.stderr
     assert (command == "train again") == receipt.is_file(), "it is trained again"

@@ -19,7 +19,7 @@ __all__ = ["compare", "marked", "ranked", "said"]
 PAIRING = typer.Option("--pairing", metavar="P", help="matched_base (differs in the alignment alone) or paper")
 
 _POINTS = 100
-FEW = 4  # subjects: below it an interval over subjects says less than the subjects themselves
+_FITTED = " *"
 
 
 def compare(
@@ -57,6 +57,8 @@ def compare(
 
 def ranked(rows: "Sequence[RankRow]") -> None:
     """Show the embeddings of one condition, best first, beside chance."""
+    from pipelines.train.cells import FEW
+
     few = min(len(row.subjects) for row in rows) < FEW
     heading, intervals = _intervals([row.interval for row in rows])
     figures = ("subjects", "seeds", "top-1", *(["each subject"] if few else []), heading, "top-5", "median rank")
@@ -64,10 +66,10 @@ def ranked(rows: "Sequence[RankRow]") -> None:
     cells = [
         (
             row.rank,
-            marked(row.embedding, row.weights),
+            marked(row.embedding, row.weights) + _FITTED * row.contaminated,
             row.aligned_by,
             len(row.subjects),
-            row.n_seeds,
+            row.n_seeds if row.n_seeds == row.most_seeds else f"{row.n_seeds} to {row.most_seeds}",
             render.percent(row.top1),
             *([_each(row)] if few else []),
             interval,
@@ -77,7 +79,10 @@ def ranked(rows: "Sequence[RankRow]") -> None:
         )
         for row, interval in zip(rows, intervals, strict=True)
     ]
-    render.table(columns, cells, right=("", *figures, "chance"), best=0)
+    leader = next((place for place, row in enumerate(rows) if not row.contaminated), -1)
+    render.table(columns, cells, right=("", *figures, "chance"), best=leader)
+    if any(row.contaminated for row in rows):
+        render.note(f"{_FITTED.strip()} fitted to THINGS or to brain data: such an encoder leads nothing")
     _explained([row.interval for row in rows])
     _reliability(rows)
 
@@ -91,6 +96,8 @@ def marked(embedding: str, weights: str) -> str:
 
 def _explained(intervals: "Sequence[Interval]") -> None:
     """Say what the intervals are over: what they speak for, and what not."""
+    from pipelines.train.cells import FEW
+
     meaning = {
         "subjects and images": "are over subjects and images",
         "subjects": "are over subjects: the runs' hits are not at hand",

@@ -84,7 +84,6 @@ def extract(
         )
     batch = chosen.value("extract.batch-size", batch_size)
     from embedctl.progress import shown
-    from embedctl.settings import names
     from pipelines.extract.extract import extract as run
     from pipelines.extract.request import ExtractRequest
     from stores.parts import Part
@@ -98,8 +97,8 @@ def extract(
         device=chosen.value("device", device),
         dtype=chosen.value("extract.dtype", dtype),
         exact=chosen.value("extract.exact", exact),
-        layers=names(layers or ()),
-        views=names(view or ()),
+        layers=options.listed("--layers", layers),
+        views=options.listed("--view", view),
         shard=Part.parse(shard) if shard is not None else None,
         memory_budget=_bytes(memory_budget) if memory_budget is not None else None,
         workers=workers or 0,
@@ -159,7 +158,9 @@ def tell(report: "ExtractReport") -> None:
     render.table(columns, rows, right=("dim", *columns[4:]))
     if report.dry_run:
         needed, free = render.size(report.bytes_needed), render.size(report.bytes_free)
-        render.line(f"{report.n_images:,} images; {needed} needed, {free} free")
+        render.line(f"{report.n_images:,} images; {needed} needed, {free} free; time: unknown")
+        for encoder, n_bytes in report.to_fetch.items():
+            render.line(f"weights to fetch: {encoder}, {render.size(n_bytes) if n_bytes else 'size unknown'}")
     elif report.written:
         speed = f" ({report.n_read / report.seconds:.3g} images/s)" if report.n_read else ""
         render.line(f"{report.store}: wrote {render.size(report.bytes)} in {report.seconds:.1f} s{speed}")

@@ -68,7 +68,8 @@ def _only(specs: "list[EncoderSpec]", field: str, wanted: str) -> "list[EncoderS
         return specs
     known = {getattr(spec, field) for spec in specs} - {""}
     if wanted not in known:
-        raise UnknownName(f"no encoder has the {field.replace('_', ' ')} '{wanted}'", suggest(wanted, known))
+        what = {"family": "of the family", "aligned_by": "aligned by"}[field]
+        raise UnknownName(f"no encoder is {what} '{wanted}'", suggest(wanted, known))
     return [spec for spec in specs if getattr(spec, field) == wanted]
 
 

@@ -93,6 +93,9 @@ def tell(report: "PreprocessReport") -> None:
         for s in report.subjects
     ]
     render.table(columns, rows, right=("subject", "train", "test", "channels", "times", "size"))
+    if any(subject.state == "to do" for subject in report.subjects):
+        needed, free = render.size(report.bytes), render.size(report.bytes_free)
+        render.line(f"{needed} needed, {free} free; time: unknown")
     render.line(f"{report.store}: {report.dataset}, recipe {report.recipe}, {report.seconds:.1f} s")
 
 

@@ -49,7 +49,10 @@ def _kind(path: Path) -> str:
         return "run"
     if (path / "results.parquet").is_file():
         return "runs"
-    raise EmbedctlError(f"'{path}' is neither a store, nor a folder of runs, nor a run", "embedctl wrote none of it")
+    raise EmbedctlError(
+        f"'{path}' is neither a store, nor a folder of runs, nor a run",
+        "name a folder that extract, preprocess or train wrote",
+    )
 
 
 def _embeddings(path: Path, json: bool) -> None:

@@ -90,11 +90,14 @@ def train(
 
 def tell(report: "TrainReport") -> None:
     """Show what a sweep did, or would do."""
-    plan = f"{len(report.jobs):,} runs: {report.n_already:,} there already"
+    n = len(report.jobs)
+    plan = f"{n:,} run{'s' if n != 1 else ''}: {report.n_already:,} there already"
     if report.dry_run:
         columns = ("run", "subject", "embedding", "seed", "state")
         rows = [(j.run_id, j.subject, j.embedding, j.seed, "finished" if j.finished else "to do") for j in report.jobs]
         render.table(columns, rows, right=("subject", "seed"))
+        needed, free = render.size(report.bytes_needed), render.size(report.bytes_free)
+        render.line(f"{needed} needed, {free} free; time: unknown")
         render.line(f"{plan}, {report.n_to_do:,} to do")
         return
     render.line(f"{report.runs}: {plan}, {report.n_trained:,} trained in {report.seconds:.1f} s on {report.device}")

@@ -35,9 +35,10 @@ def verify(
     sample: Annotated[str, SAMPLE] = "",
     json: options.Json = False,
 ) -> None:
-    """Compare every file of stores and runs with the digest it was written with; change nothing.
+    """Find damaged files of stores and runs; change nothing.
 
-    Damage is listed with what it hit: embedding, rows and images; subject and split; run. Exit code 4 if there is any.
+    Every file is compared with the digest it was written with. Damage is listed with what it hit: embedding, rows and
+    images; subject and split; run. Exit code 4 if there is any.
 
     \b
       embedctl verify .
@@ -66,6 +67,7 @@ def verify(
             render.line(f"{found.store}: {n_files:,} files, {f'{n_bad:,} damaged' if n_bad else 'all as written'}")
         show_damage(damages)
     if damages:
+        render.note("'embedctl repair' drops what is damaged, so that the command that wrote it computes it again")
         raise typer.Exit(4)
 
 

@@ -116,7 +116,7 @@ def read_affine(path: Path, dim: int) -> AffineMap:
     >>> read_affine(path, 5)
     Traceback (most recent call last):
     ...
-    stores.errors.EmbedctlError: transform.npz: 'weights' is (4, 4), this base needs (5, 5)
+    stores.errors.EmbedctlError: transform.npz: 'weights' is (4, 4), this base needs (5, 5)...
     """
     arrays = _read_arrays(path)
     layout = {"weights": (dim, dim), "bias": (dim,), "mean": (), "std": ()}

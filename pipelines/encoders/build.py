@@ -1,6 +1,7 @@
 """From a table of the registry to an encoder: images in, every tap out of one forward pass."""
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -43,7 +44,7 @@ class Encoder:
         self.spec, self.weights, self.weights_source = spec, weights.label, weights.source
         self.taps, self.device = list(taps), device
         self._module = network.module.eval().requires_grad_(False).to(device)
-        self._rows: dict[EmbeddingName, Tensor] = {}
+        self._call = threading.local()  # rows of the pass that a thread is in: several may be in one at once
         self._layers = f"it has {', '.join(network.layers)}"
         self.token_shapes: dict[EmbeddingName, tuple[int, int]] = {}
         at: dict[str, list[EmbeddingName]] = {}
@@ -87,9 +88,11 @@ class Encoder:
         dict of EmbeddingName to (n, dim) float32
             In the order of `taps`.
         """
+        rows: dict[EmbeddingName, Tensor] = {}
+        self._call.rows = rows
         with torch.inference_mode():
             self._module(batch)
-        rows, self._rows = self._rows, {}
+        del self._call.rows
         if never := next((tap for tap in self.taps if tap not in rows), None):
             raise EmbedctlError(f"'{never}': an image does not pass through this layer", self._layers)
         return {tap: rows[tap] for tap in self.taps}
@@ -108,7 +111,7 @@ class Encoder:
             pooling = tap.pooling or (self.spec.pooling if not tap.layer and x.ndim > 2 else "")
             pooling = pooling or default_pooling(x, has_cls, self.spec.pooling)
             try:
-                self._rows[tap], shape = pool(x, pooling, network.n_prefix, network.has_cls)
+                self._call.rows[tap], shape = pool(x, pooling, network.n_prefix, network.has_cls)
             except EmbedctlError as problem:
                 raise EmbedctlError(f"'{tap}': {problem}", problem.hint) from None
             if shape:

@@ -107,6 +107,7 @@ def _download(file: WeightsFile, target: Path, progress: Progress) -> None:
                 _append(file, part, mark, progress)
                 break
             except HTTPError as refused:
+                refused.close()
                 if refused.code == 416 and part.is_file():  # nothing left to send
                     break
                 if refused.code not in BUSY or attempt == ATTEMPTS - 1:

@@ -88,7 +88,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     --------
     >>> load_strictly(nn.Linear(2, 1), {"weight": torch.zeros(1, 3)}, "tiny.pth")
     Traceback (most recent call last):
-    stores.errors.EmbedctlError: tiny.pth does not fit: 1 missing (bias), 1 misshapen (weight (1, 3), not (1, 2))
+    stores.errors.EmbedctlError: tiny.pth does not fit: 1 missing (bias), 1 misshapen (weight (1, 3), not (1, 2))...
     """
     wanted = module.state_dict()
     refuse_misfits(_shapes(wanted), _shapes(tensors), what)

@@ -69,12 +69,13 @@ def resolve_weights(
     >>> resolve_weights(find("resnet50-tv"), "random:7").label, resolve_weights(find("pixels")).label
     ('random:7', 'none')
     """
-    if spec.family == "classical":
-        return Weights("none", "needs no weights")
     if weights.startswith("random:"):
         text = weights.removeprefix("random:")
         if not (text.isascii() and text.isdecimal()) or int(text) >= 2**64:
             raise EmbedctlError(f"'{weights}' names no seed", "write random:SEED, for example random:7")
+    if spec.family == "classical":
+        return Weights("none", "needs no weights")
+    if weights.startswith("random:"):
         return Weights(f"random:{int(text)}", f"torch.manual_seed({int(text)})", seed=int(text))
     if weights != "published":
         return _given(spec, Path(weights))
@@ -122,7 +123,7 @@ def _published(spec: EncoderSpec) -> tuple[WeightsFile, ...]:
 
 
 def _fetched(spec: EncoderSpec, file: WeightsFile, offline: bool, progress: Progress) -> Path:
-    hint = f"run `embedctl models pull {spec.id}` where there is internet, or try without with --weights random:0"
+    hint = f"run `embedctl models pull {spec.id}` where there is internet, or try --weights random:0"
     if offline:
         raise NotHere(f"the weights of '{spec.id}' are not on this computer: {file.name}", hint)
     try:

@@ -181,7 +181,7 @@ def _write(work: _Work, target: Target, to_do: np.ndarray, progress: Progress) -
 
 def _facts(work: _Work, target: Target) -> dict[str, Any]:
     # Its own table in the registry, not the one with the keys of its sources put in.
-    facts = provenance(replace(target, spec=work.combination.spec), work.request, "cpu")
+    facts = provenance(replace(target, spec=work.combination.spec), work.request, "cpu", threads=1)
     facts["derived_from"] = [{"name": str(s.name), "key": s.key, "dtype": s.dtype} for s in work.sources]
     shapes = [source.provenance.get("token_shape") for source in work.sources]
     if work.combination.kind == "mean" and shapes[0] and all(shape == shapes[0] for shape in shapes):

@@ -60,7 +60,7 @@ def open_cluster(request: ExtractRequest, progress: Progress) -> Iterator["Clust
                 "its address is in the first lines of its log, as tcp://host:8786",
             ) from None
         with client:
-            yield Cluster(client, request, progress, n_threads=0)
+            yield Cluster(client, request, progress, n_cores=0)
         return
     # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
     with (
@@ -69,7 +69,7 @@ def open_cluster(request: ExtractRequest, progress: Progress) -> Iterator["Clust
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        yield Cluster(client, request, progress, n_threads=max(1, n_cores() // request.workers))
+        yield Cluster(client, request, progress, n_cores=max(1, n_cores() // request.workers))
 
 
 class Cluster:
@@ -83,29 +83,32 @@ class Cluster:
         What is asked.
     progress : Progress
         Who listens.
-    n_threads : int
+    n_cores : int
         Cores of one worker; 0 leaves it to whoever started the workers.
     """
 
-    def __init__(self, client: Client, request: ExtractRequest, progress: Progress, n_threads: int) -> None:
-        self._client, self._progress, self._n_threads = client, progress, n_threads
+    def __init__(self, client: Client, request: ExtractRequest, progress: Progress, n_cores: int) -> None:
+        self._client, self._progress, self._n_cores = client, progress, n_cores
         self._request = replace(request, images=request.images.resolve(), store=request.store.resolve())
         self._plugin = ""
+        self._targets: tuple[Target, ...] = ()
 
     def prepare(self, targets: Sequence[Target]) -> NetworkFacts:
         """Tell every worker, also those to come, which networks it will need, and let one of them build them."""
-        if self._plugin:
-            self._client.unregister_worker_plugin(self._plugin)
-        self._plugin = f"embedctl-{uuid4().hex}"
         # Without what the store holds of them: that is looked up, and grows with the number of embeddings.
         bare = tuple(replace(target, stored=()) for target in targets)
-        self._client.register_plugin(Encoders(self._request, bare, self._n_threads), name=self._plugin)
+        if bare == self._targets:
+            return self._facts
+        if self._plugin:
+            self._client.unregister_worker_plugin(self._plugin)
+        self._targets, self._plugin = bare, f"embedctl-{uuid4().hex}"
+        self._client.register_plugin(Encoders(self._request, bare, self._n_cores), name=self._plugin)
         if not self._client.nthreads():
             self._progress.say(f"waiting for workers of {self._request.scheduler}")
-        facts: NetworkFacts = self._client.submit(_facts, self._plugin, pure=False).result()
-        return facts
+        self._facts: NetworkFacts = self._client.submit(_facts, self._plugin, pure=False).result()
+        return self._facts
 
-    def run(self, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
+    def run(self, store: EmbeddingStore, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
         """Yield a record per block, as they finish."""
         todo = iter(tasks)
 
@@ -153,12 +156,12 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
         What is asked.
     targets : tuple of Target
         Embeddings to compute; each names the row of its encoder in the registry.
-    n_threads : int
+    n_cores : int
         Cores of one worker; 0 leaves it as it is.
     """
 
-    def __init__(self, request: ExtractRequest, targets: tuple[Target, ...], n_threads: int) -> None:
-        self._request, self._targets, self._n_threads = request, targets, n_threads
+    def __init__(self, request: ExtractRequest, targets: tuple[Target, ...], n_cores: int) -> None:
+        self._request, self._targets, self._n_cores = request, targets, n_cores
 
     def setup(self, worker: Worker) -> None:
         """Build nothing yet: that takes long, and a worker that cannot answer counts as lost."""
@@ -175,14 +178,7 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
         store = EmbeddingStore.open(self._request.store)
         store.help_with(WHOLE)
         source = open_images(self._request.images)
-        return BlockEngine(self._targets, source, store, self.networks, self._n_threads or n_cores())
-
-    def use_threads(self) -> None:
-        """Give torch the cores of this worker, in the thread of this task: dask starts workers with one."""
-        if self._n_threads:
-            import torch
-
-            torch.set_num_threads(self._n_threads)
+        return BlockEngine(self._targets, source, store, self.networks, self._n_cores or n_cores())
 
 
 def _mine(plugin: str) -> Encoders:
@@ -199,7 +195,6 @@ def _compute(plugin: str, batch_size: int, block: int, lacking: dict[str, list[l
     task = BlockTask(block, {group: rows_of(ranges) for group, ranges in lacking.items()})
     mine = _mine(plugin)
     with mine.turn:  # a worker may have several threads, and networks are not made for two at once
-        mine.use_threads()
         (done,) = mine.engine.run(batch_size, [task], lambda n: None)
     return done
 

@@ -23,9 +23,9 @@ class Engine(Protocol):
     """Something that computes blocks and commits them."""
 
     def prepare(self, targets: Sequence[Target]) -> NetworkFacts:
-        """Build the networks of ``targets``, once, and return what they say about themselves."""
+        """Build the networks of ``targets``, unless they are there, and return what they say about themselves."""
 
-    def run(self, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
+    def run(self, store: EmbeddingStore, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
         """Yield a record per block, in any order; closing it ends the work."""
 
 
@@ -35,9 +35,7 @@ def is_distributed(request: ExtractRequest) -> bool:
 
 
 @contextmanager
-def open_engine(
-    request: ExtractRequest, source: ImageSource, store: EmbeddingStore, progress: Progress
-) -> Iterator[Engine]:
+def open_engine(request: ExtractRequest, source: ImageSource, progress: Progress) -> Iterator[Engine]:
     """Yield what computes the blocks of ``request``."""
     if is_distributed(request):
         from pipelines.extract.distributed import open_cluster  # 1.8 s: only when asked for
@@ -45,27 +43,28 @@ def open_engine(
         with open_cluster(request, progress) as cluster:
             yield cluster
     else:
-        yield _Here(request, source, store, progress)
+        yield _Here(request, source, progress)
 
 
 class _Here:
     """An engine in this process."""
 
-    def __init__(self, request: ExtractRequest, source: ImageSource, store: EmbeddingStore, progress: Progress) -> None:
-        self._request, self._source, self._store, self._progress = request, source, store, progress
+    def __init__(self, request: ExtractRequest, source: ImageSource, progress: Progress) -> None:
+        self._request, self._source, self._progress = request, source, progress
         self._networks: Networks | None = None
         self._targets: Sequence[Target] = ()
 
     def prepare(self, targets: Sequence[Target]) -> NetworkFacts:
         """Build the networks of ``targets`` here."""
-        from pipelines.extract.forward import build_networks  # torch: numbers are computed from here on
-
         self._targets = targets
-        self._networks = self._networks or build_networks(self._request, targets, self._progress)
+        if self._networks is None or not self._networks.facts.serve(targets):
+            from pipelines.extract.forward import build_networks  # torch: numbers are computed from here on
+
+            self._networks = build_networks(self._request, targets, self._progress)
         return self._networks.facts
 
-    def run(self, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
+    def run(self, store: EmbeddingStore, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
         """Yield a record per block, in order."""
         assert self._networks is not None  # prepared
-        engine = BlockEngine(self._targets, self._source, self._store, self._networks, n_cores())
+        engine = BlockEngine(self._targets, self._source, store, self._networks, n_cores())
         yield from engine.run(batch_size, tasks, self._progress.advance)

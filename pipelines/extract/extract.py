@@ -12,6 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
+from pipelines.extract.compute import NetworkFacts
 from pipelines.extract.derive import derive
 from pipelines.extract.divide import divide
 from pipelines.extract.engine import Engine, is_distributed, open_engine
@@ -54,7 +55,7 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
     UnknownName
         If an encoder or layer does not exist.
     StoreMismatch
-        If the store has an embedding under another batch size than the one asked for.
+        If the store has an embedding under another batch size, or of another device, than the one asked for.
     NotHere
         If weights, a package or the device are missing.
     CannotWrite
@@ -120,9 +121,14 @@ def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
     if request.dry_run:
         look_ahead(request, found, report)
     elif not found.nothing_to_do or found.changes.touched:
-        store = EmbeddingStore.open(request.store, create=True)
-        with store.part(request.shard or WHOLE) if request.shard or is_distributed(request) else store.lock():
-            _complete(request, source, store, hashes, report, progress)
+        with open_engine(request, source, progress) as engine:
+            if found.lacking and (store is None or request.shard):
+                # Before there is a store: a layer, width or device that is wrong is told here, and leaves nothing
+                # behind. And before a shard keeps others waiting.
+                engine.prepare(found.lacking)
+            store = EmbeddingStore.open(request.store, create=True)
+            with store.part(request.shard or WHOLE) if request.shard or is_distributed(request) else store.lock():
+                _complete(request, source, store, engine, hashes, report, progress)
     elif store is not None and not store.is_consolidated:
         with store.part(request.shard) if request.shard else store.lock():
             store.consolidate()  # a run was killed after its last row and before its end
@@ -133,6 +139,7 @@ def _complete(
     request: ExtractRequest,
     source: ImageSource,
     store: EmbeddingStore,
+    engine: Engine,
     hashes: dict[str, str],
     report: ExtractReport,
     progress: Progress,
@@ -140,46 +147,48 @@ def _complete(
     """Do everything that is to do, as the only writer of the store, or of a part of it."""
     written: Counter[EmbeddingName] = Counter()
     as_float32: frozenset[EmbeddingName] = frozenset()
-    with open_engine(request, source, store, progress) as engine:
-        while True:
-            with store.lock():
-                # Not what was surveyed before: another process may have written until the lock was ours.
-                found = survey(request, source, store, as_float32, hashes, progress)
-                settle_images(request, source, store, found)
-            if found.nothing_to_do:
+    while True:
+        with store.lock():  # all of it at once: what the first of several shards records, the others adopt
+            # Not what was surveyed before: another process may have written until the lock was ours.
+            found = survey(request, source, store, as_float32, hashes, progress)
+            networks = engine.prepare(found.lacking) if found.lacking else None
+            settle_images(request, source, store, found)
+            if networks is None:
                 break
             if not as_float32:
                 for note in found.notes(source):
                     progress.say(note)
-            lacking = [target for target in found.targets if found.to_do[target.group].any()]
-            networks = engine.prepare(lacking)
             check_room(report, found, networks.widths)
-            for target in lacking:
-                origin, tokens = networks.weights_sources[target.spec.id], networks.token_shapes.get(target.name)
-                facts = provenance(target, request, networks.device, origin, tokens)
-                store.create(
-                    target.name, target.key, dim=networks.widths[target.name], dtype=target.dtype, provenance=facts
+            _make_room(request, store, found, networks)
+        unfit = _run(found, store, engine, written, report, progress)
+        if not unfit:
+            break
+        for target in unfit:
+            if request.shard:
+                raise EmbedctlError(
+                    f"float16 cannot hold the values of '{target.name}', and other shards may be at work on it",
+                    "remove it, and run every shard with --dtype float32",
                 )
-            unfit = _run(found, engine, written, report, progress)
-            if not unfit:
-                break
-            for target in unfit:
-                if request.shard:
-                    raise EmbedctlError(
-                        f"float16 cannot hold the values of '{target.name}', and other shards may be at work on it",
-                        "remove it, and run every shard with --dtype float32",
-                    )
-                progress.say(f"{target.name}: float16 cannot hold its values, so every row is stored in float32")
-                drop_float16(target, source, store)
-                del written[target.name]
-            as_float32 |= {target.name for target in unfit}
-            request = replace(request, overwrite=False, refresh=False)
-    store.consolidate()
-    _tell(report, source, store, found, written)
+            progress.say(f"{target.name}: float16 cannot hold its values, so every row is stored in float32")
+            drop_float16(target, source, store)
+            del written[target.name]
+        as_float32 |= {target.name for target in unfit}
+        request = replace(request, overwrite=False, refresh=False)
+    with store.lock():  # looks again: other processes may have written what is to be told
+        store.consolidate()
+        _tell(report, source, store, found, written)
+
+
+def _make_room(request: ExtractRequest, store: EmbeddingStore, found: Survey, networks: NetworkFacts) -> None:
+    for target in found.lacking:
+        origin, tokens = networks.weights_sources[target.spec.id], networks.token_shapes.get(target.name)
+        facts = provenance(target, request, networks.device, networks.threads[target.name], origin, tokens)
+        store.create(target.name, target.key, dim=networks.widths[target.name], dtype=target.dtype, provenance=facts)
 
 
 def _run(
     found: Survey,
+    store: EmbeddingStore,
     engine: Engine,
     written: "Counter[EmbeddingName]",
     report: ExtractReport,
@@ -189,7 +198,7 @@ def _run(
     names = {target.group: target.name for target in found.targets}
     for batch_size, tasks in found.passes():
         progress.start("extract", sum(len(task.union()) for task in tasks), "images")
-        with closing(engine.run(batch_size, tasks)) as blocks:
+        with closing(engine.run(store, batch_size, tasks)) as blocks:
             for done in blocks:
                 report.n_read += done.n_images
                 for group, n_rows in done.written.items():

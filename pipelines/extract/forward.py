@@ -24,6 +24,11 @@ from stores.names import EmbeddingName
 __all__ = ["Networks", "build_networks", "choose_device"]
 
 
+THREADS = 1
+"""Of torch in a forward pass, where a store says nothing: cores work at batches of their own, and never wait for each
+other, and a sum has the same last bits whatever the number of cores."""
+
+
 class Seen(NamedTuple):
     """What a network sees of an image: a view of it, preprocessed."""
 
@@ -45,16 +50,23 @@ class Networks:
         Whether the tensors come from the encoders' own libraries, else from uint8 kernels.
     device : str
         Where the networks are.
+    threads : dict of EmbeddingName to int
+        Of torch in a forward pass: how a sum is divided among them decides its last bits.
     """
 
     names: tuple[EmbeddingName, ...]
     groups: list[tuple[Seen, list[Encoder]]]
     exact: bool
     device: str
+    threads: dict[EmbeddingName, int]
+
+    def n_lanes(self, n_cores: int) -> int:
+        """Return how many batches are to go through the networks at once."""
+        return 1 if self.device != "cpu" else max(1, n_cores // max(self.threads.values()))
 
     @contextmanager
-    def image_threads(self) -> Iterator[Callable[[], None]]:
-        """Give what a thread that prepares images calls first; afterwards new threads are as they were before."""
+    def own_threads(self) -> Iterator[Callable[[], None]]:
+        """Give what a thread of ours calls first; afterwards new threads are as they were before."""
         n_threads = torch.get_num_threads()
         try:
             yield _one_thread
@@ -75,6 +87,7 @@ class Networks:
             token_shapes={name: shape for name, shape in shapes.items() if shape},
             weights_sources={id_: encoder.weights_source for id_, encoder in encoders.items()},
             device=self.device,
+            threads=self.threads,
         )
 
     def transforms(self, names: Collection[EmbeddingName]) -> dict[int, tuple[str, Transform]]:
@@ -121,9 +134,12 @@ class Networks:
             if batch.dtype == torch.uint8:
                 batch = normalise(batch, seen.preprocessing)
             for encoder, wanted in needed:
-                for tap, out in encoder(batch).items():
-                    if tap in wanted:
-                        rows[wanted[tap]] = out[torch.from_numpy(places).to(out.device)].cpu().numpy()
+                for n_threads in {self.threads[name] for name in wanted.values()}:
+                    with _threads(n_threads):
+                        out = encoder(batch)
+                    for tap, name in wanted.items():
+                        if self.threads[name] == n_threads:
+                            rows[name] = out[tap][torch.from_numpy(places).to(batch.device)].cpu().numpy()
         return rows
 
 
@@ -135,6 +151,20 @@ def _tap(name: EmbeddingName) -> EmbeddingName:
 def _wanted(encoder: Encoder, view: str, names: Collection[EmbeddingName]) -> dict[EmbeddingName, EmbeddingName]:
     """Return which of ``names`` an encoder gives when it looks at a view, by its taps."""
     return {_tap(name): name for name in names if name.encoder == encoder.spec.id and name.view == view}
+
+
+@contextmanager
+def _threads(n_threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads, whatever the machine has or its user set."""
+    before = torch.get_num_threads()
+    if n_threads == before:
+        yield
+        return
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _one_thread() -> None:
@@ -150,6 +180,17 @@ def _stack(tensors: Sequence[Tensor], places: np.ndarray, batch_size: int) -> Te
     return batch
 
 
+def _check_width(encoder: Encoder) -> None:
+    """Refuse a table that is wrong about its encoder: its tap, its pooling or its dim."""
+    spec = encoder.spec
+    width = encoder.dims.get(EmbeddingName(spec.id), spec.dim)
+    if width != spec.dim:
+        raise EmbedctlError(
+            f"'{spec.id}' gives {width} numbers per image, and its table says dim = {spec.dim}",
+            "correct dim, or the layer and pooling that the table names",
+        )
+
+
 def choose_device(text: str) -> str:
     """Return ``cpu`` or ``cuda``; ``auto`` is the latter where there is one.
 
@@ -161,7 +202,8 @@ def choose_device(text: str) -> str:
     if text not in ("auto", "cpu", "cuda"):
         raise EmbedctlError(f"no device called '{text}'", "auto, cpu or cuda")
     if text == "cuda" and not torch.cuda.is_available():
-        raise NotHere("torch finds no CUDA device", "--device cpu, or install a torch build for CUDA")
+        hint = "--device cpu, or install a torch build for CUDA; rows that were begun on one need one to go on"
+        raise NotHere("torch finds no CUDA device", hint)
     return "cuda" if text != "cpu" and torch.cuda.is_available() else "cpu"
 
 
@@ -171,9 +213,10 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
     Raises
     ------
     EmbedctlError
-        If the weights are not those the keys were made of: a file changed in between.
+        If the weights are not those the keys were made of: a file changed in between. If an encoder is not as wide as
+        its table says.
     """
-    device = choose_device(request.device)
+    device = choose_device(targets[0].device or request.device)
     if device == "cuda":
         # Rows are promised in float32: TF32 keeps ten bits of it, and benchmarking picks another kernel every time.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -182,9 +225,11 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
     for spec, weights in {target.spec.id: (target.spec, target.weights) for target in targets}.values():
         mine = [target.name for target in targets if target.spec.id == spec.id]
         taps = list(dict.fromkeys(map(_tap, mine)))
-        progress.say(f"building {spec.id} ({request.weights} weights) on {device}")
+        of = "no weights needed" if weights.label == "none" else f"{request.weights} weights"
+        progress.say(f"building {spec.id} ({of}) on {device}")
         resolve_weights(spec, request.weights, offline=request.offline, progress=progress)  # fetches, and shows it
         encoder = build(spec, weights=request.weights, taps=taps, device=device, offline=request.offline)
+        _check_width(encoder)
         if encoder.weights != weights.label:
             raise EmbedctlError(
                 f"the weights of '{spec.id}' are {encoder.weights[:19]}, not {weights.label[:19]}",
@@ -192,4 +237,5 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
             )
         for view in dict.fromkeys(name.view for name in mine):
             groups.setdefault(Seen(view, spec.preprocessing), []).append(encoder)
-    return Networks(tuple(target.name for target in targets), list(groups.items()), request.exact, device)
+    threads = {target.name: target.threads or THREADS for target in targets}
+    return Networks(tuple(threads), list(groups.items()), request.exact, device, threads)

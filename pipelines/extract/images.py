@@ -1,7 +1,8 @@
 """From the bytes of an image file to RGB pixels, always by the same rules.
 
 The pixels are what a person would have been shown: turned as EXIF says, transparency on white, the first
-frame of an animation, 16 bits rescaled to 8. A plain 8-bit RGB file gives exactly
+frame of an animation, 16 bits made 8: of grey the nearest, of colour the high byte, all that Pillow gives
+and at most one off. A plain 8-bit RGB file gives exactly
 ``PIL.Image.open(f).convert("RGB")``. What cannot be decoded whole is a `BadImage` with its reason: half a
 picture is not a picture.
 """

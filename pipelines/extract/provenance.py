@@ -21,6 +21,7 @@ def provenance(
     target: Target,
     request: ExtractRequest,
     device: str,
+    threads: int,
     weights_source: str = "",
     token_shape: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
@@ -35,7 +36,9 @@ def provenance(
     request : ExtractRequest
         What was asked.
     device : str
-        Where it is computed.
+        Where it is computed: ``cpu`` or ``cuda``.
+    threads : int
+        Of torch, in a forward pass.
     weights_source : str
         Where the weights came from; empty for what `resolve_weights` said.
     token_shape : tuple of int, optional
@@ -52,12 +55,14 @@ def provenance(
         "weights_source": _source(target, request, weights_source or target.weights.source),
         "preprocessing": target.recipe["preprocessing"],
         "decoder": f"pillow {installed_version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
-        "pixels": "EXIF orientation applied, alpha on white, first frame, 16 bit rescaled",
+        "pixels": "EXIF orientation applied, alpha on white, first frame, 16 bit: grey rounded, colour high byte",
         "exact": target.recipe["exact"],
         "batch_size": target.batch_size,
         "compute_dtype": "float32",
         "dtype": target.dtype,
         "device": device,
+        "threads": threads,
+        "images": str(request.images.absolute()),
         "recipe": target.recipe,
         "registry": spec.table(),
         "versions": {"python": platform.python_version()} | {p: v for p in _PACKAGES if (v := installed_version(p))},

@@ -56,6 +56,11 @@ class Survey:
         """Whether every row that can be computed is there."""
         return not any(rows.any() for rows in self.to_do.values())
 
+    @property
+    def lacking(self) -> list[Target]:
+        """The targets with something to do."""
+        return [target for target in self.targets if self.to_do[target.group].any()]
+
     def passes(self) -> list[tuple[int, list[BlockTask]]]:
         """Return the passes over the images: one per batch size, which nearly always means one."""
         found = []
@@ -137,7 +142,7 @@ def survey(
     EmbedctlError
         If images with rows have changed, and ``request.refresh`` does not allow to compute them again.
     StoreMismatch
-        If the store has an embedding under another batch size than the one asked for.
+        If the store has an embedding under another batch size, or of another device, than the one asked for.
     """
     entries = store.entries() if store else []
     targets = choose_targets(request, entries, as_float32, progress)

@@ -63,6 +63,10 @@ class Target:
         `NOT_FLOAT16`, or empty.
     stored : tuple of Entry
         What the store holds of this recipe, under any batch size.
+    threads : int
+        Of torch in a forward pass, as recorded; 0 where nothing is.
+    device : str
+        Where, as recorded: ``cpu`` or ``cuda``; empty where nothing is.
     """
 
     name: EmbeddingName
@@ -74,6 +78,8 @@ class Target:
     recipe: dict[str, Any]
     note: str = ""
     stored: tuple["Entry", ...] = ()
+    threads: int = 0
+    device: str = ""
 
     @property
     def group(self) -> str:
@@ -83,8 +89,12 @@ class Target:
     @property
     def dim(self) -> int | None:
         """Its width as far as it is known without building the encoder."""
-        conventional = not self.name.layer and not self.name.pooling
-        return self.entry.dim if self.entry else self.spec.dim if conventional else None
+        return self.entry.dim if self.entry else self.spec.dim if self.is_conventional else None
+
+    @property
+    def is_conventional(self) -> bool:
+        """Whether it is what the encoder's table describes, and no other layer or pooling."""
+        return not self.name.layer and not self.name.pooling
 
     @property
     def entry(self) -> "Entry | None":
@@ -152,7 +162,9 @@ def choose_targets(
     Raises
     ------
     StoreMismatch
-        If a batch size is asked for and the store has the embedding under another one.
+        If a batch size or device is asked for and the store has the embedding under another one.
+    EmbedctlError
+        If some of them were computed on one kind of device and some on another.
     """
     if request.dtype not in _DTYPES:
         raise EmbedctlError(f"no dtype called '{request.dtype}'", f"one of {', '.join(_DTYPES)}")
@@ -168,7 +180,8 @@ def choose_targets(
     adopted = [0 if request.overwrite else _adopted(request, draft) for draft in drafts]
     recorded = set(adopted) - {0}
     usual = request.batch_size or (recorded.pop() if len(recorded) == 1 else DEFAULT_BATCH_SIZE)
-    return [keyed(draft, size or usual) for draft, size in zip(drafts, adopted, strict=True)]
+    targets = [keyed(draft, size or usual) for draft, size in zip(drafts, adopted, strict=True)]
+    return targets if request.overwrite else _as_recorded(request, targets)
 
 
 def _weights(request: ExtractRequest, spec: EncoderSpec, progress: Progress) -> Weights:
@@ -223,6 +236,27 @@ def _adopted(request: ExtractRequest, draft: Target) -> int:
             f"leave --batch-size out to go on with {fullest}, or --overwrite to compute every row again",
         )
     return fullest
+
+
+def _as_recorded(request: ExtractRequest, targets: Sequence[Target]) -> list[Target]:
+    """Return targets with the threads and the device of the store's rows: the last bits depend on them, too."""
+    facts = {target.name: target.entry.provenance for target in targets if target.entry}
+    devices = {fact["device"]: name for name, fact in facts.items() if "device" in fact}
+    for device, name in devices.items():
+        if request.device not in ("auto", device):
+            raise StoreMismatch(
+                f"'{name}' was computed on {device}, not {request.device}",
+                f"leave --device out to go on with {device}, or --overwrite to compute every row again",
+            )
+    if len(devices) > 1:
+        (one, first), (other, second) = list(devices.items())[:2]
+        raise EmbedctlError(
+            f"'{first}' was computed on {one}, and '{second}' on {other}", "extract them one after the other"
+        )
+    threads = {name: fact.get("threads", 0) for name, fact in facts.items()}
+    usual = threads[next(iter(threads))] if len(set(threads.values())) == 1 else 0
+    device = next(iter(devices), "")
+    return [replace(target, threads=threads.get(target.name, usual), device=device) for target in targets]
 
 
 def keyed(draft: Target, batch_size: int) -> Target:

@@ -90,7 +90,7 @@ def check_views(text: str) -> None:
     >>> check_views("blur-2.5+grey")
     >>> check_views("blur-2.50")
     Traceback (most recent call last):
-    stores.errors.EmbedctlError: 'blur-2.50' is no view
+    stores.errors.EmbedctlError: 'blur-2.50' is no view...
     """
     views = text.split("+")
     for view in views:

@@ -44,7 +44,7 @@ def paper_gradcam(brain: torch.nn.Module, epochs: torch.Tensor, target: torch.Te
     if not isinstance(brain, NICE):
         raise EmbedctlError(
             f"paper-gradcam is defined for NICE, this run has {type(brain).__name__}",
-            "train one with --brain-encoder nice, or use another --method",
+            "use another --method, or train one: embedctl train --brain eeg --brain-encoder nice",
         )
     kept: list[torch.Tensor] = []
 

@@ -7,6 +7,8 @@ the brain encoder use it to cancel noise that others share: what is lost here is
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -68,30 +70,37 @@ def occlude(
     explained : float
         All the evidence there is: mean of ``e(x) - e(reference)``.
     """
-    whole, _ = score(chain.input())
+    given, change = chain.input(), chain.input_change()
+    whole, _ = score(given)
     found = []
-    for kind, part, taken_out in _parts(chain, times, sfreq, groups):
-        left, top1 = score(chain.input(taken_out))
+    for kind, part, take in _parts(times, sfreq, groups):
+        # Whitening mixes sensors, never times: what is taken from all sensors alike can be taken from the input.
+        alike = kind != "sensors" and chain.trial_norm == "none"
+        left, top1 = score(given - take(change) if alike else chain.input(take(chain.change)))
         lost = float((whole - left).mean())
         found.append(Occluded(kind, part, lost, lost / explained if explained else 0.0, top1))
     return found
 
 
 def _parts(
-    chain: Chain, times: np.ndarray, sfreq: float, groups: Mapping[str, np.ndarray]
-) -> Iterator[tuple[str, str, np.ndarray]]:
+    times: np.ndarray, sfreq: float, groups: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, str, Callable[[np.ndarray], np.ndarray]]]:
+    """Yield kind and name of every part, and what takes it out of ``(..., n_sensors, n_times)``."""
     if len(times) > 1:
         window = np.floor((times - times[0]) / WINDOW + 1e-6).astype(int)
         for number in np.unique(window).tolist():
-            mine = window == number
-            taken = np.zeros_like(chain.change)
-            taken[..., mine] = chain.change[..., mine]
             first = times[0] + number * WINDOW
-            yield "time", f"{1000 * first:.0f} to {1000 * (first + WINDOW):.0f} ms", taken
+            name = f"{1000 * first:.0f} to {1000 * (first + WINDOW):.0f} ms"
+            yield "time", name, partial(_only, where=(window == number,))
     for name, rows in groups.items():
-        taken = np.zeros_like(chain.change)
-        taken[:, rows] = chain.change[:, rows]
-        yield "sensors", name, taken
+        yield "sensors", name, partial(_only, where=(rows, slice(None)))
     if len(times) > 1:
         for band, bins in band_bins(len(times), sfreq).items():
-            yield "band", band, keep_band(chain.change, bins)
+            yield "band", band, partial(keep_band, bins=bins)
+
+
+def _only(x: np.ndarray, where: tuple[Any, ...]) -> np.ndarray:
+    """Return an array that is zero but there."""
+    kept = np.zeros_like(x)
+    kept[(..., *where)] = x[(..., *where)]
+    return kept

@@ -12,7 +12,7 @@ exist, and a dataset nearly always uses one of them: `pipelines.preprocess.recor
 recordings and whitens them, `pipelines.preprocess.cut_trials` takes epochs or betas that others have cut.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -37,6 +37,7 @@ __all__ = [
     "SplitPlan",
     "SubjectPlan",
     "open_dataset",
+    "raise_first",
 ]
 
 DATASETS = {
@@ -86,12 +87,19 @@ class Preflight:
     notes: list[str] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def raise_if_bad(self) -> None:
-        """Raise the first problem, saying how many more there are."""
-        if self.problems:
-            first, more = self.problems[0], len(self.problems) - 1
-            others = f" (and {more} more: see --check)" if more else ""
-            raise BadRecording(f"{first}{others}", first.fix)
+
+def raise_first(flights: Sequence[Preflight]) -> None:
+    """Raise the first problem of some subjects, saying how many more there are.
+
+    Raises
+    ------
+    BadRecording
+        If there is one.
+    """
+    problems = [problem for flight in flights for problem in flight.problems]
+    if problems:
+        others = f" (and {len(problems) - 1} more: see --check)" if len(problems) > 1 else ""
+        raise BadRecording(f"{problems[0]}{others}", problems[0].fix)
 
 
 class AnyRecipe(Protocol):
@@ -136,12 +144,15 @@ class Examined:
         What a reader must know: ``ch_names``, ``ch_pos``, ``times``, ``sfreq``, ``units``; no date.
     arrays : dict
         Small arrays kept beside the epochs, such as the whitener.
+    clipped : int
+        Values that the second pass has so far cut to what the stored number type can hold.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    clipped: int = 0
 
 
 class SubjectPlan(Protocol):

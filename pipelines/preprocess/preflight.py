@@ -65,7 +65,8 @@ def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: S
         for split, path in splits.items():
             _examine(found, number, split, path, images[split])
     compare_recordings(found, channels, short_name)
-    _count_images(found, images)
+    unread = {split for number in files for split in files[number] if (number, split) not in found.recordings}
+    _count_images(found, images, [split for split in SPLITS if split not in unread])
     return found
 
 
@@ -118,9 +119,9 @@ def _wrong_events(recording: Recording, events: Presentations, images: ImageList
         )
 
 
-def _count_images(found: RecordedFlight, images: dict[str, ImageList]) -> None:
-    """Compare the images shown over all sessions with the metadata."""
-    for split in SPLITS:
+def _count_images(found: RecordedFlight, images: dict[str, ImageList], splits: Sequence[str]) -> None:
+    """Compare the images shown over all sessions with the metadata, in splits whose every file could be read."""
+    for split in splits:
         codes = [events.codes for (_, where), events in found.events.items() if where == split]
         if not codes:
             continue

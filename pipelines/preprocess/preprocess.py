@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.preprocess.dataset import SPLITS, AnyRecipe, Dataset, Preflight, SubjectPlan, open_dataset
+from pipelines.preprocess.dataset import (
+    SPLITS,
+    AnyRecipe,
+    Dataset,
+    Preflight,
+    SubjectPlan,
+    open_dataset,
+    raise_first,
+)
 from pipelines.preprocess.request import PreprocessReport, PreprocessRequest, SubjectReport
 from pipelines.preprocess.resampling import one_thread
 from pipelines.progress import SILENT, Progress
@@ -42,7 +50,7 @@ def preprocess(request: PreprocessRequest, progress: Progress = SILENT) -> Prepr
     UnknownName
         If there is no such dataset, recipe or subject.
     BadRecording
-        If a recording cannot be used; every problem of every subject has been told to ``progress``.
+        If a recording cannot be used: the first problem, and how many there are.
     StoreMismatch
         If the store holds this dataset with another recipe, or a subject from other recordings.
     NotHere
@@ -54,18 +62,22 @@ def preprocess(request: PreprocessRequest, progress: Progress = SILENT) -> Prepr
     if request.keep not in ("all", "mean"):
         raise EmbedctlError(f"--keep {request.keep}", "allowed: all, mean")
     dataset = open_dataset(request.dataset, request.raw_folder, request.recipe)
+    if request.store.exists() and not request.check:
+        EpochStore.open(request.store).check_recipe(request.dataset, dataset.recipe.as_dict())
     subjects = sorted(set(request.subjects or dataset.subjects()))
     flights = [dataset.preflight(subject) for subject in subjects]
     report = PreprocessReport(dataset=request.dataset, recipe=dataset.recipe.name, store=request.store)
-    report.subjects = [_checked(flight, request.check, progress) for flight in flights]
+    report.subjects = [_found(flight) for flight in flights]
     if request.check:
         lines = {line.subject: line for line in report.subjects}
-        plans = [_check_plan(dataset, flight, lines[flight.subject], progress) for flight in flights]
+        plans = []
+        for flight in flights:
+            _tell_found(flight, progress)
+            plans.append(_check_plan(dataset, flight, lines[flight.subject], progress))
         for subject, copy in _copies([plan for plan in plans if plan]):
             _add(lines[subject], copy, progress)
     else:
-        for flight in flights:
-            flight.raise_if_bad()
+        raise_first(flights)
         whole = [dataset.plan(flight) for flight in flights]
         for _, copy in _copies(whole):
             raise copy
@@ -75,18 +87,19 @@ def preprocess(request: PreprocessRequest, progress: Progress = SILENT) -> Prepr
     return report
 
 
-def _checked(flight: Preflight, is_check: bool, progress: Progress) -> SubjectReport:
-    for note in flight.notes:
-        progress.say(note)
-    # A single problem is the error itself, unless nothing but a list was asked for.
-    for problem in flight.problems if is_check or len(flight.problems) > 1 else ():
-        progress.say(f"{problem}; {problem.fix}")
+def _found(flight: Preflight) -> SubjectReport:
     return SubjectReport(
         subject=flight.subject,
         per_file=flight.counts,
         problems=[(str(problem), problem.fix) for problem in flight.problems],
         notes=list(flight.notes),
     )
+
+
+def _tell_found(flight: Preflight, progress: Progress) -> None:
+    """Tell the problems of a subject; what else is worth knowing waits until there are none."""
+    for said in [f"{problem}; {problem.fix}" for problem in flight.problems] or flight.notes:
+        progress.say(said)
 
 
 def _check_plan(dataset: Dataset, flight: Preflight, line: SubjectReport, progress: Progress) -> SubjectPlan | None:
@@ -130,16 +143,14 @@ def _write_all(
     store = None
     if not request.dry_run or request.store.exists():
         store = EpochStore.open(request.store, create=not request.dry_run)
-        _refuse_other_recipe(store, request.dataset, recipe)
     todo = []
     for plan, line in zip(plans, report.subjects, strict=True):
         line.n_chans, line.n_times = (*plan.row_shape, 1)[:2]
         line.train, line.test = ((len(plan.splits[s].image_ids), plan.splits[s].n_repetitions) for s in SPLITS)
         line.counts = dict(plan.counts)
         line.notes += plan.notes
-        for note in plan.notes:
-            progress.say(note)
-        line.bytes = _bytes_of(plan, request.keep)
+        begun = store.bytes_begun(request.dataset, plan.subject) if store else 0
+        line.bytes = max(0, _bytes_of(plan, request.keep) - begun)
         sources = plan.sources()
         line.state = "to do"
         if store and _is_there(store, request, plan.subject, sources):
@@ -147,28 +158,26 @@ def _write_all(
         else:
             todo.append((plan, sources, line))
     report.bytes_free = bytes_free(request.store)
-    if request.dry_run or store is None:
-        return
-    if report.bytes > report.bytes_free:
+    if not request.dry_run and report.bytes > report.bytes_free:
         raise CannotWrite(
             f"{report.bytes / 1e9:.1f} GB of epochs, {report.bytes_free / 1e9:.1f} GB free",
             "free some space, or --keep mean",
         )
+    for line in report.subjects:
+        for note in line.notes:
+            progress.say(note)
+    if request.dry_run or store is None:
+        return
     if not store.is_consolidated:
         store.consolidate()  # a run was killed after its last block and before its end
     with one_thread():
         for plan, sources, line in todo:
-            _write(store, request, plan, recipe, line, sources, progress)
-
-
-def _refuse_other_recipe(store: EpochStore, dataset: str, recipe: AnyRecipe) -> None:
-    stored = store.recipe(dataset)
-    if stored is not None and stored != recipe.as_dict():
-        differing = ", ".join(sorted(key for key, value in recipe.as_dict().items() if stored.get(key) != value))
-        raise StoreMismatch(
-            f"{store.path} holds {dataset} with recipe '{stored.get('name')}', which differs in {differing}",
-            "a store holds one recipe per dataset: name another with --store",
-        )
+            with store.lock(request.dataset, plan.subject):  # before the first pass: minutes, for nothing if held
+                store.check_recipe(request.dataset, recipe.as_dict())
+                if _is_there(store, request, plan.subject, sources):  # another process has written it meanwhile
+                    line.state, line.bytes = "already there", 0
+                else:
+                    _write(store, request, plan, recipe, line, sources, progress)
 
 
 def _is_there(store: EpochStore, request: PreprocessRequest, subject: int, sources: list[dict[str, Any]]) -> bool:
@@ -220,6 +229,7 @@ def _write(
         info=info,
         arrays=found.arrays,
         keep=request.keep,
+        is_locked=True,
     ) as writer:
         progress.start(f"{name}: whiten and write", sum(len(plan.splits[s].image_ids) for s in SPLITS), "images")
         for split in SPLITS:
@@ -235,6 +245,10 @@ def _write(
                 to.write_block(block, *plan.block(found, split, slice(images.start, images.stop)))
                 progress.advance(len(images))
         writer.done()
+    if found.clipped:
+        line.counts[f"values beyond {plan.dtype}"] = found.clipped
+        line.notes.append(f"{name}: {found.clipped} values cut to the largest that {plan.dtype} holds")
+        progress.say(line.notes[-1])
     line.state, line.seconds = "written", time.perf_counter() - started
 
 

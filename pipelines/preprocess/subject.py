@@ -275,7 +275,8 @@ def block_of_epochs(
             if not alive.all():
                 raw[:, ~alive] = 0  # a dead channel may be NaN, and NaN times zero is NaN
             whitened = whitener @ raw
-            epochs[rows[part], repetitions[part]] = np.clip(whitened, -limit, limit)  # float16 ends at 65504 sd
+            found.clipped += int((np.abs(whitened) > limit).sum())  # float16 ends at 65504 sd
+            epochs[rows[part], repetitions[part]] = np.clip(whitened, -limit, limit)
     return epochs, valid, session
 
 

@@ -168,7 +168,7 @@ def simulate_things_eeg2(
                 n_events += len(onsets)
                 path = raw / f"sub-{subject:02d}" / f"ses-{session:02d}" / f"raw_eeg_{part}.npy"
                 response = _responses(mixing, sources[part], kernels)
-                _write(path, ch_names, onsets, codes, response, noise, stream)
+                _write(path, ch_names, onsets, codes, response, kernels.shape[1], noise, stream)
     reached = {name: _gain(name) for name in ch_names if strength and _gain(name)}
     return Simulation(latency, latency + spread, reached, strength, noise, tuple(subjects), n_events)
 
@@ -268,10 +268,14 @@ def _write(
     onsets: np.ndarray,
     codes: np.ndarray,
     responses: Callable[[int], np.ndarray],
+    length: int,
     noise: float,
     stream: tuple[int, ...],
 ) -> None:
-    """Write one recording, a segment of noise at a time, adding ``responses(code)`` in volts at every onset."""
+    """Write one recording, a segment of noise at a time.
+
+    To it is added ``responses(code)``, ``length`` samples in volts, from every onset on.
+    """
     n_chans, n_samples = len(ch_names), int(onsets[-1]) + _MARGIN
     described = {
         "ch_names": [*ch_names, "stim"],
@@ -284,7 +288,7 @@ def _write(
         samples[-1, onsets] = codes
         for start, block in _noise(n_chans, n_samples, 1e-6 * noise, stream):
             stop = start + block.shape[1]
-            for onset, code in zip(*_within(onsets, codes, start - SFREQ, stop), strict=True):
+            for onset, code in zip(*_within(onsets, codes, start - length, stop), strict=True):
                 response = responses(code)
                 low, high = max(onset, start), min(onset + response.shape[1], stop)
                 if low < high:

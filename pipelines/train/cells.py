@@ -73,10 +73,10 @@ class Cell:
 
 
 def divided(results: "pa.Table") -> tuple[list[Row], list[Row]]:
-    """Divide the runs into those that can be compared and those on recordings that were preprocessed again since.
+    """Divide the runs into those that can be compared and those on recordings or images that were replaced since.
 
-    Under one condition only one set of recordings of a subject counts, that of the newest run: what was trained on
-    other numbers says nothing about an embedding.
+    Under one condition only one set of recordings of a subject counts, and one content of its images, those of the
+    newest run: what was trained on others says nothing about an embedding.
 
     Returns
     -------
@@ -84,9 +84,9 @@ def divided(results: "pa.Table") -> tuple[list[Row], list[Row]]:
         Every run is in one of them.
     """
     rows = sorted(results.to_pylist(), key=lambda row: str(row["started"]))
-    newest = {(*_condition(row), row["subject"]): row["epochs_key"] for row in rows}
-    current = [row for row in rows if row["epochs_key"] == newest[(*_condition(row), row["subject"])]]
-    return current, [row for row in rows if row["epochs_key"] != newest[(*_condition(row), row["subject"])]]
+    newest = {_of_subject(row): _data(row) for row in rows}
+    current = [row for row in rows if _data(row) == newest[_of_subject(row)]]
+    return current, [row for row in rows if _data(row) != newest[_of_subject(row)]]
 
 
 def conditions(results: "pa.Table", runs: Path | None = None) -> Iterable[tuple[dict[str, Any], list[Cell]]]:
@@ -108,6 +108,14 @@ def conditions(results: "pa.Table", runs: Path | None = None) -> Iterable[tuple[
             dict(zip(CONDITION, values, strict=True)) | {"preprocessing": _preprocessing(runs, some_run)},
             [Cell(rows, name if keys_of[name] == 1 else f"{name}#{key}") for (name, key), rows in cells.items()],
         )
+
+
+def _of_subject(row: Row) -> tuple[Any, ...]:
+    return (*_condition(row), row["subject"])
+
+
+def _data(row: Row) -> tuple[Any, ...]:
+    return row["epochs_key"], row["images_key"]
 
 
 def _condition(row: Row) -> tuple[Any, ...]:

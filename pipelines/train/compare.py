@@ -40,8 +40,8 @@ class RankRow:
         The embedding, with its key where one name has several; `origin.mark` says what stands beside it.
     subjects : tuple of int
         Who was averaged over.
-    n_seeds : int
-        Fewest seeds of a subject.
+    n_seeds, most_seeds : int
+        Fewest and most seeds of a subject: its top-1 is the mean over all it has.
     top1 : float
         Mean over subjects of the mean over seeds, a fraction.
     interval : Interval
@@ -50,6 +50,8 @@ class RankRow:
         The same means of the other figures; None where a run has none.
     per_subject : dict
         Top-1 of each subject.
+    contaminated : bool
+        Whether the encoder was fitted to THINGS or brain data: it never leads a headline.
     """
 
     condition: dict[str, Any]
@@ -59,10 +61,12 @@ class RankRow:
     aligned_by: str
     subjects: tuple[int, ...]
     n_seeds: int
+    most_seeds: int
     top1: float
     interval: Interval
     figures: dict[str, float | None]
     per_subject: dict[int, float]
+    contaminated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +134,13 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
     list of RankRow
         By condition, then best first.
     """
+    from pipelines.encoders.registry import registry
+
     rows = []
     for condition, cells in conditions(results, runs):
         placed = sorted(cells, key=lambda cell: -cell.top1)
         for place, cell in enumerate(placed, start=1):
+            spec = registry().get(cell.first["encoder"])
             rows.append(
                 RankRow(
                     condition=condition,
@@ -143,10 +150,12 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
                     aligned_by=cell.first["aligned_by"],
                     subjects=tuple(cell.runs),
                     n_seeds=min(len(seeds) for seeds in cell.runs.values()),
+                    most_seeds=max(len(seeds) for seeds in cell.runs.values()),
                     top1=cell.top1,
                     interval=_fraction(hits_interval([(cell.runs, 1)], runs, list(cell.per_subject.values()))),
                     figures={name: cell.mean(name) for name in FIGURES},
                     per_subject=cell.per_subject,
+                    contaminated=spec is not None and spec.contaminated,
                 )
             )
     return rows
@@ -251,12 +260,12 @@ def _pair(condition: dict[str, Any], cell: Cell, base: Cell, pairing: str, runs:
 
 
 def left_out(results: "pa.Table") -> list[str]:
-    """Say which runs are not compared, a line for each subject: those on recordings that were replaced since."""
+    """Say which runs are not compared, subject by subject: those on recordings or images replaced since."""
     counts: dict[tuple[str, int], int] = {}
     for row in divided(results)[1]:
         counts[row["dataset"], row["subject"]] = counts.get((row["dataset"], row["subject"]), 0) + 1
     return [
-        f"{n} runs of {dataset}, subject {subject}, are left out: newer ones were trained on other recordings of it"
+        f"{n} runs of {dataset}, subject {subject}, are left out: newer ones were trained on other recordings or images"
         for (dataset, subject), n in sorted(counts.items())
     ]
 

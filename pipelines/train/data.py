@@ -22,7 +22,9 @@ __all__ = ["Recordings", "Test", "load_subject", "pick_channels", "pick_window"]
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """The test recordings and their gallery, read once per run, after training.
+    """The test recordings and their gallery: scored once per run, after training.
+
+    They are loaded with the rest, and their reliability is computed then; nothing of it reaches training.
 
     Parameters
     ----------
@@ -32,8 +34,6 @@ class Test:
         Gallery row of the image each query shows.
     image_ids, concepts : list of str
         The gallery: all test images, also one whose recordings were all lost.
-    n_repetitions : int
-        Most repetitions of an image.
     noise_ceiling : float or None
         See `split_half`.
     """
@@ -42,7 +42,6 @@ class Test:
     target: np.ndarray
     image_ids: list[str]
     concepts: list[str]
-    n_repetitions: int
     noise_ceiling: float | None
 
 
@@ -149,7 +148,6 @@ def load_subject(epochs: SubjectEpochs, recipe: Recipe) -> Recordings:
             seen,
             list(epochs.test.image_ids),
             list(epochs.test.concepts),
-            int(epochs.test.n_repetitions),
             split_half(epochs.test, pick),
         ),
         ch_names=ch_names,

@@ -8,7 +8,7 @@ from pipelines.train.metrics import retrieve
 from stores.epochs import SplitEpochs
 from stores.errors import BadRecording, EmbedctlError
 
-__all__ = ["Pick", "means", "normalise", "split_half", "trials"]
+__all__ = ["Pick", "means", "normalise", "split_half", "trials", "usual_number"]
 
 BLOCK_BYTES = 2**27  # of repetitions in memory at a time
 
@@ -51,6 +51,12 @@ def means(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray, 
             mean = normalise(mean)
     _require_finite(mean, split, kept)
     return mean, kept
+
+
+def usual_number(split: SplitEpochs) -> int:
+    """Return the number of valid repetitions of most images: the median over those that have one."""
+    counts = np.asarray(split.valid).sum(axis=1)
+    return int(np.median(counts[counts > 0])) if counts.any() else 0
 
 
 def trials(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray, np.ndarray]:

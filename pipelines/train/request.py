@@ -57,7 +57,7 @@ class TrainRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of the plan; ``bytes`` is what it takes on disk."""
+    """One run of the plan; ``images_key`` tells its images' content, ``bytes`` is what it takes on disk."""
 
     run_id: str
     subject: int
@@ -65,6 +65,7 @@ class Job:
     embedding_key: str
     seed: int
     finished: bool
+    images_key: str = ""
     bytes: int = 0
 
 

@@ -20,6 +20,7 @@ from pipelines.train.data import Recordings, load_subject
 from pipelines.train.origin import weights_column
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key, run_id
 from pipelines.train.recipes import Recipe, read_recipe
+from pipelines.train.repetitions import usual_number
 from pipelines.train.request import Job, TrainReport, TrainRequest
 from pipelines.train.targets import Targets
 from pipelines.train.train import RunConfig, train_run
@@ -131,6 +132,7 @@ def _decide(request: TrainRequest) -> _Sweep:
                         embedding_key=entry.key,
                         seed=seed,
                         finished=finished(request.runs, name_of_run),
+                        images_key=images,
                         bytes=size,
                     )
                 )
@@ -203,6 +205,9 @@ def _run_job(sweep: _Sweep, recordings: SubjectEpochs, loaded: Recordings, data:
         config={
             **decided,
             "settings": sweep.recipe.settings(),
+            "join": sweep.request.join,
+            "embeddings": str(sweep.request.embeddings.absolute()),
+            "epochs": str(sweep.request.epochs.absolute()),
             "ch_names": loaded.ch_names,
             "times": recordings.times.tolist(),
             "gallery_ids": loaded.test.image_ids,
@@ -256,10 +261,11 @@ def _decided(
         "window": f"{recipe.window[0]:g}..{recipe.window[1]:g} s" if recipe.window and len(recordings.times) else "all",
         "trial_norm": recipe.trial_norm,
         "train_on": recipe.train_on,
-        "test_repetitions": recordings.test.n_repetitions,
+        "test_repetitions": usual_number(recordings.test),
         "gallery": "test",
         "embedding_key": job.embedding_key,
         "epochs_key": recordings.key,
+        "images_key": job.images_key,
         "config_key": sweep.config_key,
         "version": installed_version("embedctl") or "unknown",
     }
@@ -271,11 +277,11 @@ def _channels(used: Sequence[str], stored: Sequence[str]) -> str:
 
 def _device(asked: str) -> str:
     """Return where to train; the CPU when nothing faster is there and nothing was asked for."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = {"cpu": True, "cuda": torch.cuda.is_available()}
     if asked == "auto":
         return "cuda" if there["cuda"] else "cpu"
     if asked not in there:
-        raise EmbedctlError(f"no device called '{asked}'", "there are: auto, cpu, cuda, mps")
+        raise EmbedctlError(f"no device called '{asked}'", "there are: auto, cpu, cuda")
     if not there[asked]:
         raise NotHere(f"this computer has no {asked} device that torch can use", "use --device cpu")
     return asked

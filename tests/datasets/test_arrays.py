@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from embedctl.cli import app
-from pipelines.preprocess.dataset import open_dataset
+from pipelines.preprocess.dataset import open_dataset, raise_first
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from stores.epochs import EpochStore
@@ -210,7 +210,7 @@ def test_every_fault_is_named_with_its_file_its_field_and_its_remedy(raw, spoil,
     problem = next(p for p in found.problems if p.field == field)
     assert said in problem.what and fix in problem.fix and problem.file
     with pytest.raises(BadRecording) as caught:
-        found.raise_if_bad()
+        raise_first([found])
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
 
 

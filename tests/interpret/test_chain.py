@@ -126,3 +126,14 @@ def test_parts_are_taken_away_at_the_sensors_before_whitening(planted):
     whitened[:, [2, 3, 4]] = whitened[:, [2, 3, 4]].mean(axis=0)
     assert not np.allclose(of["sensors", "occipital"], whitened, atol=0.1)
     assert len(CH_NAMES) == found.sensors.shape[1] > len(found.chans)
+
+
+@pytest.mark.parametrize("norm", ["norm-then-mean", "mean-then-norm"])
+def test_what_is_left_is_normalised_anew(planted, norm):
+    found, _ = chain(planted, trial_norm=norm)
+    seen = []
+    occlude(found, np.arange(150) / 250, 250.0, {}, lambda x: seen.append(x) or (x.sum(axis=(1, 2)), 0.5), 1.0)
+    first_window = np.zeros_like(found.change)
+    first_window[..., :13] = found.change[..., :13]  # 0 to 48 ms
+    assert np.allclose(seen[1], found.input(first_window))
+    assert not np.allclose(seen[1][..., 13:], seen[0][..., 13:])

@@ -10,6 +10,7 @@ import pytest
 
 from stores import commits
 from stores.commits import digest, discard, draft_name, place, put_bytes, put_json, put_table, sweep
+from stores.embeddings import EmbeddingStore
 from stores.errors import CannotWrite
 from stores.tables import read_table
 from tests.crashes import WRITES
@@ -102,6 +103,52 @@ def test_sweeping_takes_what_the_dead_left_and_nothing_of_the_living(tmp_path):
     (tmp_path / "photograph.jpg").touch()
     sweep(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {ours.name, elsewhere.name, "photograph.jpg"}
+
+
+FOREIGN = (".x.draft", ".notes@home.draft", ".a@host!12.draft", ".a@host!x-1.draft", ".a@h!1-1.draft~", "a@h!1-1.draft")
+
+
+def test_making_a_store_leaves_what_others_keep_beside_it(tmp_path):
+    for name in (*FOREIGN, ".poem.txt@host!1-1.draft"):
+        (tmp_path / name).write_text("mine")
+        (tmp_path / f".folder-{name}").mkdir()
+        (tmp_path / f".folder-{name}" / "x").write_text("mine")
+    ancient = tmp_path / draft_name("embeddings.zarr").replace(f"@{commits.HOST}!", "@other-host!")
+    ancient.mkdir()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    before = {path.name for path in tmp_path.iterdir()}
+    EmbeddingStore.open(tmp_path / "embeddings.zarr", create=True)
+    assert {path.name for path in tmp_path.iterdir()} == before - {ancient.name} | {"embeddings.zarr"}
+
+
+def test_sweeping_a_folder_of_ours_leaves_what_is_not_named_like_a_draft_of_ours(tmp_path):
+    for name in FOREIGN:
+        (tmp_path / name).write_text("mine")
+        os.utime(tmp_path / name, (0, 0))
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(FOREIGN)
+
+
+@pytest.mark.parametrize("begun_as", ["nothing", "an empty folder"])
+@pytest.mark.parametrize("moment", ["rename", "rmdir"])
+def test_of_two_processes_that_make_one_store_the_later_takes_the_one_that_is_there(
+    tmp_path, monkeypatch, begun_as, moment
+):
+    path, other = tmp_path / "embeddings.zarr", tmp_path / "other.zarr"
+    EmbeddingStore.open(other, create=True)
+    if begun_as == "an empty folder":
+        path.mkdir()
+    true = getattr(os, moment)
+
+    def after_the_other(*arguments, **options):
+        monkeypatch.setattr(os, moment, true)
+        os.replace(other, path)
+        return true(*arguments, **options)
+
+    monkeypatch.setattr(os, moment, after_the_other)
+    assert EmbeddingStore.open(path, create=True).names == []
+    assert [left.name for left in tmp_path.iterdir() if left != other] == ["embeddings.zarr"]
 
 
 def test_a_finished_folder_takes_its_place_only_where_nothing_is(tmp_path):

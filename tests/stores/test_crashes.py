@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-QUICK = ["two runs", "ten more images"]
-LONG = ["a removal", "a first extraction", "changed images", "an import", "a first subject", "a second subject"]
+QUICK = ["two runs"]
+LONG = [
+    "ten more images",
+    "a removal",
+    "a first extraction",
+    "changed images",
+    "an import",
+    "a first subject",
+    "a second subject",
+]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs os.fork")

@@ -52,6 +52,25 @@ def pixels(store):
     return store.create(PIXELS, "0a", dim=4, dtype="float16", provenance=RANDOM)
 
 
+def test_an_embedding_whose_removal_was_cut_short_stays_and_other_readers_see_it_again(store, pixels, monkeypatch):
+    import zarr
+
+    fill(store, pixels, range(10))
+    store.consolidate()
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stores.embeddings.discard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.remove(pixels)
+    assert pixels.group not in dict(zarr.open_group(store.path, mode="r").members())
+    EmbeddingStore.open(store.path).consolidate()  # what the next writing command ends with
+    assert pixels.group in dict(zarr.open_group(store.path, mode="r").members())
+    assert len(EmbeddingStore.open(store.path)["pixels"].image_ids) == 10
+
+
 def test_a_new_store_holds_nothing(tmp_path):
     store = EmbeddingStore.open(tmp_path / "e.zarr", create=True)
     assert (store.names, store.image_ids, store.images(), store.block_rows) == ([], [], {}, 0)

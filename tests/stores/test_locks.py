@@ -187,7 +187,7 @@ from pathlib import Path
 from stores.errors import StoreLocked
 from stores.locks import lock
 
-N, SECONDS = 8, 5
+N, SECONDS = 8, 2
 
 def held_up(function):
     def late(*arguments, **options):

@@ -72,17 +72,17 @@ def test_an_embedding_removed_meanwhile_is_an_error_that_says_to_open_again(tmp_
 
 
 WRITER = """
-import sys, time
+import sys
 from pathlib import Path
 import numpy as np
 from stores import blocks
 from tests.stores.test_readers import EmbeddingName, EmbeddingStore, DIM, commit, records
-random, end = np.random.default_rng(0), time.monotonic() + 4
+random = np.random.default_rng(0)
 store = EmbeddingStore.open(Path(sys.argv[1]))
 with store.lock():
     print("begun", flush=True)
     n = len(store.image_ids)
-    while time.monotonic() < end:
+    while n < 400:
         n += int(random.integers(1, 40))
         store.add_images(records(range(n)))
         entry = store.entries()[0]
@@ -111,7 +111,7 @@ def test_no_reader_ever_sees_a_wrong_row_while_another_process_writes(tmp_path):
         assert np.array_equal(embedding.values, rows_of(embedding.image_ids))
         if len(held) > 20:
             del held[random.integers(1, len(held))]
-    assert process.returncode == 0 and int(process.stdout.read()) > 200
+    assert process.returncode == 0 and int(process.stdout.read()) >= 400
     process.stdout.close()
     assert len(lengths) > 5, "it looked while rows were added"
     assert np.array_equal(held[0]["hog"].take([-1]), rows_of(["69.jpg"])), "the first one still knows what it knew"

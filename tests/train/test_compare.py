@@ -60,11 +60,43 @@ def test_one_name_with_two_keys_is_two_embeddings():
     assert [r.embedding for r in rows] == ["a#q", "a#k"]
 
 
+def test_runs_on_images_that_were_replaced_are_not_ranked_with_those_on_the_new_ones():
+    old = [row(name, 1, 0, 0.9, images_key="old", started="2026-01-01") for name in ("a", "b")]
+    new = row("a", 1, 0, 0.1, images_key="new", started="2026-02-01")
+    assert [(r.embedding, r.top1) for r in ranking(table(*old, new))] == [("a", 0.1)]
+    assert left_out(table(*old, new))[0].startswith("2 runs of things-eeg2, subject 1, are left out")
+
+
+def test_an_encoder_that_was_fitted_to_things_or_brains_is_marked_and_leads_nothing(monkeypatch, capsys):
+    from embedctl import render
+    from embedctl.commands.compare import ranked
+
+    drawn = []
+    monkeypatch.setattr(
+        render, "table", lambda columns, cells, **how: drawn.append(([c[1] for c in cells], how["best"]))
+    )
+    fitted, clean = row("realnet-fmri", 1, 0, 0.9), row("dino-vitb16", 1, 0, 0.5)
+    assert [r.contaminated for r in ranking(table(fitted, clean))] == [True, False]
+    ranked(ranking(table(fitted, clean)))
+    assert drawn.pop() == (["realnet-fmri *", "dino-vitb16"], 1)
+    assert "* fitted to THINGS or to brain data" in capsys.readouterr().err
+    ranked(ranking(table(fitted)))
+    assert drawn.pop()[1] == -1
+    ranked(ranking(table(clean)))
+    assert drawn.pop() == (["dino-vitb16"], 0)
+
+
+def test_subjects_with_different_numbers_of_seeds_are_said_to_have_them():
+    found = ranking(table(row("a", 1, 0, 0.1), row("a", 1, 1, 0.3), row("a", 2, 0, 0.6)))[0]
+    assert (found.n_seeds, found.most_seeds) == (1, 2)
+    assert found.top1 == pytest.approx((0.2 + 0.6) / 2)
+
+
 def test_a_run_repeated_on_newer_recordings_counts_once_and_the_old_one_is_said_to_be_left_out():
     old, new = row("a", 1, 0, 0.1, started="2026-01-01"), row("a", 1, 0, 0.7, started="2026-02-01", epochs_key="new")
     assert ranking(table(new, old))[0].top1 == 0.7
     assert left_out(table(new, old)) == [
-        "1 runs of things-eeg2, subject 1, are left out: newer ones were trained on other recordings of it"
+        "1 runs of things-eeg2, subject 1, are left out: newer ones were trained on other recordings or images"
     ]
     assert left_out(table(new)) == []
 

@@ -9,7 +9,7 @@ import torch
 from pipelines.train.brain_encoders.nice import NICE
 from pipelines.train.data import load_subject
 from pipelines.train.recipes import read_recipe
-from pipelines.train.repetitions import split_half
+from pipelines.train.repetitions import split_half, usual_number
 from stores.epochs import EpochStore
 from stores.errors import BadRecording, EmbedctlError
 
@@ -206,8 +206,16 @@ def test_a_fixed_first_step_is_taken_once_for_all_epochs():
     assert torch.equal(ready.test.epochs, NICE.prepare(data.test.epochs))
 
 
+def test_the_usual_number_of_repetitions_is_that_of_most_images():
+    lost = FakeSplit(np.zeros((5, 6, 1, 2)), holes(5, 6, (0, 1), (4, slice(None))))
+    lost.valid[1, :4] = False
+    assert usual_number(lost) == 5  # the median of 5, 2, 6 and 6
+    lost.valid[:] = False
+    assert usual_number(lost) == 0
+
+
 def test_a_stored_subject_loads(workspace):
     data = load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], read_recipe("modern", "eeg"))
     assert data.ch_names == ["PO7", "O1", "Oz", "O2"]
-    assert data.test.n_repetitions == 6
+    assert usual_number(EpochStore.open(workspace.epochs)["things-eeg2", 1].test) == 6
     assert data.test.noise_ceiling == 1

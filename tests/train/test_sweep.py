@@ -16,7 +16,7 @@ from pipelines.train.sweep import train
 from stores.embedding import IMPORTED, Embedding
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
-from stores.errors import CannotWrite, DamagedStore, EmbedctlError, NotHere, UnknownName
+from stores.errors import CannotWrite, DamagedStore, EmbedctlError, UnknownName
 from stores.images import ImageRecord
 from stores.results import COLUMNS, read_array, read_config, read_results, read_summary
 from tests.train.conftest import TEST_IDS, TRAIN_IDS, build_workspace, write_embedding, write_subject
@@ -64,6 +64,8 @@ def test_a_run_keeps_what_led_to_its_scores(swept):
     assert scores.shape == (len(config["gallery_ids"]), 16)
     assert read_array(swept.runs, run, "hits").mean() == summary["top1"]
     assert config["settings"]["passes"] == 6
+    assert config["join"] == "suffix"
+    assert config["embeddings"].endswith("embeddings.zarr") and config["epochs"].endswith("epochs.zarr")
     assert config["gallery_ids"] == TEST_IDS
     assert 0 <= summary["last"]["top1"] <= 1
 
@@ -358,7 +360,7 @@ def test_the_dataset_is_asked_for_only_when_ambiguous(tmp_path):
         ({"join": "hash"}, EmbedctlError, "hash"),
         ({"split": "time"}, EmbedctlError, "time"),
         ({"device": "tpu"}, EmbedctlError, "tpu"),
-        ({"device": "mps"}, NotHere, "mps"),
+        ({"device": "mps"}, EmbedctlError, "mps"),
     ],
 )
 def test_a_request_that_cannot_be_carried_out_says_why(workspace, tmp_path, changes, kind, said):

@@ -1,0 +1,260 @@
+"""Undo damage without computing anything: what a copy still says is written again, what is lost counts as not computed.
+
+A damaged chunk goes together with what its receipt says of it; everything else stays, and keeps its time. The command
+that wrote the store then computes what is missing, and nothing else.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stores.checks import Accepted, Check, Damage, accepted, judge
+from stores.commits import discard, place, put_bytes, remove_file, sweep
+from stores.copies import rebuild_receipt, restore, root_attributes
+from stores.embeddings import EmbeddingStore
+from stores.epoch_writer import complete_subjects, publish
+from stores.errors import DamagedStore
+from stores.layout import group_node, private, read_node
+from stores.parts import WHOLE, refuse_beside
+from stores.receipts import Vouchers, read_receipt, write_receipt
+from stores.results import RECEIPT, assemble
+from stores.roots import Root, node_bytes
+from stores.verify import Plan, judged, plan
+
+__all__ = ["Repair", "repair"]
+
+
+@dataclass
+class Repair:
+    """What was done about the damage of one place.
+
+    Parameters
+    ----------
+    store : Path
+        The store, or the folder of runs.
+    kind : {"embeddings", "epochs", "runs"}
+        What it holds.
+    found : list of Damage
+        What was damaged.
+    restored : list of Path
+        Files that were written again from what the store says twice.
+    dropped : list of str
+        Parts of which damaged rows count as not computed now; of epochs the subject, of runs the run.
+    lost : list of str
+        Parts that had to go whole.
+    """
+
+    store: Path
+    kind: str
+    found: list[Damage] = field(default_factory=list)
+    restored: list[Path] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+def repair(store: Path, kind: str) -> Repair:
+    """Undo the damage of one place that `stores.verify.find_places` found.
+
+    Raises
+    ------
+    DamagedStore
+        If what all of a store hangs on is lost, and no copy says it.
+    StoreLocked
+        If a live process is writing.
+    """
+    if kind in ("runs", "run"):
+        return _runs(store if kind == "runs" else store.parent)
+    found = judged(plan(store, kind))
+    done = Repair(store, kind, found)
+    if found:
+        (_embeddings if kind == "embeddings" else _epochs)(store, done)
+    return done
+
+
+def _embeddings(path: Path, done: Repair) -> None:
+    root = Root(path, "embeddings", "image")
+    with root.lock("embeddings"):
+        refuse_beside(root, WHOLE)
+        sweep(root.drafts)
+        found = plan(path, "embeddings")
+        bad = {check.file: check for check in found.checks if judge(check)}
+        _mend_root(root, found, bad, done)
+        for group in sorted({folder.parent.parent for folder in path.glob("*/values/.embedctl")}):
+            _mend_group(root, group, found, bad, done)
+    EmbeddingStore.open(path).consolidate()
+
+
+def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair) -> None:
+    """Make the root's own files and their receipt whole."""
+    receipt = root.private / "metadata.json"
+    for file, check in list(bad.items()):
+        if check.receipt == receipt and restore(root.path, root.kind, file, check.accepted, root.drafts):
+            done.restored.append(file)
+            del bad[file]
+    if (root.path / "zarr.json") in bad:  # it lists other nodes than there are now: those of now are what counts
+        put_bytes(root.path / "zarr.json", _bare_root(root), root.drafts)
+        _keep(receipt, root.path, root.drafts)
+        del bad[root.path / "zarr.json"]
+    if any(check.receipt == receipt for check in bad.values()):
+        lost = ", ".join(str(file) for file, check in bad.items() if check.receipt == receipt)
+        hint = "embedctl extract into another store, or take the files from a copy of this one"
+        raise DamagedStore(f"lost, and said nowhere else: {lost}", hint)
+    if any(damage.file == receipt for damage in found.damages):
+        ids = [
+            file for file in sorted((root.path / root.array).rglob("*")) if file.is_file() and _is_public(file, root)
+        ]
+        names = ["zarr.json", *(file.relative_to(root.path).as_posix() for file in ids)]
+        table = root.private / "images.parquet"
+        names += [table.relative_to(root.path).as_posix()] * table.is_file()
+        if not rebuild_receipt(root.path, root.kind, receipt, root.path, names, root.drafts):
+            hint = "embedctl extract into another store, or take the file from a copy of this one"
+            raise DamagedStore(f"lost, and said nowhere else: {receipt}", hint)
+        done.restored.append(receipt)
+
+
+def _is_public(file: Path, root: Root) -> bool:
+    return root.private not in file.parents
+
+
+def _bare_root(root: Root) -> bytes:
+    return node_bytes(group_node(root_attributes(root.path, root.kind)))
+
+
+def _mend_group(root: Root, group: Path, found: Plan, bad: Mapping[Path, Check], done: Repair) -> None:
+    """Make the metadata of an embedding whole, and drop its damaged chunks."""
+    hidden = private(group / "values")
+    metadata = hidden / "metadata.json"
+    name, _, key = group.name.rpartition("-")
+    part = f"{name.replace('~', ':')}#{key}"
+    is_whole = True
+    for file, check in bad.items():
+        if check.receipt == metadata:
+            restored = restore(root.path, root.kind, file, check.accepted, root.drafts)
+            done.restored += [file] * restored
+            is_whole = is_whole and restored
+    if any(damage.file == metadata for damage in found.damages):
+        ids = sorted(file for file in (group / "image").rglob("*") if file.is_file())
+        names = ["zarr.json", "values/zarr.json", *(file.relative_to(group).as_posix() for file in ids)]
+        is_whole = rebuild_receipt(root.path, root.kind, metadata, group, names, root.drafts)
+        done.restored += [metadata] * is_whole
+    if not is_whole:
+        discard(group, root.drafts)
+        done.lost.append(part)
+        return
+    damaged = {damage.file for damage in found.damages} | set(bad)
+    receipts = {check.receipt for file, check in bad.items() if group in file.parents} | damaged
+    for receipt in sorted(receipts & set((hidden / "receipts").glob("*.json"))):
+        misplaced = any(d.file == receipt and d.problem == "is the receipt of other rows" for d in found.damages)
+        _keep(receipt, group, root.drafts, nothing=misplaced)
+    left = {check.file for check in plan(root.path, root.kind).checks}
+    for chunk in sorted(path for path in (group / "values" / "c").rglob("*") if path.is_file()):
+        if chunk not in left:
+            remove_file(chunk)
+    if any(damage.part == part and "values" in damage.file.parts and damage.file != metadata for damage in done.found):
+        done.dropped.append(part)
+
+
+def _keep(receipt: Path, base: Path, drafts: Path, nothing: bool = False) -> None:
+    """Leave in a receipt what is true; a receipt of nothing goes."""
+    kept: Vouchers = {}
+    try:
+        says: dict[str, Accepted] = {} if nothing else accepted(read_receipt(receipt))
+    except DamagedStore:
+        says = {}
+    for name, may_be in says.items():
+        for voucher in reversed(may_be):
+            if voucher and not judge(Check(base / name, (voucher,), receipt, name, "")):
+                kept[name] = dict(voucher)
+                break
+    if kept:
+        write_receipt(receipt, kept, drafts=drafts)
+    else:
+        remove_file(receipt)
+
+
+def _epochs(path: Path, done: Repair) -> None:
+    root = Root(path, "epochs", "subject")
+    receipt = root.private / "metadata.json"
+    found = plan(path, "epochs")
+    bad = {check.file: check for check in found.checks if judge(check)}
+    subjects = sorted({"/".join(damage.part.split("/")[:2]) for damage in done.found if damage.part})
+    with root.lock("list of subjects", wait=30.0):
+        for file, check in list(bad.items()):
+            is_dataset = file.parent.parent == path and check.receipt == receipt
+            if is_dataset and restore(path, "epochs", file, check.accepted, root.drafts):
+                done.restored.append(file)
+        try:
+            read_node(path)["attributes"]["embedctl"]["kind"]
+        except (DamagedStore, KeyError, TypeError):
+            put_bytes(path / "zarr.json", _bare_root(root), root.drafts)
+        _keep(receipt, path, root.drafts)
+    for name in subjects:
+        dataset, _, subject = name.partition("/")
+        with ExitStack() as held:
+            held.enter_context(root.lock(f"{dataset}-{subject}"))
+            held.enter_context(root.lock(dataset, wait=30.0))
+            _mend_subject(root, name, found, bad, done)
+    publish(root)
+    for folder in sorted(path.glob("*/zarr.json")):  # a dataset whose last subject was lost with a crash in between
+        if folder.parent.name != "subject" and not any(folder.parent.glob("sub-*")):
+            discard(folder.parent, root.drafts)
+    publish(root)
+
+
+def _mend_subject(root: Root, name: str, found: Plan, bad: Mapping[Path, Check], done: Repair) -> None:
+    """Drop the damaged blocks of a subject and put it back among the unfinished ones, or drop all of it."""
+    final, unfinished = root.path / name, root.private / "unfinished" / name
+    folder = final if final.is_dir() else unfinished
+    here = [damage for damage in done.found if folder in damage.file.parents]
+    if not folder.is_dir():  # its folder is gone: the root shall not list it
+        done.lost.append(name)
+        return
+    blocks, is_whole = set(), True
+    for damage in here:
+        check = bad.get(damage.file)
+        if damage.file.parent.name == "receipts":
+            blocks.add(damage.file)
+        elif check and check.receipt.parent.name == "receipts":
+            blocks.add(check.receipt)
+        elif check and restore(root.path, root.kind, damage.file, check.accepted, root.drafts):
+            done.restored.append(damage.file)
+        elif damage.problem != "has no receipt":
+            is_whole = False
+    for receipt in blocks:
+        remove_file(receipt)
+    if is_whole and not blocks:
+        return
+    if is_whole:
+        for damage in here:
+            if damage.file not in done.restored and damage.file.parent.name != "receipts":
+                remove_file(damage.file)
+    dataset = name.partition("/")[0]
+    last = [other for other in complete_subjects(root.path) if other.partition("/")[0] == dataset] == [name]
+    publish(root, without=dataset if last else name)
+    if not is_whole:
+        discard(folder, root.drafts)
+        done.lost.append(name)
+    else:
+        if folder == final:
+            if unfinished.is_dir():
+                discard(unfinished, root.drafts)
+            place(final, unfinished)
+        done.dropped.append(name)
+    if last and (root.path / dataset).is_dir():
+        discard(root.path / dataset, root.drafts)
+
+
+def _runs(path: Path) -> Repair:
+    done = Repair(path, "runs", judged(plan(path, "runs")))
+    drafts = path / ".embedctl" / "drafts"
+    for part in sorted({damage.part for damage in done.found if damage.part}):
+        run, _, beside = part.partition("/")
+        if beside and (path / part).is_dir():
+            discard(path / part, drafts)
+        elif not beside:
+            remove_file(path / run / RECEIPT)  # a run without it counts for nothing, and is trained anew
+        done.dropped.append(part)
+    if done.found:
+        assemble(path)
+    return done

@@ -1,0 +1,125 @@
+"""Repair drops what is damaged and nothing else, and the command that wrote it brings back the same bytes."""
+
+import shutil
+
+import pytest
+
+from stores.errors import DamagedStore
+from stores.repair import repair
+from stores.verify import find_places
+from tests.crashes import extract, files, preprocess, train
+from tests.stores.test_verify import DAMAGE, KINDS, damages, flip, written  # noqa: F401
+
+
+@pytest.fixture
+def workspace(written, tmp_path):  # noqa: F811
+    return shutil.copytree(written, tmp_path / "workspace")
+
+
+def again(path):
+    """Do what the commands that wrote the workspace would do now."""
+    extract(path, 80, "b")
+    preprocess(path, (1, 2))
+    train(path)
+
+
+def mend(path):
+    return [repair(place, kind) for place, kind in find_places(path)]
+
+
+def times(path):
+    return {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
+
+
+def check_repair(workspace, kind, copy, names):
+    expected = files(workspace / KINDS[kind])
+    for name in names:
+        for way in ("flip", "delete"):
+            shutil.copytree(workspace / KINDS[kind], copy / KINDS[kind])
+            DAMAGE[way](copy / KINDS[kind] / name)
+            mend(copy)
+            assert damages(copy) == [], name
+            extract(copy, 80, "b") if kind == "embeddings" else preprocess(copy, (1, 2))
+            found = files(copy / KINDS[kind])
+            different = {file for file in {*found, *expected} if found.get(file) != expected.get(file)}
+            assert not different, (name, different)
+            shutil.rmtree(copy)
+
+
+SOME = {
+    "embeddings": ["zarr.json", "image/c/0", "image/.embedctl/metadata.json", "pixels-0a/zarr.json",
+                   "pixels-0a/values/.embedctl/metadata.json", "pixels-0a/values/.embedctl/receipts/000000.json"],
+    "epochs": ["zarr.json", "subject/c/0", "things-eeg2/zarr.json", "things-eeg2/sub-02/zarr.json",
+               "things-eeg2/sub-02/train/mean/.embedctl/receipts/000001.json", "things-eeg2/sub-02/whitener/c/0/0/0"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SOME)
+def test_after_repair_and_the_writing_command_every_byte_is_what_it_was(workspace, kind, tmp_path):
+    check_repair(workspace, kind, tmp_path / "copy", SOME[kind])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SOME)
+def test_after_repair_of_any_file_every_byte_is_what_it_was(workspace, kind, tmp_path):
+    names = [name for name in files(workspace / KINDS[kind]) if not name.endswith("images.parquet")]
+    check_repair(workspace, kind, tmp_path / "copy", names)
+
+
+def test_a_lost_table_of_images_cannot_be_repaired_and_says_so(workspace):
+    # What images the rows are of is said nowhere else, and what cannot be known is not made up.
+    (workspace / "e.zarr/image/.embedctl/images.parquet").unlink()
+    with pytest.raises(DamagedStore, match="said nowhere else"):
+        mend(workspace)
+    assert damages(workspace)
+
+
+def test_a_damaged_chunk_costs_its_rows_and_touches_nothing_else(workspace):
+    chunk = workspace / "e.zarr/pixels-0a/values/c/1/0"
+    before = times(workspace)
+    flip(chunk)
+    done = mend(workspace)[0]
+    assert (done.dropped, done.lost, done.restored) == (["pixels#0a"], [], [])
+    again(workspace)
+    after = times(workspace)
+    receipt = workspace / "e.zarr/pixels-0a/values/.embedctl/receipts/000000.json"
+    assert {file for file in before if after[file] != before[file]} == {chunk, receipt}
+
+
+def test_a_damaged_block_of_epochs_costs_that_block(workspace):
+    block = workspace / "p.zarr/things-eeg2/sub-02/train/epochs/c/1/0/0/0"
+    before = times(workspace / "p.zarr/things-eeg2")
+    flip(block)
+    assert mend(workspace)[1].dropped == ["things-eeg2/sub-02"]
+    again(workspace)
+    after = times(workspace / "p.zarr/things-eeg2")
+    touched = {file.relative_to(workspace / "p.zarr/things-eeg2") for file in before if after[file] != before[file]}
+    chunks = {"epochs/c/1/0/0/0", "mean/c/1/0/0", "valid/c/1/0", "session/c/1/0"}
+    assert {file.as_posix() for file in touched} == {
+        f"sub-02/train/{name}" for name in {*chunks, "mean/.embedctl/receipts/000001.json"}
+    }
+
+
+@pytest.mark.parametrize("name", ["scores.npy", "receipt.json"])
+def test_a_damaged_run_is_trained_anew_and_no_other(workspace, name):
+    runs = workspace / "runs"
+    before, whole = times(runs / "run-0"), files(runs / "run-1")
+    flip(runs / "run-1" / name)
+    assert mend(workspace)[2].dropped == ["run-1"]
+    assert damages(workspace) == []
+    train(workspace)
+    assert damages(workspace) == [] and times(runs / "run-0") == before
+    assert {file: data for file, data in whole.items() if "/" not in file} == files(runs / "run-1")
+
+
+def test_a_table_of_results_that_is_damaged_is_made_again(workspace):
+    whole = files(workspace / "runs")
+    flip(workspace / "runs/results.parquet")
+    mend(workspace)
+    assert files(workspace / "runs") == whole
+
+
+def test_nothing_is_touched_where_nothing_is_damaged(workspace):
+    before = times(workspace)
+    assert [done.found for done in mend(workspace)] == [[], [], []]
+    assert times(workspace) == before

@@ -1,0 +1,187 @@
+"""What the store recorded of the first write holds for every later one: threads and device, beside the batch size."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from embedctl.cli import app
+from pipelines.encoders import registry as cards
+from pipelines.encoders.registry import add_cards, registry
+from pipelines.extract import forward
+from pipelines.extract.extract import extract
+from pipelines.extract.request import ExtractRequest
+from stores.embeddings import EmbeddingStore
+from stores.errors import NotHere, StoreMismatch
+from tests.photos import write_photographs
+
+SMALL = '{ resize = "bilinear", fit = "squash", resize_to = 64, size = 64, norm = "imagenet" }'
+CARD = """
+[small-resnet]
+family = "torchvision"
+model = {{ name = "resnet18" }}
+tap = "avgpool"
+pooling = "flatten"
+dim = {dim}
+input = {input}
+"""
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    write_photographs(tmp_path / "images", 6)
+    return tmp_path / "images"
+
+
+def request_for(images: Path, model: str = "pixels", **options) -> ExtractRequest:
+    given = {"store": images.parent / "embeddings.zarr", "batch_size": None, "weights": "random:0", **options}
+    return ExtractRequest(models=(model,), images=images, **given)
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Give a function that makes this another version of embedctl: its passes have so many threads."""
+    return lambda n: monkeypatch.setattr(forward, "THREADS", n)
+
+
+def of_store(store: Path, name: str) -> tuple[dict, dict[str, bytes]]:
+    stored = EmbeddingStore.open(store)[name]
+    return stored.provenance, {i: row.tobytes() for i, row in zip(stored.image_ids, stored.values, strict=True)}
+
+
+def test_rows_added_under_another_number_of_threads_are_computed_on_the_recorded_one(images, threads, monkeypatch):
+    used = []
+    encoder = forward.Encoder.__call__
+    monkeypatch.setattr(
+        forward.Encoder, "__call__", lambda self, x: used.append((len(x), torch.get_num_threads())) or encoder(self, x)
+    )
+    threads(2)
+    extract(request_for(images))
+    threads(1)
+    write_photographs(images, 3, first=6)
+    extract(request_for(images))
+    assert {n for size, n in used if size > 1} == {2}
+    assert of_store(images.parent / "embeddings.zarr", "pixels")[0]["threads"] == 2
+
+
+def test_an_embedding_that_is_new_takes_the_threads_of_the_one_beside_it(images, threads):
+    threads(2)
+    extract(request_for(images))
+    threads(1)
+    extract(ExtractRequest(models=("pixels", "hog"), images=images, store=images.parent / "embeddings.zarr"))
+    assert of_store(images.parent / "embeddings.zarr", "hog")[0]["threads"] == 2
+
+
+@pytest.mark.slow
+def test_a_network_resumed_on_other_threads_gives_the_bytes_of_one_that_was_not(images, threads):
+    """Of resnet50-tv at random weights, some float16 numbers differ between one thread and two."""
+    rows = {}
+    for n in (1, 2):
+        threads(n)
+        store = images.parent / f"{n}.zarr"
+        extract(request_for(images, "resnet50-tv", store=store, dtype="float32"))
+        rows[n] = of_store(store, "resnet50-tv")[1]
+    if rows[1] == rows[2]:
+        pytest.skip("on this machine the threads make no difference")
+    write_photographs(images, 3, first=6)
+    for n in (1, 2):
+        shutil.copytree(images.parent / f"{n}.zarr", images.parent / f"{n}-other.zarr")
+        for name, now in ((f"{n}.zarr", n), (f"{n}-other.zarr", 3 - n)):
+            threads(now)
+            extract(request_for(images, "resnet50-tv", store=images.parent / name, dtype="float32"))
+        same, other = (of_store(images.parent / name, "resnet50-tv")[1] for name in (f"{n}.zarr", f"{n}-other.zarr"))
+        assert len(same) == 9 and same == other
+
+
+def recorded_on(store: Path, device: str) -> None:
+    """Make a store say that its rows were computed on ``device``, with a receipt that fits."""
+    opened = EmbeddingStore.open(store)
+    (entry,) = opened.entries()
+    facts, values = dict(entry.provenance), opened["pixels"].values
+    with opened.lock():
+        opened.remove(entry)
+        new = opened.create(
+            entry.name, entry.key, dim=entry.dim, dtype=entry.dtype, provenance=facts | {"device": device}
+        )
+        rows = torch.arange(len(values)).numpy()
+        opened.write_block(0, {new.group: (rows, values)}, {})
+
+
+def test_a_device_other_than_the_recorded_one_is_refused_and_auto_takes_the_recorded_one(images, monkeypatch):
+    store = images.parent / "embeddings.zarr"
+    extract(request_for(images))
+    write_photographs(images, 3, first=6)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # so that auto would choose it
+    with pytest.raises(StoreMismatch, match="computed on cpu, not cuda") as problem:
+        extract(request_for(images, device="cuda"))
+    assert problem.value.exit_code == 2 and "--device" in problem.value.hint
+    assert extract(request_for(images)).written == 3
+    monkeypatch.undo()
+    recorded_on(store, "cuda")
+    write_photographs(images, 1, first=9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(NotHere):
+        extract(request_for(images))
+    with pytest.raises(StoreMismatch, match="computed on cuda, not cpu"):
+        extract(request_for(images, device="cpu"))
+    assert extract(request_for(images, device="cpu", overwrite=True)).written == 10
+
+
+def test_the_folder_of_the_images_is_in_the_provenance_and_not_in_the_key(images):
+    extract(request_for(images))
+    facts = of_store(images.parent / "embeddings.zarr", "pixels")[0]
+    assert facts["images"] == str(images) and "images" not in json.dumps(facts["recipe"])
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    def write(dim: int = 512):
+        monkeypatch.setattr(cards, "_added", [])
+        registry.cache_clear()
+        (tmp_path / "cards").mkdir()
+        (tmp_path / "cards" / "small.toml").write_text(CARD.format(dim=dim, input=SMALL))
+        add_cards(tmp_path / "cards")
+
+    yield write
+    monkeypatch.undo()
+    registry.cache_clear()
+
+
+@pytest.mark.parametrize("dim", [512, 511])
+def test_a_table_that_is_wrong_about_the_width_of_its_encoder_is_refused_before_anything_is_written(small, images, dim):
+    small(dim)
+    words = ["extract", "--model", "small-resnet", "--weights", "random:0", "--images", str(images)]
+    result = CliRunner().invoke(app, [*words, "--store", str(images.parent / "e.zarr")])
+    assert (images.parent / "e.zarr").exists() == (dim == 512)
+    assert result.exit_code == (0 if dim == 512 else 2), result.stderr
+    assert dim == 512 or "gives 512 numbers per image, and its table says dim = 511" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("pixels:nowhere",), ("resnet18-tv:layer1.cls", "--weights", "random:0")], ids=["layer", "pooling"]
+)
+def test_what_only_the_network_knows_to_be_wrong_leaves_no_store_and_no_images_behind(images, words):
+    for store in ("new.zarr", "old.zarr"):
+        if store == "old.zarr":
+            extract(request_for(images, store=images.parent / store))
+            write_photographs(images, 2, first=6)
+        line = ["extract", "--model", *words, "--images", str(images), "--store", str(images.parent / store)]
+        assert CliRunner().invoke(app, line).exit_code == 2
+    assert not (images.parent / "new.zarr").exists()
+    assert len(EmbeddingStore.open(images.parent / "old.zarr").image_ids) == 6
+
+
+def test_a_network_gives_the_same_bytes_on_one_core_and_on_three(small, images, monkeypatch):
+    small()
+    rows = []
+    for n in (1, 3):
+        monkeypatch.setattr("pipelines.extract.engine.n_cores", lambda n=n: n)
+        store = images.parent / f"{n}.zarr"
+        extract(request_for(images, "small-resnet", store=store, batch_size=1))
+        facts, found = of_store(store, "small-resnet")
+        rows.append(found)
+        assert facts["threads"] == 1
+    assert len(rows[0]) == 6 and rows[0] == rows[1]
