@@ -6,7 +6,7 @@ are committed (``rows``, as ranges) and which are absent for a reason (``absent`
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +134,11 @@ def read_vouchers(values: Path) -> Vouchers:
     return vouchers
 
 
-def finish_receipts(values: Path, drafts: Path) -> None:
-    """Write down how announced changes that were cut short ended."""
-    for path in _receipts(values):
-        finish(Path(path), values.parent, drafts)
+def finish_receipts(values: Path, drafts: Path, mine: Callable[[int], bool]) -> None:
+    """Write down how announced changes of blocks that are ``mine`` and that were cut short ended."""
+    for path in map(Path, _receipts(values)):
+        if mine(int(path.stem)):
+            finish(path, values.parent, drafts)
 
 
 def are_announced(values: Path) -> bool:

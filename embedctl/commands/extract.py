@@ -23,6 +23,7 @@ VIEWS = typer.Option(
     "--view", metavar="V[,V...]", help="views of the image for every model that names none", show_default=False
 )
 REFRESH = typer.Option("--refresh", help="hash every image again and redo the changed ones", show_default=False)
+SHARD = typer.Option("--shard", metavar="I/N", help="only the I-th of N parts, 0/N first", show_default=False)
 OVERWRITE = typer.Option("--overwrite", help="drop the named embeddings first", show_default=False)
 
 
@@ -37,6 +38,7 @@ def extract(
     device: options.Device = None,
     dtype: Annotated[str | None, DTYPE] = None,
     exact: Annotated[bool | None, switch("extract.exact", "--exact")] = None,
+    shard: Annotated[str | None, SHARD] = None,
     refresh: Annotated[bool, REFRESH] = False,
     overwrite: Annotated[bool, OVERWRITE] = False,
     offline: Annotated[bool | None, switch("extract.offline", "--offline")] = None,
@@ -64,6 +66,7 @@ def extract(
     from embedctl.progress import shown
     from pipelines.extract.extract import extract as run
     from pipelines.extract.request import ExtractRequest
+    from stores.parts import Part
 
     request = ExtractRequest(
         models=models,
@@ -76,6 +79,7 @@ def extract(
         exact=chosen.value("extract.exact", exact),
         layers=options.listed("--layers", layers),
         views=options.listed("--view", view),
+        shard=Part.parse(shard) if shard else None,
         refresh=refresh,
         overwrite=overwrite,
         offline=chosen.value("extract.offline", offline),

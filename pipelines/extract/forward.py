@@ -13,6 +13,7 @@ from pipelines.encoders.build import Encoder, build
 from pipelines.encoders.preprocessing import fast_transform, normalise
 from pipelines.encoders.registry import Preprocessing
 from pipelines.encoders.weights import resolve_weights
+from pipelines.extract.compute import NetworkFacts
 from pipelines.extract.loading import LoadedImage, Transform
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import Target
@@ -63,30 +64,22 @@ class Networks:
         finally:
             torch.set_num_threads(n_threads)
 
-    def serve(self, targets: Sequence[Target]) -> bool:
-        """Say whether these networks give ``targets``, on the threads that the store recorded meanwhile, too."""
-        return all(t.threads in (0, self.threads[t.name]) if t.name in self.threads else False for t in targets)
-
     @property
     def _encoders(self) -> dict[str, Encoder]:
         return {encoder.spec.id: encoder for _, encoders in self.groups for encoder in encoders}
 
     @property
-    def widths(self) -> dict[EmbeddingName, int]:
-        """Numbers per image."""
+    def facts(self) -> NetworkFacts:
+        """What they say about themselves."""
         encoders = self._encoders
-        return {name: encoders[name.encoder].dims[_tap(name)] for name in self.names}
-
-    @property
-    def token_shapes(self) -> dict[EmbeddingName, tuple[int, int]]:
-        """(token, dim) of the embeddings whose rows are flattened tokens."""
-        shapes = {name: self._encoders[name.encoder].token_shapes.get(_tap(name)) for name in self.names}
-        return {name: shape for name, shape in shapes.items() if shape}
-
-    @property
-    def weights_sources(self) -> dict[str, str]:
-        """Where the weights of each encoder came from."""
-        return {id_: encoder.weights_source for id_, encoder in self._encoders.items()}
+        shapes = {name: encoders[name.encoder].token_shapes.get(_tap(name)) for name in self.names}
+        return NetworkFacts(
+            widths={name: encoders[name.encoder].dims[_tap(name)] for name in self.names},
+            token_shapes={name: shape for name, shape in shapes.items() if shape},
+            weights_sources={id_: encoder.weights_source for id_, encoder in encoders.items()},
+            device=self.device,
+            threads=self.threads,
+        )
 
     def transforms(self, names: Collection[EmbeddingName]) -> dict[int, tuple[str, Transform]]:
         """Return what threads do with a decoded image for some embeddings, by the number of the group of encoders."""
