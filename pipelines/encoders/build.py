@@ -166,7 +166,7 @@ def resolve_layers(spec: EncoderSpec, layers: Iterable[str]) -> list[EmbeddingNa
     """Turn what ``--layers`` was given into names, each layer once; nothing is drawn, loaded or fetched.
 
     Of n blocks, ``depth:F`` is the one after which a fraction F of them is done: number ``ceil(F * n)``, counted from
-    one. A pooling may follow: ``blocks.7.mean``, ``depth:0.5.mean``.
+    one; of an ensemble, one of each of its networks. A pooling may follow: ``blocks.7.mean``, ``depth:0.5.mean``.
 
     Raises
     ------
@@ -186,14 +186,14 @@ def resolve_layers(spec: EncoderSpec, layers: Iterable[str]) -> list[EmbeddingNa
     depth = False
     for text in (part.strip() for given in layers for part in given.split(",")):
         depth = text.startswith("depth:") or (depth and text[:1].isdigit())  # depth:0.25,0.5 is two depths
-        layer = _at_depth(spec.id, network, text.removeprefix("depth:")) if depth else text
-        name = EmbeddingName.parse(f"{spec.id}:{layer}")
-        _module_of(network, name.layer, spec.id)
-        names[name] = None
+        for layer in _at_depth(spec.id, network, text.removeprefix("depth:")) if depth else [text]:
+            name = EmbeddingName.parse(f"{spec.id}:{layer}")
+            _module_of(network, name.layer, spec.id)
+            names[name] = None
     return list(names)
 
 
-def _at_depth(encoder: str, network: Network, text: str) -> str:
+def _at_depth(encoder: str, network: Network, text: str) -> list[str]:
     number, pooling = text, ""
     for known in POOLINGS:
         if text.endswith(f".{known}"):
@@ -206,8 +206,11 @@ def _at_depth(encoder: str, network: Network, text: str) -> str:
         raise EmbedctlError(f"'depth:{text}' is no depth", "a fraction above 0 and up to 1, for example depth:0.5")
     if not network.blocks:
         raise EmbedctlError(f"'{encoder}' has no layers to count", f"leave out 'depth:{text}' for it")
+    trunks: dict[str, list[str]] = {}  # an ensemble's blocks are called clip_vitb16.blocks.7
+    for block in network.blocks:
+        trunks.setdefault(block.rpartition(".")[0], []).append(block)
     # 1e-9: 0.1 * 30 is a hair above 3 in floating point
-    return network.blocks[math.ceil(fraction * len(network.blocks) - 1e-9) - 1] + pooling
+    return [blocks[math.ceil(fraction * len(blocks) - 1e-9) - 1] + pooling for blocks in trunks.values()]
 
 
 def _tensors(found: object) -> list[Tensor]:
