@@ -115,6 +115,24 @@ def test_clean_takes_the_voxels_above_0_and_z_scores_without_the_shared_images(t
     assert not all(found.train.concepts)
 
 
+def test_regions_are_rows_of_the_stored_voxels(tmp_path):
+    raw = tmp_path / "raw"
+    write_betas(raw, "hdf5")
+    folder = raw / "nsddata/ppdata/subj01/func1pt8mm/roi"
+    visual = np.random.default_rng(8).integers(-1, 8, SHAPE).astype(np.int16)
+    write_nifti(folder / "prf-visualrois.nii.gz", visual)
+    write_nifti(folder / "floc-faces.nii.gz", np.zeros((2, 2, 2), np.int16))
+    flight = open_dataset("nsd", raw, "clean").preflight(1)
+    assert flight.notes == ["sub-01: floc-faces.nii.gz has (2, 2, 2), nsdgeneral (3, 2, 4): left out"]
+    run(raw, tmp_path)
+    found = subject(tmp_path)
+    assert set(found.info["rois"]) <= {"V1", "V2", "V3", "hV4"} and found.info["rois"]
+    for region, numbers in {"V1": (1, 2), "V2": (3, 4), "V3": (5, 6), "hV4": (7,)}.items():
+        voxels = found.arrays["voxel"][found.info["rois"].get(region, [])]
+        expected = np.flatnonzero(np.isin(visual, numbers) & (MASK > 0))
+        assert np.array_equal(voxels, expected)
+
+
 def test_alignvis_takes_the_z_scored_file_as_it_is(tmp_path):
     write_made(tmp_path / "raw")
     line = run(tmp_path / "raw", tmp_path, recipe="alignvis").subjects[0]
