@@ -1,7 +1,6 @@
 """``embedctl report``: one file with everything."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,11 +9,7 @@ from embedctl.commands.compare import PAIRING
 from embedctl.options import path
 from stores.errors import UnknownName, suggest
 
-if TYPE_CHECKING:
-    from embedctl.report.gather import ReportRequest
-    from pipelines.progress import Progress
-
-__all__ = ["DEFAULT_NAME", "report", "write_page"]
+__all__ = ["report"]
 
 FORMATS = ("html", "csv", "md", "json")
 DEFAULT_NAME = "report.html"
@@ -44,7 +39,7 @@ def report(
       embedctl report --format csv
     """
     from embedctl.progress import shown
-    from embedctl.report.build import build
+    from embedctl.report.build import build, write_page
     from embedctl.report.gather import ReportRequest
     from embedctl.report.plain import as_csv, as_markdown, as_plain
     from stores.commits import json_bytes, put_bytes
@@ -78,14 +73,3 @@ def report(
     else:
         for line in data.decode().removesuffix("\n").split("\n"):
             render.line(line)
-
-
-def write_page(request: "ReportRequest", file: Path, progress: "Progress") -> int:
-    """Build the report and put its page in place of what was there; return its bytes."""
-    from embedctl.report.build import build
-    from embedctl.report.page import page
-    from stores.commits import put_bytes
-
-    data = page(build(request, progress)).encode("utf-8", "replace")
-    put_bytes(file, data)
-    return len(data)

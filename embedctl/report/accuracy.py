@@ -6,10 +6,11 @@ from embedctl.commands.compare import marked
 from embedctl.html import Markup, joined
 from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import (LABELS, 
+from embedctl.report.svg import (
     ALIGNED,
     BASE,
     GREY,
+    LABELS,
     WIDTH,
     Picture,
     Scale,
@@ -47,10 +48,11 @@ def best_said(answers: Answers) -> str:
     close = [other.embedding for other in rivals if _overlap(row.interval, other.interval)]
     interval = _interval_said(row.interval)
     second = f"; the intervals of {len(close)} other{'s' if len(close) > 1 else ''} reach into its own" if close else ""
+    n_way = answers.condition["n_way"]
     return (
         f"{marked(row.embedding, row.weights)} leads {len(answers.ranks)} embeddings on "
-        f"{answers.condition['dataset']}: the right one of {answers.condition['n_way']} images is found first in {100 * row.top1:.1f} % of cases "
-        f"({interval}), by chance in {100 / answers.condition['n_way']:.1f} %{second}."
+        f"{answers.condition['dataset']}: the right one of {n_way} images is found first in {100 * row.top1:.1f} % of "
+        f"cases ({interval}), by chance in {100 / n_way:.1f} %{second}."
     )
 
 
@@ -171,7 +173,7 @@ def _slopes(answers: Answers) -> Figure:
 def _slope(pair: PairRow, base: dict[int, float], aligned: dict[int, float], low: float, high: float) -> Markup:
     picture, scale = Picture(170, 172), Scale(low, high, 142, 34)
     axis_left(picture, scale, 34, 160, 100)
-    picture.text(4, 11, shortened(pair.embedding, 27), "start", "strong", pair.embedding)
+    picture.text(4, 11, shortened(pair.embedding, 24), "start", "strong", pair.embedding)
     told = f"{100 * pair.difference:+.1f} points" + (f", {pair.verdict}" if len(pair.verdict) < 22 else "")
     picture.text(4, 25, told.removesuffix(", "), "start", "small", pair.verdict or pair.note)
     both = [subject for subject in pair.subjects if subject in base and subject in aligned]

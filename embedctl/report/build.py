@@ -2,19 +2,22 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from embedctl.report.accuracy import accuracy, best_said, pairs_said, ranking_table
 from embedctl.report.embeddings import embeddings
 from embedctl.report.evidence import evidence
 from embedctl.report.gallery import gallery
 from embedctl.report.gather import Answers, Material, ReportRequest, gather
+from embedctl.report.page import page
 from embedctl.report.parts import Report, Section, Table
 from embedctl.report.provenance import provenance
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
 from pipelines.progress import SILENT, Progress
+from stores.commits import put_bytes
 
-__all__ = ["build"]
+__all__ = ["build", "write_page"]
 
 
 def build(request: ReportRequest, progress: Progress = SILENT) -> Report:
@@ -52,6 +55,13 @@ def build(request: ReportRequest, progress: Progress = SILENT) -> Report:
         ranking=_ranking(material.answers),
         command=_command(request),
     )
+
+
+def write_page(request: ReportRequest, file: Path, progress: Progress = SILENT) -> int:
+    """Build a report, put its page in place of what was there, and return its size in bytes; raises as `build`."""
+    data = page(build(request, progress)).encode("utf-8", "replace")
+    put_bytes(file, data)
+    return len(data)
 
 
 def _of_condition(answers: Answers, material: Material) -> list[Section]:

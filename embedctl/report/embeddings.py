@@ -6,7 +6,7 @@ import numpy as np
 
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import LABELS, BASE, WIDTH, Picture, Scale, axis_below, sequential, shortened
+from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, Scale, axis_below, sequential, shortened
 from pipelines.findings.health import Health, alike, health, sample
 
 __all__ = ["embeddings"]

@@ -12,10 +12,11 @@ from embedctl.figures import flat
 from embedctl.html import Markup, joined
 from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import (LABELS, 
+from embedctl.report.svg import (
     ALIGNED,
     COLOURS,
     INK,
+    LABELS,
     WIDTH,
     Picture,
     Scale,
@@ -129,7 +130,9 @@ def _shares(title: str, profiles: dict[str, list[Profile]], what: str) -> Figure
             told, x = f"{name}, {part}: {100 * value:.1f} %", LABELS + width * column
             picture.box(x, y, width - 1, _ROW - 1, diverging(value / most), told)
             if width >= 24:
-                picture.text(x + width / 2, y + 13, f"{100 * value + 0:.0f}".replace("-0", "0"), "middle", "small", told, INK)
+                picture.text(
+                    x + width / 2, y + 13, f"{100 * value + 0:.0f}".replace("-0", "0"), "middle", "small", told, INK
+                )
     columns = (("embedding", "text"), ("subject", "count"), *((part, "percent") for part in parts))
     rows = [(n, p["subject"], *(p[what].get(part) for part in parts)) for n, mine in profiles.items() for p in mine]
     note = "Orange speaks for the right image, blue against it. Grey names: nothing is shown to be there."

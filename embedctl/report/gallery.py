@@ -6,7 +6,7 @@ from pathlib import Path
 from embedctl.html import Markup, escaped, joined, thumbnail
 from embedctl.report.gather import Answers, Material
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import LABELS, BASE, WIDTH, Picture, Scale, axis_below, shortened
+from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, Scale, axis_below, shortened
 from pipelines.findings.hits import concept_accuracy
 from pipelines.findings.retrieved import Confusion, Query, confusions, queries
 from pipelines.train.join import resolve

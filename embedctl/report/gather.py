@@ -113,12 +113,16 @@ def gather(request: ReportRequest) -> Material:
         without_runs = condition | {"preprocessing": ""}
         cells = {cell.label: cell for cell in found}
         hits = read_hits(request.runs, found)
+        mine = [replace(row, condition=condition) for row in ranked if row.condition == without_runs]
         ranks = [
             replace(row, interval=_fraction(interval_of([(cells[row.embedding].runs, 1)], hits, _values(row))))
-            for row in ranked
-            if row.condition == without_runs
+            for row in mine
         ]
-        tests = [_with_interval(pair, cells, hits) for pair in paired if pair.condition == without_runs]
+        tests = [
+            _with_interval(replace(pair, condition=condition), cells, hits)
+            for pair in paired
+            if pair.condition == without_runs
+        ]
         ordered = {row.embedding: cells[row.embedding] for row in ranks}
         answers.append(Answers(condition=condition, ranks=ranks, pairs=tests, cells=ordered, hits=hits))
     return Material(

@@ -18,11 +18,11 @@ from embedctl.figures import COLOURS
 from embedctl.html import Markup
 
 __all__ = [
-    "ALIGNED", "BASE", "COLOURS", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_below", "diverging", "legend", "nice",
-    "sequential", "shortened", "span",
+    "ALIGNED", "BASE", "COLOURS", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_below", "diverging", "legend",
+    "nice", "sequential", "shortened", "span",
 ]  # fmt: skip
 
-WIDTH, LABELS = 400, 150  # of a picture, and of the names on its left
+WIDTH, LABELS = 400, 160  # of a picture, and of the names on its left
 BASE, ALIGNED, GREY = COLOURS[0], COLOURS[1], "#8a8f98"
 LINE, INK = "#d9dde3", "#20242a"
 _VIRIDIS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")

@@ -5,7 +5,19 @@ import numpy as np
 from embedctl.html import joined
 from embedctl.report.gather import Answers, Material
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import LABELS, COLOURS, WIDTH, Picture, Scale, axis_below, axis_left, legend, nice, shortened, span
+from embedctl.report.svg import (
+    COLOURS,
+    LABELS,
+    WIDTH,
+    Picture,
+    Scale,
+    axis_below,
+    axis_left,
+    legend,
+    nice,
+    shortened,
+    span,
+)
 from pipelines.train.cells import Runs
 
 __all__ = ["looks", "training"]

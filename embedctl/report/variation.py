@@ -6,7 +6,19 @@ from statistics import fmean, stdev
 from embedctl.html import joined
 from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import LABELS, BASE, COLOURS, WIDTH, Picture, Scale, axis_below, axis_left, legend, shortened, span
+from embedctl.report.svg import (
+    BASE,
+    COLOURS,
+    LABELS,
+    WIDTH,
+    Picture,
+    Scale,
+    axis_below,
+    axis_left,
+    legend,
+    shortened,
+    span,
+)
 from stores.names import EmbeddingName
 
 __all__ = ["variation"]
