@@ -4,7 +4,7 @@ See ``docs/storage.md`` for what is on the disk.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from stores.errors import DamagedStore, StoreMismatch
 from stores.group import Group, string_chunk
 from stores.images import ImageRecord, check_ids, image_table_bytes, read_image_table
 from stores.layout import read_array
+from stores.locks import clear_dead, of_living
 from stores.names import EmbeddingName
+from stores.parts import WHOLE, Part, refuse_beside
 from stores.roots import Root, read_strings, string_files
 
 __all__ = ["EmbeddingStore", "ImageRecord", "Rows"]
@@ -27,6 +29,9 @@ Rows = tuple[np.ndarray, np.ndarray]
 """Rows of the store, ``(n,)``, and their values, ``(n, dim)``."""
 
 _TABLE = "image/.embedctl/images.parquet"
+
+PATIENCE = 600.0
+"""Seconds that the holder of a part waits for its turn at what all parts share: others hold that for seconds."""
 
 
 class EmbeddingStore:
@@ -57,6 +62,7 @@ class EmbeddingStore:
         self.path = path
         self._root = Root(path, "embeddings", "image")
         self._is_locked = False
+        self._part: Part | None = None
         self._look()
 
     @classmethod
@@ -154,7 +160,8 @@ class EmbeddingStore:
     def lock(self) -> Iterator[None]:
         """Be the only writer; first finish what an interrupted one had begun.
 
-        Every writing method takes the lock itself; hold it around many, because each taking reads all receipts.
+        Every writing method takes the lock itself; hold it around many, because each taking reads all receipts. Inside
+        `part` it is what the parts share, and held for a moment.
 
         Raises
         ------
@@ -164,17 +171,56 @@ class EmbeddingStore:
         if self._is_locked:
             yield
             return
-        with self._root.lock("embeddings"):
+        with self._root.lock("embeddings", wait=PATIENCE if self._part else 0.0):
             self._is_locked = True
             try:
-                self._root.finish()
-                self._look()
-                for group in self._groups.values():
-                    group.finish()
-                    group.grow(self.image_ids, self.block_rows)
+                if not self._part:
+                    refuse_beside(self._root, WHOLE)
+                self._begin(None if self._part else WHOLE)
+                if not self._part:
+                    clear_dead(self._root.locks)
                 yield
             finally:
                 self._is_locked = False
+
+    def _begin(self, finish: Part | None) -> None:
+        """Look at what is there now; write down how changes of the blocks of ``finish`` ended that were cut short."""
+        self._root.finish()
+        self._look()
+        for group in self._groups.values():
+            if finish:
+                group.finish(finish.__contains__)
+            group.grow(self.image_ids, self.block_rows)
+
+    @contextmanager
+    def part(self, part: Part) -> Iterator[None]:
+        """Be the only writer of some blocks, beside writers of others; the last one to leave consolidates.
+
+        Raises
+        ------
+        StoreLocked
+            If a live process is writing some of these blocks.
+        """
+        with ExitStack() as held:
+            with self._root.lock("embeddings", wait=PATIENCE):
+                refuse_beside(self._root, part)
+                held.enter_context(self._root.lock(part.lock))
+                self._begin(part)
+            self._part = part
+            try:
+                yield
+            finally:
+                self._part = None
+            with self._root.lock("embeddings", wait=PATIENCE):
+                held.close()  # inside, so that of two who leave at once one sees that the other is gone
+                if not of_living(self._root.locks, "part-*-of-*"):
+                    clear_dead(self._root.locks)
+                    self._begin(WHOLE)
+                    self._root.consolidate()
+
+    def help_with(self, part: Part) -> None:
+        """Write from now on blocks of a ``part`` that another process holds, on its behalf."""
+        self._part = part
 
     def add_images(self, records: Sequence[ImageRecord]) -> None:
         """Give new images the next rows, in the order given; images known already keep theirs.
@@ -287,7 +333,9 @@ class EmbeddingStore:
         for group, (rows, values) in parts.items():
             self._check(block, self._groups[group], np.asarray(rows), values, absent)
         start = block * self.block_rows
-        with self.lock():
+        if self._part and block not in self._part:
+            raise ValueError(f"block {block} is not of part {self._part}")
+        with nullcontext() if self._part else self.lock():
             for group, (rows, values) in parts.items():
                 whole = range(start, start + self.block_rows)
                 self._groups[group].commit(whole, np.asarray(rows, dtype=np.intp), values, absent)
@@ -318,6 +366,11 @@ class EmbeddingStore:
         return self._root.is_consolidated() and all(group.is_finished for group in self._groups.values())
 
     def consolidate(self) -> None:
-        """Write all metadata into the root, where other programs look first: the end of every writing command."""
+        """Write all metadata into the root, where other programs look first: the end of every writing command.
+
+        Inside `part` nothing: the last one to leave does it.
+        """
+        if self._part:
+            return
         with self.lock():
             self._root.consolidate()

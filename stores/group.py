@@ -4,7 +4,7 @@ Its receipts lie in ``values/.embedctl``: ``metadata.json`` vouches for all ``za
 ``receipts/BLOCK.json`` for the rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -135,10 +135,10 @@ class Group:
         """Whether no change of it was announced and then cut short."""
         return not (is_announced(_metadata(self.folder)) or are_announced(self._values))
 
-    def finish(self) -> None:
-        """Write down how announced changes that were cut short ended."""
+    def finish(self, mine: Callable[[int], bool]) -> None:
+        """Write down how announced changes that were cut short ended: of the group, and of blocks that are ``mine``."""
         finish(_metadata(self.folder), self.folder, self._drafts)
-        finish_receipts(self._values, self._drafts)
+        finish_receipts(self._values, self._drafts, mine)
 
 
 def string_chunk(block_rows: int) -> int:

@@ -33,7 +33,7 @@ from stores.commits import cannot_write, digest, draft_name, make_folder, sweep
 from stores.errors import CannotWrite, StoreLocked
 from stores.owners import HOST, is_running, process_started
 
-__all__ = ["clear_dead", "lock", "of_dead"]
+__all__ = ["clear_dead", "lock", "of_dead", "of_living"]
 
 HEARTBEAT = 5.0
 """Seconds between two touches."""
@@ -103,6 +103,25 @@ def of_dead(folder: Path) -> list[Path]:
         return []
 
 
+def of_living(folder: Path, pattern: str) -> dict[str, str]:
+    """Return the locks in ``folder`` that live processes hold and whose names fit ``pattern``, and who holds each.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> folder = Path(mkdtemp())
+    >>> with lock(folder, "part-0-of-2"):
+    ...     list(of_living(folder, "part-*"))
+    ['part-0-of-2']
+    """
+    found = {}
+    for path in sorted(folder.glob(f"{pattern}.lock")):
+        content = _content(path)
+        if content is not None and _lives(path, owner := _owner(content)):
+            found[path.name.removesuffix(".lock")] = _whom(owner)
+    return found
+
+
 def clear_dead(folder: Path) -> None:
     """Remove what dead processes left in a folder of locks."""
     sweep(folder)
@@ -123,9 +142,8 @@ def _acquire(path: Path, place: str, deadline: float) -> bytes:
             if not _remove(path, found):
                 time.sleep(0.001)  # another process is about to
         elif time.monotonic() >= deadline:
-            where = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
             hint = f"wait until it is done; if it is gone for good, delete '{path}'"
-            raise StoreLocked(f"{where} is writing {place}", hint)
+            raise StoreLocked(f"{_whom(owner)} is writing {place}", hint)
         else:
             time.sleep(0.05)
     return ours
@@ -217,6 +235,10 @@ def _owner(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return owner if isinstance(owner, dict) and isinstance(owner.get("pid"), int) else {}
+
+
+def _whom(owner: dict[str, Any]) -> str:
+    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
 
 
 def _lives(path: Path, owner: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from stores.embeddings import EmbeddingStore
 from stores.epoch_writer import complete_subjects, publish
 from stores.errors import DamagedStore
 from stores.layout import group_node, private, read_node
+from stores.parts import WHOLE, refuse_beside
 from stores.receipts import Vouchers, read_receipt, write_receipt
 from stores.results import RECEIPT, assemble
 from stores.roots import Root, node_bytes
@@ -74,6 +75,7 @@ def repair(store: Path, kind: str) -> Repair:
 def _embeddings(path: Path, done: Repair) -> None:
     root = Root(path, "embeddings", "image")
     with root.lock("embeddings"):
+        refuse_beside(root, WHOLE)
         sweep(root.drafts)
         found = plan(path, "embeddings")
         bad = {check.file: check for check in found.checks if judge(check)}

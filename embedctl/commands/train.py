@@ -21,6 +21,8 @@ SUBJECT = option("train.subject", "--subject", "-s", metavar="S[,S...]")
 SEED = option("train.seed", "--seed", metavar="N[,N...]")
 BRAIN_ENCODER = option("train.brain-encoder", "--brain-encoder", metavar="E")
 RECIPE = option("train.recipe", "--recipe", metavar="R|FILE")
+LOSS = option("train.loss", "--loss", metavar="L")
+IMAGE_HEAD = option("train.image-head", "--image-head", metavar="H")
 SPLIT = option("train.split", "--split", metavar="S")
 TRAIN_ON = option("train.train-on", "--train-on", metavar="T")
 JOIN = option("train.join", "--join", metavar="J")
@@ -34,6 +36,8 @@ def train(
     seed: Annotated[list[str] | None, SEED] = None,
     brain_encoder: Annotated[str | None, BRAIN_ENCODER] = None,
     recipe: Annotated[str | None, RECIPE] = None,
+    loss: Annotated[str | None, LOSS] = None,
+    image_head: Annotated[str | None, IMAGE_HEAD] = None,
     split: Annotated[str | None, SPLIT] = None,
     train_on: Annotated[str | None, TRAIN_ON] = None,
     join: Annotated[str | None, JOIN] = None,
@@ -68,6 +72,8 @@ def train(
         seeds=chosen.value("train.seed", seed),
         brain_encoder=chosen.value("train.brain-encoder", brain_encoder),
         recipe=chosen.value("train.recipe", recipe),
+        loss=chosen.value("train.loss", loss),
+        image_head=chosen.value("train.image-head", image_head),
         split=chosen.value("train.split", split),
         train_on=chosen.value("train.train-on", train_on),
         dataset=chosen.value("train.dataset", dataset),

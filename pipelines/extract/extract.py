@@ -4,34 +4,31 @@ Resumable at any moment: a block of rows is committed across all embeddings of t
 and whatever was interrupted is computed again to the same bytes.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.extract.block import BlockRows
+from pipelines.extract.compute import NetworkFacts
 from pipelines.extract.derive import derive
 from pipelines.extract.divide import divide
-from pipelines.extract.loading import LoadedImage, load, n_cores, prefetch
+from pipelines.extract.engine import Engine, is_distributed, open_engine
 from pipelines.extract.outlook import check_room, look_ahead
-from pipelines.extract.plan import Batch, batches
 from pipelines.extract.provenance import provenance
-from pipelines.extract.records import drop_float16, record_images, settle_images
+from pipelines.extract.records import drop_float16, settle_images
 from pipelines.extract.request import ExtractReport, ExtractRequest
+from pipelines.extract.rounds import rounds
 from pipelines.extract.sources import ImageSource, open_images
 from pipelines.extract.survey import Survey, survey
 from pipelines.extract.targets import Target
 from pipelines.progress import SILENT, Progress
 from stores.embeddings import EmbeddingStore
+from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
-
-if TYPE_CHECKING:
-    from pipelines.extract.forward import Networks
+from stores.parts import WHOLE
 
 __all__ = ["extract"]
 
@@ -77,12 +74,27 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
     (3, 0)
     """
     started = perf_counter()
+    _check_shard(request)
     passes, derived = divide(request)
+    passes = [one for several in passes for one in rounds(several, progress)]
     report = _together(request, [_from_images(part, progress) for part in passes])
-    if derived:
+    if derived and request.shard:
+        names = ", ".join(f"'{name}'" for name in derived)
+        progress.say(f"{names}: derived from stored rows when the same command is run without --shard, at the end")
+    elif derived:
         derive(request, derived, report, progress)
     report.seconds = perf_counter() - started
     return report
+
+
+def _check_shard(request: ExtractRequest) -> None:
+    if request.shard and (request.overwrite or request.refresh):
+        flag = "--overwrite" if request.overwrite else "--refresh"
+        raise EmbedctlError(
+            f"{flag} changes rows that other shards may be at work on", f"run {flag} without --shard, or leave it out"
+        )
+    if request.shard and is_distributed(request):
+        raise EmbedctlError("--shard divides the work, and so does a dask cluster", "leave one of them out")
 
 
 def _together(request: ExtractRequest, parts: Sequence[ExtractReport]) -> ExtractReport:
@@ -109,13 +121,17 @@ def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
     if request.dry_run:
         look_ahead(request, found, report)
     elif not found.nothing_to_do or found.changes.touched:
-        # Before there is a store: a layer, width or device that is wrong is told here, and leaves nothing behind.
-        networks = None if store else _networks(request, found, None, progress)
-        store = EmbeddingStore.open(request.store, create=True)
-        with store.lock():
-            _complete(request, source, store, networks, hashes, report, progress)
+        with open_engine(request, source, progress) as engine:
+            if found.lacking and (store is None or request.shard):
+                # Before there is a store: a layer, width or device that is wrong is told here, and leaves nothing
+                # behind. And before a shard keeps others waiting.
+                engine.prepare(found.lacking)
+            store = EmbeddingStore.open(request.store, create=True)
+            with store.part(request.shard or WHOLE) if request.shard or is_distributed(request) else store.lock():
+                _complete(request, source, store, engine, hashes, report, progress)
     elif store is not None and not store.is_consolidated:
-        store.consolidate()  # a run was killed after its last row and before its end
+        with store.part(request.shard) if request.shard else store.lock():
+            store.consolidate()  # a run was killed after its last row and before its end
     return report
 
 
@@ -123,126 +139,75 @@ def _complete(
     request: ExtractRequest,
     source: ImageSource,
     store: EmbeddingStore,
-    networks: "Networks | None",
+    engine: Engine,
     hashes: dict[str, str],
     report: ExtractReport,
     progress: Progress,
 ) -> None:
-    """Do everything that is to do, as the only writer of the store."""
+    """Do everything that is to do, as the only writer of the store, or of a part of it."""
     written: Counter[EmbeddingName] = Counter()
     as_float32: frozenset[EmbeddingName] = frozenset()
     while True:
-        # Not what was surveyed before: another process may have written until the lock was ours.
-        found = survey(request, source, store, as_float32, hashes, progress)
-        networks = _networks(request, found, networks, progress)
-        settle_images(request, source, store, found)
-        if networks is None:
-            break
-        if not as_float32:
-            for note in found.notes(source):
-                progress.say(note)
-        lacking = found.lacking
-        check_room(report, found, networks.widths)
-        for target in lacking:
-            origin, tokens = networks.weights_sources[target.spec.id], networks.token_shapes.get(target.name)
-            facts = provenance(target, request, networks.device, networks.threads[target.name], origin, tokens)
-            store.create(
-                target.name, target.key, dim=networks.widths[target.name], dtype=target.dtype, provenance=facts
-            )
-        unfit = _run(found, source, store, networks, written, report, progress)
+        with store.lock():  # all of it at once: what the first of several shards records, the others adopt
+            # Not what was surveyed before: another process may have written until the lock was ours.
+            found = survey(request, source, store, as_float32, hashes, progress)
+            networks = engine.prepare(found.lacking) if found.lacking else None
+            settle_images(request, source, store, found)
+            if networks is None:
+                break
+            if not as_float32:
+                for note in found.notes(source):
+                    progress.say(note)
+            check_room(report, found, networks.widths)
+            _make_room(request, store, found, networks)
+        unfit = _run(found, store, engine, written, report, progress)
         if not unfit:
             break
         for target in unfit:
+            if request.shard:
+                raise EmbedctlError(
+                    f"float16 cannot hold the values of '{target.name}', and other shards may be at work on it",
+                    "remove it, and run every shard with --dtype float32",
+                )
             progress.say(f"{target.name}: float16 cannot hold its values, so every row is stored in float32")
             drop_float16(target, source, store)
             del written[target.name]
         as_float32 |= {target.name for target in unfit}
         request = replace(request, overwrite=False, refresh=False)
-    store.consolidate()
-    _tell(report, source, store, found, written)
+    with store.lock():  # looks again: other processes may have written what is to be told
+        store.consolidate()
+        _tell(report, source, store, found, written)
 
 
-def _networks(
-    request: ExtractRequest, found: Survey, there: "Networks | None", progress: Progress
-) -> "Networks | None":
-    """Return networks for what is lacking: those that are ``there`` if they do; None where nothing is to do."""
-    if found.nothing_to_do or (there and there.serve(found.lacking)):
-        return None if found.nothing_to_do else there
-    from pipelines.extract.forward import build_networks
-
-    return build_networks(request, found.lacking, progress)
+def _make_room(request: ExtractRequest, store: EmbeddingStore, found: Survey, networks: NetworkFacts) -> None:
+    for target in found.lacking:
+        origin, tokens = networks.weights_sources[target.spec.id], networks.token_shapes.get(target.name)
+        facts = provenance(target, request, networks.device, networks.threads[target.name], origin, tokens)
+        store.create(target.name, target.key, dim=networks.widths[target.name], dtype=target.dtype, provenance=facts)
 
 
 def _run(
     found: Survey,
-    source: ImageSource,
     store: EmbeddingStore,
-    networks: "Networks",
+    engine: Engine,
     written: "Counter[EmbeddingName]",
     report: ExtractReport,
     progress: Progress,
 ) -> list[Target]:
     """Compute and commit block after block; stop early and return those that float16 cannot hold."""
-    entries = {entry.group: entry for entry in store.entries()}
     names = {target.group: target.name for target in found.targets}
-    known = store.images()
-    seconds: defaultdict[str, float] = defaultdict(float)
     for batch_size, tasks in found.passes():
-        todo = [(task, batches(task, found.block_rows, batch_size)) for task in tasks]
-        work = (_work(batch, found, source, names, networks) for _, passes in todo for batch in passes)
         progress.start("extract", sum(len(task.union()) for task in tasks), "images")
-        with networks.image_threads() as begin, closing(prefetch(work, n_cores(), begin)) as loaded:
-            for task, passes in todo:
-                block = BlockRows(task, entries)
-                read: dict[str, LoadedImage] = {}
-                for batch, images in zip(passes, loaded, strict=False):
-                    start = perf_counter()
-                    _compute(batch, images, batch_size, names, networks, block)
-                    seconds["forward"] += perf_counter() - start
-                    for row, image in zip(batch.rows.tolist(), images, strict=True):
-                        read[found.image_ids[row]] = replace(image, tensors={})
-                        for stage, spent in image.seconds.items():
-                            seconds[stage] += spent
-                    report.n_read += len(images)
-                    progress.advance(len(images))
-                start = perf_counter()
-                record_images(store, source, read, known)
-                for group, n_rows in block.commit(store).items():
+        with closing(engine.run(store, batch_size, tasks)) as blocks:
+            for done in blocks:
+                report.n_read += done.n_images
+                for group, n_rows in done.written.items():
                     written[names[group]] += n_rows
-                seconds["write"] += perf_counter() - start
-                report.stages = dict(seconds)
-                if block.unfit:
-                    return [target for target in found.targets if target.group in block.unfit]
+                for stage, spent in done.seconds.items():
+                    report.stages[stage] = report.stages.get(stage, 0.0) + spent
+                if done.unfit:
+                    return [target for target in found.targets if target.group in done.unfit]
     return []
-
-
-def _work(
-    batch: Batch, found: Survey, source: ImageSource, names: Mapping[str, EmbeddingName], networks: "Networks"
-) -> list[Callable[[], LoadedImage]]:
-    """Return what threads are to do for one batch."""
-    transforms = networks.transforms({names[group] for group in batch.groups})
-    return [partial(load, source, transforms, found.image_ids[row]) for row in batch.rows.tolist()]
-
-
-def _compute(
-    batch: Batch,
-    images: Sequence[LoadedImage],
-    batch_size: int,
-    names: Mapping[str, EmbeddingName],
-    networks: "Networks",
-    block: BlockRows,
-) -> None:
-    """Run one batch through every network that lacks a row of it."""
-    for row, image in zip(batch.rows.tolist(), images, strict=True):
-        if image.reason:
-            block.refuse(row, image.reason)
-    good = [position for position, image in enumerate(images) if not image.reason]
-    if not good:
-        return
-    wanted = {names[group]: group for group in batch.groups}
-    rows = networks([images[i] for i in good], batch.places[good], batch_size, wanted)
-    for name, values in rows.items():
-        block.put(wanted[name], batch.rows[good], values)
 
 
 def _tell(

@@ -13,6 +13,7 @@ from pipelines.encoders.build import Encoder, build
 from pipelines.encoders.preprocessing import fast_transform, normalise
 from pipelines.encoders.registry import Preprocessing
 from pipelines.encoders.weights import resolve_weights
+from pipelines.extract.compute import NetworkFacts
 from pipelines.extract.loading import LoadedImage, Transform
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import Target
@@ -21,6 +22,11 @@ from stores.errors import EmbedctlError, NotHere
 from stores.names import EmbeddingName
 
 __all__ = ["Networks", "build_networks", "choose_device"]
+
+
+THREADS = 1
+"""Of torch in a forward pass, where a store says nothing: cores work at batches of their own, and never wait for each
+other, and a sum has the same last bits whatever the number of cores."""
 
 
 class Seen(NamedTuple):
@@ -54,39 +60,35 @@ class Networks:
     device: str
     threads: dict[EmbeddingName, int]
 
+    def n_lanes(self, n_cores: int) -> int:
+        """Return how many batches are to go through the networks at once."""
+        return 1 if self.device != "cpu" else max(1, n_cores // max(self.threads.values()))
+
     @contextmanager
-    def image_threads(self) -> Iterator[Callable[[], None]]:
-        """Give what a thread that prepares images calls first; afterwards new threads are as they were before."""
+    def own_threads(self) -> Iterator[Callable[[], None]]:
+        """Give what a thread of ours calls first; afterwards new threads are as they were before."""
         n_threads = torch.get_num_threads()
         try:
             yield _one_thread
         finally:
             torch.set_num_threads(n_threads)
 
-    def serve(self, targets: Sequence[Target]) -> bool:
-        """Say whether these networks give ``targets``, on the threads that the store recorded meanwhile, too."""
-        return all(t.threads in (0, self.threads[t.name]) if t.name in self.threads else False for t in targets)
-
     @property
     def _encoders(self) -> dict[str, Encoder]:
         return {encoder.spec.id: encoder for _, encoders in self.groups for encoder in encoders}
 
     @property
-    def widths(self) -> dict[EmbeddingName, int]:
-        """Numbers per image."""
+    def facts(self) -> NetworkFacts:
+        """What they say about themselves."""
         encoders = self._encoders
-        return {name: encoders[name.encoder].dims[_tap(name)] for name in self.names}
-
-    @property
-    def token_shapes(self) -> dict[EmbeddingName, tuple[int, int]]:
-        """(token, dim) of the embeddings whose rows are flattened tokens."""
-        shapes = {name: self._encoders[name.encoder].token_shapes.get(_tap(name)) for name in self.names}
-        return {name: shape for name, shape in shapes.items() if shape}
-
-    @property
-    def weights_sources(self) -> dict[str, str]:
-        """Where the weights of each encoder came from."""
-        return {id_: encoder.weights_source for id_, encoder in self._encoders.items()}
+        shapes = {name: encoders[name.encoder].token_shapes.get(_tap(name)) for name in self.names}
+        return NetworkFacts(
+            widths={name: encoders[name.encoder].dims[_tap(name)] for name in self.names},
+            token_shapes={name: shape for name, shape in shapes.items() if shape},
+            weights_sources={id_: encoder.weights_source for id_, encoder in encoders.items()},
+            device=self.device,
+            threads=self.threads,
+        )
 
     def transforms(self, names: Collection[EmbeddingName]) -> dict[int, tuple[str, Transform]]:
         """Return what threads do with a decoded image for some embeddings, by the number of the group of encoders."""
@@ -235,5 +237,5 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
             )
         for view in dict.fromkeys(name.view for name in mine):
             groups.setdefault(Seen(view, spec.preprocessing), []).append(encoder)
-    threads = {target.name: target.threads or torch.get_num_threads() for target in targets}
+    threads = {target.name: target.threads or THREADS for target in targets}
     return Networks(tuple(threads), list(groups.items()), request.exact, device, threads)

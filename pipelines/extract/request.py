@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stores.parts import Part
+
 __all__ = ["EmbeddingReport", "ExtractReport", "ExtractRequest"]
 
 
@@ -36,6 +38,14 @@ class ExtractRequest:
         Drop the named embeddings first.
     offline : bool
         Never fetch weights.
+    shard : Part, optional
+        Only these blocks, beside other commands at work on others.
+    workers : int
+        Processes of a dask cluster to start on this computer; 0 computes in this process.
+    scheduler : str
+        Address of a dask cluster to compute on.
+    memory_budget : int, optional
+        Bytes that all networks of one pass may take; encoders beyond it get a pass over the images of their own.
     dry_run : bool
         Only tell what is to do.
     """
@@ -53,6 +63,10 @@ class ExtractRequest:
     refresh: bool = False
     overwrite: bool = False
     offline: bool = False
+    shard: Part | None = None
+    workers: int = 0
+    scheduler: str = ""
+    memory_budget: int | None = None
     dry_run: bool = False
 
 

@@ -154,6 +154,8 @@ def survey(
     image_ids = (store.image_ids if store else []) + changes.new
     block_rows = (store.block_rows if store else 0) or block_rows_for(len(changes.new))
     here = np.array([image_id in source.stamps for image_id in image_ids], dtype=bool)
+    if request.shard:
+        here &= np.arange(len(here)) // block_rows % request.shard.of == request.shard.number
     again = [store.row_of[record.id] for record in changes.changed] if store else []
     to_do, absent, started = {}, {}, {}
     for target in targets:

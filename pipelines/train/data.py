@@ -56,7 +56,7 @@ class Recordings:
     mean : (n_images, n_chans, n_times)
         Mean over the repetitions of each training image.
     rows : (n_rows, n_chans, n_times)
-        What is trained on: the means, or the single trials.
+        What is trained on: the means, or the single trials, of which some may be averaged in every pass.
     shown : (n_rows,)
         Training image that each row shows.
     n_times : int
@@ -124,7 +124,12 @@ def load_subject(epochs: SubjectEpochs, recipe: Recipe) -> Recordings:
     _note_lost(len(epochs.train.image_ids) - len(kept), "training", notes)
     image_ids = [epochs.train.image_ids[i] for i in kept]
     rows, shown = mean, np.arange(len(mean))
-    if recipe.train_on == "trials":
+    if recipe.train_on != "mean":
+        if recipe.n_random and recipe.trial_norm == "mean-then-norm":
+            raise EmbedctlError(
+                f"train_on = '{recipe.train_on}' averages what is normalised already",
+                'use trial_norm = "norm-then-mean"',
+            )
         rows, shown = trials(epochs.train, recipe.trial_norm, pick)
         position = np.full(len(epochs.train.image_ids), -1)
         position[kept] = np.arange(len(kept))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.train.losses import info_nce, unit
+from pipelines.train.losses import Loss, unit
 from pipelines.train.metrics import csls, retrieve
 
 __all__ = ["embed", "retrieval_figures", "validate"]
@@ -14,7 +14,12 @@ __all__ = ["embed", "retrieval_figures", "validate"]
 
 @torch.inference_mode()
 def validate(
-    model: nn.ModuleDict, scale: torch.Tensor, epochs: torch.Tensor, images: torch.Tensor, sizes: Sequence[int]
+    model: nn.ModuleDict,
+    loss: Loss,
+    scale: torch.Tensor,
+    epochs: torch.Tensor,
+    images: torch.Tensor,
+    sizes: Sequence[int],
 ) -> dict[str, float]:
     """Score every validation round, and average: ``val_loss``, ``val_top1`` and ``val_mrr``.
 
@@ -22,6 +27,8 @@ def validate(
     ----------
     model : ModuleDict
         ``brain`` and ``image``.
+    loss : callable
+        See `pipelines.train.losses`.
     scale : scalar
         Inverse temperature.
     epochs : (n_held, n_chans, n_times)
@@ -34,7 +41,7 @@ def validate(
     z, v = embed(model["brain"], epochs), embed(model["image"], images)
     losses, found = [], []
     for brain, image in zip(torch.split(z, list(sizes)), torch.split(v, list(sizes)), strict=True):
-        losses.append(info_nce(brain, image, scale).item())
+        losses.append(loss(brain, image, scale, None).item())
         # Where training left the finite numbers the loss says so; ranks have no word for it.
         found.append(retrieve(torch.nan_to_num(brain @ image.T).cpu().numpy()))
     return {

@@ -13,7 +13,7 @@ from stores.errors import EmbedctlError, UnknownName
 __all__ = ["choose_dataset", "choose_embeddings", "choose_subjects", "config_key", "run_id"]
 
 # Part of every key: raised when the trainer computes other numbers from the same settings.
-TRAINER = 2
+TRAINER = 3
 WIDEST = 8192  # features of an embedding that can be trained against
 
 
@@ -119,11 +119,17 @@ def choose_embeddings(
     return [(name, entry) for (name, _), entry in chosen.items()], notes
 
 
-def config_key(recipe: Recipe, brain_encoder: str, protocol: str, preprocessing: Mapping[str, Any]) -> str:
+def config_key(
+    recipe: Recipe,
+    brain_encoder: str,
+    protocol: str,
+    preprocessing: Mapping[str, Any],
+    own: Mapping[str, str] | None = None,
+) -> str:
     """Return twelve hex digits shared by the runs that differ only in embedding, subject and seed.
 
     Recordings that were preprocessed by another recipe are another configuration: what was trained on them is never
-    ranked with these.
+    ranked with these. ``own`` has a digest of every file of the user's that took part.
 
     Examples
     --------
@@ -143,6 +149,7 @@ def config_key(recipe: Recipe, brain_encoder: str, protocol: str, preprocessing:
             "protocol": protocol,
             "preprocessing": preprocessing,
         }
+        | ({"own": dict(own)} if own else {})
     )
 
 

@@ -1,17 +1,20 @@
 """Recipes: every setting of a training run, as data.
 
-A recipe is a TOML file. It may start from another one with ``base = "modern"``, and a table ``[eeg]``, ``[meg]``
-or ``[fmri]`` holds what differs for that kind of recording. Reading one imports no torch.
+A recipe is a TOML file. It may start from another one with ``base = "modern"``; a table ``[eeg]``, ``[meg]`` or
+``[fmri]`` holds what differs for that kind of recording, and a table ``[brain.NAME]`` for that brain encoder, with or
+without ``+linear``. Reading one imports no torch.
 """
 
 import dataclasses
 import math
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.train.brain_encoders import BRAIN_ENCODERS
+from pipelines.train.brain_encoders import BRAIN_ENCODERS, BRAINDECODE, canonical
+from pipelines.train.brain_encoders.elsewhere import is_in_a_file
 from stores.errors import EmbedctlError, UnknownName, suggest
 
 __all__ = ["Recipe", "read_recipe", "recipe_names"]
@@ -20,12 +23,14 @@ FOLDER = Path(__file__).parent / "recipes"
 MODALITIES = ("eeg", "meg", "fmri")
 CHOICES = {
     "trial_norm": ("none", "norm-then-mean", "mean-then-norm"),
-    "train_on": ("mean", "trials"),
     "split": ("concept", "image"),
     "choose_by": ("val_mrr", "val_loss"),
     "image_head": ("none", "linear", "mlp"),
     "brain_encoder": tuple(BRAIN_ENCODERS),
+    "loss": ("info-nce", "soft-clip"),
+    "lr_rule": ("constant", "val-loss-cosine"),
 }
+FROM_ELSEWHERE = ("brain_encoder", "loss")  # may be FILE.py:NAME
 SWITCHES = ("unit_scale", "learn_temperature")
 
 # From, to, both included. What must be above zero begins far below what anybody uses.
@@ -41,6 +46,8 @@ COUNTS: dict[str, tuple[int, int]] = {
     "dim": (0, 2**16),
     "batch": (2, 2**20),  # an image alone in its batch has nothing to be told apart from
     "passes": (1, 10**6),
+    "val_batch": (0, 2**20),
+    "patience": (0, 10**6),
 }
 
 
@@ -62,13 +69,16 @@ class Recipe:
     unit_scale : bool
         Whether recordings are divided by one number, the standard deviation of the training recordings.
     train_on : str
-        ``mean`` over the repetitions of an image, or single ``trials``.
+        ``mean`` over the repetitions of an image, single ``trials``, or ``random-K``: in every pass the mean of K
+        repetitions of each image, drawn anew.
     split : str
         What is held out of training to choose the checkpoint: ``concept`` or ``image``.
     held_out : float
         Fraction of the concepts or images held out.
     held_out_at_most : int
         Upper bound of the number held out.
+    val_batch : int
+        Images in a validation gallery of the ``image`` split; 0 for all of them in one.
     choose_by : str
         Validation figure that chooses the checkpoint: the pass with the lowest ``val_loss``, or with the highest
         ``val_mrr``, the mean reciprocal rank; of several with the same figure the last.
@@ -79,18 +89,27 @@ class Recipe:
     dim : int
         Widest space to train in: wider embeddings are reduced to so many principal components of the images trained
         on. 0 to leave them as they are.
+    loss : str
+        ``info-nce``, ``soft-clip``, or ``FILE.py:function``.
     temperature : float
-        Temperature of InfoNCE, initial when learned.
+        Temperature of the loss, initial when learned.
     learn_temperature : bool
         Whether the optimiser changes it.
     lr, weight_decay : float
         Of AdamW.
+    lr_rule : str
+        ``constant``; or ``val-loss-cosine``, after every pass ``1e-7 + (lr - 1e-7) (1 + cos(pi val_loss / 10)) / 2``,
+        the validation loss modulo 10.
     clip : float
         Largest norm of the gradient; zero for no clipping.
     batch : int
         Rows per step, at most what there are.
     passes : int
         Passes through the training rows.
+    patience : int
+        Passes without a better validation figure after which training ends; 0 to never end early.
+    seeds : tuple of int
+        Seeds to run when none is asked for.
     """
 
     name: str
@@ -102,21 +121,31 @@ class Recipe:
     split: str
     held_out: float
     held_out_at_most: int
+    val_batch: int
     choose_by: str
     brain_encoder: str
     image_head: str
     dim: int
+    loss: str
     temperature: float
     learn_temperature: bool
     lr: float
     weight_decay: float
+    lr_rule: str
     clip: float
     batch: int
     passes: int
+    patience: int
+    seeds: tuple[int, ...]
 
     def settings(self) -> dict[str, Any]:
-        """Return what changes the numbers, as plain values: everything but the name."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "name"}
+        """Return what changes the numbers of a run, as plain values: everything but the name and the seeds."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in ("name", "seeds")}
+
+    @property
+    def n_random(self) -> int:
+        """How many repetitions are drawn of each image in every pass; 0 when none are drawn."""
+        return int(self.train_on.removeprefix("random-")) if self.train_on.startswith("random-") else 0
 
     def with_(self, **changes: Any) -> "Recipe":
         """Return a copy with some settings changed, checked like a recipe that was read.
@@ -134,7 +163,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def read_recipe(name: str, modality: str) -> Recipe:
+def read_recipe(name: str, modality: str, brain_encoder: str = "") -> Recipe:
     """Read a recipe by name, or from a TOML file.
 
     Parameters
@@ -143,11 +172,13 @@ def read_recipe(name: str, modality: str) -> Recipe:
         Name of a recipe that comes with embedctl, or path of a ``.toml`` file.
     modality : str
         ``eeg``, ``meg`` or ``fmri``.
+    brain_encoder : str
+        The one to train; the recipe's when empty.
 
     Raises
     ------
     UnknownName
-        If there is no such recipe.
+        If there is no such recipe, or no such brain encoder.
     EmbedctlError
         If a setting is unknown, missing or not one of the values it can take.
 
@@ -163,28 +194,40 @@ def read_recipe(name: str, modality: str) -> Recipe:
         path = Path(name)
         if path.suffix != ".toml":
             raise UnknownName(f"no recipe called '{name}'", suggest(name, recipe_names()))
-    return _checked(_table(path, modality) | {"name": path.stem})
+    asked = {"brain_encoder": canonical(brain_encoder)} if brain_encoder else {}
+    table, for_brain = _table(path, modality)
+    chosen = str((table | asked).get("brain_encoder")).removesuffix("+linear")
+    return _checked(table | for_brain.get(chosen, {}) | asked | {"name": path.stem})
 
 
-def _table(path: Path, modality: str) -> dict[str, Any]:
-    """Return the settings of a file for one modality, its base's where it has none."""
+def _table(path: Path, modality: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the settings of a file for one modality, and by brain encoder what differs there; else its base's."""
     own = _parsed(path)
     base = own.pop("base", None)
     if base is not None and base not in recipe_names():
         raise UnknownName(f"recipe '{path.name}' starts from '{base}'", suggest(str(base), recipe_names()))
-    inherited = _table(FOLDER / f"{base}.toml", modality) if base is not None else {}
+    inherited, for_brain = _table(FOLDER / f"{base}.toml", modality) if base is not None else ({}, {})
     differing = {kind: own.pop(kind, {}) for kind in MODALITIES}
+    brains = own.pop("brain", {})
+    if not isinstance(brains, dict):
+        raise EmbedctlError(f"recipe '{path.name}': brain = {brains!r} is no table", "write [brain.NAME] on a line")
+    if unknown := sorted(set(brains) - set(BRAIN_ENCODERS)):
+        raise UnknownName(f"recipe '{path.name}' has [brain.{unknown[0]}]", suggest(unknown[0], BRAIN_ENCODERS))
     known = {field.name for field in dataclasses.fields(Recipe)} - {"name"}
-    for where, table in (("", own), *differing.items()):
+    named = {f"brain.{name}": table for name, table in brains.items()}
+    for where, table in (("", own), *differing.items(), *named.items()):
         if not isinstance(table, dict):
             raise EmbedctlError(f"recipe '{path.name}': {where} = {table!r} is no table", f"write [{where}] on a line")
         if unknown := sorted(table.keys() - known):
             section = f" in [{where}]" if where else ""
             raise UnknownName(
                 f"recipe '{path.name}' has an unknown setting '{unknown[0]}'{section}",
-                suggest(unknown[0], known if where else {*known, "base", *MODALITIES}),
+                suggest(unknown[0], known if where else {*known, "base", "brain", *MODALITIES}),
             )
-    return inherited | own | differing[modality]
+    # What is said here goes before what a base says, also what it says of a brain encoder.
+    said_here = own | differing[modality]
+    kept = {name: {k: v for k, v in table.items() if k not in said_here} for name, table in for_brain.items()}
+    return inherited | said_here, kept | brains
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -211,7 +254,18 @@ def _checked(table: dict[str, Any]) -> Recipe:
 
 def _value(key: str, value: Any) -> Any:
     """Return a setting as it is kept, equal for what means the same: ``1`` and ``1.0``, a list and a tuple."""
-    if key in CHOICES:
+    if key in FROM_ELSEWHERE and isinstance(value, str) and is_in_a_file(value):
+        return value
+    if key == "brain_encoder" and isinstance(value, str) and value.startswith(BRAINDECODE):
+        return value
+    if key == "train_on":
+        if not isinstance(value, str) or not re.fullmatch(r"mean|trials|random-[1-9]\d{0,3}", value):
+            raise EmbedctlError(
+                f"train_on = {value!r} is no choice", "there are: mean, trials, random-K as in random-2"
+            )
+    elif key == "seeds":
+        return _seeds(value)
+    elif key in CHOICES:
         if not isinstance(value, str) or value not in CHOICES[key]:
             raise EmbedctlError(f"{key} = {value!r} is no choice", f"there are: {', '.join(CHOICES[key])}")
     elif key in SWITCHES:
@@ -242,6 +296,13 @@ def _window(value: Any) -> tuple[float, ...]:
             "for example window = [0.0, 0.996], in seconds from image onset; [] takes all",
         )
     return tuple(map(float, found))
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    found = tuple(value) if isinstance(value, list | tuple) else (None,)
+    if not found or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in found):
+        raise EmbedctlError(f"seeds = {value!r} is not a list of whole numbers", "for example seeds = [0, 1, 2]")
+    return found
 
 
 def _channels(value: Any) -> tuple[str, ...]:

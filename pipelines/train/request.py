@@ -19,12 +19,12 @@ class TrainRequest:
     subjects : tuple of int, optional
         None or empty for all subjects of the dataset.
     seeds : tuple of int
-        One run each.
+        One run each; empty for the recipe's.
     brain_encoder : str
-        Empty for the recipe's.
+        Name, ``FILE.py:Class`` or ``braindecode:NAME``; empty for the recipe's.
     recipe : str
         Name of a recipe, or path of a TOML file.
-    split, train_on : str
+    split, train_on, image_head, loss : str
         Change these settings of the recipe; empty to leave them.
     dataset : str
         Needed only when the epoch store holds several of this kind.
@@ -41,11 +41,13 @@ class TrainRequest:
     brain: str
     models: tuple[str, ...] | None = None
     subjects: tuple[int, ...] | None = None
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = ()
     brain_encoder: str = ""
     recipe: str = "modern"
     split: str = ""
     train_on: str = ""
+    image_head: str = ""
+    loss: str = ""
     dataset: str = ""
     embeddings: Path = Path("embeddings.zarr")
     epochs: Path = Path("epochs.zarr")

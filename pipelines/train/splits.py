@@ -36,14 +36,22 @@ class Split:
 
 
 def split_images(
-    image_ids: Sequence[str], concepts: Sequence[str], kind: str, *, share: float, at_most: int, seed: int
+    image_ids: Sequence[str],
+    concepts: Sequence[str],
+    kind: str,
+    *,
+    share: float,
+    at_most: int,
+    seed: int,
+    round_of: int = 0,
 ) -> Split:
     """Hold out training images for validation.
 
     ``concept`` holds out whole concepts, so that validation asks what the test asks: images of concepts never
     trained on. Its first round takes one image of every held-out concept, its second round another, and so
     on: each is as hard as a test with one image per concept, and together they use every held-out image.
-    ``image`` holds out single images, in one round; their concepts are trained on through other images.
+    ``image`` holds out single images, in one round or in rounds of ``round_of``; their concepts are trained on through
+    other images.
 
     Parameters
     ----------
@@ -57,6 +65,8 @@ def split_images(
         Upper bound of the number held out.
     seed : int
         Which ones are held out.
+    round_of : int
+        Images per round when single images are held out, the last round what is left over; 0 for one round.
 
     Returns
     -------
@@ -94,7 +104,12 @@ def split_images(
     held = set(names[:n_held])
     train = np.array([row for row, group in enumerate(groups) if group not in held], dtype=np.int64)
     if kind == "image":
-        return Split(train, (np.array([row for row, g in enumerate(groups) if g in held], dtype=np.int64),))
+        rows = np.array([row for row, g in enumerate(groups) if g in held], dtype=np.int64)
+        if not round_of:
+            return Split(train, (rows,))
+        # Dealt by lot: in their order images of one concept would meet, and be hard to tell apart.
+        dealt = np.array(sorted(rows.tolist(), key=lambda row: _lot(seed, image_ids[row])), dtype=np.int64)
+        return Split(train, tuple(np.sort(part) for part in np.split(dealt, range(round_of, len(dealt), round_of))))
     return Split(train, _rounds(image_ids, groups, held, seed))
 
 

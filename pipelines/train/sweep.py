@@ -15,8 +15,10 @@ from safetensors.torch import save
 
 from pipelines.progress import SILENT, Progress
 from pipelines.train.brain_encoders import brain_encoder, check_reads
+from pipelines.train.brain_encoders.elsewhere import content
 from pipelines.train.cost import run_bytes
 from pipelines.train.data import Recordings, load_subject
+from pipelines.train.losses import loss_function
 from pipelines.train.origin import weights_column
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key, run_id
 from pipelines.train.recipes import Recipe, read_recipe
@@ -99,6 +101,7 @@ class _Sweep:
     jobs: list[Job]
     notes: list[str]
     config_key: str
+    own: dict[str, str]
 
 
 def _decide(request: TrainRequest) -> _Sweep:
@@ -106,22 +109,27 @@ def _decide(request: TrainRequest) -> _Sweep:
     epochs, embeddings = EpochStore.open(request.epochs), EmbeddingStore.open(request.embeddings)
     modalities = {name: epochs[name, epochs.subjects(name)[0]].modality for name in epochs.datasets()}
     dataset = choose_dataset(modalities, request.brain, request.dataset)
-    changes = {"split": request.split, "train_on": request.train_on}
-    recipe = read_recipe(request.recipe, request.brain)
+    changes = {
+        "split": request.split,
+        "train_on": request.train_on,
+        "image_head": request.image_head,
+        "loss": request.loss,
+    }
+    recipe = read_recipe(request.recipe, request.brain, request.brain_encoder)
     recipe = recipe.with_(**{key: value for key, value in changes.items() if value})
-    kind = (request.brain_encoder or recipe.brain_encoder).lower()
-    if not request.seeds:
-        raise EmbedctlError("no seed is given", "for example --seed 0..4")
+    kind = recipe.brain_encoder
     chosen, notes = choose_embeddings(embeddings.entries(), request.models or (), embeddings.resolve)
     subjects = {s: epochs[dataset, s] for s in choose_subjects(epochs.subjects(dataset), request.subjects or ())}
     targets = Targets(embeddings, request.join)
     check_reads(kind, request.brain)
-    config = config_key(recipe, kind, PROTOCOL, epochs.recipe(dataset) or {})
+    loss_function(recipe.loss)
+    own = {name: found for name in (kind, recipe.loss) if (found := content(name))}
+    config = config_key(recipe, kind, PROTOCOL, epochs.recipe(dataset) or {}, own)
     jobs = []
     for subject, recordings in subjects.items():
         for name, entry in chosen:
             images, size = targets.check(entry, recordings), run_bytes(recordings, recipe, kind, entry.dim)
-            for seed in dict.fromkeys(request.seeds):
+            for seed in dict.fromkeys(request.seeds or recipe.seeds):
                 by = {"epochs": recordings.key, "embedding": entry.key, "images": images, "config": config}
                 name_of_run = run_id(dataset, subject, name, kind, recipe.name, seed, by)
                 jobs.append(
@@ -148,6 +156,7 @@ def _decide(request: TrainRequest) -> _Sweep:
         jobs=jobs,
         notes=notes + targets.notes,
         config_key=config,
+        own=own,
     )
 
 
@@ -215,6 +224,7 @@ def _run_job(sweep: _Sweep, recordings: SubjectEpochs, loaded: Recordings, data:
             "provenance": entry.provenance,
             "preprocessing": recordings.recipe,
             "device": sweep.device,
+            "own": sweep.own,
         },
         summary=decided | outcome.figures | {"started": begun, "last": outcome.last},
         arrays=outcome.arrays,

@@ -4,6 +4,7 @@ A run is a function of its configuration and its data. On one machine the same s
 the CPU uses one thread, so its sums do not depend on how many cores there are.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from torch import nn
 
 from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.data import Recordings
+from pipelines.train.draws import Draws
 from pipelines.train.evaluation import embed, retrieval_figures, validate
 from pipelines.train.image_head import ImageHead, image_vectors, principal_axes
-from pipelines.train.losses import info_nce
+from pipelines.train.losses import loss_function
 from pipelines.train.metrics import centre_scores, retrieve
 from pipelines.train.recipes import Recipe
 from pipelines.train.splits import split_images
@@ -27,6 +29,7 @@ from stores.errors import EmbedctlError
 __all__ = ["RunConfig", "RunOutcome", "train_run"]
 
 HIGHEST_SCALE = 100.0  # of the learned inverse temperature, as in CLIP
+LOWEST_LR = 1e-7  # of the rule val-loss-cosine, as in AlignVis
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
             share=recipe.held_out,
             at_most=recipe.held_out_at_most,
             seed=config.seed,
+            round_of=recipe.val_batch,
         )
         images, axes = image_vectors(target, device), None
         if 0 < recipe.dim < images.shape[1]:
@@ -121,10 +125,10 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         rows = torch.nonzero(trained_on[data.shown]).flatten()
         held = torch.from_numpy(np.concatenate(split.rounds)).to(device)
         held_epochs, held_images, round_sizes = data.mean[held], images[held], [len(r) for r in split.rounds]
-        batch = min(recipe.batch, len(rows))
-        n_steps = recipe.passes * (len(rows) // batch) if batch > 1 else 0
-        if not n_steps:
-            raise EmbedctlError(f"{len(rows)} rows leave nothing to train on", "use more images or hold fewer out")
+        draws = Draws(data.shown, rows, recipe.n_random)
+        batch = min(recipe.batch, len(draws))
+        if batch < 2:
+            raise EmbedctlError(f"{len(draws)} rows leave nothing to train on", "use more images or hold fewer out")
 
         # ------------------------------------------------------------------ model
         kind = brain_encoder(config.brain_encoder)
@@ -133,8 +137,9 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         model = nn.ModuleDict({"brain": brain_side, "image": ImageHead(recipe.image_head, dim)}).to(device)
         log_scale = nn.Parameter(torch.tensor(1 / recipe.temperature, device=device).log())
         log_scale.requires_grad_(recipe.learn_temperature)
+        loss_of = loss_function(recipe.loss)
 
-        # ------------------------------------------------------------------ optimiser; the learning rate is constant
+        # ------------------------------------------------------------------ optimiser
         weights = list(model.parameters())
         groups: list[dict[str, Any]] = [{"params": weights}]
         if recipe.learn_temperature:
@@ -148,22 +153,24 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         x = torch.empty((batch, *data.rows.shape[1:]), device=device)
         for n_pass in range(1, recipe.passes + 1):
             model.train()
-            order = rows[torch.randperm(len(rows), generator=order_of).to(device)]
+            lr = optimiser.param_groups[0]["lr"]
+            picked, share = draws.of_pass(order_of)
+            order = torch.randperm(len(draws), generator=order_of).to(device)
             total = torch.zeros((), device=device)
             n_batches = len(order) // batch  # what is left over takes part in another pass's order
             for step in range(n_batches):
                 now = order[step * batch : (step + 1) * batch]
-                shown = data.shown[now]
-                torch.index_select(data.rows, 0, now, out=x)
-                loss = info_nce(model["brain"](x), model["image"](images[shown]), _scale(log_scale), shown)
+                shown = data.shown[picked[now, 0]]
+                _gather(data.rows, picked[now], share[now], x)
+                loss = loss_of(model["brain"](x), model["image"](images[shown]), _scale(log_scale), shown)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 if recipe.clip:
                     nn.utils.clip_grad_norm_(weights, recipe.clip)
                 optimiser.step()
                 total += loss.detach()
-            seen = validate(model, _scale(log_scale), held_epochs, held_images, round_sizes)
-            row = {"pass": n_pass, "loss": total.item() / n_batches} | seen
+            seen = validate(model, loss_of, _scale(log_scale), held_epochs, held_images, round_sizes)
+            row = {"pass": n_pass, "lr": lr, "loss": total.item() / n_batches} | seen
             metrics.append(row)
             if not np.isfinite(row["loss"]) or not np.isfinite(row["val_loss"]):
                 raise EmbedctlError(f"the loss left the finite numbers in pass {n_pass}", "lower lr in the recipe")
@@ -171,6 +178,11 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
                 row, metrics[chosen_pass - 1], recipe.choose_by
             ):  # of equals, the longest trained
                 chosen, chosen_pass = _copy(model, log_scale), n_pass
+            if recipe.patience and n_pass - chosen_pass >= recipe.patience:
+                break
+            if recipe.lr_rule == "val-loss-cosine":
+                for group in optimiser.param_groups:
+                    group["lr"] = val_loss_cosine(recipe.lr, row["val_loss"])
         last = _copy(model, log_scale)
 
         # ------------------------------------------------------------------ evaluation: the test set is read here, once
@@ -195,7 +207,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         "chance": 1 / found.n_way,
         "n_way": found.n_way,
         "n_queries": len(own),
-        "steps": n_steps,
+        "steps": len(metrics) * n_batches,
         "checkpoint": f"{recipe.choose_by}:{chosen_pass}",
         "seconds": time.perf_counter() - started,
     }
@@ -208,6 +220,29 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
     }
     state = chosen if axes is None else chosen | {"axes": axes}
     return RunOutcome(figures, retrieval_figures(scores["last"], own), arrays, state, metrics)
+
+
+def val_loss_cosine(lr: float, val_loss: float) -> float:
+    """Return the learning rate of the next pass, as in AlignVis.
+
+    Its scheduler, a cosine with warm restarts every ten passes, is told the validation loss instead of the pass.
+
+    Examples
+    --------
+    >>> [round(val_loss_cosine(1.0, loss), 3) for loss in (4.2, 2.6)]
+    [0.624, 0.842]
+    """
+    return LOWEST_LR + (lr - LOWEST_LR) * (1 + math.cos(math.pi * (val_loss % 10) / 10)) / 2
+
+
+def _gather(rows: torch.Tensor, picked: torch.Tensor, share: torch.Tensor, out: torch.Tensor) -> None:
+    """Put the weighted mean of the picked rows into ``out``."""
+    torch.index_select(rows, 0, picked[:, 0], out=out)
+    if picked.shape[1] > 1:
+        shares = share.reshape(*share.shape, *[1] * (rows.ndim - 1))
+        out *= shares[:, 0]
+        for k in range(1, picked.shape[1]):
+            out += shares[:, k] * rows[picked[:, k]]
 
 
 @contextmanager

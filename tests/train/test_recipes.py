@@ -47,6 +47,13 @@ def test_a_recipe_file_that_is_not_there_is_an_error(tmp_path):
         ('base = "modern"\nsplit = ["concept"]', "is no choice"),
         ('base = "modern"\nchoose_by = "val_top1"', "choose_by = 'val_top1'"),
         ('base = "modern"\nbrain_encoder = "niece"', "brain_encoder = 'niece'"),
+        ('base = "modern"\nloss = "l2"', "loss = 'l2'"),
+        ('base = "modern"\nloss = "braindecode:Loss"', "is no choice"),
+        *((f'base = "modern"\ntrain_on = {v}', "train_on = ") for v in ('"random"', '"random-0"', '"random--1"', "2")),
+        *((f'base = "modern"\nseeds = {v}', "seeds = ") for v in ("[]", "3", "[-1]", "[true]", '["a"]')),
+        ('base = "modern"\nbrain = 3', "brain = 3 is no table"),
+        ('base = "modern"\n[brain.niece]\nbatch = 64', r"\[brain.niece\]"),
+        ('base = "modern"\n[brain.nice]\nbach = 64', r"unknown setting 'bach' in \[brain.nice\]"),
         ('base = "modern"\nunit_scale = 1', "unit_scale = 1"),
         ('base = "modern"\nlearn_temperature = "yes"', "learn_temperature = 'yes'"),
         *(
@@ -129,3 +136,48 @@ def test_voxels_get_the_residual_mlp_and_the_rest_eegproject():
         "eegproject",
         "residual-mlp",
     ]
+
+
+def test_what_differs_for_a_brain_encoder_holds_for_it_alone_and_gives_way_to_what_is_said_later(tmp_path):
+    (tmp_path / "mine.toml").write_text('base = "modern"\nlr = 1e-3\n[meg]\nlr = 2e-3\n[brain.nice]\nlr = 3e-3\n')
+    mine = str(tmp_path / "mine.toml")
+    assert read_recipe(mine, "eeg").lr == 1e-3
+    assert read_recipe(mine, "meg").lr == 2e-3
+    for name in ("nice", "NICE", "nice+linear"):
+        recipe = read_recipe(mine, "meg", name)
+        assert (recipe.lr, recipe.brain_encoder) == (3e-3, name.lower())
+    # A recipe that starts from one with such a table, and says otherwise, means it for all brain encoders.
+    (tmp_path / "other.toml").write_text('base = "paper"\nbatch = 32\n')
+    other, paper = (read_recipe(name, "eeg", "eegnet") for name in (str(tmp_path / "other.toml"), "paper"))
+    assert (other.batch, paper.batch) == (32, 512)
+    assert other.lr == paper.lr == 1e-2
+
+
+@pytest.mark.parametrize(
+    "modality, brain_encoder, expected",
+    [
+        # passes, batch, learning rate, temperature: the scripts that ran, where the text says otherwise
+        ("eeg", "", ("nice+linear", 50, 128, 2e-4, 0.04)),
+        ("eeg", "atm-s+linear", ("atm-s+linear", 80, 128, 2e-4, 0.04)),
+        ("eeg", "eegnet", ("eegnet", 200, 512, 1e-2, 0.04)),
+        ("eeg", "eegconformer", ("eegconformer", 200, 128, 2e-4, 0.07)),
+        ("meg", "", ("nice+linear", 50, 128, 2e-4, 0.04)),
+        ("fmri", "", ("brain-mlp", 50, 128, 1e-4, 0.07)),
+    ],
+)
+def test_the_paper_has_a_setting_per_modality_and_brain_encoder(modality, brain_encoder, expected):
+    recipe = read_recipe("paper", modality, brain_encoder)
+    assert (recipe.brain_encoder, recipe.passes, recipe.batch, recipe.lr, recipe.temperature) == expected
+    assert (recipe.weight_decay, recipe.clip, recipe.patience, recipe.val_batch) == (0.1, 1.0, 30, 64)
+    assert (recipe.lr_rule, recipe.choose_by, recipe.split, recipe.held_out) == (
+        "val-loss-cosine",
+        "val_loss",
+        "image",
+        0.1,
+    )
+    assert recipe.held_out_at_most >= 1654  # a tenth of the images of THINGS-EEG2
+    assert (recipe.learn_temperature, recipe.unit_scale, recipe.image_head, recipe.dim) == (False, False, "none", 0)
+    assert recipe.seeds == (7, 42, 191, 2025, 96723)
+    assert recipe.channels == ()
+    assert recipe.trial_norm == {"eeg": "norm-then-mean", "meg": "mean-then-norm", "fmri": "none"}[modality]
+    assert recipe.train_on == {"eeg": "mean", "meg": "trials", "fmri": "mean"}[modality]

@@ -88,3 +88,15 @@ def test_images_without_concepts_cannot_be_split_by_concept():
 def test_an_unknown_split_is_an_error():
     with pytest.raises(EmbedctlError, match="'time'"):
         split_images(["1"], ["a"], "time", share=0.1, at_most=200, seed=0)
+
+
+def test_single_images_held_out_can_be_dealt_into_rounds_that_mix_the_concepts():
+    ids = [f"{c:02d}/{i}.jpg" for c in range(30) for i in range(10)]
+    concepts = [i[:2] for i in ids]
+    asked = {"share": 0.5, "at_most": 1000, "seed": 0}
+    whole = split_images(ids, concepts, "image", **asked)
+    dealt = split_images(ids, concepts, "image", **asked, round_of=64)
+    assert [len(rows) for rows in dealt.rounds] == [64, 64, 22]
+    assert sorted(np.concatenate(dealt.rounds)) == whole.rounds[0].tolist()
+    assert np.array_equal(dealt.train, whole.train)
+    assert len({concepts[row] for row in dealt.rounds[0]}) > 20

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipelines.encoders.registry import find
 from pipelines.train import sweep as sweep_module
 from pipelines.train.compare import left_out, pairs, ranking
 from pipelines.train.origin import weights_column
@@ -234,7 +235,8 @@ def test_a_row_says_whose_weights_they_are(tmp_path, said, column):
 def test_the_published_file_given_by_hand_is_the_published_file(tmp_path):
     store = EmbeddingStore.open(tmp_path / "embeddings.zarr", create=True)
     store.add_images([ImageRecord("a.jpg", "", 1, 1, 8, 8, "RGB")])
-    said = {"weights": "sha256:0676ba61" + 56 * "0", "weights_source": "file:/tmp/resnet50.pth"}
+    (published,) = find("resnet50-tv").weights
+    said = {"weights": f"sha256:{published.sha256}", "weights_source": "file:/tmp/resnet50.pth"}
     write_embedding(store, "resnet50-tv", np.zeros((1, 4)), **said)
     assert weights_column(store.entries()[0]) == said["weights"]
 
@@ -253,7 +255,10 @@ def test_voxels_are_trained_on_with_the_residual_mlp_and_nothing_else(tmp_path):
     for name in ("eegproject", "nice"):
         with pytest.raises(EmbedctlError, match=f"'{name}' reads eeg and meg, not fmri") as caught:
             train(request(small, tmp_path / "runs", brain_encoder=name, **asked))
-        assert (caught.value.hint, caught.value.exit_code) == ("use --brain-encoder residual-mlp", 2)
+        assert (caught.value.hint, caught.value.exit_code) == (
+            "use --brain-encoder brain-mlp or linear or residual-mlp",
+            2,
+        )
     said = problem(small, tmp_path / "runs", brain_encoder="residual-mlp")
     assert said == "the brain encoder 'residual-mlp' reads fmri, not eeg"
 
@@ -354,7 +359,11 @@ def test_the_dataset_is_asked_for_only_when_ambiguous(tmp_path):
         ({"dataset": "things-eeg3"}, UnknownName, "things-eeg3"),
         ({"models": ("plonted",)}, UnknownName, "plonted"),
         ({"subjects": (9,)}, UnknownName, "no subject 9"),
-        ({"seeds": ()}, EmbedctlError, "no seed"),
+        ({"loss": "l2"}, EmbedctlError, "l2"),
+        ({"loss": "mine.py:nowhere"}, EmbedctlError, "no file 'mine.py'"),
+        ({"brain_encoder": "mine.py:Nowhere"}, EmbedctlError, "no file 'mine.py'"),
+        ({"image_head": "cnn"}, EmbedctlError, "cnn"),
+        ({"train_on": "random-0"}, EmbedctlError, "random-0"),
         ({"brain_encoder": "niece"}, UnknownName, "niece"),
         ({"recipe": "modem"}, UnknownName, "modem"),
         ({"join": "hash"}, EmbedctlError, "hash"),
@@ -372,3 +381,55 @@ def test_epochs_too_short_for_the_brain_encoder_are_an_error(workspace, tmp_path
     (tmp_path / "short.toml").write_text('base = "modern"\nbrain_encoder = "nice"\nwindow = [0.0, 0.5]\npasses = 1\n')
     assert "75 samples" in problem(workspace, tmp_path / "runs", recipe=str(tmp_path / "short.toml"))
     assert not (tmp_path / "runs").exists()
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, n_chans, n_times, dim):
+        super().__init__()
+        self.linear = nn.Linear(n_chans * n_times, dim)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+def near(brain, image, scale, shown):
+    return (nn.functional.normalize(brain) - nn.functional.normalize(image)).square().sum(dim=1).mean()
+"""
+
+
+def test_a_brain_encoder_and_a_loss_of_ones_own_train_and_their_text_is_part_of_the_configuration(workspace, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    asked = {
+        "brain_encoder": f"{tmp_path}/own.py:Net",
+        "loss": f"{tmp_path}/own.py:near",
+        "models": ("planted",),
+        "subjects": (1,),
+    }
+    report = train(request(workspace, tmp_path / "runs", **asked))
+    row = read_results(tmp_path / "runs").to_pylist()[0]
+    assert row["top1"] > 0.3
+    assert row["brain_encoder"] == f"{tmp_path}/own.py:Net"
+    config = read_config(tmp_path / "runs", report.jobs[0].run_id)
+    assert set(config["own"]) == {asked["brain_encoder"], asked["loss"]}
+    assert train(request(workspace, tmp_path / "runs", **asked, dry_run=True)).n_to_do == 0
+    (tmp_path / "own.py").write_text(OWN + "# changed")
+    assert train(request(workspace, tmp_path / "runs", **asked, dry_run=True)).n_to_do == 1
+
+
+def test_without_seeds_those_of_the_recipe_are_run(workspace, tmp_path):
+    (tmp_path / "two.toml").write_text('base = "modern"\nseeds = [3, 5]\nwindow = []\n')
+    asked = {"recipe": str(tmp_path / "two.toml"), "models": ("planted",), "subjects": (1,), "dry_run": True}
+    found = [train(request(workspace, tmp_path / "runs", **asked, **changes)) for changes in ({}, {"seeds": (3,)})]
+    assert [[job.seed for job in report.jobs] for report in found] == [[3, 5], [3]]
+    assert found[0].jobs[0].run_id == found[1].jobs[0].run_id  # which other seeds there are changes no run
+
+
+def test_random_repetitions_train_and_are_a_column_of_the_results(workspace, tmp_path):
+    asked = {"train_on": "random-2", "models": ("planted",), "subjects": (1,)}
+    train(request(workspace, tmp_path / "runs", **asked))
+    row = read_results(tmp_path / "runs").to_pylist()[0]
+    assert row["train_on"] == "random-2"
+    assert row["top1"] > 0.4

@@ -14,7 +14,7 @@ from torch.nn import functional
 from pipelines.train.brain_encoders.eegproject import Head
 from stores.errors import EmbedctlError
 
-__all__ = ["NICE"]
+__all__ = ["NICE", "NICELinear"]
 
 FILTERS = 40
 TAPS = 25  # samples of the temporal filters
@@ -105,3 +105,22 @@ class NICE(nn.Module):
             mean, var = norm.running_mean, norm.running_var
         gain = norm.weight * torch.rsqrt(var + norm.eps)
         return weight * gain[:, None], (self.temporal.bias - mean) * gain + norm.bias
+
+
+class NICELinear(NICE):
+    """NICE with one more linear map at its end, as in AlignVis: the NICE of Rajabi et al.
+
+    Examples
+    --------
+    >>> sum(p.numel() for p in NICELinear(63, 250, 768).parameters())
+    2393088
+    """
+
+    def __init__(self, n_chans: int, n_times: int, dim: int) -> None:
+        super().__init__(n_chans, n_times, dim)
+        self.represent = nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(n_epochs, n_chans, n_times - 50)`` to ``(n_epochs, dim)``."""
+        out: torch.Tensor = self.represent(super().forward(x))
+        return out

@@ -1,0 +1,183 @@
+"""Computing and committing blocks: what an embedded run, a shard and a dask worker all do, with the same bytes."""
+
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.extract.block import BlockRows
+from pipelines.extract.loading import LoadedImage, in_order, load, prefetch
+from pipelines.extract.plan import Batch, BlockTask, batches
+from pipelines.extract.records import record_images
+from pipelines.extract.sources import ImageSource
+from pipelines.extract.targets import Target
+from stores.embeddings import EmbeddingStore
+from stores.names import EmbeddingName
+
+if TYPE_CHECKING:
+    from pipelines.extract.forward import Networks
+
+__all__ = ["BlockDone", "BlockEngine", "NetworkFacts"]
+
+_Todo = list[tuple[BlockTask, list[Batch]]]
+_Rows = dict[EmbeddingName, np.ndarray]
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What the networks of an extraction say about themselves: enough to make room for their rows.
+
+    Attributes
+    ----------
+    widths : dict of EmbeddingName to int
+        Numbers per image.
+    token_shapes : dict of EmbeddingName to (int, int)
+        (token, dim) of the embeddings whose rows are flattened tokens.
+    weights_sources : dict of str to str
+        Where the weights of each encoder came from.
+    device : str
+        Where they are.
+    threads : dict of EmbeddingName to int
+        Of torch in a forward pass.
+    """
+
+    widths: dict[EmbeddingName, int]
+    token_shapes: dict[EmbeddingName, tuple[int, int]]
+    weights_sources: dict[str, str]
+    device: str
+    threads: dict[EmbeddingName, int]
+
+    def serve(self, targets: Sequence[Target]) -> bool:
+        """Say whether these networks give ``targets``, on the threads and device that a store recorded of them, too."""
+        return all(
+            t.name in self.threads and t.threads in (0, self.threads[t.name]) and t.device in ("", self.device)
+            for t in targets
+        )
+
+
+@dataclass(frozen=True)
+class BlockDone:
+    """What became of one block: a small record, never its numbers.
+
+    Attributes
+    ----------
+    n_images : int
+        Images read.
+    written : dict of str to int
+        Rows committed, by group.
+    unfit : frozenset of str
+        Groups that float16 cannot hold; nothing of them was committed.
+    seconds : dict of str to float
+        By stage.
+    """
+
+    n_images: int
+    written: dict[str, int]
+    unfit: frozenset[str] = frozenset()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class BlockEngine:
+    """Networks at work on the blocks of one store.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+        Embeddings the blocks may lack.
+    source : ImageSource
+        The images.
+    store : EmbeddingStore
+        Locked, or with these blocks in the part that is held.
+    networks : Networks
+        Of all targets.
+    n_cores : int
+        Cores to use: for threads that read and decode, and for forward passes.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        source: ImageSource,
+        store: EmbeddingStore,
+        networks: "Networks",
+        n_cores: int,
+    ) -> None:
+        self._source, self._store, self._networks, self._n_cores = source, store, networks, n_cores
+        self._names = {target.group: target.name for target in targets}
+        self._entries = {entry.group: entry for entry in store.entries()}
+        self._image_ids = store.image_ids
+        self._known = store.images()
+
+    def run(self, batch_size: int, tasks: Sequence[BlockTask], advance: Callable[[int], None]) -> Generator[BlockDone]:
+        """Compute and commit one block after the other; threads read ahead into the next one.
+
+        Parameters
+        ----------
+        batch_size : int
+            Rows of a forward pass.
+        tasks : sequence of BlockTask
+            The blocks.
+        advance : callable
+            Is told how many more images are done.
+        """
+        todo = [(task, batches(task, self._store.block_rows, batch_size)) for task in tasks]
+        work = (self._work(batch) for _, passes in todo for batch in passes)
+        with (
+            self._networks.own_threads() as begin,
+            closing(prefetch(work, self._n_cores, begin)) as loaded,
+            closing(self._forward(batch_size, todo, loaded, begin)) as computed,
+        ):
+            for task, passes in todo:
+                block = BlockRows(task, self._entries)
+                seconds: defaultdict[str, float] = defaultdict(float)
+                read: dict[str, LoadedImage] = {}
+                for batch, (images, rows, spent) in zip(passes, computed, strict=False):
+                    self._put(batch, images, rows, block)
+                    seconds["forward"] += spent
+                    for row, image in zip(batch.rows.tolist(), images, strict=True):
+                        read[self._image_ids[row]] = replace(image, tensors={})
+                        for stage, spent in image.seconds.items():
+                            seconds[stage] += spent
+                    advance(len(images))
+                start = perf_counter()
+                record_images(self._store, self._source, read, self._known)
+                written = block.commit(self._store)
+                seconds["write"] += perf_counter() - start
+                yield BlockDone(len(read), written, frozenset(block.unfit), dict(seconds))
+
+    def _work(self, batch: Batch) -> list[Callable[[], LoadedImage]]:
+        """Return what threads are to do for one batch."""
+        transforms = self._networks.transforms({self._names[group] for group in batch.groups})
+        return [partial(load, self._source, transforms, self._image_ids[row]) for row in batch.rows.tolist()]
+
+    def _forward(
+        self, batch_size: int, todo: _Todo, loaded: Iterable[list[LoadedImage]], begin: Callable[[], None]
+    ) -> Generator[tuple[list[LoadedImage], _Rows, float]]:
+        """Yield the images of every batch, their rows of what lacks one of them, and the seconds that took."""
+
+        def compute(work: tuple[Batch, list[LoadedImage]]) -> tuple[list[LoadedImage], _Rows, float]:
+            batch, images = work
+            start = perf_counter()
+            good = [position for position, image in enumerate(images) if not image.reason]
+            wanted = {self._names[group] for group in batch.groups}
+            places = batch.places[good]
+            rows = self._networks([images[i] for i in good], places, batch_size, wanted) if good else {}
+            return images, rows, perf_counter() - start
+
+        passes = (batch for _, passes in todo for batch in passes)
+        return in_order(compute, zip(passes, loaded, strict=False), self._networks.n_lanes(self._n_cores), begin)
+
+    def _put(self, batch: Batch, images: Sequence[LoadedImage], rows: _Rows, block: BlockRows) -> None:
+        """Put what one batch gave into its block."""
+        good = [position for position, image in enumerate(images) if not image.reason]
+        for row, image in zip(batch.rows.tolist(), images, strict=True):
+            if image.reason:
+                block.refuse(row, image.reason)
+        for group in batch.groups:
+            if (values := rows.get(self._names[group])) is not None:
+                block.put(group, batch.rows[good], values)

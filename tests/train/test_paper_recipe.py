@@ -1,0 +1,183 @@
+"""The recipe `paper` does, step by step, what a transcription of the facts about the paper's code does."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pipelines.train import data as data_module
+from pipelines.train.data import Recordings
+from pipelines.train.losses import unit
+from pipelines.train.recipes import read_recipe
+from pipelines.train.splits import split_images
+from pipelines.train.train import RunConfig, train_run
+from tests.train.published_nice import PublishedNICE
+
+N_IMAGES, N_CHANS, N_TIMES, DIM, SEED = 300, 5, 80, 24, 42
+
+
+class PaperNICE(nn.Module):
+    """The published network layer by layer, then AlignVis's linear map."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = PublishedNICE(N_CHANS, N_TIMES, DIM).train()
+        self.represent = nn.Linear(DIM, DIM)
+
+    def forward(self, x):
+        return self.represent(self.backbone(x))
+
+    @torch.no_grad()
+    def start_from(self, ours):
+        conv, mix, linear = self.backbone.tsconv, self.backbone.projection, self.backbone.linear
+        conv[0].weight.copy_(ours.temporal.weight.reshape(40, 1, 1, 25))
+        conv[0].bias.copy_(ours.temporal.bias)
+        conv[4].weight.copy_(ours.spatial.weight.reshape(40, N_CHANS, 40).transpose(1, 2)[..., None])
+        conv[4].bias.copy_(ours.spatial.bias)
+        mix.weight.copy_(ours.mix.weight[..., None, None])
+        mix.bias.copy_(ours.mix.bias)
+        for mine, theirs in (
+            (linear, ours.head.project),
+            (self.backbone.residual, ours.head.residual),
+            (self.backbone.norm, ours.head.norm),
+            (self.represent, ours.represent),
+        ):
+            mine.load_state_dict(theirs.state_dict())
+
+
+def simulated():
+    """Recordings that carry the embedding weakly, normalised per trial and averaged as the facts say for EEG."""
+    rng = np.random.default_rng(3)
+    target = rng.standard_normal((N_IMAGES, DIM))
+    mixing = rng.standard_normal((DIM, N_CHANS * N_TIMES)) / DIM**0.5
+    trials = (target @ mixing).reshape(N_IMAGES, 1, N_CHANS, N_TIMES)
+    trials = trials + 2 * rng.standard_normal((N_IMAGES, 4, N_CHANS, N_TIMES))
+    trials = (trials - trials.mean(axis=-1, keepdims=True)) / np.linalg.norm(trials, axis=-1, keepdims=True)
+    epochs = torch.from_numpy(trials.mean(axis=1))
+    ids = [f"c{i // 10:02d}/{i}.jpg" for i in range(N_IMAGES)]
+    concepts = [i.split("/")[0] for i in ids]
+    test = data_module.Test(epochs[:8], np.arange(8), ids[:8], concepts[:8], None)
+    names = [f"E{c}" for c in range(N_CHANS)]
+    return Recordings(ids, concepts, epochs, epochs, torch.arange(N_IMAGES), N_TIMES, test, names), target
+
+
+def transcription(data, target, start, n_passes, batch, lr, temperature):
+    """Return the loss of every step and the learning rate it was made with: the facts, line by line."""
+    split = split_images(data.image_ids, data.concepts, "image", share=0.1, at_most=10**6, seed=SEED, round_of=64)
+    held = torch.from_numpy(np.concatenate(split.rounds))
+    model = PaperNICE()
+    model.start_from(start)
+    no_dropout(model)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=10, eta_min=1e-7)
+    images, train, order_of = torch.from_numpy(target), torch.from_numpy(split.train), torch.Generator()
+    order_of.manual_seed(SEED)
+
+    def loss_of(rows):
+        z, v = model(data.mean[rows]), images[rows]
+        z, v = (functional.normalize(x - x.mean(dim=1, keepdim=True), dim=1) for x in (z, v))
+        logits, labels = z @ v.T / temperature, torch.arange(len(rows))
+        return (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 2
+
+    losses, rates = [], []
+    for _ in range(n_passes):
+        model.train()
+        order = train[torch.randperm(len(train), generator=order_of)]
+        for rows in order.split(batch):
+            if len(rows) < batch:
+                break  # the loader drops the last batch
+            loss = loss_of(rows)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            rates.append(optimiser.param_groups[0]["lr"])
+            optimiser.step()
+            losses.append(loss.item())
+        model.eval()
+        with torch.no_grad():
+            val_loss = np.mean([loss_of(rows).item() for rows in held.split(64)])
+        scheduler.step(val_loss)
+    return losses, rates
+
+
+def no_dropout(model):
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # the two forms of the network draw different masks
+
+
+@pytest.fixture
+def float64():
+    """Double precision: AdamW blows rounding in gradients that are zero up to it, before a norm, up to whole steps."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_a_hundred_steps_of_the_paper_follow_a_transcription_of_it(monkeypatch, float64):
+    from pipelines.train import train as module
+
+    paper = read_recipe("paper", "eeg").with_(batch=64, passes=25)
+    start, losses, rates = [], [], []
+    kind = module.brain_encoder("nice+linear")
+
+    class Watched(kind):
+        def __init__(self, *shape):
+            super().__init__(*shape)
+            no_dropout(self)
+            start.append({name: value.clone() for name, value in self.state_dict().items()})
+
+    loss_of, step = module.loss_function("info-nce"), torch.optim.AdamW.step
+
+    def watched_loss(brain, image, scale, shown):
+        loss = loss_of(brain, image, scale, shown)
+        if loss.requires_grad:
+            losses.append(loss.item())
+        return loss
+
+    def watched_step(self, *args):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    data, target = simulated()
+    monkeypatch.setattr(module, "brain_encoder", lambda name: Watched)
+    monkeypatch.setattr(module, "loss_function", lambda name: watched_loss)
+    monkeypatch.setattr(module, "image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", watched_step)
+        outcome = train_run(RunConfig(paper, paper.brain_encoder, SEED), data.ready(kind, "cpu"), target, target[:8])
+
+    same_start = kind(N_CHANS, N_TIMES, DIM)
+    same_start.load_state_dict(start[0])
+    expected = transcription(data, target, same_start, 25, 64, paper.lr, paper.temperature)
+    assert len(losses) == len(expected[0]) == outcome.figures["steps"] == 100
+    assert np.abs(np.array(losses) - expected[0]).max() < 1e-4
+    assert np.abs(np.array(rates) / expected[1] - 1).max() < 1e-4
+    assert rates[0] == paper.lr and min(rates) < 0.95 * paper.lr  # from the first validation on
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_training_ends_when_patience_does_and_keeps_the_best_pass(monkeypatch, float64):
+    from pipelines.train import train as module
+
+    figures = iter([5.0, 4.0, 4.5, 4.6, 4.7, 4.8, 1.0])
+    monkeypatch.setattr(module, "validate", lambda *args: {"val_loss": next(figures), "val_mrr": 0.1, "val_top1": 0.1})
+    monkeypatch.setattr(module, "image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5)
+    data, target = simulated()
+    paper = read_recipe("paper", "eeg", "linear").with_(batch=64, passes=50, patience=3)
+    outcome = train_run(RunConfig(paper, "linear", SEED), data, target, target[:8])
+    assert outcome.figures["checkpoint"] == "val_loss:2"
+    assert [row["pass"] for row in outcome.metrics] == [1, 2, 3, 4, 5]
+    assert outcome.figures["steps"] == 20
+
+
+@pytest.mark.parametrize("val_loss", [0.0, 1.5, 4.16, 9.99, 10.0, 12.5, 27.0])
+def test_the_learning_rate_is_that_of_a_scheduler_told_the_validation_loss_for_the_pass(val_loss):
+    from pipelines.train.train import val_loss_cosine
+
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=10, eta_min=1e-7)
+    optimiser.step()
+    scheduler.step(val_loss)
+    assert val_loss_cosine(2e-4, val_loss) == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-12)
