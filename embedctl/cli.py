@@ -20,6 +20,7 @@ from embedctl.commands.interpret import interpret
 from embedctl.commands.models import models
 from embedctl.commands.preprocess import preprocess
 from embedctl.commands.repair import repair
+from embedctl.commands.report import report
 from embedctl.commands.results import results
 from embedctl.commands.show import show
 from embedctl.commands.train import train
@@ -68,6 +69,7 @@ app.command()(train)
 app.command()(results)
 app.command()(compare)
 app.command()(interpret)
+app.command()(report)
 app.command()(show)
 app.command()(verify)
 app.command()(repair)
