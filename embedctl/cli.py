@@ -20,6 +20,7 @@ from embedctl.commands.interpret import interpret
 from embedctl.commands.models import models
 from embedctl.commands.preprocess import preprocess
 from embedctl.commands.repair import repair
+from embedctl.commands.report import report
 from embedctl.commands.results import results
 from embedctl.commands.screen import screen
 from embedctl.commands.show import show
@@ -70,6 +71,7 @@ app.command()(screen)
 app.command()(results)
 app.command()(compare)
 app.command()(interpret)
+app.command()(report)
 app.command()(show)
 app.command()(verify)
 app.command()(repair)
