@@ -211,10 +211,11 @@ def step_up(correlation: np.ndarray, times: float) -> np.ndarray:
 
     Examples
     --------
-    >>> step_up(np.array([0.5, -0.1]), 2).round(3).tolist()
-    [0.667, -0.1]
+    >>> step_up(np.array([0.5, -1.0]), 2).round(3).tolist()
+    [0.667, -1.0]
     """
-    return np.where(correlation > 0, times * correlation / (1 + (times - 1) * correlation), correlation)
+    shared = np.maximum(correlation, 0)
+    return np.where(correlation > 0, times * shared / (1 + (times - 1) * shared), correlation)
 
 
 def _blocks(n: int, split: SplitEpochs) -> Iterator[slice]:
