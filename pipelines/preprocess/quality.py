@@ -112,13 +112,19 @@ def measure(subject: SubjectEpochs) -> Quality:
         split=name,
         n_images=len(split),
         n_repetitions=split.n_repetitions,
-        evoked=np.asarray(np.nanmean(split.mean, axis=0, dtype=np.float64)) if split.mean.ndim == 3 else None,
+        evoked=_evoked(split),
         halves=compare_halves(split),
         before=before,
         after=after,
         counts=dict(subject.info.get("counts", {})),
         notes=list(subject.info.get("notes", [])),
     )
+
+
+def _evoked(split: SplitEpochs) -> np.ndarray | None:
+    """Return the mean over the images that were seen, ``(n_chans, n_times)``; None of voxels."""
+    seen = split.valid.any(axis=1)
+    return split.mean[seen].mean(axis=0, dtype=np.float64) if split.mean.ndim == 3 and seen.any() else None
 
 
 def compare_halves(split: SplitEpochs) -> Halves | None:
