@@ -112,13 +112,19 @@ def measure(subject: SubjectEpochs) -> Quality:
         split=name,
         n_images=len(split),
         n_repetitions=split.n_repetitions,
-        evoked=np.asarray(np.nanmean(split.mean, axis=0, dtype=np.float64)) if split.mean.ndim == 3 else None,
+        evoked=_evoked(split),
         halves=compare_halves(split),
         before=before,
         after=after,
         counts=dict(subject.info.get("counts", {})),
         notes=list(subject.info.get("notes", [])),
     )
+
+
+def _evoked(split: SplitEpochs) -> np.ndarray | None:
+    """Return the mean over the images that were seen, ``(n_chans, n_times)``; None of voxels."""
+    seen = split.valid.any(axis=1)
+    return split.mean[seen].mean(axis=0, dtype=np.float64) if split.mean.ndim == 3 and seen.any() else None
 
 
 def compare_halves(split: SplitEpochs) -> Halves | None:
@@ -211,10 +217,11 @@ def step_up(correlation: np.ndarray, times: float) -> np.ndarray:
 
     Examples
     --------
-    >>> step_up(np.array([0.5, -0.1]), 2).round(3).tolist()
-    [0.667, -0.1]
+    >>> step_up(np.array([0.5, -1.0]), 2).round(3).tolist()
+    [0.667, -1.0]
     """
-    return np.where(correlation > 0, times * correlation / (1 + (times - 1) * correlation), correlation)
+    shared = np.maximum(correlation, 0)
+    return np.where(correlation > 0, times * shared / (1 + (times - 1) * shared), correlation)
 
 
 def _blocks(n: int, split: SplitEpochs) -> Iterator[slice]:
