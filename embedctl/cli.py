@@ -22,6 +22,7 @@ from embedctl.commands.preprocess import preprocess
 from embedctl.commands.repair import repair
 from embedctl.commands.report import report
 from embedctl.commands.results import results
+from embedctl.commands.screen import screen
 from embedctl.commands.show import show
 from embedctl.commands.train import train
 from embedctl.commands.verify import verify
@@ -66,6 +67,7 @@ app.command()(extract)
 app.command("import")(import_)
 app.command()(preprocess)
 app.command()(train)
+app.command()(screen)
 app.command()(results)
 app.command()(compare)
 app.command()(interpret)

@@ -25,6 +25,7 @@ SHOWN_BY = {
     "pipelines/imports/": ("import",),
     "pipelines/interpret/": ("interpret",),
     "pipelines/preprocess/": ("preprocess",),
+    "pipelines/screen/": ("screen",),
     "pipelines/train/": ("train",),
     "": (),
 }

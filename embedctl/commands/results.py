@@ -1,6 +1,7 @@
 """``embedctl results``: every finished run, a line each."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from embedctl import config, options, render
 from embedctl.commands.show import picture
 from embedctl.options import path
+from embedctl.seen import say_seen
 
 __all__ = ["results"]
 
@@ -34,13 +36,15 @@ def results(
     """
     from pipelines.train.origin import mark
     from stores.results import read_results
+    from stores.screens import seen
 
     folder = path(config.load().value("runs", runs))
-    table = read_results(folder).to_pylist()
+    found = read_results(folder)
+    table, tested = found.to_pylist(), seen(folder, found)
     if plot:
         picture(folder, "runs", path(plot))
     if json:
-        render.as_json(results=table)
+        render.as_json(results=table, tested={dataset: asdict(counts) for dataset, counts in tested.items()})
         return
     columns = (*(name.replace("_", " ") for name in _SHOWN), *_FIGURES)
     ordered = sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
@@ -55,6 +59,7 @@ def results(
         for row in ordered
     ]
     render.table(columns, rows, right=("subject", "seed", *_FIGURES), best=_best(ordered))
+    say_seen(tested)
     render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders")
 
 
