@@ -22,7 +22,9 @@ from embedctl.commands.models import models
 from embedctl.commands.preprocess import preprocess
 from embedctl.commands.remove import remove
 from embedctl.commands.repair import repair
+from embedctl.commands.report import report
 from embedctl.commands.results import results
+from embedctl.commands.screen import screen
 from embedctl.commands.show import show
 from embedctl.commands.train import train
 from embedctl.commands.verify import verify
@@ -67,9 +69,11 @@ app.command()(extract)
 app.command("import")(import_)
 app.command()(preprocess)
 app.command()(train)
+app.command()(screen)
 app.command()(results)
 app.command()(compare)
 app.command()(interpret)
+app.command()(report)
 app.command()(show)
 app.command()(verify)
 app.command()(repair)

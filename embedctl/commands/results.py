@@ -1,7 +1,10 @@
 """``embedctl results``: every finished run, a line each."""
 
+from dataclasses import asdict
+
 from embedctl import config, options, render
 from embedctl.options import path
+from embedctl.seen import say_seen
 
 __all__ = ["results"]
 
@@ -18,10 +21,13 @@ def results(runs: options.Runs = None, json: options.Json = False) -> None:
     """
     from pipelines.train.origin import mark
     from stores.results import read_results
+    from stores.screens import seen
 
-    table = read_results(path(config.load().value("runs", runs))).to_pylist()
+    folder = path(config.load().value("runs", runs))
+    found = read_results(folder)
+    table, tested = found.to_pylist(), seen(folder, found)
     if json:
-        render.as_json(results=table)
+        render.as_json(results=table, tested={dataset: asdict(counts) for dataset, counts in tested.items()})
         return
     columns = (*(name.replace("_", " ") for name in _SHOWN), *_FIGURES)
     rows = [
@@ -35,4 +41,5 @@ def results(runs: options.Runs = None, json: options.Json = False) -> None:
         for row in sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
     ]
     render.table(columns, rows, right=("subject", "seed", *_FIGURES))
+    say_seen(tested)
     render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders")
