@@ -17,9 +17,9 @@ def merge(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Bring the embeddings, images and rows of store B that store A lacks; B stays as it is.
+    """Bring what store B has and store A lacks.
 
-    Images are the same where their ids and contents are; rows where name and key are. Stores that contradict each
+    Embeddings, images and rows come; B stays as it is. Images are the same where their ids and contents are; rows where name and key are. Stores that contradict each
     other are refused before anything is written. Interrupted, it goes on where it was.
 
     \b
