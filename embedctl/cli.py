@@ -13,11 +13,13 @@ from embedctl.commands.compare import compare
 from embedctl.commands.datasets import datasets
 from embedctl.commands.demo import demo
 from embedctl.commands.doctor import doctor
+from embedctl.commands.export import export
 from embedctl.commands.extract import extract
 from embedctl.commands.import_ import import_
 from embedctl.commands.init import init
 from embedctl.commands.interpret import interpret
 from embedctl.commands.models import models
+from embedctl.commands.predict import predict
 from embedctl.commands.preprocess import preprocess
 from embedctl.commands.repair import repair
 from embedctl.commands.results import results
@@ -70,6 +72,8 @@ app.command()(screen)
 app.command()(results)
 app.command()(compare)
 app.command()(interpret)
+app.command()(predict)
+app.command()(export)
 app.command()(show)
 app.command()(verify)
 app.command()(repair)
