@@ -48,7 +48,7 @@ def compare(path: Path, others: list[str]) -> tuple[int, float]:
         (folder / f"{stem}_events.tsv").write_text("\n".join(["sample\timage", *lines]) + "\n")
         recipe = Path(work) / "plain.toml"
         recipe.write_text(
-            f'based_on = "clean"\nmvnn = "none"\ndtype = "float32"\ncompute = "float64"\nbad_channels = "keep"\n'
+            f'base = "clean"\nmvnn = "none"\ndtype = "float32"\ncompute = "float64"\nbad_channels = "keep"\n'
             f"sfreq = {sfreq}\nepoch = [{-before / sfreq!r}, {length / sfreq!r}]\n"
             f"window = [0.0, {length / sfreq!r}]\nbaseline = [{-before / sfreq!r}, 0.0]\n"
         )

@@ -22,6 +22,7 @@ from embedctl.commands.models import models
 from embedctl.commands.predict import predict
 from embedctl.commands.preprocess import preprocess
 from embedctl.commands.repair import repair
+from embedctl.commands.report import report
 from embedctl.commands.results import results
 from embedctl.commands.screen import screen
 from embedctl.commands.show import show
@@ -72,6 +73,7 @@ app.command()(screen)
 app.command()(results)
 app.command()(compare)
 app.command()(interpret)
+app.command()(report)
 app.command()(predict)
 app.command()(export)
 app.command()(show)

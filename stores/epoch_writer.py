@@ -15,7 +15,7 @@ from stores.codecs import encode_rows
 from stores.commits import digest, discard, draft_name, json_bytes, place, put_bytes, sweep
 from stores.errors import EmbedctlError, StoreMismatch
 from stores.layout import array_node, group_node, private, read_ours
-from stores.names import check_folder_name
+from stores.names import check_folder_name, subject_name
 from stores.receipts import change, settled
 from stores.roots import Root, node_bytes, read_strings, string_files
 from stores.split_writer import SplitWriter, missing_blocks
@@ -30,22 +30,8 @@ __all__ = [
     "is_published",
     "publish",
     "stored_recipe",
-    "subject_folder",
     "unfinished",
 ]
-
-
-def subject_folder(subject: int) -> str:
-    """Return the folder of a subject, as BIDS writes it.
-
-    Examples
-    --------
-    >>> subject_folder(1), subject_folder(12)
-    ('sub-01', 'sub-12')
-    """
-    if subject < 0:
-        raise ValueError(f"subjects are numbered from 0, not {subject}")
-    return f"sub-{subject:02d}"
 
 
 def complete_subjects(path: Path) -> list[str]:
@@ -156,7 +142,7 @@ class SubjectWriter:
             raise EmbedctlError("a dataset cannot be called 'subject'", "give it another name")
         if keep not in ("all", "mean"):
             raise ValueError(f"keep is {keep!r}, not all or mean")
-        self._root, self._name = root, f"{check_folder_name(dataset, 'dataset')}/{subject_folder(subject)}"
+        self._root, self._name = root, f"{check_folder_name(dataset, 'dataset')}/{subject_name(subject)}"
         self._dataset, self._keep, self._arrays, self._is_locked = dataset, keep, arrays, is_locked
         self._attributes: dict[str, Any] = {
             "kind": "subject",

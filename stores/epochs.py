@@ -21,12 +21,12 @@ from stores.epoch_writer import (
     is_published,
     publish,
     stored_recipe,
-    subject_folder,
     unfinished,
 )
 from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
 from stores.layout import private, read_ours
 from stores.locks import clear_dead
+from stores.names import subject_name
 from stores.receipts import Vouchers, settled
 from stores.roots import Root, read_strings
 from stores.rows import RawRows
@@ -109,11 +109,11 @@ class EpochStore:
         StoreLocked
             If a live process is writing it.
         """
-        return self._root.lock(f"{dataset}-{subject_folder(subject)}")
+        return self._root.lock(f"{dataset}-{subject_name(subject)}")
 
     def bytes_begun(self, dataset: str, subject: int) -> int:
         """Return the bytes of the blocks that a writer which was cut short has committed of a subject."""
-        draft = unfinished(self._root, f"{dataset}/{subject_folder(subject)}")
+        draft = unfinished(self._root, f"{dataset}/{subject_name(subject)}")
         blocks = (voucher for split in ("train", "test") for voucher in block_receipts(draft / split).values())
         return sum(voucher["bytes"] for voucher in blocks)
 
@@ -126,7 +126,7 @@ class EpochStore:
         if subject not in self.subjects(dataset):
             known = ", ".join(map(str, self.subjects(dataset)))
             raise UnknownName(f"no subject {subject} of '{dataset}' in '{self.path}'", f"stored subjects: {known}")
-        return SubjectEpochs(self.path / dataset / subject_folder(subject), dataset, subject)
+        return SubjectEpochs(self.path / dataset / subject_name(subject), dataset, subject)
 
     def writer(
         self,

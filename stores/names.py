@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from stores.errors import EmbedctlError
 
-__all__ = ["POOLINGS", "EmbeddingName", "check_folder_name", "split_key"]
+__all__ = ["POOLINGS", "EmbeddingName", "check_folder_name", "split_key", "subject_name"]
 
 POOLINGS = ("cls", "mean", "cls+mean", "tokens", "gap", "flatten")
 
@@ -137,3 +137,16 @@ def check_folder_name(text: str, what: str) -> str:
     if not _GROUP.fullmatch(text) or text.split(".")[0].lower() in _RESERVED:
         raise EmbedctlError(f"'{text}' cannot be the name of a {what}", "use letters, digits and . _ - + @ ~")
     return text
+
+
+def subject_name(subject: int) -> str:
+    """Return what a subject is called, in folders and in what is told: as BIDS writes it.
+
+    Examples
+    --------
+    >>> subject_name(1), subject_name(12)
+    ('sub-01', 'sub-12')
+    """
+    if subject < 0:
+        raise ValueError(f"subjects are numbered from 0, not {subject}")
+    return f"sub-{subject:02d}"

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.encoders import dreamsim_family
-from pipelines.encoders.build import build
+from pipelines.encoders.build import build, resolve_layers
 from pipelines.encoders.dino_family import interpolate_position_embedding
 from pipelines.encoders.lora import Adapter, merge
 from pipelines.encoders.registry import find, registry
@@ -133,6 +133,12 @@ def test_a_branch_of_the_random_ensemble_is_the_random_network_on_its_own():
 def test_a_hidden_layer_of_a_branch_can_be_asked_for():
     tap = EmbeddingName.parse("dreamsim-ensemble:clip_vitb16.blocks.1.mean")
     assert build(small(ENSEMBLE), weights="random:3", taps=[tap]).dims == {tap: 48}
+
+
+def test_a_depth_of_the_ensemble_is_that_depth_of_every_branch():
+    names = resolve_layers(small(ENSEMBLE), ["depth:0.5.mean"])
+    branches = ("dino_vitb16", "clip_vitb16", "open_clip_vitb16")
+    assert [str(name) for name in names] == [f"{ENSEMBLE}:{branch}.blocks.1.mean" for branch in branches]
 
 
 def edit(folder, change):

@@ -1,6 +1,7 @@
 """Every row of the registry builds, and says of its network, pixels and weights what the libraries say."""
 
 import ast
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,14 @@ def test_no_two_rows_share_a_file_they_should_not():
             assert file.source and file.name, spec.id
             addresses.setdefault(file.sha256 or file.source, set()).add(file.source)
     assert all(len(sources) == 1 for sources in addresses.values())
+
+
+def test_a_pin_is_a_whole_commit_or_digest_or_the_digits_that_the_file_name_carries():
+    for file in (file for spec in SPECS for file in spec.weights):
+        assert re.fullmatch("([0-9a-f]{40})?", file.revision), file
+        assert re.fullmatch("([0-9a-f]{64})?", file.sha256) or file.sha256 in file.name, file
+        named = re.search(r"-([0-9a-f]{8})\.pth?$", file.name)
+        assert not named or file.sha256.startswith(named[1]), file
 
 
 def test_torchscript_is_read_only_where_its_whole_digest_is_known():

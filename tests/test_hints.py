@@ -21,6 +21,7 @@ SHOWN_BY = {
     "pipelines/encoders/": ("extract",),
     "pipelines/extract/sources.py": ("extract", "import"),
     "pipelines/extract/": ("extract",),
+    "pipelines/findings/": ("report",),
     "pipelines/imports/": ("import",),
     "pipelines/interpret/": ("interpret",),
     "pipelines/preprocess/": ("preprocess",),

@@ -69,7 +69,7 @@ def both(tmp_path_factory):
         raw, TRAINING, TEST, ROWS, subjects=[1], sessions=4, test_repetitions=12, ch_names=CHAN_ORDER[::-1]
     )
     recipe = folder / "nice-small.toml"
-    recipe.write_text('based_on = "nice"\nrepetitions = { train = 2, test = 3 }\n')
+    recipe.write_text('base = "nice"\nrepetitions = { train = 2, test = 3 }\n')
     request = PreprocessRequest(dataset="things-eeg2", raw=raw, store=folder / "epochs.zarr", recipe=str(recipe))
     report = preprocess(request)
     assert report.time_offset_ms == pytest.approx(1.0, abs=0.01)

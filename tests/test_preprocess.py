@@ -53,7 +53,7 @@ def test_running_again_does_nothing(raw, tmp_path):
 
 def test_another_recipe_does_not_enter_the_same_store(raw, tmp_path):
     own = tmp_path / "own.toml"
-    own.write_text('based_on = "clean"\ndtype = "float32"\n')
+    own.write_text('base = "clean"\ndtype = "float32"\n')
     run(raw, tmp_path, subjects=(1,))
     with pytest.raises(StoreMismatch, match="another recipe .'clean', which differs in dtype, name"):
         run(raw, tmp_path, subjects=(2,), recipe=str(own))

@@ -50,7 +50,7 @@ def onsets(raw, file="sub-01/ses-01/raw_eeg_training.npy"):
 
 def plain(tmp_path, **fields):
     """Return a recipe that does not whiten."""
-    lines = ['based_on = "clean"', 'mvnn = "none"', 'dtype = "float32"']
+    lines = ['base = "clean"', 'mvnn = "none"', 'dtype = "float32"']
     (tmp_path / "plain.toml").write_text("\n".join(lines + [f"{k} = {v}" for k, v in fields.items()]))
     return str(tmp_path / "plain.toml")
 
@@ -172,7 +172,7 @@ def test_a_channel_dead_in_training_is_zero_in_a_test_recording_where_it_lives(r
 
 
 def test_nice_names_the_sample_that_is_not_finite(raw, tmp_path):
-    (tmp_path / "nice.toml").write_text(f'based_on = "nice"\nchannels = {list(CHANNELS)}\n'.replace("'", '"'))
+    (tmp_path / "nice.toml").write_text(f'base = "nice"\nchannels = {list(CHANNELS)}\n'.replace("'", '"'))
     at = onsets(raw)[0][5]
 
     def spoil(samples):
@@ -319,7 +319,7 @@ def test_values_beyond_the_stored_number_type_are_cut_and_counted(raw, tmp_path)
 
     edit(raw, strike)
     recipe = tmp_path / "half.toml"
-    recipe.write_text('based_on = "clean"\nmvnn = "none"\n')
+    recipe.write_text('base = "clean"\nmvnn = "none"\n')
     line = run(raw, tmp_path, recipe=str(recipe)).subjects[0]
     cut = int((np.abs(subject(tmp_path).train.take(np.arange(len(TRAINING)))) == 65504).sum())
     assert cut and line.counts["values beyond float16"] == cut

@@ -22,7 +22,7 @@ def test_a_recipe_survives_json(name):
 
 
 def test_a_file_may_change_a_few_fields_of_a_built_in_recipe(tmp_path):
-    (tmp_path / "small.toml").write_text('based_on = "nice"\nchannels = ["O1", "Oz"]\n')
+    (tmp_path / "small.toml").write_text('base = "nice"\nchannels = ["O1", "Oz"]\n')
     small = read_recipe(str(tmp_path / "small.toml"))
     assert small.channels == ("O1", "Oz") and small.name == "small" and small.seed == 20200220
 
@@ -70,20 +70,20 @@ WRONG = [
     ("text", "said"),
     [
         ("mvnn = 'epochs'", "lacks"),
-        ("based_on = 'clean'\nmnvv = 'none'", "unknown field 'mnvv'"),
-        ("based_on = 'clean'\nmvnn = 'time'", "mvnn = 'time'"),
-        ("based_on = 'clean'\nwindow = [0.0, 2.0]", "outside epoch"),
-        ("based_on = 'clean'\nbaseline = [-1.0, 0.0]", "baseline outside"),
-        ("based_on = 'clean'\nwindow = [0.5, 0.5]", "outside epoch"),
-        ("based_on = 'clean'\nwindow = [0.5, 0.501]", "no sample between"),
-        ("based_on = 'clean'\nrepetitions = { training = 2 }", "repetitions"),
-        ("based_on = 'clean'\nsfreq = 'fast'", "sfreq"),
+        ("base = 'clean'\nmnvv = 'none'", "unknown field 'mnvv'"),
+        ("base = 'clean'\nmvnn = 'time'", "mvnn = 'time'"),
+        ("base = 'clean'\nwindow = [0.0, 2.0]", "outside epoch"),
+        ("base = 'clean'\nbaseline = [-1.0, 0.0]", "baseline outside"),
+        ("base = 'clean'\nwindow = [0.5, 0.5]", "outside epoch"),
+        ("base = 'clean'\nwindow = [0.5, 0.501]", "no sample between"),
+        ("base = 'clean'\nrepetitions = { training = 2 }", "repetitions"),
+        ("base = 'clean'\nsfreq = 'fast'", "sfreq"),
         ("window = [", "not TOML"),
-        ("based_on = 5", "based_on = 5"),
-        ("based_on = 'claen'", "no preprocessing recipe 'claen', which recipe .*own.toml is based on"),
-        ("based_on = 'own.toml'", "based on each other"),
-        ('based_on = "clean"\n"new\\nline" = 1', "unknown field"),
-        *((f"based_on = 'clean'\n{key} = {value}", f"{key} = ") for key, value in WRONG),
+        ("base = 5", "base = 5"),
+        ("base = 'claen'", "no preprocessing recipe 'claen', which recipe .*own.toml is based on"),
+        ("base = 'own.toml'", "based on each other"),
+        ('base = "clean"\n"new\\nline" = 1', "unknown field"),
+        *((f"base = 'clean'\n{key} = {value}", f"{key} = ") for key, value in WRONG),
     ],
 )
 def test_a_wrong_recipe_is_named_in_two_lines(tmp_path, text, said):
@@ -94,17 +94,17 @@ def test_a_wrong_recipe_is_named_in_two_lines(tmp_path, text, said):
     assert "\n" not in caught.value.what + caught.value.hint and len(caught.value.what) < 300
 
 
-def test_files_that_are_based_on_each_other_are_all_named(tmp_path):
+def test_files_that_are_base_each_other_are_all_named(tmp_path):
     for one, other in (("a", "b"), ("b", "c"), ("c", "a")):
-        (tmp_path / f"{one}.toml").write_text(f"based_on = '{other}.toml'\n")
+        (tmp_path / f"{one}.toml").write_text(f"base = '{other}.toml'\n")
     with pytest.raises(EmbedctlError, match=r"a\.toml' on '.*b\.toml' on '.*c\.toml' on '.*a\.toml'"):
         read_recipe(str(tmp_path / "a.toml"))
 
 
 def test_a_base_is_looked_for_beside_the_file_and_a_built_in_one_first(tmp_path, monkeypatch):
     (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / "ours.toml").write_text("based_on = 'nice'\nsfreq = 100\n")
-    (tmp_path / "lab" / "mine.toml").write_text("based_on = 'ours.toml'\nseed = 5\n")
+    (tmp_path / "lab" / "ours.toml").write_text("base = 'nice'\nsfreq = 100\n")
+    (tmp_path / "lab" / "mine.toml").write_text("base = 'ours.toml'\nseed = 5\n")
     monkeypatch.chdir(tmp_path)
     mine = read_recipe("lab/mine.toml")
     assert (mine.name, mine.sfreq, mine.seed, mine.units) == ("mine", 100.0, 5, "V")

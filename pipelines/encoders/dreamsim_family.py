@@ -141,8 +141,8 @@ def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network
     branches = _drawn(spec, weights, device) if weights.seed is not None else _loaded(spec, weights)
     if len(branches) == 1:
         return describe(next(iter(branches.values())))
-    layers = tuple(f"{name}.blocks.{i}" for name, module in branches.items() for i in range(len(module.blocks)))
-    return Network(Ensemble(branches), layers=(*layers, "output"), n_prefix=1)
+    blocks = tuple(f"{name}.blocks.{i}" for name, module in branches.items() for i in range(len(module.blocks)))
+    return Network(Ensemble(branches), layers=(*blocks, "output"), blocks=blocks, n_prefix=1)
 
 
 def _drawn(spec: EncoderSpec, weights: Weights, device: str) -> dict[str, Any]:

@@ -46,9 +46,13 @@ def here(file: WeightsFile, folder: Path | None = None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     for name in _names(file):
-        cached = try_to_load_from_cache(file.hub, name, revision=file.revision or None)
-        if isinstance(cached, str):
-            return Path(cached)
+        pinned = try_to_load_from_cache(file.hub, name, revision=file.revision or None)
+        if isinstance(pinned, str):
+            return Path(pinned)
+        # Another program may have fetched the same file from a later commit: the hub's cache names it by its sha256.
+        latest = try_to_load_from_cache(file.hub, name)
+        if isinstance(latest, str) and Path(latest).resolve().name == file.sha256:
+            return Path(latest)
     return None
 
 
@@ -76,7 +80,8 @@ def fetch(file: WeightsFile, folder: Path | None = None, *, progress: Progress =
 
 
 def _names(file: WeightsFile) -> list[str]:
-    return [file.filename, *([OLD_NAMES[file.filename]] if file.filename in OLD_NAMES else [])]
+    old = OLD_NAMES.get(file.filename)
+    return [file.filename, old] if old and not file.sha256 else [file.filename]  # a digest is that of one file
 
 
 def _from_hub(file: WeightsFile, folder: Path | None) -> Path:

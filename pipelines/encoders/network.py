@@ -27,7 +27,8 @@ class Network:
     layers : tuple of str
         The layers worth tapping, in the order of the forward pass.
     blocks : tuple of str
-        The layers of equal rank that make up its depth (transformer blocks, stages of a convolutional network).
+        The layers of equal rank that make up its depth (transformer blocks, stages of a convolutional network); those
+        of several networks are told apart by what their names begin with.
     n_prefix : int
         Tokens before the first patch token (CLS and registers).
     has_cls : bool

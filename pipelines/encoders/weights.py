@@ -148,7 +148,7 @@ def _given(spec: EncoderSpec, path: Path) -> Weights:
 def _source(file: WeightsFile, path: Path) -> str:
     """Where a file came from; the hub's cache keeps it in a folder named after the commit."""
     cached = path.parent.parent.name == "snapshots"
-    return replace(file, revision=path.parent.name).source if file.hub and cached else file.source
+    return replace(file, revision=path.parent.name, filename=path.name).source if file.hub and cached else file.source
 
 
 def _checked(spec: EncoderSpec, files: tuple[Path, ...], source: str) -> Weights:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from pipelines.preprocess.channels import canonical_names
 from pipelines.preprocess.trial_tables import read_trials
 
 __all__ = ["RECORDINGS", "entity", "not_brain", "sidecar"]
@@ -49,6 +50,7 @@ def not_brain(path: Path) -> list[str]:
         table[name].to_pylist() if name in table.column_names else [None] * len(table)
         for name in ("name", "status", "type")
     ]
+    columns[0] = canonical_names([name or "" for name in columns[0]])
     return [
         name
         for name, status, kind in zip(*columns, strict=True)

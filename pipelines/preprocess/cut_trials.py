@@ -21,6 +21,7 @@ from pipelines.preprocess.trials import TrialFlight, inside
 from pipelines.preprocess.whitening import CovarianceSum, inverse_square_root
 from pipelines.progress import Progress
 from stores.errors import BadRecording
+from stores.names import subject_name
 
 __all__ = ["CutTrials", "TrialExamination"]
 
@@ -93,6 +94,11 @@ class CutTrials:
         rest = (len(self._times),) if self._times is not None else self._flight.row_shape[1:]
         return (len(self._channels), *rest)
 
+    @property
+    def ch_names(self) -> list[str]:
+        """Name of every channel of an epoch; empty for voxels."""
+        return [self._flight.ch_names[i] for i in self._channels] if self._flight.ch_names else []
+
     @cached_property
     def splits(self) -> dict[str, SplitPlan]:
         """The rows of each split."""
@@ -147,7 +153,7 @@ class CutTrials:
                 found.counts["dead channels"] += int(dead.sum())
                 listed = [self._name(channel) for channel in np.flatnonzero(dead)[:5]]
                 what = f"{', '.join(listed)}{', ...' if dead.sum() > 5 else ''} flat or broken in most trials"
-                found.notes.append(f"sub-{self.subject:02d}/ses-{session:02d}: {what}: zero in this session")
+                found.notes.append(f"{subject_name(self.subject)}/ses-{session:02d}: {what}: zero in this session")
             for split, mask in good.items():
                 usable = (mask | dead).all(axis=1)
                 found.good[self._rows[session, split][usable]] = True
@@ -169,7 +175,7 @@ class CutTrials:
             elif not np.isfinite(values).all():
                 first, channel = np.argwhere(~np.isfinite(values))[0][:2]
                 raise BadRecording(
-                    f"sub-{self.subject:02d}: trial {batch[first]}, {self._name(channel)} is not a finite number",
+                    f"{subject_name(self.subject)}: trial {batch[first]}, {self._name(channel)} is not a finite number",
                     f"recipe {self._recipe.name} does not expect it: use --recipe clean, which leaves such trials out",
                 )
             done += len(batch)
@@ -189,7 +195,7 @@ class CutTrials:
         rows = rows[found.good[rows]]
         if self._recipe.scale != "none" and not len(rows):
             raise BadRecording(
-                f"sub-{self.subject:02d}/ses-{session:02d} has no usable training trial to fit its scaling on",
+                f"{subject_name(self.subject)}/ses-{session:02d} has no usable training trial to fit its scaling on",
                 'leave this session out of the table, or use a recipe with scale = "none"',
             )
         if self._recipe.scale == "mvnn":
@@ -246,7 +252,7 @@ class CutTrials:
         if len(self.row_shape) == 2:
             times = flight.times if self._times is None else [flight.times[i] for i in self._times]
             found.info |= {
-                "ch_names": [flight.ch_names[i] for i in self._channels],
+                "ch_names": self.ch_names,
                 "ch_pos": [flight.ch_pos[i] for i in self._channels] if flight.ch_pos else None,
                 "times": times,
                 "sfreq": flight.sfreq,

@@ -9,10 +9,11 @@ from pipelines.preprocess.recipes import Recipe
 from pipelines.preprocess.recording import Recording
 from pipelines.preprocess.resampling import EpochMatrix, epoch_matrix
 
-__all__ = ["Cutter", "good_channels"]
+__all__ = ["Cutter", "first_broken", "good_channels", "n_extreme"]
 
 _BATCH = 64  # epochs at a time: 13 s of recording, 60 MB for 63 channels in float64
 _FLAT = 1e-3  # of the typical channel's sd in the same epoch
+_EXTREME = 1e-3  # V from the lowest to the highest value of an epoch: no brain does that
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,22 @@ def good_channels(epochs: np.ndarray) -> np.ndarray:
         typical[epoch] = np.median(sd[epoch, finite[epoch]]) if finite[epoch].any() else np.inf
     with np.errstate(invalid="ignore"):
         return finite & (sd > _FLAT * typical[:, None])
+
+
+def n_extreme(epochs: np.ndarray, units: str) -> int:
+    """Return how many epochs ``(n, n_chans, n_times)`` have a channel that spans more than a millivolt.
+
+    Examples
+    --------
+    >>> epochs = np.zeros((3, 2, 100))
+    >>> epochs[1, 0, 50] = 1500
+    >>> n_extreme(epochs, "uV")
+    1
+    """
+    limit = _EXTREME * (1e6 if units == "uV" else 1.0)
+    with np.errstate(invalid="ignore"):
+        span = epochs.max(axis=2) - epochs.min(axis=2)
+        return int((span > limit).any(axis=1).sum())
 
 
 def first_broken(recording: Recording, channels: Sequence[str], first: int, stop: int) -> tuple[str, float] | None:

@@ -175,6 +175,10 @@ class SubjectPlan(Protocol):
         """``(n_chans, n_times)`` of an epoch, or ``(n_voxels,)``."""
 
     @property
+    def ch_names(self) -> list[str]:
+        """Name of every channel of an epoch; empty for voxels."""
+
+    @property
     def dtype(self) -> str:
         """Number type of the stored epochs."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.preprocess.channels import canonical_names
 from pipelines.preprocess.resampling import import_mne
 from stores.errors import BadRecording
 
@@ -15,7 +16,7 @@ _TO_VOLTS = {"eeg": 1.0, "meg": 1e9}  # so that a recipe's microvolts are femtot
 
 
 def open_with_mne(path: Path, read: str) -> Any:
-    """Return what ``mne.READ`` makes of a file, reading no sample.
+    """Return what ``mne.READ`` makes of a file, reading no sample; electrodes are named as the 10-20 system does.
 
     Parameters
     ----------
@@ -33,6 +34,7 @@ def open_with_mne(path: Path, read: str) -> Any:
     how = mne.io.read_raw if read == "read_raw" else mne.read_epochs
     try:
         inst = how(path, preload=False, verbose="error")
+        inst.rename_channels(dict(zip(inst.ch_names, canonical_names(inst.ch_names), strict=True)), verbose="error")
         # Epochs apply the projections of a file, so recordings do: then both give MNE's own epochs.
         return inst.apply_proj(verbose="error") if inst.info["projs"] else inst
     except Exception as problem:  # every reader of MNE has errors of its own

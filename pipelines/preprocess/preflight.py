@@ -15,6 +15,7 @@ from pipelines.preprocess.recording import ImageList, RecordedFlight
 from pipelines.preprocess.recording_checks import compare_recordings, short_name, wrong_samples
 from pipelines.preprocess.slots import Presentations
 from pipelines.preprocess.things_eeg2 import (
+    FILES,
     TARGET,
     Recording,
     find_recordings,
@@ -23,6 +24,7 @@ from pipelines.preprocess.things_eeg2 import (
     subject_folder,
 )
 from stores.errors import BadRecording
+from stores.names import subject_name
 
 __all__ = ["preflight"]
 
@@ -54,13 +56,18 @@ def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: S
     for split in SPLITS:
         with_split = [number for number in files if split in files[number]]
         if not with_split:
-            wanted = "raw_eeg_training.npy" if split == "train" else "raw_eeg_test.npy"
             found.problems.append(
-                Problem(short_name(folder), split, f"no ses-XX/{wanted} in it", "unpack the subject's archive here")
+                Problem(
+                    short_name(folder), split, f"no ses-XX/{FILES[split][0]} in it", "unpack the subject's archive here"
+                )
             )
         for number in range(1, max(files, default=0) + 1):
             if with_split and number not in with_split:
-                found.notes.append(f"sub-{subject:02d}: ses-{number:02d} has no {split} recording: fewer repetitions")
+                found.notes.append(
+                    f"{subject_name(subject)}: ses-{number:02d} has no {split} recording: fewer repetitions"
+                )
+        for other in sorted({files[number][split].name for number in with_split} - {FILES[split][0]}):
+            found.notes.append(f"{subject_name(subject)}: {other} is taken for {FILES[split][0]}")
     for number, splits in files.items():
         for split, path in splits.items():
             _examine(found, number, split, path, images[split])
@@ -133,5 +140,5 @@ def _count_images(found: RecordedFlight, images: dict[str, ImageList], splits: S
             never = np.setdiff1d(np.arange(1, total + 1), shown)
             examples = ", ".join(images[split].ids[code - 1] for code in never[:3])
             found.notes.append(
-                f"sub-{found.subject:02d}: {len(never)} of {total} {split} images never shown, such as {examples}"
+                f"{subject_name(found.subject)}: {len(never)} of {total} {split} images never shown, such as {examples}"
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.preprocess.between_subjects import Channels, between_subjects
 from pipelines.preprocess.dataset import (
     SPLITS,
     AnyRecipe,
@@ -25,6 +26,7 @@ from pipelines.progress import SILENT, Progress
 from stores.disk import bytes_free
 from stores.epochs import EpochStore
 from stores.errors import BadRecording, CannotWrite, EmbedctlError, StoreMismatch
+from stores.names import subject_name
 from stores.versions import installed_version
 
 __all__ = ["preprocess"]
@@ -74,17 +76,26 @@ def preprocess(request: PreprocessRequest, progress: Progress = SILENT) -> Prepr
         for flight in flights:
             _tell_found(flight, progress)
             plans.append(_check_plan(dataset, flight, lines[flight.subject], progress))
-        for subject, copy in _copies([plan for plan in plans if plan]):
-            _add(lines[subject], copy, progress)
+        for subject, problem in between_subjects([plan for plan in plans if plan]):
+            _add(lines[subject], problem, progress)
     else:
         raise_first(flights)
         whole = [dataset.plan(flight) for flight in flights]
-        for _, copy in _copies(whole):
-            raise copy
+        for _, problem in between_subjects(whole, _stored_channels(request)):
+            raise problem
         report.time_offset_ms = whole[0].time_offset_ms
         _write_all(request, whole, dataset.recipe, report, progress)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _stored_channels(request: PreprocessRequest) -> Channels | None:
+    """Return the channels that the dataset's subjects have in the store; None where there is none."""
+    if not request.store.exists():
+        return None
+    store = EpochStore.open(request.store)
+    stored = store.subjects(request.dataset)
+    return (stored[0], store[request.dataset, stored[0]].ch_names) if stored else None
 
 
 def _found(flight: Preflight) -> SubjectReport:
@@ -116,20 +127,6 @@ def _check_plan(dataset: Dataset, flight: Preflight, line: SubjectReport, progre
 def _add(line: SubjectReport, problem: BadRecording, progress: Progress) -> None:
     line.problems.append((problem.what, problem.hint))
     progress.say(f"{problem}; {problem.hint}")
-
-
-def _copies(plans: list[SubjectPlan]) -> list[tuple[int, BadRecording]]:
-    """Return subject and problem of every file that holds the same as one of another name and subject."""
-    seen: dict[str, tuple[int, str]] = {}
-    found = []
-    for plan in plans:
-        for source in plan.sources():
-            other, name = seen.setdefault(source["fingerprint"], (plan.subject, source["file"]))
-            if other != plan.subject and name != source["file"]:
-                what = f"{source['file']} of subject {plan.subject} holds the same as {name} of subject {other}"
-                fix = "one of the two is mislabelled: download it again, or leave the subject out"
-                found.append((plan.subject, BadRecording(what, fix)))
-    return found
 
 
 def _write_all(
@@ -185,7 +182,7 @@ def _is_there(store: EpochStore, request: PreprocessRequest, subject: int, sourc
     if subject not in store.subjects(request.dataset):
         return False
     held = store[request.dataset, subject]
-    name = f"{request.dataset}/sub-{subject:02d}"
+    name = f"{request.dataset}/{subject_name(subject)}"
     remedy = f"remove the folder {store.path / name}, or name another store with --store"
     if held.info.get("sources") != sources:
         raise StoreMismatch(
@@ -206,7 +203,7 @@ def _write(
     progress: Progress,
 ) -> None:
     started = time.perf_counter()
-    name = f"sub-{plan.subject:02d}"
+    name = subject_name(plan.subject)
     progress.start(f"{name}: examine", plan.n_examined, "epochs")
     found = plan.examine(progress)
     line.counts |= found.counts

@@ -1,7 +1,7 @@
 """How recordings become epochs, as data: the built-in recipes, and a reader for one's own.
 
 A recipe is a TOML table (``recipes/*.toml``). A file of one's own names every field, or starts from
-a built-in one (or another file) with ``based_on = "nice"`` and changes a few. The whole resolved table is stored with
+a built-in one (or another file) with ``base = "nice"`` and changes a few. The whole resolved table is stored with
 the epochs, and a store holds one recipe per dataset.
 """
 
@@ -223,11 +223,11 @@ def _read(name: str, folder: Traversable, beside: Path, below: tuple[Path, ...])
         raise EmbedctlError(f"cannot read {path}: {problem.strerror}", "name a recipe you may read") from None
     except (ValueError, RecursionError) as problem:  # not TOML, not UTF-8, or nested without end
         raise EmbedctlError(f"{path} is not TOML: {problem}", "correct the line it names") from None
-    base = table.pop("based_on", None)
+    base = table.pop("base", None)
     if base is None:
         return {"name": path.stem, **table}
     if not isinstance(base, str):
-        raise EmbedctlError(f"recipe {path}: based_on = {base!r}", f"for example based_on = {names_in(folder)[0]!r}")
+        raise EmbedctlError(f"recipe {path}: base = {base!r}", f"for example base = {names_in(folder)[0]!r}")
     return {**_read(base, folder, path.parent, (*below, path)), "name": path.stem, **table}
 
 
@@ -248,9 +248,9 @@ def check_fields(
     if not (isinstance(name, str) and name.strip()):
         raise EmbedctlError(f"a recipe cannot have name = {_shown(name)}", 'write name = "mine", or leave it out')
     for key in sorted(table.keys() - known):
-        raise EmbedctlError(f"recipe {name} has an unknown field {key!r}", suggest(key, {*known, "based_on"}))
+        raise EmbedctlError(f"recipe {name} has an unknown field {key!r}", suggest(key, {*known, "base"}))
     for key in sorted(known - table.keys()):
-        raise EmbedctlError(f"recipe {name} lacks '{key}'", 'state it, or begin the file with based_on = "clean"')
+        raise EmbedctlError(f"recipe {name} lacks '{key}'", 'state it, or begin the file with base = "clean"')
     for key, allowed in choices.items():
         if table[key] not in allowed:
             raise EmbedctlError(f"recipe {name}: {key} = {_shown(table[key])}", f"allowed: {', '.join(allowed)}")

@@ -83,6 +83,11 @@ class Recorded:
         return len(self.plan.cutter.channels), self.plan.recipe.n_times
 
     @property
+    def ch_names(self) -> list[str]:
+        """Name of every channel of an epoch."""
+        return list(self.plan.cutter.channels)
+
+    @property
     def dtype(self) -> str:
         """Number type of the stored epochs."""
         return self.plan.recipe.dtype

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.preprocess.cutting import Cutter, first_broken, good_channels
+from pipelines.preprocess.cutting import Cutter, first_broken, good_channels, n_extreme
 from pipelines.preprocess.dataset import SPLITS, Examined
 from pipelines.preprocess.recipes import Recipe
 from pipelines.preprocess.recording import ImageList, RecordedFlight
@@ -20,6 +20,7 @@ from pipelines.preprocess.slots import Presentations, Slots, assign
 from pipelines.preprocess.whitening import CovarianceSum, inverse_square_root
 from pipelines.progress import Progress
 from stores.errors import BadRecording
+from stores.names import subject_name
 
 __all__ = ["Examination", "SubjectPlan", "block_of_epochs", "examine", "plan_subject", "trials_table"]
 
@@ -104,13 +105,13 @@ def plan_subject(flight: RecordedFlight, recipe: Recipe) -> SubjectPlan:
         counts["targets dropped"] += flight.counts[f"ses-{session:02d} {split}"].get("targets dropped", 0)
         wanted, fewest = recipe.repetitions.get(split, 0), _fewest(events[key])
         if fewest < wanted:
-            where = f"sub-{flight.subject:02d}/ses-{session:02d}"
+            where = f"{subject_name(flight.subject)}/ses-{session:02d}"
             notes.append(
                 f"{where}: recipe {recipe.name} draws {wanted} {split} repetitions of an image, some have {fewest}"
             )
         if recipe.mvnn != "none" and (session, "train") not in flight.events:
             raise BadRecording(
-                f"sub-{flight.subject:02d}/ses-{session:02d} has no training recording to fit its whitening on",
+                f"{subject_name(flight.subject)}/ses-{session:02d} has no training recording to fit its whitening on",
                 "find that recording, or move the session's folder away to go on without it",
             )
     slots = {}
@@ -120,7 +121,8 @@ def plan_subject(flight: RecordedFlight, recipe: Recipe) -> SubjectPlan:
         counts["repetitions left out"] += slots[split].surplus
         if not len(slots[split].codes):
             raise BadRecording(
-                f"sub-{flight.subject:02d}: no {split} image has a whole epoch", "check the length of the recordings"
+                f"{subject_name(flight.subject)}: no {split} image has a whole epoch",
+                "check the length of the recordings",
             )
     return SubjectPlan(flight, recipe, cutter, events, slots, counts, notes)
 
@@ -146,10 +148,14 @@ def examine(plan: SubjectPlan, progress: Progress) -> Examination:
         total = CovarianceSum(len(plan.cutter.channels))
         for split in SPLITS:
             if (session, split) in plan.events:
-                good[split] = _examine_recording(plan, session, split, total if split == "train" else None, progress)
+                good[split], n = _examine_recording(plan, session, split, total if split == "train" else None, progress)
+                if n:
+                    where = f"{subject_name(plan.flight.subject)}/ses-{session:02d}"
+                    what = f"{n} of {len(good[split])} {split} epochs span more than 1 mV: artefacts, kept"
+                    found.notes.append(f"{where}: {what}")
         # The test recording has no say: it must not shape what the training epochs become.
         dead, in_test = (_dead(good[split]) if split in good else nothing for split in SPLITS)
-        where = f"sub-{plan.flight.subject:02d}/ses-{session:02d}"
+        where = f"{subject_name(plan.flight.subject)}/ses-{session:02d}"
         if dead.any():
             names = _names(plan, dead)
             found.notes.append(f"{where}: {', '.join(names)} flat or broken in most epochs: zero in this session")
@@ -170,8 +176,11 @@ def examine(plan: SubjectPlan, progress: Progress) -> Examination:
 
 def _examine_recording(
     plan: SubjectPlan, session: int, split: str, total: CovarianceSum | None, progress: Progress
-) -> np.ndarray:
-    """Return the usable channels of every kept epoch of a recording, adding their covariance to ``total``."""
+) -> tuple[np.ndarray, int]:
+    """Return the usable channels of every kept epoch of a recording, and how many span more than a millivolt.
+
+    Their covariance is added to ``total``.
+    """
     recording, shown = plan.flight.recordings[session, split], plan.events[session, split]
     used = plan.used(session, split)
     onsets, codes = shown.onsets[used], shown.codes[used]
@@ -180,12 +189,14 @@ def _examine_recording(
     good = np.ones((len(used), len(plan.cutter.channels)), bool)
     excluding = plan.recipe.bad_channels == "exclude"
     spoilt: list[tuple[np.ndarray, float, np.ndarray]] = []
+    extreme = 0
     if not excluding and total is None:
         progress.advance(len(used))
-        return good
+        return good, 0
     for part, epochs in plan.cutter.batches(recording, onsets):
         if excluding:
             good[part] = good_channels(epochs)
+            extreme += n_extreme(epochs, plan.recipe.units) if plan.flight.modality == "eeg" else 0
         elif not np.isfinite(epochs).all():
             first, last = int(onsets[part].min()), int(onsets[part].max())
             low, high = plan.cutter.matrix.required
@@ -205,7 +216,7 @@ def _examine_recording(
         progress.advance(len(epochs))
     if total is not None and spoilt:
         _add_spoilt(total, spoilt, _dead(good))
-    return good
+    return good, extreme
 
 
 def _dead(good: np.ndarray) -> np.ndarray:
@@ -231,8 +242,9 @@ def _whitener(plan: SubjectPlan, session: int, covariance: np.ndarray, dead: np.
     covariance[dead] = covariance[:, dead] = 0
     whitener, rank = inverse_square_root(covariance)
     if rank == 0:
+        where = f"{subject_name(plan.flight.subject)}/ses-{session:02d}"
         raise BadRecording(
-            f"sub-{plan.flight.subject:02d}/ses-{session:02d} has no usable training epochs to fit the whitening on",
+            f"{where} has no usable training epochs to fit the whitening on",
             "move this session's folder away to go on without it",
         )
     return whitener

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.preprocess.channels import canonical_names
 from pipelines.preprocess.dataset import SPLITS
 from pipelines.preprocess.raw_npy import map_pickled
 from pipelines.preprocess.recording import ImageList
@@ -26,6 +27,7 @@ from pipelines.preprocess.slots import Presentations
 from stores.errors import BadRecording, UnknownName
 
 __all__ = [
+    "FILES",
     "TARGET",
     "Recording",
     "find_recordings",
@@ -37,10 +39,12 @@ __all__ = [
 ]
 
 TARGET = 99999  # Buzz Lightyear: the participant counts him
-_FILES = {
+FILES = {
     "train": ("raw_eeg_training.npy", "raw_eeg_train.npy"),
     "test": ("raw_eeg_test.npy",),
 }
+"""What the file of each split is called, and what else some call it."""
+
 _IMAGE_FOLDERS = {"train": "training_images", "test": "test_images"}
 
 
@@ -118,7 +122,7 @@ def find_recordings(subject_folder: Path) -> dict[int, dict[str, Path]]:
     """Return, per session number, the file of each split that is there; both spellings of training are known."""
     recordings: dict[int, dict[str, Path]] = {}
     for number, folder in _numbered(subject_folder, r"ses-?(\d+)").items():
-        for split, names in _FILES.items():
+        for split, names in FILES.items():
             for name in names:
                 if (folder / name).exists():  # a folder of that name is told, not passed over
                     recordings.setdefault(number, {}).setdefault(split, folder / name)
@@ -189,7 +193,7 @@ def open_recording(path: Path) -> Recording:
     for key in ("raw_eeg_data", "ch_names", "sfreq"):
         if key not in raw:
             raise BadRecording(f"{path} lacks '{key}'", f"it holds {', '.join(raw) or 'nothing'}: is it a raw file?")
-    samples, names = raw["raw_eeg_data"], [str(name).strip() for name in raw["ch_names"]]
+    samples, names = raw["raw_eeg_data"], canonical_names([str(name) for name in raw["ch_names"]])
     if not isinstance(samples, np.ndarray) or samples.ndim != 2 or samples.dtype.kind != "f":
         raise BadRecording(f"{path}: raw_eeg_data is not a float array (channel, sample)", "is it a preprocessed file?")
     if len(samples) != len(names):

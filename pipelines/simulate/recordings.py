@@ -29,6 +29,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from pipelines.simulate.raw_file import raw_file
+from stores.names import subject_name
 
 __all__ = ["DEMO_CHANNELS", "TOPOGRAPHY", "Simulation", "simulate_things_eeg2"]
 
@@ -166,7 +167,7 @@ def simulate_things_eeg2(
                 stream = (seed, 3, subject, session, int(part == "test"))
                 onsets, codes = _schedule(images + 1, max(times, 1), np.random.default_rng((*stream, 0)))
                 n_events += len(onsets)
-                path = raw / f"sub-{subject:02d}" / f"ses-{session:02d}" / f"raw_eeg_{part}.npy"
+                path = raw / subject_name(subject) / f"ses-{session:02d}" / f"raw_eeg_{part}.npy"
                 response = _responses(mixing, sources[part], kernels)
                 _write(path, ch_names, onsets, codes, response, kernels.shape[1], noise, stream)
     reached = {name: _gain(name) for name in ch_names if strength and _gain(name)}

@@ -42,7 +42,7 @@ def doubt(row: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> doubt({"encoder": "hog", "weights": "none"}), doubt({"encoder": "resnet50-tv", "weights": "sha256:0676ba61ff"})
+    >>> doubt({"encoder": "hog", "weights": "none"}), doubt({"encoder": "cornet-s", "weights": "sha256:1d3f7974ff"})
     ('', '')
     >>> doubt({"encoder": "resnet50-tv", "weights": "sha256:ffff"})
     'resnet50-tv: not the published weights'

@@ -98,7 +98,7 @@ def test_betas_are_voxels_without_time(raw, tmp_path):
 
 def test_a_recipe_of_ones_own_chooses_channels_window_and_scale(raw, tmp_path):
     own = tmp_path / "own.toml"
-    own.write_text('based_on = "clean"\nchannels = ["Oz", "Pz"]\nwindow = [0.0, 0.05]\nscale = "zscore"\nclip = 2\n')
+    own.write_text('base = "clean"\nchannels = ["Oz", "Pz"]\nwindow = [0.0, 0.05]\nscale = "zscore"\nclip = 2\n')
     line = run(raw, tmp_path, subjects=(1,), recipe=str(own)).subjects[0]
     found = EpochStore.open(tmp_path / "epochs.zarr")["arrays", 1]
     assert found.ch_names == ["Oz", "Pz"] and np.allclose(found.times, np.arange(6) / 100) and found.units == "sd"
@@ -115,7 +115,7 @@ def test_a_recipe_of_ones_own_chooses_channels_window_and_scale(raw, tmp_path):
 
 def test_mvnn_whitens_what_it_was_fitted_on(raw, tmp_path):
     own = tmp_path / "own.toml"
-    own.write_text('based_on = "clean"\nscale = "mvnn"\ndtype = "float16"\n')
+    own.write_text('base = "clean"\nscale = "mvnn"\ndtype = "float16"\n')
     run(raw, tmp_path, subjects=(1,), recipe=str(own))
     found = EpochStore.open(tmp_path / "epochs.zarr")["arrays", 1]
     assert found.arrays["whitener"].shape == (2, 3, 3) and found.units == "sd of noise"
@@ -135,7 +135,7 @@ def test_trials_with_an_unusable_channel_are_left_out_and_counted(raw, tmp_path,
     train = EpochStore.open(tmp_path / "epochs.zarr")["arrays", 1].train
     assert train.valid.sum() == 5 and not train.valid[train.image_ids.index(SHOWN[3])].all()
     own = tmp_path / "own.toml"
-    own.write_text('based_on = "clean"\nbad_channels = "keep"\n')
+    own.write_text('base = "clean"\nbad_channels = "keep"\n')
     if how != "flat":
         with pytest.raises(BadRecording, match="trial 3, O1 is not a finite number"):
             preprocess(PreprocessRequest(dataset="arrays", raw=raw, store=tmp_path / "b.zarr", recipe=str(own)))
@@ -250,10 +250,10 @@ def test_recipes_and_subjects_nobody_knows_are_named(raw, tmp_path):
     with pytest.raises(UnknownName, match="no subject 7"):
         look(raw, subject=7)
     own = tmp_path / "own.toml"
-    own.write_text('based_on = "clean"\ndtype = "float16"\n')
+    own.write_text('base = "clean"\ndtype = "float16"\n')
     with pytest.raises(EmbedctlError, match="without scaling"):
         look(raw, str(own))
-    own.write_text('based_on = "clean"\nchannels = ["Fz"]\nwindow = [2, 3]\n')
+    own.write_text('base = "clean"\nchannels = ["Fz"]\nwindow = [2, 3]\n')
     assert [p.field for p in look(raw, str(own)).problems] == ["ch_names", "times"]
 
 

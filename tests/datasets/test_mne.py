@@ -19,7 +19,7 @@ IMAGES = [f"training_images/0000{i}_a{i}/a{i}_01b.jpg" for i in range(1, 5)] + [
 SHOWN = [0, 1, 4, 2, 3, 4, 0, 2, 1, 3, 4, 0]  # which image, in order
 SAMPLES = 200 + 100 * np.arange(len(SHOWN))  # half seconds: no format rounds them
 # As recorded: no whitening, no resampling, so that every number can be compared.
-PLAIN = """based_on = "clean"
+PLAIN = """base = "clean"
 sfreq = 200.0
 mvnn = "none"
 dtype = "float32"
@@ -165,7 +165,7 @@ def test_epochs_files_are_read_as_mne_reads_them(tmp_path, named_by):
     (tmp_path / "raw").mkdir()
     whole.save(tmp_path / "raw/sub-01-epo.fif", verbose="error")
     own = tmp_path / "own.toml"
-    own.write_text('based_on = "clean"\nscale = "none"\ndtype = "float32"\n')
+    own.write_text('base = "clean"\nscale = "none"\ndtype = "float32"\n')
     run(tmp_path / "raw", tmp_path, str(own))
     subject, ours = stored(tmp_path)
     theirs = mne.read_epochs(tmp_path / "raw/sub-01-epo.fif", verbose="error").get_data(picks="eeg") * 1e6

@@ -137,7 +137,7 @@ def test_clean_makes_the_same_of_the_z_scored_file_as_of_the_betas(tmp_path):
 def test_only_the_recipes_sessions_are_taken(tmp_path):
     write_made(tmp_path / "raw")
     own = tmp_path / "own.toml"
-    own.write_text('based_on = "alignvis"\nsessions = 1\n')
+    own.write_text('base = "alignvis"\nsessions = 1\n')
     line = run(tmp_path / "raw", tmp_path, recipe=str(own)).subjects[0]
     found = subject(tmp_path)
     assert line.counts["in sessions the recipe leaves out"] == 750

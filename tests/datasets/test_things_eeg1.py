@@ -52,7 +52,7 @@ def save(raw, inst):
 def test_onsets_are_samples_and_test_concepts_are_out_of_training(raw, tmp_path):
     own = tmp_path / "plain.toml"
     own.write_text(
-        'based_on = "clean"\nsfreq = 1000.0\nmvnn = "none"\ndtype = "float32"\ncompute = "float64"\n'
+        'base = "clean"\nsfreq = 1000.0\nmvnn = "none"\ndtype = "float32"\ncompute = "float64"\n'
         "epoch = [-0.1, 0.3]\nwindow = [0.0, 0.3]\nbaseline = [-0.1, 0.0]\n"
     )
     request = PreprocessRequest(dataset="things-eeg1", raw=raw, store=tmp_path / "e.zarr", recipe=str(own))

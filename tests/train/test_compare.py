@@ -21,7 +21,8 @@ ALIGNED = {"aligned_by": "dreamsim", "base": "paper-base", "matched_base": PLAIN
 def row(embedding, subject, seed, top1, **changes):
     said = {name: {"string": "", "int64": 0, "float64": 0.5}[kind] for name, kind in COLUMNS.items()}
     said |= {"embedding": embedding, "encoder": embedding.split(":")[0].split("@")[0], "subject": subject, "seed": seed}
-    said |= {"top1": top1, "weights": "sha256:00", "dataset": "things-eeg2", "embedding_key": "k", "n_way": 200}
+    said |= {"top1": top1, "dataset": "things-eeg2", "embedding_key": "k", "n_way": 200}
+    said |= {"weights": f"sha256:{registry()[PLAIN].weights[0].sha256}" if said["encoder"] == PLAIN else "sha256:00"}
     return said | {"run_id": f"{embedding}-{subject}-{seed}-{changes}"} | changes
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipelines.encoders.registry import find
 from pipelines.train import sweep as sweep_module
 from pipelines.train.compare import left_out, pairs, ranking
 from pipelines.train.origin import weights_column
@@ -234,7 +235,8 @@ def test_a_row_says_whose_weights_they_are(tmp_path, said, column):
 def test_the_published_file_given_by_hand_is_the_published_file(tmp_path):
     store = EmbeddingStore.open(tmp_path / "embeddings.zarr", create=True)
     store.add_images([ImageRecord("a.jpg", "", 1, 1, 8, 8, "RGB")])
-    said = {"weights": "sha256:0676ba61" + 56 * "0", "weights_source": "file:/tmp/resnet50.pth"}
+    (published,) = find("resnet50-tv").weights
+    said = {"weights": f"sha256:{published.sha256}", "weights_source": "file:/tmp/resnet50.pth"}
     write_embedding(store, "resnet50-tv", np.zeros((1, 4)), **said)
     assert weights_column(store.entries()[0]) == said["weights"]
 

@@ -38,6 +38,7 @@ from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
 from pipelines.preprocess.trial_tables import missing_columns, number_of, read_trials
 from pipelines.preprocess.trials import TrialFlight, concept_of, count_trials
 from stores.errors import BadRecording, UnknownName
+from stores.names import subject_name
 
 __all__ = ["Arrays", "open_dataset"]
 
@@ -78,8 +79,8 @@ class Arrays:
     def _file(self, subject: int) -> str:
         """Return the array of a subject whose lines name none."""
         arrays = [path.name for path in self._raw.glob("*.npy")]
-        own = [f"sub-{number:02d}.npy" for number in self.subjects()]
-        return arrays[0] if len(arrays) == 1 and arrays[0] not in own else f"sub-{subject:02d}.npy"
+        own = [f"{subject_name(number)}.npy" for number in self.subjects()]
+        return arrays[0] if len(arrays) == 1 and arrays[0] not in own else f"{subject_name(subject)}.npy"
 
     def _column(self, name: str, otherwise: str) -> list[str]:
         """Return a column as text; what is empty becomes empty."""

@@ -20,6 +20,7 @@ from pipelines.preprocess.slots import Presentations
 from pipelines.preprocess.trial_tables import read_trials
 from pipelines.preprocess.trials import concept_of
 from stores.errors import BadRecording
+from stores.names import subject_name
 
 __all__ = ["RecordingFiles"]
 
@@ -67,7 +68,7 @@ class RecordingFiles(Named):
         channels = [name for name in kinds.get(kind, []) if name not in unwanted]
         if kinds.get("eeg") and kinds.get("mag"):
             what = f"{len(kinds['eeg'])} EEG channels and {len(kinds['mag'])} magnetometers"
-            flight.notes.append(f"sub-{subject:02d}: {what}: the more numerous are taken")
+            flight.notes.append(f"{subject_name(subject)}: {what}: the more numerous are taken")
         if not channels:
             flight.problems.append(
                 Problem(self.short(runs[0][0]), "channels", "no EEG and no magnetometer in it", "set their types")
@@ -132,13 +133,13 @@ class RecordingFiles(Named):
             flight.images[split] = ImageList(ids, [concept_of(image) for image in ids], [None] * len(ids))
             if not ids and everything:
                 what = f"no {split} image in its events"
-                where = f"sub-{flight.subject:02d}"
+                where = subject_name(flight.subject)
                 flight.problems.append(Problem(where, split, what, "a subject needs both splits: leave it out"))
         both = set(flight.images["train"].ids) & set(flight.images["test"].ids)
         if both:
             what = f"{len(both)} images are in both train and test, such as {min(both)}"
             flight.problems.append(
-                Problem(f"sub-{flight.subject:02d}", "split", what, "a test image must never be trained on")
+                Problem(subject_name(flight.subject), "split", what, "a test image must never be trained on")
             )
 
     def _join(

@@ -28,6 +28,7 @@ from pipelines.preprocess.nifti import open_nifti
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
 from pipelines.preprocess.trials import TrialFlight, count_trials
 from stores.errors import BadRecording, NotHere, UnknownName
+from stores.names import subject_name
 
 __all__ = ["NSD", "open_dataset"]
 
@@ -85,7 +86,7 @@ class NSD:
             count_trials(flight, self.recipe, "nsd_expdesign.mat")
             if max(sessions) < self.recipe.sessions:
                 flight.notes.append(
-                    f"sub-{subject:02d}: recipe {self.recipe.name} takes {self.recipe.sessions} sessions, "
+                    f"{subject_name(subject)}: recipe {self.recipe.name} takes {self.recipe.sessions} sessions, "
                     f"there are {len(sessions)}"
                 )
         return flight
@@ -142,7 +143,7 @@ class NSD:
         files = dict(sorted(versions[version].items()))
         others = sorted(set(versions) - {version})
         if others:
-            flight.notes.append(f"sub-{flight.subject:02d}: {version} is taken, {', '.join(others)} is left")
+            flight.notes.append(f"{subject_name(flight.subject)}: {version} is taken, {', '.join(others)} is left")
         if self.recipe.scale == "none":
             what = f"recipe {self.recipe.name} takes betas as they are, and these are not z-scored"
             fix = f"use --recipe clean, or find subj{flight.subject:02d}_nsdgeneral.hdf5"
@@ -150,7 +151,7 @@ class NSD:
         absent = sorted(set(range(1, max(files) + 1)) - set(files))
         if absent:
             listed = ", ".join(map(str, absent[:5]))
-            flight.notes.append(f"sub-{flight.subject:02d}: no betas of session {listed}: fewer repetitions")
+            flight.notes.append(f"{subject_name(flight.subject)}: no betas of session {listed}: fewer repetitions")
         mask = self._mask(flight)
         if mask is None:
             return []

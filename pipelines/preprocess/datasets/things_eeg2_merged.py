@@ -26,6 +26,7 @@ from pipelines.preprocess.things_eeg2 import find_subjects, read_image_lists, su
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
 from pipelines.preprocess.trials import TrialFlight, count_trials
 from stores.errors import BadRecording, EmbedctlError
+from stores.names import subject_name
 
 __all__ = ["MergedEEG2", "find_merged", "open_merged"]
 
@@ -93,7 +94,7 @@ class MergedEEG2:
         self._list(flight, data)
         flight.row_shape = data["train"].shape[2:]
         flight.ch_pos = positions(tuple(flight.ch_names))
-        flight.notes.append(f"sub-{subject:02d}: merged files do not say which session a repetition is from")
+        flight.notes.append(f"{subject_name(subject)}: merged files do not say which session a repetition is from")
         count_trials(flight, self.recipe, folder.name)
         return flight
 

@@ -24,6 +24,7 @@ from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
 from pipelines.preprocess.trial_tables import missing_columns, number_of, read_trials
 from pipelines.preprocess.trials import TrialFlight, concept_of, count_trials
 from stores.errors import BadRecording, UnknownName
+from stores.names import subject_name
 
 __all__ = ["ThingsMEG", "open_dataset"]
 
@@ -184,4 +185,4 @@ def _compare_codes(flight: TrialFlight, codes: np.ndarray, numbers: list[str], t
         fix = "the table belongs to other epochs, or one is in another order: download both again"
         flight.problems.append(Problem(told_by, "things_image_nr", what, fix))
     else:
-        flight.notes.append(f"sub-{flight.subject:02d}: {what}; the table is believed")
+        flight.notes.append(f"{subject_name(flight.subject)}: {what}; the table is believed")
