@@ -6,7 +6,7 @@ are committed (``rows``, as ranges) and which are absent for a reason (``absent`
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ __all__ = [
     "chunk_rows_for",
     "commit_rows",
     "finish_receipts",
+    "ranges_of",
     "read_vouchers",
     "rows_in",
+    "rows_of",
 ]
 
 MAX_CHUNK_BYTES = 16_000_000
@@ -116,7 +118,10 @@ def commit_rows(
         reasons = {row: why for row, why in reasons.items() if row not in fate}
         reasons |= {row: why for row, why in absent.items() if row in here}
         files[name] = encode_rows(content)
-        facts[name] = {"rows": _ranges(kept | set(new)), "absent": {str(row): reasons[row] for row in sorted(reasons)}}
+        facts[name] = {
+            "rows": ranges_of(kept | set(new)),
+            "absent": {str(row): reasons[row] for row in sorted(reasons)},
+        }
     return change(receipt, values.parent, files, facts, drafts)
 
 
@@ -154,8 +159,7 @@ def rows_in(vouchers: Vouchers) -> np.ndarray:
     >>> rows_in({"values/c/0/0": {"rows": [[0, 2], [5, 6]], "absent": {}}}).tolist()
     [0, 1, 5]
     """
-    ranges = sorted((start, stop) for voucher in vouchers.values() for start, stop in voucher["rows"])
-    return np.concatenate([np.arange(0), *(np.arange(start, stop) for start, stop in ranges)])
+    return rows_of(sorted((start, stop) for voucher in vouchers.values() for start, stop in voucher["rows"]))
 
 
 def _current(
@@ -173,7 +177,19 @@ def _current(
     return content.astype(node.dtype), kept, {int(row): why for row, why in voucher["absent"].items()}
 
 
-def _ranges(rows: Iterable[int]) -> list[list[int]]:
+def rows_of(ranges: Iterable[Sequence[int]]) -> np.ndarray:
+    """Return the rows of ranges, the end of each not included."""
+    return np.concatenate([np.arange(0), *(np.arange(start, stop) for start, stop in ranges)])
+
+
+def ranges_of(rows: Iterable[int]) -> list[list[int]]:
+    """Return rows as ranges, the end of each not included.
+
+    Examples
+    --------
+    >>> ranges_of([5, 0, 1]), rows_of([[0, 2], [5, 6]]).tolist()
+    ([[0, 2], [5, 6]], [0, 1, 5])
+    """
     ranges: list[list[int]] = []
     for row in sorted(rows):
         if ranges and ranges[-1][1] == row:

@@ -218,14 +218,9 @@ class EmbeddingStore:
                     self._begin(WHOLE)
                     self._root.consolidate()
 
-    @contextmanager
-    def as_help(self, part: Part) -> Iterator[None]:
-        """Write blocks of a ``part`` that another process holds, on its behalf."""
+    def help_with(self, part: Part) -> None:
+        """Write from now on blocks of a ``part`` that another process holds, on its behalf."""
         self._part = part
-        try:
-            yield
-        finally:
-            self._part = None
 
     def add_images(self, records: Sequence[ImageRecord]) -> None:
         """Give new images the next rows, in the order given; images known already keep theirs.

@@ -19,6 +19,7 @@ from stores.names import EmbeddingName
 from stores.receipts import read_receipt
 from stores.results import RECEIPT, TABLE, runs_listed
 from stores.roots import read_strings
+from stores.screens import SCREENS, SCREENS_RECEIPT
 
 __all__ = ["Plan", "find_places", "judged", "plan"]
 
@@ -224,6 +225,8 @@ def _runs(path: Path) -> Plan:
     receipt = path / ".embedctl" / "results.json"
     if (path / TABLE).exists() or receipt.exists():
         found.trust(receipt, path, "")
+    if (path / SCREENS).exists() or (path / SCREENS_RECEIPT).exists():
+        found.trust(path / SCREENS_RECEIPT, path, SCREENS)
     return found
 
 

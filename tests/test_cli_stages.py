@@ -69,6 +69,17 @@ def test_preprocess_tells_the_shape_of_what_it_wrote(finished):
     assert first.split()[:8] == ["1", "written", "24", "x", "3", "6", "x", "5"]
 
 
+def test_preprocess_draws_every_subject_once_and_again_where_the_picture_is_lost(workspace, finished):
+    pictures = [Path(f"epochs-quality/things-eeg2/sub-0{n}.png") for n in (1, 2)]
+    assert "epochs-quality" in finished[1]["preprocess"].stdout.splitlines()[-1]
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    pictures[0].unlink()
+    before = pictures[1].stat().st_mtime_ns
+    again = run("preprocess", "--dataset", "things-eeg2", "--json")
+    assert json.loads(again.stdout)["pictures"] == [str(pictures[0])] and pictures[0].exists()
+    assert pictures[1].stat().st_mtime_ns == before
+
+
 def test_a_dry_run_lists_the_runs_and_does_none(finished):
     lines = finished[1]["dry"].stdout.splitlines()
     assert lines[-1] == "8 runs: 0 there already, 8 to do"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import current_thread
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def test_noise_is_that_of_the_content_whatever_its_name_place_and_company(images
     )
 
 
-def test_threads_that_prepare_images_use_one_core_each_and_the_networks_all_of_them(images, monkeypatch):
+def test_threads_use_one_core_each_and_the_networks_have_several_of_them(images, monkeypatch):
     from pipelines.extract import forward
 
     seen = {"preparing": set(), "forward": set()}
@@ -184,7 +185,9 @@ def test_threads_that_prepare_images_use_one_core_each_and_the_networks_all_of_t
 
     monkeypatch.setattr(forward, "fast_transform", fast_transform)
     monkeypatch.setattr(
-        forward, "normalise", lambda x, p: (seen["forward"].add(torch.get_num_threads()), normalise(x, p))[1]
+        forward,
+        "normalise",
+        lambda x, p: (seen["forward"].add((torch.get_num_threads(), current_thread().name[:8])), normalise(x, p))[1],
     )
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -193,7 +196,7 @@ def test_threads_that_prepare_images_use_one_core_each_and_the_networks_all_of_t
         after = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-    assert seen == {"preparing": {1}, "forward": {3}} and after == 3
+    assert seen == {"preparing": {1}, "forward": {(1, "networks")}} and after == 3
 
 
 def test_a_zip_gives_the_rows_of_the_folder_it_was_made_of(images):

@@ -1,5 +1,6 @@
 """``embedctl extract``: images to embeddings."""
 
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,22 @@ VIEWS = typer.Option(
 )
 REFRESH = typer.Option("--refresh", help="hash every image again and redo the changed ones", show_default=False)
 SHARD = typer.Option("--shard", metavar="I/N", help="only the I-th of N parts, 0/N first", show_default=False)
+WORKERS = typer.Option(
+    "--workers",
+    metavar="N",
+    min=1,
+    help="compute in N processes, as a dask cluster on this computer",
+    show_default=False,
+)
+SCHEDULER = typer.Option(
+    "--scheduler", metavar="ADDRESS", help="compute on this dask cluster, tcp://host:8786", show_default=False
+)
+BUDGET = typer.Option(
+    "--memory-budget",
+    metavar="B",
+    help="memory that the networks of one pass may take, as 8GB; beyond it, several passes",
+    show_default=False,
+)
 OVERWRITE = typer.Option("--overwrite", help="drop the named embeddings first", show_default=False)
 
 
@@ -39,6 +56,9 @@ def extract(
     dtype: Annotated[str | None, DTYPE] = None,
     exact: Annotated[bool | None, switch("extract.exact", "--exact")] = None,
     shard: Annotated[str | None, SHARD] = None,
+    memory_budget: Annotated[str | None, BUDGET] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     refresh: Annotated[bool, REFRESH] = False,
     overwrite: Annotated[bool, OVERWRITE] = False,
     offline: Annotated[bool | None, switch("extract.offline", "--offline")] = None,
@@ -79,7 +99,10 @@ def extract(
         exact=chosen.value("extract.exact", exact),
         layers=options.listed("--layers", layers),
         views=options.listed("--view", view),
-        shard=Part.parse(shard) if shard else None,
+        shard=Part.parse(shard) if shard is not None else None,
+        memory_budget=_bytes(memory_budget) if memory_budget is not None else None,
+        workers=workers or 0,
+        scheduler=scheduler or "",
         refresh=refresh,
         overwrite=overwrite,
         offline=chosen.value("extract.offline", offline),
@@ -92,6 +115,21 @@ def extract(
     else:
         tell(report)
     raise typer.Exit(3 if report.skipped else 0)
+
+
+def _bytes(text: str) -> int:
+    """Read a size as people write it.
+
+    Examples
+    --------
+    >>> _bytes("8GB"), _bytes("1.5 GiB"), _bytes("300000000")
+    (8000000000, 1610612736, 300000000)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:([KMGT])(I)?)?B?", text.strip().upper(), re.ASCII)
+    if not found or not (size := float(found[1])):
+        raise EmbedctlError(f"no amount of memory called '{text}'", "for example --memory-budget 8GB")
+    power = "KMGT".index(found[2]) + 1 if found[2] else 0
+    return int(size * (1024 if found[3] else 1000) ** power)
 
 
 def tell(report: "ExtractReport") -> None:

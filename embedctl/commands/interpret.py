@@ -11,6 +11,7 @@ import typer
 from embedctl import config, options, render
 from embedctl.commands.compare import PAIRING, said
 from embedctl.options import option, path
+from stores.commits import put_json
 
 if TYPE_CHECKING:
     from pipelines.interpret.clusters import Cluster
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.interpret.profile import Profile
     from pipelines.interpret.request import InterpretReport
 
-__all__ = ["interpret"]
+__all__ = ["found_at", "interpret"]
 
 METHOD = option("interpret.method", "--method", metavar="M")
 MODEL = option("interpret.model", "--model", "-m", metavar="E[,E...]")
@@ -70,6 +71,8 @@ def interpret(
     with shown() as progress:
         report = run(request, progress)
     pictures = [] if dry_run else _draw(report)
+    if not dry_run:
+        put_json(found_at(report.runs, report.method), _plain(report))
     if json:
         render.as_json(**_plain(report), pictures=[str(picture) for picture in pictures])
     else:
@@ -194,6 +197,11 @@ def _draw(report: "InterpretReport") -> list[Path]:
             put_bytes(folder / file, png(figure))
             written.append(folder / file)
     return written
+
+
+def found_at(runs: Path, method: str) -> Path:
+    """Return the file that keeps what the last interpretation found, for the report."""
+    return runs / "interpret" / method / "found.json"
 
 
 def _plain(report: "InterpretReport") -> dict[str, Any]:

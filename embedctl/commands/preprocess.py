@@ -37,7 +37,8 @@ def preprocess(
 ) -> None:
     """Turn recordings into epochs, whitened, in image order.
 
-    Every recording is examined before the first is written. It goes on where it was interrupted.
+    Every recording is examined before the first is written. It goes on where it was interrupted, and ends with a
+    picture of every subject: evoked response, reliability, whitening.
 
     \b
       embedctl preprocess --dataset things-eeg2 --check
@@ -51,6 +52,7 @@ def preprocess(
             "for example --dataset things-eeg2; 'embedctl datasets' lists them",
         )
     from embedctl.progress import shown
+    from embedctl.quality_page import draw_pages
     from pipelines.preprocess.preprocess import preprocess as run
     from pipelines.preprocess.request import PreprocessRequest
 
@@ -66,10 +68,13 @@ def preprocess(
     )
     with shown() as progress:
         report = run(request, progress)
+        pictures = draw_pages(report, progress)
     if json:
-        render.as_json(**asdict(report))
+        render.as_json(**asdict(report), pictures=pictures)
     else:
         tell(report)
+        if pictures:
+            render.line(f"{pictures[0].parent}: a picture of how good the epochs are, per subject")
     raise typer.Exit(FOUND_PROBLEMS if report.problems else 0)
 
 

@@ -1,6 +1,7 @@
 """From a table of the registry to an encoder: images in, every tap out of one forward pass."""
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -43,7 +44,7 @@ class Encoder:
         self.spec, self.weights, self.weights_source = spec, weights.label, weights.source
         self.taps, self.device = list(taps), device
         self._module = network.module.eval().requires_grad_(False).to(device)
-        self._rows: dict[EmbeddingName, Tensor] = {}
+        self._call = threading.local()  # rows of the pass that a thread is in: several may be in one at once
         self._layers = f"it has {', '.join(network.layers)}"
         self.token_shapes: dict[EmbeddingName, tuple[int, int]] = {}
         at: dict[str, list[EmbeddingName]] = {}
@@ -54,6 +55,21 @@ class Encoder:
         # One forward pass of an empty image tells every shape; its numbers do not matter.
         probe = self(torch.zeros(1, 3, spec.preprocessing.size, spec.preprocessing.size, device=device))
         self.dims = {tap: rows.shape[1] for tap, rows in probe.items()}
+
+    def footprint(self) -> tuple[int, int]:
+        """Return the bytes of the weights, and of one image's largest step: what goes into a module and comes out."""
+        steps = [0]
+
+        def measure(module: nn.Module, inputs: object, output: object) -> None:
+            steps.append(sum(tensor.nbytes for tensor in (*_tensors(inputs), *_tensors(output))))
+
+        hooks = [module.register_forward_hook(measure) for module in self._module.modules()]
+        size = self.spec.preprocessing.size
+        self(torch.zeros(1, 3, size, size, device=self.device))
+        for hook in hooks:
+            hook.remove()
+        kept = (*self._module.parameters(), *self._module.buffers())
+        return sum(tensor.nbytes for tensor in kept), max(steps)
 
     def exact_transform(self) -> Callable[[Image.Image], Tensor]:
         """Return the library's own transform: RGB image in, (3, size, size) float32 out."""
@@ -72,9 +88,11 @@ class Encoder:
         dict of EmbeddingName to (n, dim) float32
             In the order of `taps`.
         """
+        rows: dict[EmbeddingName, Tensor] = {}
+        self._call.rows = rows
         with torch.inference_mode():
             self._module(batch)
-        rows, self._rows = self._rows, {}
+        del self._call.rows
         if never := next((tap for tap in self.taps if tap not in rows), None):
             raise EmbedctlError(f"'{never}': an image does not pass through this layer", self._layers)
         return {tap: rows[tap] for tap in self.taps}
@@ -93,7 +111,7 @@ class Encoder:
             pooling = tap.pooling or (self.spec.pooling if not tap.layer and x.ndim > 2 else "")
             pooling = pooling or default_pooling(x, has_cls, self.spec.pooling)
             try:
-                self._rows[tap], shape = pool(x, pooling, network.n_prefix, network.has_cls)
+                self._call.rows[tap], shape = pool(x, pooling, network.n_prefix, network.has_cls)
             except EmbedctlError as problem:
                 raise EmbedctlError(f"'{tap}': {problem}", problem.hint) from None
             if shape:
@@ -209,6 +227,14 @@ def _at_depth(encoder: str, network: Network, text: str) -> list[str]:
         trunks.setdefault(block.rpartition(".")[0], []).append(block)
     # 1e-9: 0.1 * 30 is a hair above 3 in floating point
     return [blocks[math.ceil(fraction * len(blocks) - 1e-9) - 1] + pooling for blocks in trunks.values()]
+
+
+def _tensors(found: object) -> list[Tensor]:
+    """Return the tensors that a module takes or gives."""
+    if isinstance(found, Tensor):
+        return [found]
+    parts = found.values() if isinstance(found, dict) else found if isinstance(found, (tuple, list)) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def _module_of(network: Network, layer: str, encoder: str) -> nn.Module:

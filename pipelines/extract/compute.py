@@ -1,15 +1,17 @@
 """Computing and committing blocks: what an embedded run, a shard and a dask worker all do, with the same bytes."""
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipelines.extract.block import BlockRows
-from pipelines.extract.loading import LoadedImage, load, prefetch
+from pipelines.extract.loading import LoadedImage, in_order, load, prefetch
 from pipelines.extract.plan import Batch, BlockTask, batches
 from pipelines.extract.records import record_images
 from pipelines.extract.sources import ImageSource
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from pipelines.extract.forward import Networks
 
 __all__ = ["BlockDone", "BlockEngine", "NetworkFacts"]
+
+_Todo = list[tuple[BlockTask, list[Batch]]]
+_Rows = dict[EmbeddingName, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,8 @@ class BlockEngine:
         Locked, or with these blocks in the part that is held.
     networks : Networks
         Of all targets.
-    n_threads : int
-        Threads that read and decode.
+    n_cores : int
+        Cores to use: for threads that read and decode, and for forward passes.
     """
 
     def __init__(
@@ -100,9 +105,9 @@ class BlockEngine:
         source: ImageSource,
         store: EmbeddingStore,
         networks: "Networks",
-        n_threads: int,
+        n_cores: int,
     ) -> None:
-        self._source, self._store, self._networks, self._n_threads = source, store, networks, n_threads
+        self._source, self._store, self._networks, self._n_cores = source, store, networks, n_cores
         self._names = {target.group: target.name for target in targets}
         self._entries = {entry.group: entry for entry in store.entries()}
         self._image_ids = store.image_ids
@@ -123,17 +128,17 @@ class BlockEngine:
         todo = [(task, batches(task, self._store.block_rows, batch_size)) for task in tasks]
         work = (self._work(batch) for _, passes in todo for batch in passes)
         with (
-            self._networks.image_threads() as begin,
-            closing(prefetch(work, self._n_threads, begin)) as loaded,
+            self._networks.own_threads() as begin,
+            closing(prefetch(work, self._n_cores, begin)) as loaded,
+            closing(self._forward(batch_size, todo, loaded, begin)) as computed,
         ):
             for task, passes in todo:
                 block = BlockRows(task, self._entries)
                 seconds: defaultdict[str, float] = defaultdict(float)
                 read: dict[str, LoadedImage] = {}
-                for batch, images in zip(passes, loaded, strict=False):
-                    start = perf_counter()
-                    self._compute(batch, images, batch_size, block)
-                    seconds["forward"] += perf_counter() - start
+                for batch, (images, rows, spent) in zip(passes, computed, strict=False):
+                    self._put(batch, images, rows, block)
+                    seconds["forward"] += spent
                     for row, image in zip(batch.rows.tolist(), images, strict=True):
                         read[self._image_ids[row]] = replace(image, tensors={})
                         for stage, spent in image.seconds.items():
@@ -150,15 +155,29 @@ class BlockEngine:
         transforms = self._networks.transforms({self._names[group] for group in batch.groups})
         return [partial(load, self._source, transforms, self._image_ids[row]) for row in batch.rows.tolist()]
 
-    def _compute(self, batch: Batch, images: Sequence[LoadedImage], batch_size: int, block: BlockRows) -> None:
-        """Run one batch through every network that lacks a row of it."""
+    def _forward(
+        self, batch_size: int, todo: _Todo, loaded: Iterable[list[LoadedImage]], begin: Callable[[], None]
+    ) -> Generator[tuple[list[LoadedImage], _Rows, float]]:
+        """Yield the images of every batch, their rows of what lacks one of them, and the seconds that took."""
+
+        def compute(work: tuple[Batch, list[LoadedImage]]) -> tuple[list[LoadedImage], _Rows, float]:
+            batch, images = work
+            start = perf_counter()
+            good = [position for position, image in enumerate(images) if not image.reason]
+            wanted = {self._names[group] for group in batch.groups}
+            places = batch.places[good]
+            rows = self._networks([images[i] for i in good], places, batch_size, wanted) if good else {}
+            return images, rows, perf_counter() - start
+
+        passes = (batch for _, passes in todo for batch in passes)
+        return in_order(compute, zip(passes, loaded, strict=False), self._networks.n_lanes(self._n_cores), begin)
+
+    def _put(self, batch: Batch, images: Sequence[LoadedImage], rows: _Rows, block: BlockRows) -> None:
+        """Put what one batch gave into its block."""
+        good = [position for position, image in enumerate(images) if not image.reason]
         for row, image in zip(batch.rows.tolist(), images, strict=True):
             if image.reason:
                 block.refuse(row, image.reason)
-        good = [position for position, image in enumerate(images) if not image.reason]
-        if not good:
-            return
-        wanted = {self._names[group]: group for group in batch.groups}
-        rows = self._networks([images[i] for i in good], batch.places[good], batch_size, wanted)
-        for name, values in rows.items():
-            block.put(wanted[name], batch.rows[good], values)
+        for group in batch.groups:
+            if (values := rows.get(self._names[group])) is not None:
+                block.put(group, batch.rows[good], values)

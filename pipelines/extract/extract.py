@@ -20,6 +20,7 @@ from pipelines.extract.outlook import check_room, look_ahead
 from pipelines.extract.provenance import provenance
 from pipelines.extract.records import drop_float16, settle_images
 from pipelines.extract.request import ExtractReport, ExtractRequest
+from pipelines.extract.rounds import rounds
 from pipelines.extract.sources import ImageSource, open_images
 from pipelines.extract.survey import Survey, survey
 from pipelines.extract.targets import Target
@@ -75,6 +76,7 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
     started = perf_counter()
     _check_shard(request)
     passes, derived = divide(request)
+    passes = [one for several in passes for one in rounds(several, progress)]
     report = _together(request, [_from_images(part, progress) for part in passes])
     if derived and request.shard:
         names = ", ".join(f"'{name}'" for name in derived)
@@ -172,8 +174,9 @@ def _complete(
             del written[target.name]
         as_float32 |= {target.name for target in unfit}
         request = replace(request, overwrite=False, refresh=False)
-    store.consolidate()
-    _tell(report, source, store, found, written)
+    with store.lock():  # looks again: other processes may have written what is to be told
+        store.consolidate()
+        _tell(report, source, store, found, written)
 
 
 def _make_room(request: ExtractRequest, store: EmbeddingStore, found: Survey, networks: NetworkFacts) -> None:

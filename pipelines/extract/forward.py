@@ -24,6 +24,11 @@ from stores.names import EmbeddingName
 __all__ = ["Networks", "build_networks", "choose_device"]
 
 
+THREADS = 1
+"""Of torch in a forward pass, where a store says nothing: cores work at batches of their own, and never wait for each
+other, and a sum has the same last bits whatever the number of cores."""
+
+
 class Seen(NamedTuple):
     """What a network sees of an image: a view of it, preprocessed."""
 
@@ -55,9 +60,13 @@ class Networks:
     device: str
     threads: dict[EmbeddingName, int]
 
+    def n_lanes(self, n_cores: int) -> int:
+        """Return how many batches are to go through the networks at once."""
+        return 1 if self.device != "cpu" else max(1, n_cores // max(self.threads.values()))
+
     @contextmanager
-    def image_threads(self) -> Iterator[Callable[[], None]]:
-        """Give what a thread that prepares images calls first; afterwards new threads are as they were before."""
+    def own_threads(self) -> Iterator[Callable[[], None]]:
+        """Give what a thread of ours calls first; afterwards new threads are as they were before."""
         n_threads = torch.get_num_threads()
         try:
             yield _one_thread
@@ -228,5 +237,5 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
             )
         for view in dict.fromkeys(name.view for name in mine):
             groups.setdefault(Seen(view, spec.preprocessing), []).append(encoder)
-    threads = {target.name: target.threads or torch.get_num_threads() for target in targets}
+    threads = {target.name: target.threads or THREADS for target in targets}
     return Networks(tuple(threads), list(groups.items()), request.exact, device, threads)

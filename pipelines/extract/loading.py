@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pipelines.extract.images import BadImage, DecodedImage, decode, unreadable
 from pipelines.extract.sources import ImageSource
@@ -20,8 +20,10 @@ from pipelines.extract.views import see
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LoadedImage", "Transform", "load", "n_cores", "prefetch"]
+__all__ = ["LoadedImage", "Transform", "in_order", "load", "n_cores", "prefetch"]
 
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 Transform = Callable[[DecodedImage], "Tensor"]
 """From a decoded image to the (3, size, size) that an encoder sees."""
 
@@ -119,6 +121,31 @@ def prefetch(
                 yield [future.result() for future in waiting.popleft()]
         while waiting:
             yield [future.result() for future in waiting.popleft()]
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def in_order(
+    work: Callable[[_Item], _Made], items: Iterable[_Item], n_threads: int, begin: Callable[[], None] | None = None
+) -> Generator[_Made]:
+    """Yield what ``work`` makes of each item, in order, while threads are at the next ones.
+
+    Closing the generator drops what has not begun, and waits for what has.
+
+    Examples
+    --------
+    >>> list(in_order(str, range(4), n_threads=2))
+    ['0', '1', '2', '3']
+    """
+    waiting: deque[Future[_Made]] = deque()
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="networks", initializer=begin)
+    try:
+        for item in items:
+            waiting.append(threads.submit(work, item))
+            if len(waiting) > n_threads:  # one more than are at work, so that no thread waits for the next
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         threads.shutdown(cancel_futures=True)
 

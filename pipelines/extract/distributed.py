@@ -1,0 +1,204 @@
+"""The blocks of an extraction on a dask cluster: one started here (``--workers``) or any other (``--scheduler``).
+
+A task is the number of a block and the rows it lacks; the worker computes and commits them itself and answers with a
+small record. Networks are never sent: a worker builds them from the registry's rows when its first task comes, and
+keeps them. A worker that is lost loses nothing that was committed, and dask gives its tasks to another.
+
+This process holds the part of the store, all of it, on behalf of the workers.
+"""
+
+import asyncio
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from itertools import islice
+from typing import Any, cast
+from uuid import uuid4
+
+from distributed import Client, LocalCluster, Worker, WorkerPlugin, as_completed, get_worker
+from distributed.scheduler import KilledWorker
+
+from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
+from pipelines.extract.forward import Networks, build_networks
+from pipelines.extract.loading import n_cores
+from pipelines.extract.plan import BlockTask
+from pipelines.extract.request import ExtractRequest
+from pipelines.extract.sources import open_images
+from pipelines.extract.targets import Target
+from pipelines.progress import Progress
+from stores.blocks import ranges_of, rows_of
+from stores.embeddings import EmbeddingStore
+from stores.errors import EmbedctlError
+from stores.parts import WHOLE
+
+__all__ = ["open_cluster"]
+
+# Tasks per worker that wait on it: enough that none is idle, few enough that a plan of any size is never sent whole.
+_WINDOW = 2
+_SECONDS_TO_CONNECT = 30
+
+
+@contextmanager
+def open_cluster(request: ExtractRequest, progress: Progress) -> Iterator["Cluster"]:
+    """Connect to the cluster a request names, or start one of processes on this computer.
+
+    Raises
+    ------
+    EmbedctlError
+        If no scheduler answers.
+    """
+    if request.scheduler and request.workers:
+        raise EmbedctlError("--workers starts a cluster, and --scheduler names one", "leave one of them out")
+    if request.scheduler:
+        try:
+            client = Client(request.scheduler, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
+        except (OSError, ValueError) as problem:
+            raise EmbedctlError(
+                f"no dask scheduler at '{request.scheduler}': {' '.join(str(problem).split())}",
+                "its address is in the first lines of its log, as tcp://host:8786",
+            ) from None
+        with client:
+            yield Cluster(client, request, progress, n_cores=0)
+        return
+    # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
+    with (
+        LocalCluster(
+            n_workers=request.workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield Cluster(client, request, progress, n_cores=max(1, n_cores() // request.workers))
+
+
+class Cluster:
+    """An engine on the workers of a dask cluster.
+
+    Parameters
+    ----------
+    client : Client
+        The way to them.
+    request : ExtractRequest
+        What is asked.
+    progress : Progress
+        Who listens.
+    n_cores : int
+        Cores of one worker; 0 leaves it to whoever started the workers.
+    """
+
+    def __init__(self, client: Client, request: ExtractRequest, progress: Progress, n_cores: int) -> None:
+        self._client, self._progress, self._n_cores = client, progress, n_cores
+        self._request = replace(request, images=request.images.resolve(), store=request.store.resolve())
+        self._plugin = ""
+        self._targets: tuple[Target, ...] = ()
+
+    def prepare(self, targets: Sequence[Target]) -> NetworkFacts:
+        """Tell every worker, also those to come, which networks it will need, and let one of them build them."""
+        # Without what the store holds of them: that is looked up, and grows with the number of embeddings.
+        bare = tuple(replace(target, stored=()) for target in targets)
+        if bare == self._targets:
+            return self._facts
+        if self._plugin:
+            self._client.unregister_worker_plugin(self._plugin)
+        self._targets, self._plugin = bare, f"embedctl-{uuid4().hex}"
+        self._client.register_plugin(Encoders(self._request, bare, self._n_cores), name=self._plugin)
+        if not self._client.nthreads():
+            self._progress.say(f"waiting for workers of {self._request.scheduler}")
+        self._facts: NetworkFacts = self._client.submit(_facts, self._plugin, pure=False).result()
+        return self._facts
+
+    def run(self, store: EmbeddingStore, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
+        """Yield a record per block, as they finish."""
+        todo = iter(tasks)
+
+        def more(n: int) -> Iterable[Any]:
+            for task in islice(todo, n):
+                lacking = {group: ranges_of(rows.tolist()) for group, rows in task.rows.items()}
+                yield self._client.submit(
+                    _compute, self._plugin, batch_size, task.block, lacking, priority=-task.block, pure=False
+                )
+
+        n_workers = max(1, len(self._client.nthreads()))
+        running = as_completed(list(more(_WINDOW * n_workers)), loop=self._client.loop)
+        waiting = {future for future in running.futures}
+        try:
+            for future in running:
+                try:
+                    done: BlockDone = future.result()
+                except KilledWorker as problem:
+                    raise EmbedctlError(
+                        "four workers died at the same block", "look at their logs: often it is memory"
+                    ) from problem
+                waiting.discard(future)
+                n_workers = max(1, len(self._client.nthreads()))
+                for new in more(_WINDOW * n_workers - len(waiting)):
+                    waiting.add(new)
+                    running.add(new)
+                self._progress.advance(done.n_images, workers=str(n_workers))
+                yield done
+        finally:
+            self._stop(waiting)
+
+    def _stop(self, waiting: "set[Any]") -> None:
+        """Drop what has not begun, and wait for what has: nobody writes once the store is let go."""
+        if waiting:
+            self._client.cancel(list(waiting))
+            self._client.run(_settle, self._plugin)
+
+
+class Encoders(WorkerPlugin):  # type: ignore[misc]
+    """The networks of one extraction on one worker, built when the first task comes.
+
+    Parameters
+    ----------
+    request : ExtractRequest
+        What is asked.
+    targets : tuple of Target
+        Embeddings to compute; each names the row of its encoder in the registry.
+    n_cores : int
+        Cores of one worker; 0 leaves it as it is.
+    """
+
+    def __init__(self, request: ExtractRequest, targets: tuple[Target, ...], n_cores: int) -> None:
+        self._request, self._targets, self._n_cores = request, targets, n_cores
+
+    def setup(self, worker: Worker) -> None:
+        """Build nothing yet: that takes long, and a worker that cannot answer counts as lost."""
+        self.turn = threading.Lock()
+
+    @cached_property
+    def networks(self) -> Networks:
+        """The networks of all targets."""
+        return build_networks(self._request, self._targets)
+
+    @cached_property
+    def engine(self) -> BlockEngine:
+        """What computes blocks."""
+        store = EmbeddingStore.open(self._request.store)
+        store.help_with(WHOLE)
+        source = open_images(self._request.images)
+        return BlockEngine(self._targets, source, store, self.networks, self._n_cores or n_cores())
+
+
+def _mine(plugin: str) -> Encoders:
+    return cast(Encoders, get_worker().plugins[plugin])
+
+
+def _facts(plugin: str) -> NetworkFacts:
+    mine = _mine(plugin)
+    with mine.turn:
+        return mine.networks.facts
+
+
+def _compute(plugin: str, batch_size: int, block: int, lacking: dict[str, list[list[int]]]) -> BlockDone:
+    task = BlockTask(block, {group: rows_of(ranges) for group, ranges in lacking.items()})
+    mine = _mine(plugin)
+    with mine.turn:  # a worker may have several threads, and networks are not made for two at once
+        (done,) = mine.engine.run(batch_size, [task], lambda n: None)
+    return done
+
+
+async def _settle(plugin: str, dask_worker: Worker) -> None:
+    while cast(Encoders, dask_worker.plugins[plugin]).turn.locked():
+        await asyncio.sleep(0.05)

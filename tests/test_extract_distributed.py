@@ -1,0 +1,102 @@
+"""`--workers` and `--scheduler`: a dask cluster writes the bytes of one process."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+from distributed import Client, LocalCluster
+
+from pipelines.extract.extract import extract
+from pipelines.extract.request import ExtractRequest
+from stores.embeddings import EmbeddingStore
+from stores.errors import EmbedctlError, StoreLocked
+from stores.parts import Part
+from tests.photos import write_photographs
+from tests.test_extract_shards import files
+
+MODELS = ("pixels", "colour-histogram")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images whose rows make three blocks, one of them bad, and a store that one process wrote."""
+    folder = tmp_path_factory.mktemp("distributed")
+    write_photographs(folder / "images", 5, sizes=False)
+    for store in ("whole.zarr", "workers.zarr", "scheduler.zarr"):
+        extract(request_for(folder, store))
+    write_photographs(folder / "images", 135, first=5, sizes=False)
+    (folder / "images/concept_001/photo_0009.jpg").write_bytes(b"no image")
+    extract(request_for(folder, "whole.zarr"))
+    return folder
+
+
+def request_for(folder, store: str) -> ExtractRequest:
+    return ExtractRequest(models=MODELS, images=folder / "images", store=folder / store, batch_size=16)
+
+
+class Heard:
+    def __init__(self):
+        self.n_images, self.workers, self.said = 0, set(), []
+
+    def start(self, label, total, unit):
+        pass
+
+    def advance(self, n=1, **figures):
+        self.n_images += n
+        self.workers.add(figures.get("workers"))
+
+    def say(self, text):
+        self.said.append(text)
+
+
+@pytest.mark.slow
+def test_two_workers_write_the_files_of_one_process_and_progress_shows_them(folder):
+    heard = Heard()
+    report = extract(replace(request_for(folder, "workers.zarr"), workers=2), heard)
+    assert report.written == 2 * 134 and list(report.skipped) == ["concept_001/photo_0009.jpg"]
+    assert heard.n_images == report.n_read == 135 and heard.workers == {"2"}
+    assert files(folder / "workers.zarr") == files(folder / "whole.zarr")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_nothing_but_time(folder):
+    request = request_for(folder, "scheduler.zarr")
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=True, memory_limit=0, dashboard_address=":0"
+    ) as cluster:
+        with Client(cluster, set_as_default=False) as client:
+            pids = client.run(os.getpid)
+
+        class Killer(Heard):
+            def advance(self, n=1, **figures):
+                super().advance(n, **figures)
+                if self.n_images < 100 and pids:  # the first block is done, and its worker is at the next
+                    os.kill(pids.popitem()[1], signal.SIGKILL)
+
+        heard = Killer()
+        report = extract(replace(request, scheduler=cluster.scheduler_address), heard)
+    assert not pids and report.written == 2 * 134
+    assert files(request.store) == files(folder / "whole.zarr")
+
+
+@pytest.mark.slow
+def test_a_cluster_and_a_shard_do_not_write_one_store(folder):
+    write_photographs(folder / "more", 70)
+    request = replace(request_for(folder, "beside.zarr"), images=folder / "more")
+    store = EmbeddingStore.open(request.store, create=True)
+    with store.part(Part(1, 2)), pytest.raises(StoreLocked, match="shard 1/2"):
+        extract(replace(request, workers=1))
+
+
+def test_no_scheduler_at_an_address_is_an_expected_problem(folder, monkeypatch):
+    monkeypatch.setattr("pipelines.extract.distributed._SECONDS_TO_CONNECT", 0.5)
+    request = replace(request_for(folder, "none.zarr"), scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(EmbedctlError, match=r"no dask scheduler at 'tcp://127\.0\.0\.1:9'"):
+        extract(request)
+
+
+@pytest.mark.parametrize("two", [{"workers": 2, "scheduler": "tcp://a:1"}, {"workers": 2, "shard": Part(0, 2)}])
+def test_two_ways_to_divide_the_work_are_refused(folder, two):
+    with pytest.raises(EmbedctlError, match="leave one|divides|names one"):
+        extract(replace(request_for(folder, "two.zarr"), **two))
