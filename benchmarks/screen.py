@@ -3,10 +3,12 @@
     python -m benchmarks.screen [FOLDER]
 
 Makes both stores in FOLDER (a temporary one by default; 2.4 GB, one embedding planted), then runs the command in a
-process of its own. Limits: 90 CPU seconds, user and system, start-up and reading the stores included; 3 GB of memory.
+process of its own, on one thread. Limits: 90 CPU seconds, user and system, start-up and reading the stores included;
+3 GB of memory.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -75,6 +77,7 @@ def main() -> None:
             [sys.executable, "-m", "embedctl", "screen", "--brain", "eeg", *map(str, words)],
             check=True,
             stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         ).stdout
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     first = json.loads(said)["rows"][0]

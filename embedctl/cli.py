@@ -13,12 +13,14 @@ from embedctl.commands.compare import compare
 from embedctl.commands.datasets import datasets
 from embedctl.commands.demo import demo
 from embedctl.commands.doctor import doctor
+from embedctl.commands.export import export
 from embedctl.commands.extract import extract
 from embedctl.commands.import_ import import_
 from embedctl.commands.init import init
 from embedctl.commands.interpret import interpret
 from embedctl.commands.merge import merge
 from embedctl.commands.models import models
+from embedctl.commands.predict import predict
 from embedctl.commands.preprocess import preprocess
 from embedctl.commands.remove import remove
 from embedctl.commands.repair import repair
@@ -74,6 +76,8 @@ app.command()(results)
 app.command()(compare)
 app.command()(interpret)
 app.command()(report)
+app.command()(predict)
+app.command()(export)
 app.command()(show)
 app.command()(verify)
 app.command()(repair)

@@ -25,8 +25,10 @@ SHOWN_BY = {
     "pipelines/imports/": ("import",),
     "pipelines/interpret/": ("interpret",),
     "pipelines/preprocess/": ("preprocess",),
+    "pipelines/export/": ("predict", "export"),
     "pipelines/screen/": ("screen",),
     "pipelines/train/": ("train",),
+    "stores/plain_files.py": ("predict", "export"),
     "": (),
 }
 # "embedctl does not know": the program in a sentence, and no command.

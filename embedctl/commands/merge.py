@@ -19,8 +19,9 @@ def merge(
 ) -> None:
     """Bring what store B has and store A lacks.
 
-    Embeddings, images and rows come; B stays as it is. Images are the same where their ids and contents are; rows where name and key are. Stores that contradict each
-    other are refused before anything is written. Interrupted, it goes on where it was.
+    Embeddings, images and rows come; B stays as it is. Images are the same where their ids and contents are; rows
+    where name and key are. Stores that contradict each other are refused before anything is written. Interrupted, it
+    goes on where it was.
 
     \b
       embedctl merge embeddings.zarr from-the-cluster.zarr

@@ -18,7 +18,7 @@ def remove(
     ],
     json: options.Json = False,
 ) -> None:
-    """Drop embeddings, epochs or runs, with everything that was computed for them.
+    """Drop embeddings, epochs or runs.
 
     Of a store of epochs a NAME is DATASET or DATASET/SUBJECT. What is dropped cannot be brought back, only computed
     again. Nothing is dropped where one of the names is not there.
