@@ -71,13 +71,17 @@ def fetch(file: WeightsFile, folder: Path | None = None, *, progress: Progress =
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):  # as the hub's client reads it
         raise NotHere(f"{file.source} is not fetched: HF_HUB_OFFLINE is set", "unset it where there is internet")
-    if file.url:
+    try:
+        if not file.url:
+            return _from_hub(file, folder)
         target = (folder or torch_cache()) / file.name
         with lock(target.parent, target.name, wait=3600):
             if not target.is_file():
                 _download(file, target, progress)
         return target
-    return _from_hub(file, folder)
+    finally:
+        if folder and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # nothing came
 
 
 def _names(file: WeightsFile) -> list[str]:

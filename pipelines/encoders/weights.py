@@ -112,12 +112,8 @@ def pull(spec: EncoderSpec, to: Path | None = None, *, progress: Progress = SILE
         return ()
     folder = to / spec.id if to else None
     if to and to.exists() and not to.is_dir():
-        raise EmbedctlError(f"'{to}' is a file", "--to takes a folder, an existing one or a new one")
-    try:
-        files = tuple(here(file, folder) or fetch(file, folder, progress=progress) for file in _published(spec))
-    finally:
-        if folder and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # nothing came
+        raise EmbedctlError(f"'{to}' is a file, and weights go into a folder", "name an existing folder or a new one")
+    files = tuple(here(file, folder) or fetch(file, folder, progress=progress) for file in _published(spec))
     return _checked(spec, files, "").files
 
 
