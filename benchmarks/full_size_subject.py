@@ -24,7 +24,7 @@ from statistics import median
 
 import numpy as np
 
-from pipelines.preprocess.cores import n_cores
+from pipelines.cores import n_cores
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.recipes import read_recipe
 from pipelines.preprocess.request import PreprocessRequest

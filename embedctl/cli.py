@@ -13,14 +13,20 @@ from embedctl.commands.compare import compare
 from embedctl.commands.datasets import datasets
 from embedctl.commands.demo import demo
 from embedctl.commands.doctor import doctor
+from embedctl.commands.export import export
 from embedctl.commands.extract import extract
 from embedctl.commands.import_ import import_
 from embedctl.commands.init import init
 from embedctl.commands.interpret import interpret
+from embedctl.commands.merge import merge
 from embedctl.commands.models import models
+from embedctl.commands.predict import predict
 from embedctl.commands.preprocess import preprocess
+from embedctl.commands.remove import remove
 from embedctl.commands.repair import repair
+from embedctl.commands.report import report
 from embedctl.commands.results import results
+from embedctl.commands.screen import screen
 from embedctl.commands.show import show
 from embedctl.commands.train import train
 from embedctl.commands.verify import verify
@@ -65,12 +71,18 @@ app.command()(extract)
 app.command("import")(import_)
 app.command()(preprocess)
 app.command()(train)
+app.command()(screen)
 app.command()(results)
 app.command()(compare)
 app.command()(interpret)
+app.command()(report)
+app.command()(predict)
+app.command()(export)
 app.command()(show)
 app.command()(verify)
 app.command()(repair)
+app.command()(remove)
+app.command()(merge)
 app.add_typer(models, name="models")
 app.add_typer(datasets, name="datasets")
 

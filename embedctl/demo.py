@@ -1,4 +1,4 @@
-"""A complete small workspace, made on the spot: images, simulated recordings, all three stages.
+"""A complete small workspace, made on the spot: images, simulated recordings, all three stages, the report.
 
 The recordings are generated from the embeddings of *one* encoder (`PLANTED`), so there is a truth to be
 found: which encoder, when, where. The stages know nothing of it and are the very functions that the
@@ -56,6 +56,8 @@ class DemoReport:
         What was planted, as in ``planted.json``.
     extracted, preprocessed, trained : ExtractReport, PreprocessReport, TrainReport
         What each stage said.
+    report : Path
+        The page that shows it.
     seconds : float
         Wall time.
     """
@@ -65,11 +67,12 @@ class DemoReport:
     extracted: "ExtractReport"
     preprocessed: "PreprocessReport"
     trained: "TrainReport"
+    report: Path
     seconds: float
 
 
 def demo(folder: Path, progress: Progress = SILENT, *, planted: bool = True) -> DemoReport:
-    """Make the workspace and run the three stages in it.
+    """Make the workspace, run the three stages in it, and write its report.
 
     Parameters
     ----------
@@ -93,7 +96,8 @@ def demo(folder: Path, progress: Progress = SILENT, *, planted: bool = True) -> 
     truth = truth or _recorded(folder, images, planted, progress)
     preprocessed = _preprocess(folder, progress)
     trained = _train(folder, progress)
-    return DemoReport(folder, truth, extracted, preprocessed, trained, time.monotonic() - began)
+    page = _report(folder, progress)
+    return DemoReport(folder, truth, extracted, preprocessed, trained, page, time.monotonic() - began)
 
 
 def _settle(folder: Path) -> None:
@@ -188,6 +192,15 @@ def _train(folder: Path, progress: Progress) -> "TrainReport":
     report = train(request, progress)
     _tell_rest(progress, f"{report.n_already} of {len(report.jobs)} runs", report.n_already)
     return report
+
+
+def _report(folder: Path, progress: Progress) -> Path:
+    from embedctl.report.build import write_page
+    from embedctl.report.gather import ReportRequest
+
+    request = ReportRequest(runs=folder / "runs", embeddings=folder / "embeddings.zarr", images=folder / "images")
+    write_page(request, folder / "report.html", progress)
+    return folder / "report.html"
 
 
 def _tell_rest(progress: Progress, what: str, n_already: int) -> None:

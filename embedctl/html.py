@@ -7,10 +7,14 @@
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["Markup", "definition", "page", "rows_of", "thumbnail"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Markup", "definition", "escaped", "joined", "page", "rows_of", "small_image", "thumbnail"]
 
 _PIXELS = 64
 
@@ -19,41 +23,55 @@ class Markup(str):
     """Text that is HTML already; nothing else is ever let through unescaped."""
 
 
-def _escaped(value: object) -> str:
-    return value if isinstance(value, Markup) else html.escape(str(value))
+def escaped(value: object) -> "Markup":
+    """Return text so that nothing in it is HTML; what is HTML already stays."""
+    return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
+
+
+def joined(pieces: Iterable[Markup]) -> Markup:
+    """Return pieces of HTML one after the other."""
+    return Markup("".join(escaped(piece) for piece in pieces))
 
 
 def page(title: str, body: Markup) -> Markup:
     """Return a title over a body."""
-    return Markup(f"<div>{f'<b>{_escaped(title)}</b>' if title else ''}{body}</div>")
+    return Markup(f"<div>{f'<b>{escaped(title)}</b>' if title else ''}{body}</div>")
 
 
 def rows_of(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
     """Return a table."""
-    head = "".join(f"<th>{_escaped(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{escaped(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return Markup(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
 def definition(facts: Mapping[str, object]) -> Markup:
     """Return a table of names and what they are."""
-    body = "".join(f"<tr><th>{_escaped(name)}</th><td>{_escaped(value)}</td></tr>" for name, value in facts.items())
+    body = "".join(f"<tr><th>{escaped(name)}</th><td>{escaped(value)}</td></tr>" for name, value in facts.items())
     return Markup(f"<table><tbody>{body}</tbody></table>")
 
 
-def thumbnail(folder: Path, image_id: str) -> Markup:
-    """Return a small picture of an image of ``folder``, or nothing where it cannot be read or lies outside."""
+def small_image(folder: Path, image_id: str, pixels: int = _PIXELS) -> "Image.Image | None":
+    """Return an image of ``folder``, made small; None where it cannot be read or lies outside."""
     from PIL import Image
 
     file = (folder / image_id).resolve()
     if not file.is_relative_to(folder.resolve()):
-        return Markup("")
+        return None
     try:
         with Image.open(file) as image:
-            image.draft("RGB", (_PIXELS, _PIXELS))
+            image.draft("RGB", (pixels, pixels))
             small = image.convert("RGB")
-            small.thumbnail((_PIXELS, _PIXELS))
+            small.thumbnail((pixels, pixels))
     except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    return small
+
+
+def thumbnail(folder: Path, image_id: str, pixels: int = _PIXELS) -> Markup:
+    """Return a small picture of an image of ``folder``, or nothing where it cannot be read or lies outside."""
+    small = small_image(folder, image_id, pixels)
+    if small is None:
         return Markup("")
     data = io.BytesIO()
     small.save(data, "JPEG")

@@ -5,11 +5,12 @@ written with ``sum_ij (a a')_ij (b b')_ij = ||a' b||²``, so the cost is ``n_ima
 instead of ``n_images²``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Similarity", "debiased_cka", "rsa", "similarity"]
+__all__ = ["Similarity", "cka_matrix", "debiased_cka", "rsa", "rsa_matrix", "similarity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,57 @@ def rsa(a: np.ndarray, b: np.ndarray) -> float:
     if min(variance_a, variance_b) <= 1e-12 * n_pairs:
         raise ValueError("all images are equally far from each other in an embedding: RSA is undefined")
     return float(covariance / np.sqrt(variance_a * variance_b))
+
+
+def cka_matrix(embeddings: Sequence[np.ndarray]) -> np.ndarray:
+    """Return `debiased_cka` between all of several embeddings of the same few images.
+
+    Parameters
+    ----------
+    embeddings : sequence of (n_images, dim)
+        Row ``i`` of all belongs to the same image. Image-by-image matrices are built: for hundreds of images.
+
+    Returns
+    -------
+    (n, n)
+        NaN where an embedding does not vary beyond chance.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(50, 8))
+    >>> cka_matrix([x, 3 * np.roll(x, 1, axis=1) + 1]).round(6).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    n = len(embeddings[0])
+    kernels = np.empty((len(embeddings), n * n))
+    for number, values in enumerate(embeddings):
+        x = _checked(values, values)[0]
+        x = x / (np.sqrt(np.mean(x**2)) or 1.0)  # so that what is left of a constant embedding is small for all alike
+        x = x - x.mean(axis=0)
+        kernel = x @ x.T
+        np.fill_diagonal(kernel, 0.0)
+        # The estimator of `debiased_cka` is the inner product of U-centred kernels (Szekely and Rizzo, 2014).
+        rows = kernel.sum(axis=1) / (n - 2)
+        kernel += rows.sum() / (n - 1) - rows[:, None] - rows[None, :]
+        np.fill_diagonal(kernel, 0.0)
+        kernels[number] = kernel.ravel()
+    return _as_correlation(kernels @ kernels.T)
+
+
+def rsa_matrix(embeddings: Sequence[np.ndarray]) -> np.ndarray:
+    """Return `rsa` between all of several embeddings of the same few images, ``(n, n)``; see `cka_matrix`."""
+    pairs = np.triu_indices(len(embeddings[0]), 1)
+    distances = np.stack([1 - (z @ z.T)[pairs] for z in (_z(_checked(x, x)[0]) for x in embeddings)])
+    distances -= distances.mean(axis=1, keepdims=True)
+    return _as_correlation(distances @ distances.T)
+
+
+def _as_correlation(products: np.ndarray) -> np.ndarray:
+    """Divide inner products by the lengths; NaN where there is no length."""
+    own = np.diag(products).copy()
+    own[own <= 1e-18] = np.nan
+    found: np.ndarray = products / np.sqrt(own[:, None] * own[None, :])
+    return found
 
 
 def _checked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from stores.parts import WHOLE, refuse_beside
 from stores.receipts import Vouchers, read_receipt, write_receipt
 from stores.results import RECEIPT, assemble
 from stores.roots import Root, node_bytes
+from stores.screens import SCREENS, SCREENS_RECEIPT
 from stores.verify import Plan, judged, plan
 
 __all__ = ["Repair", "repair"]
@@ -250,7 +251,10 @@ def _runs(path: Path) -> Repair:
     drafts = path / ".embedctl" / "drafts"
     for part in sorted({damage.part for damage in done.found if damage.part}):
         run, _, beside = part.partition("/")
-        if beside and (path / part).is_dir():
+        if part == SCREENS:  # what was tested cannot be found out again: the count restarts
+            remove_file(path / SCREENS)
+            remove_file(path / SCREENS_RECEIPT)
+        elif beside and (path / part).is_dir():
             discard(path / part, drafts)
         elif not beside:
             remove_file(path / run / RECEIPT)  # a run without it counts for nothing, and is trained anew

@@ -6,17 +6,18 @@ table ``results.parquet`` is assembled from the summaries of finished runs and c
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stores.commits import digest, discard, json_bytes, put_bytes, remove_file, sweep
-from stores.errors import DamagedStore, EmbedctlError
+from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
 from stores.locks import clear_dead, lock
 from stores.names import check_folder_name
-from stores.receipts import change, read_receipt, vouch, write_receipt
+from stores.receipts import change, finish, is_announced, read_receipt, vouch, write_receipt
 from stores.tables import read_table, table_bytes
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "COLUMNS",
     "RECEIPT",
     "TABLE",
+    "RunReader",
     "assemble",
     "finished",
     "read_array",
@@ -34,6 +36,7 @@ __all__ = [
     "read_metrics",
     "read_results",
     "read_summary",
+    "remove_runs",
     "results_schema",
     "runs_listed",
     "write_run",
@@ -129,6 +132,62 @@ def write_run(
     return folder
 
 
+class RunReader:
+    """A finished run whose receipt is read once, for whoever reads several of its files.
+
+    Parameters
+    ----------
+    runs : Path
+        Folder of all runs.
+    run_id : str
+        Name of the run's folder.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no such run, or it is not finished.
+    """
+
+    def __init__(self, runs: Path, run_id: str) -> None:
+        if not finished(runs, run_id):
+            raise EmbedctlError(f"no finished run '{run_id}' in '{runs}'", "embedctl results lists the runs")
+        self._folder = runs / run_id
+        self._vouchers = read_receipt(self._folder / RECEIPT)["files"]
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration."""
+        content: dict[str, Any] = json.loads(self.file("config.json"))
+        return content
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return what was measured on the way."""
+        return [json.loads(line) for line in self.file("metrics.jsonl").splitlines()]
+
+    def array(self, name: str) -> np.ndarray:
+        """Return an array, such as ``scores``."""
+        values: np.ndarray = np.load(io.BytesIO(self.file(f"{name}.npy")), allow_pickle=False)
+        return values
+
+    def file(self, name: str) -> bytes:
+        """Return a file, checked against the receipt.
+
+        Raises
+        ------
+        EmbedctlError
+            If the run has no such file.
+        DamagedStore
+            If it is not the one that was written.
+        """
+        if name not in self._vouchers:
+            held = ", ".join(sorted(self._vouchers))
+            raise EmbedctlError(f"run '{self._folder.name}' has no '{name}'", f"it has: {held}")
+        path = self._folder / name
+        data = path.read_bytes() if path.is_file() else b""
+        if vouch(data) != self._vouchers[name]:
+            raise DamagedStore(f"'{path}' is not the file that was written", "remove the run and train it again")
+        return data
+
+
 def finished(runs: Path, run_id: str) -> bool:
     """Say whether a run is complete."""
     return (runs / check_folder_name(run_id, "run") / RECEIPT).is_file()
@@ -154,30 +213,55 @@ def read_config(runs: Path, run_id: str) -> dict[str, Any]:
 
 def read_metrics(runs: Path, run_id: str) -> list[dict[str, Any]]:
     """Return what was measured on the way; raises as `read_summary`."""
-    return [json.loads(line) for line in _read_file(runs, run_id, "metrics.jsonl").splitlines()]
+    return RunReader(runs, run_id).metrics()
 
 
 def read_array(runs: Path, run_id: str, name: str) -> np.ndarray:
     """Return an array of a finished run, such as ``scores``; raises as `read_summary`."""
-    values: np.ndarray = np.load(io.BytesIO(_read_file(runs, run_id, f"{name}.npy")), allow_pickle=False)
-    return values
+    return RunReader(runs, run_id).array(name)
 
 
 def read_checkpoint(runs: Path, run_id: str) -> bytes:
     """Return the weights of a finished run, as safetensors; raises as `read_summary`."""
-    return _read_file(runs, run_id, "checkpoint.safetensors")
+    return RunReader(runs, run_id).file("checkpoint.safetensors")
 
 
-def assemble(runs: Path) -> "pa.Table":
+def remove_runs(runs: Path, run_ids: Sequence[str]) -> list[str]:
+    """Drop runs: first from the table, then their folders, so that a crash leaves a run whole or gone.
+
+    Raises
+    ------
+    UnknownName
+        If one of them is not there; then none is dropped.
+    StoreLocked
+        If a live process is at one of them.
+    """
+    known = [path.name for path in sorted(runs.glob("[!.]*")) if path.is_dir()]
+    found = list(dict.fromkeys(run_ids))
+    if unknown := [run_id for run_id in found if run_id not in known]:
+        raise UnknownName(f"no run '{unknown[0]}' in '{runs}'", suggest(unknown[0], known))
+    with ExitStack() as held:
+        for run_id in found:
+            held.enter_context(lock(runs / ".embedctl" / "locks", run_id))
+        assemble(runs, without=found)
+        for run_id in found:
+            discard(runs / run_id, _drafts(runs))
+    return found
+
+
+def assemble(runs: Path, without: Collection[str] = ()) -> "pa.Table":
     """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it.
 
-    A table that is made from these very runs already is left alone.
+    A table that is made from these very runs already is left alone. Runs ``without`` are about to go.
     """
     sweep(_drafts(runs))
     clear_dead(runs / ".embedctl" / "locks")
-    receipts = _receipts(runs)
+    receipts = [path for path in _receipts(runs) if path.parent.name not in without]
     table = _written_table(runs, receipts)
-    if table is None:
+    if table is not None and is_announced(_table_receipt(runs)):  # written, and its writer was cut short
+        with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):
+            finish(_table_receipt(runs), runs, _drafts(runs))
+    elif table is None:
         table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
         data = table_bytes(table.replace_schema_metadata({_MADE_FROM: _state(receipts)}))
         with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):
@@ -268,23 +352,8 @@ def _row_table(summaries: Sequence[Mapping[str, Any]]) -> "pa.Table":
 
 
 def _read_json(runs: Path, run_id: str, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(_read_file(runs, run_id, name))
+    content: dict[str, Any] = json.loads(RunReader(runs, run_id).file(name))
     return content
-
-
-def _read_file(runs: Path, run_id: str, name: str) -> bytes:
-    """Return a file of a finished run, checked against the receipt."""
-    if not finished(runs, run_id):
-        raise EmbedctlError(f"no finished run '{run_id}' in '{runs}'", "embedctl results lists the runs")
-    vouchers = read_receipt(runs / run_id / RECEIPT)["files"]
-    if name not in vouchers:
-        held = ", ".join(sorted(vouchers))
-        raise EmbedctlError(f"run '{run_id}' has no '{name}'", f"it has: {held}")
-    path = runs / run_id / name
-    data = path.read_bytes() if path.is_file() else b""
-    if vouch(data) != vouchers[name]:
-        raise DamagedStore(f"'{path}' is not the file that was written", "remove the run and train it again")
-    return data
 
 
 def _npy_bytes(values: np.ndarray) -> bytes:

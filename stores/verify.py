@@ -19,6 +19,8 @@ from stores.names import EmbeddingName
 from stores.receipts import read_receipt
 from stores.results import RECEIPT, TABLE, runs_listed
 from stores.roots import read_strings
+from stores.screens import SCREENS, SCREENS_RECEIPT
+from stores.speed import SPEED
 
 __all__ = ["Plan", "find_places", "judged", "plan"]
 
@@ -224,6 +226,8 @@ def _runs(path: Path) -> Plan:
     receipt = path / ".embedctl" / "results.json"
     if (path / TABLE).exists() or receipt.exists():
         found.trust(receipt, path, "")
+    if (path / SCREENS).exists() or (path / SCREENS_RECEIPT).exists():
+        found.trust(path / SCREENS_RECEIPT, path, SCREENS)
     return found
 
 
@@ -261,7 +265,7 @@ def _rest(found: Plan, locks: Path) -> None:
     vouched = {check.file for check in found.checks} | found.receipts
     busy = any(locks.glob("*.lock*"))
     for file in sorted(_files(found.store)):
-        if file in vouched:
+        if file in vouched or file == locks.parent / SPEED:
             continue
         name = file.relative_to(found.store).as_posix()
         if file.name != "zarr.json" and "/c/" not in name and "/.embedctl/" not in name:

@@ -9,6 +9,7 @@ import typer
 
 from embedctl import config, options, render
 from embedctl.options import path
+from embedctl.seen import say_seen
 
 if TYPE_CHECKING:
     from pipelines.train.compare import PairRow, RankRow
@@ -38,14 +39,21 @@ def compare(
     """
     from pipelines.train.compare import left_out, pairs, ranking
     from stores.results import read_results
+    from stores.screens import seen
 
     chosen = config.load()
     options.use_cards(chosen)
     folder = path(chosen.value("runs", runs))
     table = read_results(folder)
     ranks, tests, outdated = ranking(table, folder), pairs(table, pairing, folder), left_out(table)
+    tested = seen(folder, table)
     if json:
-        render.as_json(ranking=[asdict(row) for row in ranks], pairs=[asdict(row) for row in tests], left_out=outdated)
+        render.as_json(
+            ranking=[asdict(row) for row in ranks],
+            pairs=[asdict(row) for row in tests],
+            left_out=outdated,
+            tested={dataset: asdict(counts) for dataset, counts in tested.items()},
+        )
         return
     for said_of in outdated:
         render.note(said_of)
@@ -53,6 +61,7 @@ def compare(
         render.line(said(condition))
         ranked(list(rows))
         _tested([row for row in tests if row.condition == condition])
+    say_seen(tested)
 
 
 def ranked(rows: "Sequence[RankRow]") -> None:
@@ -79,7 +88,7 @@ def ranked(rows: "Sequence[RankRow]") -> None:
         )
         for row, interval in zip(rows, intervals, strict=True)
     ]
-    leader = next((place for place, row in enumerate(rows) if not row.contaminated), -1)
+    leader = [place for place, row in enumerate(rows) if not row.contaminated][:1]
     render.table(columns, cells, right=("", *figures, "chance"), best=leader)
     if any(row.contaminated for row in rows):
         render.note(f"{_FITTED.strip()} fitted to THINGS or to brain data: such an encoder leads nothing")

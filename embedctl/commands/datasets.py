@@ -11,12 +11,13 @@ from embedctl.group import DefaultList
 from embedctl.options import Json
 from stores.errors import UnknownName, suggest
 
-__all__ = ["datasets"]
+__all__ = ["datasets", "known"]
 
 datasets = typer.Typer(cls=DefaultList, rich_markup_mode=None, help="List the datasets, or show what to download.")
 
 
-def _known() -> dict[str, dict[str, Any]]:
+def known() -> dict[str, dict[str, Any]]:
+    """Return what is known of every dataset, by its id."""
     return tomllib.loads(files("embedctl").joinpath("datasets.toml").read_text(encoding="utf-8"))
 
 
@@ -27,12 +28,12 @@ def _list(json: Json = False) -> None:
     \b
       embedctl datasets
     """
-    known = _known()
+    found = known()
     if json:
-        render.as_json(datasets=[{"id": name, **facts} for name, facts in known.items()])
+        render.as_json(datasets=[{"id": name, **facts} for name, facts in found.items()])
         return
     rows = [
-        (name, facts["modality"], facts["subjects"], facts["licence"], facts["title"]) for name, facts in known.items()
+        (name, facts["modality"], facts["subjects"], facts["licence"], facts["title"]) for name, facts in found.items()
     ]
     render.table(("dataset", "modality", "subjects", "licence", "what it is"), rows, right=("subjects",))
 
@@ -47,10 +48,10 @@ def show(
     \b
       embedctl datasets show things-eeg2
     """
-    known = _known()
-    if dataset not in known:
-        raise UnknownName(f"no dataset called '{dataset}'", suggest(dataset, known))
-    facts = known[dataset]
+    found = known()
+    if dataset not in found:
+        raise UnknownName(f"no dataset called '{dataset}'", suggest(dataset, found))
+    facts = found[dataset]
     if json:
         render.as_json(dataset={"id": dataset, **facts})
         return

@@ -25,7 +25,7 @@ def demo(
     """Make a small workspace and run everything in it.
 
     No data, no download, a few minutes. It draws images, simulates EEG recordings of two people from
-    the embeddings of one encoder, runs extract, preprocess and train on them, and ranks the encoders:
+    the embeddings of one encoder, runs extract, preprocess and train on them, ranks the encoders and writes the report:
     the planted one must come first.
 
     \b
@@ -61,10 +61,12 @@ def _tell(report: "DemoReport") -> None:
     if rows[0].embedding != report.truth["encoder"]:
         raise RuntimeError(f"the demo found {rows[0].embedding}, not {report.truth['encoder']}")
     render.line("The planted encoder comes first.")
+    render.line(f"{report.report} shows all of it: open it in a browser.")
     render.line(f"All of it took {report.seconds:.0f} s and lies in {report.folder}. Next:")
     render.line(f"  cd {report.folder}")
     render.line("  embedctl results")
     render.line("  embedctl compare")
+    render.line("  embedctl interpret && embedctl report")
     render.line("  embedctl show embeddings.zarr")
     render.line("  embedctl train --model hog --seed 2..4")
     render.line("  embedctl models")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
+from json import loads as parse_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from embedctl import config, options, render
 from embedctl.commands.compare import PAIRING, said
 from embedctl.options import option, path
+from stores.commits import put_json
 
 if TYPE_CHECKING:
     from pipelines.interpret.clusters import Cluster
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.interpret.profile import Profile
     from pipelines.interpret.request import InterpretReport
 
-__all__ = ["interpret"]
+__all__ = ["found_at", "interpret"]
 
 METHOD = option("interpret.method", "--method", metavar="M")
 MODEL = option("interpret.model", "--model", "-m", metavar="E[,E...]")
@@ -70,6 +72,8 @@ def interpret(
     with shown() as progress:
         report = run(request, progress)
     pictures = [] if dry_run else _draw(report)
+    if not dry_run:
+        _keep(report)
     if json:
         render.as_json(**_plain(report), pictures=[str(picture) for picture in pictures])
     else:
@@ -194,6 +198,25 @@ def _draw(report: "InterpretReport") -> list[Path]:
             put_bytes(folder / file, png(figure))
             written.append(folder / file)
     return written
+
+
+def found_at(runs: Path, method: str) -> Path:
+    """Return the file that keeps what the last interpretation found, for the report."""
+    return runs / "interpret" / method / "found.json"
+
+
+def _keep(report: "InterpretReport") -> None:
+    """Keep what was found for the report: beside it stays what is known of runs that were not asked about now."""
+    file, new = found_at(report.runs, report.method), _plain(report)
+    names = {"profiles": ("condition", "embedding", "subject"), "pairs": ("condition", "embedding", "base")}
+    try:
+        known = parse_json(file.read_text(encoding="utf-8"))
+        for kind, parts in names.items():
+            here = [[one[part] for part in parts] for one in new[kind]]
+            new[kind] += [one for one in known[kind] if [one[part] for part in parts] not in here]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # there was nothing, or nothing that could be used: it is replaced
+    put_json(file, {part: new[part] for part in (*names, "notes")})
 
 
 def _plain(report: "InterpretReport") -> dict[str, Any]:

@@ -87,6 +87,8 @@ class Profile:
         What to know.
     table : Table
         The evidence per image.
+    run_ids : tuple of str
+        The runs it was read from.
     """
 
     condition: dict[str, Any]
@@ -118,6 +120,7 @@ class Profile:
     untrained_bands: list[str]
     notes: list[str]
     table: Table
+    run_ids: tuple[str, ...] = ()
 
     @property
     def is_found(self) -> bool:
@@ -214,6 +217,7 @@ def profile_of(
         untrained_bands=_found(in_bands("untrained_bands")) if untrained else [],
         notes=list(dict.fromkeys(note for one in said for note in one["notes"])),
         table=table,
+        run_ids=tuple(ids),
     )
 
 

@@ -5,7 +5,7 @@ from threading import Lock
 
 import numpy as np
 
-from pipelines.preprocess.cores import in_order
+from pipelines.cores import in_order, n_cores
 from pipelines.preprocess.cutting import first_broken, good_channels, n_extreme
 from pipelines.preprocess.dataset import SPLITS, Examined
 from pipelines.preprocess.recording import Recording
@@ -49,9 +49,8 @@ def examine(plan: SubjectPlan, progress: Progress) -> Examination:
     """
     found = Examination(counts={"unusable channel-epochs": 0, "repetitions lost to them": 0, "dead channels": 0})
     together = _Together(progress)
-    for session, (good, whitener, counts, notes) in in_order(
-        lambda session: _examine_session(plan, session, together), plan.sessions
-    ):
+    made = in_order(lambda session: _examine_session(plan, session, together), plan.sessions, n_cores())
+    for session, (good, whitener, counts, notes) in zip(plan.sessions, made, strict=True):
         found.good |= good
         found.whiteners[session] = whitener
         found.notes += notes

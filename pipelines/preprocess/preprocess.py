@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.cores import in_order, n_cores
 from pipelines.preprocess.between_subjects import Channels, between_subjects
-from pipelines.preprocess.cores import in_order
 from pipelines.preprocess.dataset import (
     SPLITS,
     AnyRecipe,
@@ -243,7 +243,7 @@ def _write(
                 images = to.images(block)
                 return plan.block(found, split, slice(images.start, images.stop))
 
-            for block, rows_of_block in in_order(made, missing):
+            for block, rows_of_block in zip(missing, in_order(made, missing, n_cores()), strict=True):
                 to.write_block(block, *rows_of_block)
                 progress.advance(len(to.images(block)))
         writer.done()

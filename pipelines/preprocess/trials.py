@@ -42,8 +42,8 @@ class TrialFlight(Preflight):
         Trials that are not used, and why: catch trials, targets.
     arrays : dict
         Small arrays to keep, such as which voxels these are.
-    rois : dict
-        Rows of the voxels of each region, where the dataset has a map.
+    rois : dict of str to list of int
+        Regions of interest: places of their voxels.
     packages : tuple of str
         Whose versions matter.
     """

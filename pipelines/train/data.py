@@ -1,7 +1,7 @@
 """One subject's recordings in memory, as the recipe wants them: channels, window, normalisation.
 
 They are read once per subject and shared by all its runs; there is no data loader. What belongs to the test set is kept
-apart in `Test`, which training never opens.
+apart in `Test`, which training never opens, and is read only where somebody asks for it.
 """
 
 import dataclasses
@@ -13,11 +13,20 @@ from torch import nn
 
 from pipelines.train.brain_encoders import prepare
 from pipelines.train.recipes import Recipe
-from pipelines.train.repetitions import means, split_half, trials
+from pipelines.train.repetitions import Pick, means, split_half, trials
 from stores.epochs import SubjectEpochs
 from stores.errors import EmbedctlError
 
-__all__ = ["Recordings", "Test", "load_subject", "pick_channels", "pick_window"]
+__all__ = [
+    "Recordings",
+    "Test",
+    "Training",
+    "load_subject",
+    "load_test",
+    "load_training",
+    "pick_channels",
+    "pick_window",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +54,9 @@ class Test:
     noise_ceiling: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Recordings:
-    """One subject, ready to train on.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What there is to learn from.
 
     Parameters
     ----------
@@ -61,8 +70,6 @@ class Recordings:
         Training image that each row shows.
     n_times : int
         Samples per epoch, before a brain encoder's fixed first step.
-    test : Test
-        The test set.
     ch_names : list of str
         The channels in use.
     scale : float
@@ -77,10 +84,22 @@ class Recordings:
     rows: torch.Tensor
     shown: torch.Tensor
     n_times: int
-    test: Test
     ch_names: list[str]
     scale: float = 1.0
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recordings(Training):
+    """One subject, ready to train on and to be tested with.
+
+    Parameters
+    ----------
+    test : Test
+        The test set.
+    """
+
+    test: Test
 
     def ready(self, kind: type[nn.Module], device: str) -> "Recordings":
         """Return the same recordings on a device, after a brain encoder's fixed first step."""
@@ -96,7 +115,7 @@ class Recordings:
 
 
 def load_subject(epochs: SubjectEpochs, recipe: Recipe) -> Recordings:
-    """Read one subject from the epoch store, once, as a recipe wants it.
+    """Read one subject from the epoch store, once, as a recipe wants it, and the test set with it.
 
     Parameters
     ----------
@@ -117,11 +136,17 @@ def load_subject(epochs: SubjectEpochs, recipe: Recipe) -> Recordings:
     EmbedctlError
         If the window does not fit the epochs, or the recipe needs repetitions and the store holds means alone.
     """
-    chans, ch_names, note = pick_channels(epochs, recipe)
-    pick = (chans, pick_window(epochs, recipe))
-    notes = [note] if note else []
+    training = load_training(epochs, recipe)
+    test, notes = load_test(epochs, recipe, training.scale)
+    about = {f.name: getattr(training, f.name) for f in dataclasses.fields(training)}
+    return Recordings(**about | {"notes": training.notes + notes}, test=test)
+
+
+def load_training(epochs: SubjectEpochs, recipe: Recipe) -> Training:
+    """Read what a subject has to learn from, and nothing of the test set; raises as `load_subject`."""
+    pick, ch_names, notes = _picked(epochs, recipe)
     mean, kept = means(epochs.train, recipe.trial_norm, pick)
-    _note_lost(len(epochs.train.image_ids) - len(kept), "training", notes)
+    notes += _lost(len(epochs.train.image_ids) - len(kept), "training")
     image_ids = [epochs.train.image_ids[i] for i in kept]
     rows, shown = mean, np.arange(len(mean))
     if recipe.train_on != "mean":
@@ -134,31 +159,42 @@ def load_subject(epochs: SubjectEpochs, recipe: Recipe) -> Recordings:
         position = np.full(len(epochs.train.image_ids), -1)
         position[kept] = np.arange(len(kept))
         shown = position[shown]
-    test, seen = means(epochs.test, recipe.trial_norm, pick)
-    _note_lost(len(epochs.test.image_ids) - len(seen), "test", notes)
     # One number, from what is trained on alone, so that the test set moves nothing.
     scale = np.float32(rows.std(dtype=np.float64) or 1.0) if recipe.unit_scale else np.float32(1)
-    for epochs_of in {id(x): x for x in (mean, rows, test)}.values():
+    for epochs_of in {id(x): x for x in (mean, rows)}.values():
         epochs_of /= scale  # in place: trials of a subject can be gigabytes
     mean_tensor = torch.from_numpy(mean)
-    return Recordings(
+    return Training(
         image_ids=image_ids,
         concepts=[epochs.train.concepts[i] for i in kept],
         mean=mean_tensor,
         rows=mean_tensor if rows is mean else torch.from_numpy(rows),
         shown=torch.from_numpy(shown),
         n_times=mean.shape[-1],
-        test=Test(
-            torch.from_numpy(test),
-            seen,
-            list(epochs.test.image_ids),
-            list(epochs.test.concepts),
-            split_half(epochs.test, pick),
-        ),
         ch_names=ch_names,
         scale=float(scale),
         notes=notes,
     )
+
+
+def load_test(epochs: SubjectEpochs, recipe: Recipe, scale: float) -> tuple[Test, list[str]]:
+    """Read a subject's test set, divided by ``scale``, and notes on what it lacks; raises as `load_subject`."""
+    pick, _, _ = _picked(epochs, recipe)
+    mean, seen = means(epochs.test, recipe.trial_norm, pick)
+    mean /= np.float32(scale)
+    test = Test(
+        torch.from_numpy(mean),
+        seen,
+        list(epochs.test.image_ids),
+        list(epochs.test.concepts),
+        split_half(epochs.test, pick),
+    )
+    return test, _lost(len(epochs.test.image_ids) - len(seen), "test")
+
+
+def _picked(epochs: SubjectEpochs, recipe: Recipe) -> tuple[Pick, list[str], list[str]]:
+    chans, ch_names, note = pick_channels(epochs, recipe)
+    return (chans, pick_window(epochs, recipe)), ch_names, [note] if note else []
 
 
 def pick_channels(epochs: SubjectEpochs, recipe: Recipe) -> tuple[np.ndarray, list[str], str]:
@@ -210,6 +246,5 @@ def pick_window(epochs: SubjectEpochs, recipe: Recipe) -> np.ndarray | None:
     return inside
 
 
-def _note_lost(n_lost: int, what: str, notes: list[str]) -> None:
-    if n_lost > 0:
-        notes.append(f"{n_lost} {what} images have no valid recording and are left out")
+def _lost(n_lost: int, what: str) -> list[str]:
+    return [f"{n_lost} {what} images have no valid recording and are left out"] if n_lost > 0 else []

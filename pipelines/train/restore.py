@@ -12,6 +12,7 @@ from safetensors.torch import load
 from torch import nn
 
 from pipelines.train.brain_encoders import brain_encoder, prepare
+from pipelines.train.brain_encoders.elsewhere import content
 from pipelines.train.data import pick_window
 from pipelines.train.image_head import ImageHead, image_vectors
 from pipelines.train.losses import unit
@@ -47,6 +48,8 @@ class TrainedRun:
         Inverse temperature.
     shape : (int, int, int)
         Channels, times and width of the brain encoder.
+    times : (n_times,)
+        The moments it reads, in seconds; none for voxels.
     """
 
     run_id: str
@@ -57,6 +60,7 @@ class TrainedRun:
     axes: torch.Tensor | None
     scale: float
     shape: tuple[int, int, int]
+    times: np.ndarray
 
     def see(self, epochs: torch.Tensor) -> torch.Tensor:
         """Return the unit brain embeddings ``(n, dim)`` of epochs ``(n, n_chans, n_times)``, differentiably."""
@@ -91,15 +95,19 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
     EmbedctlError
         If there is no such run, or it is not finished.
     StoreMismatch
-        If its weights do not fit the brain encoder of that name.
+        If its weights do not fit the brain encoder of that name, or a file of the user's that took part has changed.
     DamagedStore
         If a file is not the one that was written.
     """
     config = read_config(runs, run_id)
+    for name, digest in (config.get("own") or {}).items():
+        if content(name) != digest:
+            raise StoreMismatch(f"'{name}' has changed since run '{run_id}' was trained", "train it again")
     recipe = read_recipe("modern", config["modality"]).with_(**config["settings"], name=config["recipe"])
     state = load(read_checkpoint(runs, run_id))
     log_scale, axes = state.pop("log_scale"), state.pop("axes", None)
-    shape = (len(config["ch_names"]), _n_times(config, recipe), read_array(runs, run_id, "brain").shape[1])
+    times = _times(config, recipe)
+    shape = (len(config["ch_names"]), len(times) or 1, read_array(runs, run_id, "brain").shape[1])
     model = nn.ModuleDict(
         {"brain": brain_encoder(config["brain_encoder"])(*shape), "image": ImageHead(recipe.image_head, shape[2])}
     )
@@ -120,6 +128,7 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
         axes=axes,
         scale=float(log_scale.exp().clamp(max=HIGHEST_SCALE)),
         shape=shape,
+        times=times,
     )
 
 
@@ -127,9 +136,9 @@ def _frozen(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def _n_times(config: dict[str, Any], recipe: Recipe) -> int:
-    """Return how many samples of the stored epochs lie in the recipe's window; a voxel has one."""
-    times = config["times"]
+def _times(config: dict[str, Any], recipe: Recipe) -> np.ndarray:
+    """Return the moments of the stored epochs that lie in the recipe's window; none of voxels."""
+    times = np.asarray(config["times"], dtype=np.float64)
     step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
     window = pick_window(SimpleNamespace(times=times, sfreq=1 / step if step else 0.0), recipe)  # type: ignore[arg-type]
-    return 1 if window is None else len(window)
+    return times[:0] if window is None else times[window]

@@ -218,6 +218,7 @@ def _run_job(sweep: _Sweep, recordings: SubjectEpochs, loaded: Recordings, data:
             "embeddings": str(sweep.request.embeddings.absolute()),
             "epochs": str(sweep.request.epochs.absolute()),
             "ch_names": loaded.ch_names,
+            "scale": loaded.scale,
             "times": recordings.times.tolist(),
             "gallery_ids": loaded.test.image_ids,
             "gallery_concepts": loaded.test.concepts,

@@ -46,25 +46,31 @@ class Targets:
         """
         shown = [*recordings.train.image_ids, *recordings.test.image_ids]
         is_new = tuple(shown) not in self._joined
-        rows = self._store_rows(shown)
+        rows = self.require(entry, shown)
         if is_new:
             self._look_for_doubles(rows, len(recordings.train.image_ids))
+        content = hashlib.blake2b(digest_size=8)
+        for row in rows.tolist():
+            name = self._store.image_ids[row]
+            content.update((self._content.get(name) or name).encode() + b"\0")
+        return content.hexdigest()
+
+    def require(self, entry: Entry, image_ids: Sequence[str]) -> np.ndarray:
+        """Return the store's row of every image, ``(n_images,)``, each of them there; raises as `check`."""
+        rows = self._store_rows(image_ids)
         lacking = np.flatnonzero(~self._store.committed(entry)[rows])
         if len(lacking):
             absent = self._store.absent(entry)
             first = [
-                f"{shown[i]} ({absent[row]})" if (row := int(rows[i])) in absent else shown[i] for i in lacking[:5]
+                f"{image_ids[i]} ({absent[row]})" if (row := int(rows[i])) in absent else image_ids[i]
+                for i in lacking[:5]
             ]
             more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
             raise EmbedctlError(
                 f"'{entry.name}' has no embedding of {len(lacking)} images: {', '.join(first)}{more}",
                 f"embedctl extract --model {entry.name} computes what is missing; images it cannot read need replacing",
             )
-        content = hashlib.blake2b(digest_size=8)
-        for row in rows.tolist():
-            name = self._store.image_ids[row]
-            content.update((self._content.get(name) or name).encode() + b"\0")
-        return content.hexdigest()
+        return rows
 
     def rows(self, entry: Entry, image_ids: Sequence[str]) -> np.ndarray:
         """Return the embeddings of these images, ``(n_images, dim)`` float32.

@@ -115,22 +115,21 @@ def test_clean_takes_the_voxels_above_0_and_z_scores_without_the_shared_images(t
     assert not all(found.train.concepts)
 
 
-def test_regions_are_rows_of_the_stored_voxels(tmp_path):
-    raw = tmp_path / "raw"
-    write_betas(raw, "hdf5")
-    folder = raw / "nsddata/ppdata/subj01/func1pt8mm/roi"
-    visual = np.random.default_rng(8).integers(-1, 8, SHAPE).astype(np.int16)
-    write_nifti(folder / "prf-visualrois.nii.gz", visual)
-    write_nifti(folder / "floc-faces.nii.gz", np.zeros((2, 2, 2), np.int16))
-    flight = open_dataset("nsd", raw, "clean").preflight(1)
-    assert flight.notes == ["sub-01: floc-faces.nii.gz has (2, 2, 2), nsdgeneral (3, 2, 4): left out"]
-    run(raw, tmp_path)
-    found = subject(tmp_path)
-    assert set(found.info["rois"]) <= {"V1", "V2", "V3", "hV4"} and found.info["rois"]
-    for region, numbers in {"V1": (1, 2), "V2": (3, 4), "V3": (5, 6), "hV4": (7,)}.items():
-        voxels = found.arrays["voxel"][found.info["rois"].get(region, [])]
-        expected = np.flatnonzero(np.isin(visual, numbers) & (MASK > 0))
-        assert np.array_equal(voxels, expected)
+def test_regions_of_interest_are_places_among_the_voxels_that_are_taken(tmp_path):
+    write_betas(tmp_path / "raw", "nii.gz")
+    areas = np.zeros(SHAPE, np.int16)
+    first, second, third, *_ = np.argwhere(MASK > 0)
+    areas[tuple(first)], areas[tuple(second)], areas[tuple(third)] = 1, 7, 2  # V1v, hV4, V1d
+    areas[tuple(np.argwhere(MASK <= 0)[0])] = 3  # V2, outside of nsdgeneral
+    roi = tmp_path / "raw/nsddata/ppdata/subj01/func1pt8mm/roi"
+    write_nifti(roi / "prf-visualrois.nii.gz", areas)
+    streams = np.where(areas == 7, 5, 0).astype(np.int16)
+    write_nifti(roi / "streams.nii.gz", streams)
+    run(tmp_path / "raw", tmp_path)
+    assert subject(tmp_path).info["rois"] == {"V1": [0, 2], "hV4": [1], "ventral": [1]}
+    write_nifti(roi / "streams.nii.gz", streams[:2])
+    with pytest.raises(BadRecording, match="streams"):
+        run(tmp_path / "raw", tmp_path, store="another.zarr")
 
 
 def test_alignvis_takes_the_z_scored_file_as_it_is(tmp_path):

@@ -58,8 +58,17 @@ def simulated():
     ids = [f"c{i // 10:02d}/{i}.jpg" for i in range(N_IMAGES)]
     concepts = [i.split("/")[0] for i in ids]
     test = data_module.Test(epochs[:8], np.arange(8), ids[:8], concepts[:8], None)
-    names = [f"E{c}" for c in range(N_CHANS)]
-    return Recordings(ids, concepts, epochs, epochs, torch.arange(N_IMAGES), N_TIMES, test, names), target
+    data = Recordings(
+        image_ids=ids,
+        concepts=concepts,
+        mean=epochs,
+        rows=epochs,
+        shown=torch.arange(N_IMAGES),
+        n_times=N_TIMES,
+        ch_names=[f"E{c}" for c in range(N_CHANS)],
+        test=test,
+    )
+    return data, target
 
 
 def transcription(data, target, start, n_passes, batch, lr, temperature):

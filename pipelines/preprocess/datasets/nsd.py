@@ -6,7 +6,7 @@
     raw/nsd/subj01_nsdgeneral.hdf5                             z-scored per session, (trial, voxel)
     raw/nsd/.../subj01/func1pt8mm/betas_.../betas_session01.hdf5 or .nii.gz   or betas of the whole volume, ...
     raw/nsd/.../subj01/func1pt8mm/roi/nsdgeneral.nii.gz                       with the voxels to take: those above 0
-    raw/nsd/.../subj01/func1pt8mm/roi/prf-visualrois.nii.gz, ...              and which of them are V1 (`nsd_rois`)
+    raw/nsd/.../subj01/func1pt8mm/roi/prf-visualrois.nii.gz, streams.nii.gz   if they are there: regions of interest
 
 anywhere below ``raw/nsd``. Trial ``t`` of subject ``s`` showed image ``subjectim[s, masterordering[t]]`` of the 73,000,
 counted from 1; the ids here, ``nsd-00000`` to ``nsd-72999``, count from 0. ``masterordering`` up to 1000 is the shared
@@ -185,12 +185,14 @@ class NSD:
             if not found:
                 raise BadRecording("no file", f"expected .../subj{flight.subject:02d}/func1pt8mm/roi/nsdgeneral.nii.gz")
             mask = next(open_nifti(found[0]).volumes()) > 0
-            flight.rois, odd = read_rois(found[0].parent, mask)
-            flight.notes += [f"{subject_name(flight.subject)}: {what}" for what in odd]
         except BadRecording as bad:
             what = bad.what.removeprefix(str(found[0]) if found else "").strip(" :")
             flight.problems.append(Problem("nsdgeneral.nii.gz", "file", what, bad.hint))
             return None
+        try:
+            flight.rois = read_rois(found[0].parent, mask)
+        except BadRecording as bad:
+            flight.problems.append(Problem(found[0].parent.name, "regions", bad.what, bad.hint))
         if not mask.any():
             what = "no voxel in it is above 0"
             flight.problems.append(Problem("nsdgeneral.nii.gz", "mask", what, "download it again"))

@@ -1,0 +1,110 @@
+"""``embedctl screen``: every embedding in seconds, by ridge regression."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedctl import config, options, render
+from embedctl.commands.compare import marked
+from embedctl.options import option, path
+from embedctl.seen import say_seen
+from stores.errors import EmbedctlError
+
+if TYPE_CHECKING:
+    from pipelines.screen.request import ScreenReport
+
+__all__ = ["screen"]
+
+BRAIN = option("train.brain", "--brain", "-b", metavar="KIND")
+DATASET = option("train.dataset", "--dataset", "-d", metavar="D")
+MODEL = option("train.model", "--model", "-m", metavar="E[,E...]")
+SUBJECT = option("train.subject", "--subject", "-s", metavar="S[,S...]")
+RECIPE = option("train.recipe", "--recipe", metavar="R|FILE")
+JOIN = option("train.join", "--join", metavar="J")
+TEST = typer.Option("--test", help="score on the test images too, and count who has seen them", show_default=False)
+
+
+def screen(
+    brain: Annotated[str | None, BRAIN] = None,
+    dataset: Annotated[str | None, DATASET] = None,
+    model: Annotated[list[str] | None, MODEL] = None,
+    subject: Annotated[list[str] | None, SUBJECT] = None,
+    recipe: Annotated[str | None, RECIPE] = None,
+    join: Annotated[str | None, JOIN] = None,
+    test: Annotated[bool, TEST] = False,
+    embeddings: options.Embeddings = None,
+    epochs: options.Epochs = None,
+    runs: options.Runs = None,
+    json: options.Json = False,
+) -> None:
+    """Rank all embeddings in seconds, without training.
+
+    Ridge regression from recordings to each embedding, its penalty chosen on training concepts that are held out, and
+    scored on these. The recipe says which channels and times are used.
+
+    \b
+      embedctl screen --brain eeg
+      embedctl screen --brain eeg --subject 1 --test
+    """
+    chosen = config.load()
+    options.use_cards(chosen)
+    kind = chosen.value("train.brain", brain)
+    if not kind:
+        raise EmbedctlError("screen needs to know the kind of recording", "--brain eeg, --brain meg or --brain fmri")
+    from embedctl.progress import shown
+    from pipelines.screen.request import ScreenRequest
+    from pipelines.screen.screen import screen as run
+
+    request = ScreenRequest(
+        brain=kind,
+        models=chosen.value("train.model", model) or None,
+        subjects=chosen.value("train.subject", subject) or None,
+        recipe=chosen.value("train.recipe", recipe),
+        dataset=chosen.value("train.dataset", dataset),
+        embeddings=path(chosen.value("embeddings", embeddings)),
+        epochs=path(chosen.value("epochs", epochs)),
+        runs=path(chosen.value("runs", runs)),
+        join=chosen.value("train.join", join),
+        test=test,
+    )
+    with shown() as progress:
+        report = run(request, progress)
+    if json:
+        render.as_json(**asdict(report))
+    else:
+        tell(report)
+
+
+def tell(report: "ScreenReport") -> None:
+    """Show what a screen found, best first."""
+    from pipelines.screen.screen import PENALTIES
+
+    figures = ["subjects", "top-1", "top-5", "chance", "penalty"]
+    figures += ["TEST top-1", "TEST top-5", "TEST chance"] if report.seen else []
+    rows = [
+        (
+            place,
+            marked(row.embedding, row.weights),
+            row.aligned_by,
+            len(row.per_subject),
+            render.percent(row.top1),
+            render.percent(row.top5),
+            render.percent(1 / report.n_way),
+            " to ".join(f"{one:g}" for one in sorted({min(row.penalties.values()), max(row.penalties.values())})),
+            *((render.percent(row.test_top1), render.percent(row.test_top5)) if report.seen else ()),
+            *((render.percent(1 / report.test_n_way),) if report.seen else ()),
+        )
+        for place, row in enumerate(report.rows, start=1)
+    ]
+    render.line(
+        f"{report.dataset}, ridge regression, recipe {report.recipe}, {report.n_way}-way retrieval: "
+        f"{report.n_queries} training images per subject, held out by concept"
+    )
+    render.table(("", "embedding", "aligned by", *figures), rows, right=("", *figures))
+    ends = {PENALTIES[0], PENALTIES[-1]}
+    if any(ends & set(row.penalties.values()) for row in report.rows):
+        render.note(f"a penalty of {PENALTIES[0]:g} or {PENALTIES[-1]:g} is the last that was tried")
+    if report.seen:
+        say_seen({report.dataset: report.seen})
+    render.note(f"{report.seconds:.1f} s; 'embedctl train --brain KIND --model E' trains a brain encoder on the best")

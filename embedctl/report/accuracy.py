@@ -1,0 +1,214 @@
+"""How well each embedding is retrieved: the ranking, aligned against base, subject by subject."""
+
+from collections.abc import Sequence
+
+from embedctl.commands.compare import marked
+from embedctl.html import Markup, joined
+from embedctl.report.gather import Answers
+from embedctl.report.parts import Figure, Section, Table
+from embedctl.report.svg import (
+    ALIGNED,
+    BASE,
+    GREY,
+    LABELS,
+    WIDTH,
+    Picture,
+    Scale,
+    axis_below,
+    axis_left,
+    legend,
+    sequential,
+    shortened,
+    span,
+)
+from pipelines.train.compare import PairRow, RankRow
+from pipelines.train.statistics import Interval
+
+__all__ = ["accuracy", "best_said", "pairs_said", "ranking_table"]
+
+_ROW = 19
+
+
+def accuracy(answers: Answers) -> Section:
+    """Return the section of one condition."""
+    figures = [_ranking(answers), _heatmap(answers)]
+    figures += [_slopes(answers)] if answers.pairs else []
+    text = [answers.title + ".", _bounds_said(answers)]
+    if not answers.pairs:
+        text.append("No aligned encoder and its base have both been run: alignment is not judged here.")
+    return Section("How often the right image is found", text, figures)
+
+
+def best_said(answers: Answers) -> str:
+    """Say which embedding leads, with its interval."""
+    row = answers.leader
+    if row is None:
+        return "Every embedding here was fitted to THINGS or to brain data: none leads."
+    rivals = [other for other in answers.ranks if other is not row and not other.contaminated]
+    close = [other.embedding for other in rivals if _overlap(row.interval, other.interval)]
+    interval = _interval_said(row.interval)
+    second = f"; the intervals of {len(close)} other{'s' if len(close) > 1 else ''} reach into its own" if close else ""
+    n_way = answers.condition["n_way"]
+    return (
+        f"{marked(row.embedding, row.weights)} leads {len(answers.ranks)} embeddings on "
+        f"{answers.condition['dataset']}: the right one of {n_way} images is found first in {100 * row.top1:.1f} % of "
+        f"cases ({interval}), by chance in {100 / n_way:.1f} %{second}."
+    )
+
+
+def pairs_said(answers: Answers) -> str:
+    """Say how the aligned encoders fare against their bases; empty where there is none."""
+    judged = [pair for pair in answers.pairs if pair.verdict]
+    if not answers.pairs:
+        return ""
+    if not judged:
+        return f"{len(answers.pairs)} aligned encoders ran beside their base; none of these pairs can carry a verdict."
+    refused = [pair.verdict for pair in judged if "cannot" in pair.verdict]
+    if len(refused) == len(judged):
+        return f"Aligned against base: {refused[0]}."
+    counts = {word: sum(pair.verdict == word for pair in judged) for word in ("higher", "lower", "no difference shown")}
+    told = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
+    return f"Of {len(judged)} aligned encoders against their bases: {told} (sign-flip over subjects, Holm-corrected)."
+
+
+def ranking_table(ranks: Sequence[RankRow]) -> Table:
+    """Return the table that everything else is about."""
+    columns = (
+        ("rank", "count"), ("embedding", "text"), ("aligned by", "text"), ("weights", "text"), ("subjects", "count"),
+        ("seeds", "count"), ("top-1", "percent"), ("95 % from", "percent"), ("to", "percent"), ("over", "text"),
+        ("top-5", "percent"), ("median rank", "number"), ("chance", "percent"), ("reliability", "percent"),
+        ("fitted to THINGS or brains", "text"),
+    )  # fmt: skip
+    rows = [
+        (
+            *(row.rank, row.embedding, row.aligned_by, row.weights, len(row.subjects), row.n_seeds, row.top1),
+            *(row.interval.low, row.interval.high, row.interval.over),
+            *(row.figures[name] for name in ("top5", "median_rank", "chance", "noise_ceiling")),
+            "yes" if row.contaminated else "",
+        )
+        for row in ranks
+    ]
+    return Table(columns, rows, next((i for i, row in enumerate(ranks) if not row.contaminated), -1))
+
+
+def _ranking(answers: Answers) -> Figure:
+    ranks, bottom = answers.ranks, 14 + _ROW * len(answers.ranks)
+    bounds = [value for row in ranks for value in (row.top1, row.interval.high or 0, *row.per_subject.values())]
+    chance, ceiling = 1 / answers.condition["n_way"], _ceiling(answers)
+    scale = Scale(*span([*bounds, chance, ceiling or 0]), LABELS, WIDTH - 12)
+    picture = Picture(WIDTH, bottom + 34)
+    axis_below(picture, scale, 10, bottom, "top-1 accuracy, %", 100)
+    picture.line(scale(chance), 4, scale(chance), bottom, "#000", 1.5, dash="2 3", title=f"chance {100 * chance:.1f} %")
+    if ceiling is not None:
+        told = f"split-half reliability {100 * ceiling:.1f} %"
+        picture.line(scale(ceiling), 4, scale(ceiling), bottom, GREY, 1.5, dash="7 4", title=told)
+    for number, row in enumerate(ranks):
+        y, colour = 10 + _ROW * (number + 0.5), ALIGNED if row.aligned_by else BASE
+        name, best = marked(row.embedding, row.weights), row is answers.leader
+        picture.text(LABELS - 8, y + 4, shortened(name), "end", "strong" if best else "", name)
+        for subject, top1 in row.per_subject.items():
+            picture.dot(scale(top1), y, "#c3c8d0", f"{name}, subject {subject}: {100 * top1:.1f} %", 2)
+        if row.interval.low is not None and row.interval.high is not None:
+            told = f"{name}: {_interval_said(row.interval)}"
+            picture.line(scale(row.interval.low), y, scale(row.interval.high), y, colour, 2, title=told)
+        told = f"{name}: {100 * row.top1:.1f} %"
+        picture.dot(scale(row.top1), y, colour, told, 4, hollow=row.contaminated)
+    over = ", or ".join(dict.fromkeys(row.interval.over for row in ranks))
+    note = f"Line: 95 % interval over {over}. Pale dots: subjects. Dotted: chance."
+    note += " Dashed: split-half reliability of the recordings, no bound." if ceiling is not None else ""
+    note += " Rings: fitted to THINGS or to brain data." if any(row.contaminated for row in ranks) else ""
+    shown = [("human-aligned", ALIGNED)] if any(row.aligned_by for row in ranks) else []
+    keys = legend([("not aligned", BASE), *shown]) if shown else Markup("")
+    title = "Which embeddings are retrieved best, with intervals"
+    return Figure(title, ranking_table(ranks), joined([picture.svg(title), keys]), note)
+
+
+def _heatmap(answers: Answers) -> Figure:
+    subjects = sorted({subject for row in answers.ranks for subject in row.subjects})
+    values = [top1 for row in answers.ranks for top1 in row.per_subject.values()]
+    high, width = max(values) or 1.0, min(64.0, (WIDTH - LABELS - 8) / len(subjects))
+    picture = Picture(WIDTH, 22 + _ROW * len(answers.ranks))
+    for column, subject in enumerate(subjects):
+        picture.text(LABELS + width * (column + 0.5), 13, subject, "middle", "small", f"subject {subject}")
+    for number, row in enumerate(answers.ranks):
+        y, name = 18 + _ROW * number, marked(row.embedding, row.weights)
+        picture.text(LABELS - 8, y + 13, shortened(name), "end", "", name)
+        for column, subject in enumerate(subjects):
+            if (top1 := row.per_subject.get(subject)) is not None:
+                colour, ink = sequential(top1 / high)
+                x, told = LABELS + width * column, f"{name}, subject {subject}: {100 * top1:.1f} %"
+                picture.box(x, y, width - 1, _ROW - 1, colour, told)
+                if width >= 20:
+                    picture.text(x + width / 2, y + 13, f"{100 * top1:.0f}", "middle", "small", told, ink)
+    columns = (("embedding", "text"), *((f"subject {subject}", "percent") for subject in subjects))
+    rows = [(row.embedding, *(row.per_subject.get(subject) for subject in subjects)) for row in answers.ranks]
+    title = "Top-1 of every embedding and subject, %"
+    note = "A column per subject; seeds are averaged. The brighter, the more often found."
+    return Figure(title, Table(columns, rows), picture.svg(title), note)
+
+
+def _slopes(answers: Answers) -> Figure:
+    ranks = {row.embedding: row.per_subject for row in answers.ranks}
+    values = [v for pair in answers.pairs for n in (pair.base, pair.embedding) for v in ranks[n].values()]
+    low, high = span(values)
+    pictures = [_slope(pair, ranks[pair.base], ranks[pair.embedding], low, high) for pair in answers.pairs]
+    columns = (
+        ("aligned", "text"), ("base", "text"), ("match", "text"), ("subjects", "count"), ("difference", "points"),
+        ("95 % from", "points"), ("to", "points"), ("over", "text"), ("p", "number"), ("p corrected", "number"),
+        ("verdict", "text"),
+    )  # fmt: skip
+    rows = [
+        (
+            *(p.embedding, p.base, p.match, len(p.subjects), p.difference, p.interval.low, p.interval.high),
+            *(p.interval.over, p.p, p.p_holm, p.verdict or p.note),
+        )
+        for p in answers.pairs
+    ]
+    note = "A line per subject, from the base to the aligned encoder, top-1 in %; the thick line is the mean."
+    title = "Each aligned encoder beside its base, subject by subject"
+    grid = Markup(f'<div class="multiples">{joined(pictures)}</div>')
+    return Figure(title, Table(columns, rows), grid, note)
+
+
+def _slope(pair: PairRow, base: dict[int, float], aligned: dict[int, float], low: float, high: float) -> Markup:
+    picture, scale = Picture(170, 172), Scale(low, high, 142, 34)
+    axis_left(picture, scale, 34, 160, 100)
+    picture.text(4, 11, shortened(pair.embedding, 24), "start", "strong", pair.embedding)
+    told = f"{100 * pair.difference:+.1f} points" + (f", {pair.verdict}" if len(pair.verdict) < 22 else "")
+    picture.text(4, 25, told.removesuffix(", "), "start", "small", pair.verdict or pair.note)
+    both = [subject for subject in pair.subjects if subject in base and subject in aligned]
+    for subject in both:
+        said = f"subject {subject}: {100 * base[subject]:.1f} % to {100 * aligned[subject]:.1f} %"
+        picture.line(58, scale(base[subject]), 138, scale(aligned[subject]), "#aab0ba", 1.2, title=said)
+        picture.dot(58, scale(base[subject]), BASE, said, 2.5)
+        picture.dot(138, scale(aligned[subject]), ALIGNED, said, 2.5)
+    means = [sum(side[subject] for subject in both) / len(both) for side in (base, aligned)]
+    picture.line(58, scale(means[0]), 138, scale(means[1]), "#20242a", 3, title="mean over subjects")
+    picture.text(58, 158, "base", "middle", "small", pair.base)
+    picture.text(138, 158, "aligned", "middle", "small", pair.embedding)
+    return picture.svg(f"{pair.embedding} against {pair.base}: {100 * pair.difference:+.1f} points")
+
+
+def _bounds_said(answers: Answers) -> str:
+    told, ceiling = f"Chance is {100 / answers.condition['n_way']:.1f} %.", _ceiling(answers)
+    if ceiling is not None:
+        told += (
+            f" Split-half reliability is {100 * ceiling:.1f} %: so often half of an image's repetitions find the other "
+            "half by plain correlation. It says how noisy the recordings are; a decoder may well exceed it."
+        )
+    return told
+
+
+def _ceiling(answers: Answers) -> float | None:
+    known = [ceiling for row in answers.ranks if (ceiling := row.figures["noise_ceiling"]) is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _interval_said(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return "no interval from one number"
+    return f"95 % interval over {interval.over} {100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _overlap(one: Interval, other: Interval) -> bool:
+    return one.low is not None and other.high is not None and other.high >= one.low

@@ -1,0 +1,223 @@
+"""When, at which frequencies and where the evidence lies: what the last ``embedctl interpret`` found."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedctl.commands.interpret import found_at
+from embedctl.figures import flat
+from embedctl.html import Markup, joined
+from embedctl.report.gather import Answers
+from embedctl.report.parts import Figure, Section, Table
+from embedctl.report.svg import (
+    ALIGNED,
+    COLOURS,
+    INK,
+    LABELS,
+    WIDTH,
+    Picture,
+    Scale,
+    axis_left,
+    diverging,
+    legend,
+    nice,
+    shortened,
+    span,
+)
+from stores.errors import DamagedStore
+
+__all__ = ["evidence"]
+
+METHODS = ("integrated-gradients", "gradient-x-input", "paper-gradcam")
+_ROW, _LINE_WIDTH = 19, 1.8
+_MOST_CURVES, _MOST_MAPS = 6, 12
+_GONE = "#c3c8d0"
+
+Profile = Mapping[str, Any]
+
+
+def evidence(answers: Answers, runs: Path) -> Section:
+    """Return the section of one condition; it names the command where nothing was interpreted."""
+    title = "When, at which frequencies and where"
+    for method in METHODS:
+        profiles, pairs, notes = _found(answers, runs, method)
+        if profiles:
+            text = [
+                f"Shares of the evidence for the right image ({method}); docs/interpretation.md says what they mean."
+            ]
+            text += [note[:1].upper() + note[1:] + "." for note in notes]
+            return Section(title, text, _figures(profiles, pairs))
+    return Section(title, ["None of these runs has been interpreted: embedctl interpret does it."])
+
+
+def _found(answers: Answers, runs: Path, method: str) -> tuple[dict[str, list[Profile]], list[Profile], list[str]]:
+    """Return the profiles of these very runs, by embedding in the order of the ranking."""
+    file = found_at(runs, method)
+    if not file.is_file():
+        return {}, [], []
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        profiles, pairs, notes = said["profiles"], said["pairs"], said["notes"]
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        raise DamagedStore(f"'{file}' is not what interpret wrote", "embedctl interpret writes it again") from problem
+    known = {row["run_id"] for cell in answers.cells.values() for s in cell.runs.values() for row in s.values()}
+    mine: dict[str, list[Profile]] = {name: [] for name in answers.cells}
+    for profile in profiles:
+        if profile["embedding"] in mine and set(profile["run_ids"]) <= known:
+            mine[profile["embedding"]].append(profile)
+    kept = {name: found for name, found in mine.items() if found}
+    both = [pair for pair in pairs if {pair["embedding"], pair["base"]} <= kept.keys()]
+    return kept, both, notes if kept else []
+
+
+def _figures(profiles: dict[str, list[Profile]], pairs: Sequence[Profile]) -> list[Figure]:
+    first = next(iter(profiles.values()))[0]
+    timed = len(first["times"]) > 1
+    figures = (
+        [_time(profiles), _shares("At which frequencies the evidence lies, %", profiles, "bands")] if timed else []
+    )
+    if first["positions"] and all(first["positions"]) and len(first["sensors"]) > 3:
+        figures.append(_topographies(profiles))
+    if first["groups"]:
+        figures.append(_shares("Where the evidence lies: sensor groups or regions, %", profiles, "groups"))
+    return figures + [_pair(pair) for pair in pairs if timed]
+
+
+def _time(profiles: dict[str, list[Profile]]) -> Figure:
+    times = 1000 * np.array(next(iter(profiles.values()))[0]["times"])
+    courses = {name: np.mean([p["time"] for p in mine], axis=0) for name, mine in profiles.items()}
+    picture, across, up = _over_time(times, [float(v) for course in courses.values() for v in course])
+    named = list(courses)[:_MOST_CURVES]
+    for name in reversed(courses):
+        colour = COLOURS[named.index(name)] if name in named and _is_found(profiles[name]) else _GONE
+        points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[name].tolist(), strict=True)]
+        picture.curve(points, colour, _LINE_WIDTH, name)
+    rows = [
+        (name, p["subject"], p["evidence"], _windows(p["windows"]), _ms(p["peak"]), _ms(p["half"]))
+        for name, mine in profiles.items()
+        for p in mine
+    ]
+    columns = (
+        ("embedding", "text"), ("subject", "count"), ("evidence, nats", "number"), ("above zero", "text"),
+        ("peak", "text"), ("half by", "text"),
+    )  # fmt: skip
+    title = "When the evidence for the right image comes, % of it per sample"
+    keys = [(name, COLOURS[number] if _is_found(profiles[name]) else _GONE) for number, name in enumerate(named)]
+    drawn = joined([picture.svg(title), legend(keys, len(courses) - len(named))])
+    note = "Mean over subjects. Pale: nothing is shown to be there."
+    return Figure(title, Table(columns, rows), drawn, note)
+
+
+def _shares(title: str, profiles: dict[str, list[Profile]], what: str) -> Figure:
+    parts = list(dict.fromkeys(part for mine in profiles.values() for p in mine for part in p[what]))
+    means = {
+        n: [float(np.mean([p[what].get(part, 0.0) for p in mine])) for part in parts] for n, mine in profiles.items()
+    }
+    most, width = max(abs(v) for row in means.values() for v in row) or 1.0, (WIDTH - LABELS - 6) / len(parts)
+    picture = Picture(WIDTH, 22 + _ROW * len(means))
+    for column, part in enumerate(parts):
+        told = shortened(part, max(4, int(width / 5.5)))
+        picture.text(LABELS + width * (column + 0.5), 13, told, "middle", "small", part)
+    for number, (name, row) in enumerate(means.items()):
+        y = 18 + _ROW * number
+        picture.text(
+            LABELS - 8, y + 13, shortened(name), "end", "", name, "" if _is_found(profiles[name]) else "#8a8f98"
+        )
+        for column, (part, value) in enumerate(zip(parts, row, strict=True)):
+            told, x = f"{name}, {part}: {100 * value:.1f} %", LABELS + width * column
+            picture.box(x, y, width - 1, _ROW - 1, diverging(value / most), told)
+            if width >= 24:
+                picture.text(
+                    x + width / 2, y + 13, f"{100 * value + 0:.0f}".replace("-0", "0"), "middle", "small", told, INK
+                )
+    columns = (("embedding", "text"), ("subject", "count"), *((part, "percent") for part in parts))
+    rows = [(n, p["subject"], *(p[what].get(part) for part in parts)) for n, mine in profiles.items() for p in mine]
+    note = "Orange speaks for the right image, blue against it. Grey names: nothing is shown to be there."
+    return Figure(title, Table(columns, rows), picture.svg(title), note)
+
+
+def _topographies(profiles: dict[str, list[Profile]]) -> Figure:
+    drawn, rows = [], []
+    shares = {
+        name: np.mean([list(p["sensors"].values()) for p in mine], axis=0)
+        for name, mine in list(profiles.items())[:_MOST_MAPS]
+    }
+    first = next(iter(profiles.values()))[0]
+    names, places = list(first["sensors"]), flat(np.array(first["positions"], dtype=float))
+    most = max(float(np.abs(values).max()) for values in shares.values()) or 1.0
+    across, up = Scale(-0.12, 0.12, 8, 152), Scale(-0.12, 0.12, 166, 22)
+    radius = max(2.0, min(6.0, 40 / len(names) ** 0.5))
+    for name, values in shares.items():
+        picture = Picture(160, 174)
+        picture.text(80, 12, shortened(name, 26), "middle", "", name)
+        picture.dot(across(0), up(0), _GONE, r=57, hollow=True)
+        picture.curve([(across(-0.012), up(0.094)), (across(0), up(0.108)), (across(0.012), up(0.094))], _GONE, 1.5)
+        for sensor, (x, y), value in zip(names, places.tolist(), values.tolist(), strict=True):
+            picture.dot(across(x), up(y), diverging(value / most), f"{sensor}: {100 * value:.1f} %", radius)
+        drawn.append(picture.svg(f"Sensors of {name}"))
+        rows.append((name, *values.tolist()))
+    columns = (("embedding", "text"), *((sensor, "percent") for sensor in names))
+    note = f"Seen from above, nose up. Orange speaks for the right image, blue against it, up to {100 * most:.1f} %."
+    title = "Over which sensors the evidence lies"
+    return Figure(title, Table(columns, rows), Markup(f'<div class="multiples">{joined(drawn)}</div>'), note)
+
+
+def _pair(pair: Profile) -> Figure:
+    times = 1000 * np.array(pair["times"])
+    sides = {
+        label: [test for test in pair["tests"] if test["matched"] == matched]
+        for label, matched in (("all images", False), ("images that both found", True))
+    }
+    courses = {label: np.mean([t["time"] for t in tests], axis=0) for label, tests in sides.items() if tests}
+    picture, across, up = _over_time(times, [float(v) for course in courses.values() for v in course])
+    keys = list(zip(courses, (COLOURS[0], ALIGNED), strict=False))
+    for label, colour in keys:
+        points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[label].tolist(), strict=True)]
+        picture.curve(points, colour, _LINE_WIDTH, label)
+    rows = [
+        (test["over"], "both found" if test["matched"] else "all", test["n"], _windows(test["windows"]), _bands(test))
+        for test in pair["tests"]
+    ]
+    columns = (
+        ("over", "text"), ("images", "text"), ("n", "count"), ("differs (cluster permutation)", "text"),
+        ("bands (Holm)", "text"),
+    )  # fmt: skip
+    title = f"{pair['embedding']} minus {pair['base']}: when the evidence comes, % of it per sample"
+    note = " ".join(f"{text}." for text in filter(None, (pair["note"], *pair["notes"])))
+    return Figure(title, Table(columns, rows), joined([picture.svg(title), legend(keys)]), note)
+
+
+def _over_time(times: np.ndarray, values: Sequence[float]) -> tuple[Picture, Scale, Scale]:
+    picture = Picture(WIDTH, 222)
+    across, up = (
+        Scale(float(times[0]), float(times[-1]), 40, WIDTH - 16),
+        Scale(*span([100 * v for v in values]), 186, 12),
+    )
+    axis_left(picture, up, 40, WIDTH - 16)
+    for number in nice(across.low, across.high):
+        picture.text(across(number), 200, f"{number:g}", "middle", "small")
+    picture.line(40, up(0), WIDTH - 16, up(0), "#8a8f98")
+    picture.text(WIDTH - 16, 214, "ms from image onset", "end", "small")
+    return picture, across, Scale(up.low / 100, up.high / 100, up.start, up.end)
+
+
+def _is_found(mine: Sequence[Profile]) -> bool:
+    """Say as `pipelines.interpret.profile.Profile.is_found` whether anything is shown to be there."""
+    tested = [p for one in mine for kind in ("band_p", "group_p", "sensor_p") for p in one[kind].values()]
+    return any(one["windows"] or one["corrected_peak"] is not None for one in mine) or any(p <= 0.05 for p in tested)
+
+
+def _bands(test: Profile) -> str:
+    told = (f"{n} {100 * p['difference']:+.1f} points" for n, p in test["bands"].items() if p["p_holm"] <= 0.05)
+    return ", ".join(told) or "no difference shown"
+
+
+def _windows(windows: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{1000 * w['first']:.0f} to {1000 * w['last']:.0f} ms" for w in windows) or "nowhere"
+
+
+def _ms(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1000 * seconds:.0f} ms"

@@ -1,0 +1,125 @@
+"""What was retrieved, as pictures: clear hits, bad misses, what is taken for what, and which concepts are found."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from embedctl.html import Markup, escaped, joined, thumbnail
+from embedctl.report.gather import Answers, Material
+from embedctl.report.parts import Figure, Section, Table
+from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, Scale, axis_below, shortened
+from pipelines.findings.hits import concept_accuracy
+from pipelines.findings.retrieved import Confusion, Query, confusions, queries
+from pipelines.train.join import resolve
+from stores.errors import EmbedctlError
+
+__all__ = ["gallery"]
+
+_ROW = 17
+_ENDS = 12  # concepts drawn from each end
+_PIXELS = 112
+
+
+def gallery(answers: Answers, material: Material) -> Section:
+    """Return the section of one condition, about its best embedding."""
+    leader = answers.leader or answers.ranks[0]
+    runs, cell = material.request.runs, answers.cells[leader.embedding]
+    kept = [row for seeds in cell.runs.values() for row in seeds.values() if row["run_id"] in answers.hits]
+    if not kept:
+        return Section("What was retrieved", ["The runs kept no scores."])
+    subject = _typical(leader.per_subject, [row["subject"] for row in kept])
+    one = next(row for row in kept if row["subject"] == subject)
+    hits, misses = queries(runs, one["run_id"])
+    wrong = confusions(runs, kept)
+    pictures = _Pictures(material, [image for run in answers.hits.values() for image in run.images])
+    who = f"{leader.embedding}, subject {subject}, seed {one['seed']}"
+    figures = [
+        _queries(f"The clearest hits: what was shown, and the five nearest images ({who})", hits, pictures),
+        _queries(f"The worst misses: the right image far down the list ({who})", misses, pictures),
+        _confused(f"What is most often taken for what ({leader.embedding}, {len(kept)} runs)", wrong, pictures),
+        _concepts(answers, leader.embedding),
+    ]
+    text = [
+        f"The best embedding, {leader.embedding}, at work. Single queries are of the subject in the middle of the "
+        "ranking by accuracy; confusions and concepts are over all its runs."
+    ]
+    return Section("What was retrieved", text, [figure for figure in figures if figure.table.rows])
+
+
+def _typical(per_subject: Mapping[int, float], among: Sequence[int]) -> int:
+    """Return the subject in the middle, so that the gallery is neither the best nor the worst."""
+    ordered = sorted(set(among), key=lambda subject: (per_subject[subject], subject))
+    return ordered[len(ordered) // 2]
+
+
+class _Pictures:
+    """Small pictures of test images, each found as training found it, and made once."""
+
+    def __init__(self, material: Material, images: Sequence[str]) -> None:
+        self._folder: Path = material.request.images
+        wanted = list(dict.fromkeys(images))
+        known = material.store.image_ids if material.store else []
+        self._ids = dict(zip(wanted, wanted, strict=True))
+        for image in wanted:
+            try:
+                self._ids[image] = known[int(resolve([image], known)[0])] if known and image not in known else image
+            except EmbedctlError:  # then it is looked for under its own name
+                break
+        self._made: dict[str, Markup] = {}
+
+    def __call__(self, image: str) -> Markup:
+        if image not in self._made:
+            drawn = thumbnail(self._folder, self._ids.get(image, image), _PIXELS)
+            self._made[image] = Markup(f'{drawn}<span class="name">{escaped(_short(image))}</span>')
+        return self._made[image]
+
+
+def _short(image: str) -> str:
+    """Return the last part of an id without its ending: what there is room for."""
+    return image.rpartition("/")[2].rpartition(".")[0] or image
+
+
+def _queries(title: str, found: Sequence[Query], pictures: _Pictures) -> Figure:
+    drawn = []
+    for query in found:
+        cells = [Markup(f'<div class="shown">shown{pictures(query.image)}</div>')]
+        for place, image in enumerate(query.nearest, start=1):
+            kind, mark = (' class="right"', " right") if image == query.image else ("", "")
+            cells.append(Markup(f"<div{kind}>{place}.{mark}{pictures(image)}</div>"))
+        told = "found first" if query.rank == 1 else f"found in place {query.rank}"
+        drawn.append(Markup(f'<div class="query"><p>{told}</p>{joined(cells)}</div>'))
+    columns = (("shown", "text"), ("rank", "count"), *((f"{place}.", "text") for place in range(1, 6)))
+    rows = [(q.image, q.rank, *q.nearest, *[""] * (5 - len(q.nearest))) for q in found]
+    return Figure(title, Table(columns, rows), Markup(f'<div class="gallery">{joined(drawn)}</div>'))
+
+
+def _confused(title: str, found: Sequence[Confusion], pictures: _Pictures) -> Figure:
+    drawn = [
+        Markup(
+            f"<div><p>in {one.runs} runs</p><span>{pictures(one.image)}</span>"
+            f"<span>{pictures(one.taken_for)}</span></div>"
+        )
+        for one in found
+    ]
+    columns = (("shown", "text"), ("taken for", "text"), ("runs", "count"))
+    rows = [(one.image, one.taken_for, one.runs) for one in found]
+    note = "Left what was shown, right the image retrieved first instead."
+    return Figure(title, Table(columns, rows), Markup(f'<div class="confused">{joined(drawn)}</div>'), note)
+
+
+def _concepts(answers: Answers, name: str) -> Figure:
+    found = concept_accuracy(answers.cells[name].runs, answers.hits)
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    drawn = ordered if len(ordered) <= 2 * _ENDS else ordered[:_ENDS] + ordered[-_ENDS:]
+    bottom = 10 + _ROW * len(drawn)
+    picture, scale = Picture(WIDTH, bottom + 32), Scale(0, 1, LABELS, WIDTH - 14)
+    axis_below(picture, scale, 6, bottom, "found first, %", 100)
+    for number, (concept, share) in enumerate(drawn):
+        y = 10 + _ROW * (number + 0.5)
+        picture.text(LABELS - 8, y + 4, shortened(concept), "end", "", concept)
+        picture.line(scale(0), y, scale(share), y, BASE, 3)
+        picture.dot(scale(share), y, BASE, f"{concept}: {100 * share:.1f} %", 3.5)
+    title = f"Which concepts are found and which are not ({name})"
+    note = "Mean over seeds and subjects."
+    if len(drawn) < len(ordered):
+        note += f" The {_ENDS} best and the {_ENDS} worst of {len(ordered)}; the table has all."
+    return Figure(title, Table((("concept", "text"), ("found first", "percent")), ordered), picture.svg(title), note)

@@ -1,0 +1,178 @@
+"""What a report is about: the runs of a folder, condition by condition, and the stores they were made from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedctl.commands.compare import said
+from pipelines.findings.hits import RunHits, interval_of, read_hits
+from pipelines.train.cells import Cell, conditions
+from pipelines.train.compare import PairRow, RankRow, left_out, pairs, ranking
+from stores.errors import EmbedctlError
+from stores.results import read_results
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from stores.embeddings import EmbeddingStore
+
+__all__ = ["Answers", "Material", "ReportRequest", "gather"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportRequest:
+    """What is reported on.
+
+    Parameters
+    ----------
+    runs, embeddings, images : Path
+        The folder of runs; the embedding store and the images it was made from, which need not be there.
+    pairing : str
+        Which base an aligned encoder is compared with: ``matched_base`` or ``paper``.
+    """
+
+    runs: Path = Path("runs")
+    embeddings: Path = Path("embeddings.zarr")
+    images: Path = Path("images")
+    pairing: str = "matched_base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """One condition: what can be compared.
+
+    Parameters
+    ----------
+    condition : dict
+        What all runs have in common.
+    ranks, pairs : list
+        As `embedctl compare` shows them.
+    cells : dict of str to Cell
+        The runs, by embedding, best first.
+    hits : dict of str to RunHits
+        By run id; without the runs that kept none.
+    """
+
+    condition: dict[str, Any]
+    ranks: list[RankRow]
+    pairs: list[PairRow]
+    cells: dict[str, Cell]
+    hits: dict[str, RunHits]
+
+    @property
+    def title(self) -> str:
+        """The condition in a line."""
+        return said(self.condition)
+
+    @property
+    def leader(self) -> RankRow | None:
+        """The best embedding that was not fitted to THINGS or to brain data."""
+        return next((row for row in self.ranks if not row.contaminated), None)
+
+
+@dataclass(kw_only=True)
+class Material:
+    """Everything a report is drawn from.
+
+    Parameters
+    ----------
+    request : ReportRequest
+        What was asked for.
+    results : Table
+        All runs.
+    answers : list of Answers
+        One per condition.
+    store : EmbeddingStore or None
+        None where there is none.
+    notes : list of str
+        What to know first.
+    """
+
+    request: ReportRequest
+    results: "pa.Table"
+    answers: list[Answers]
+    store: "EmbeddingStore | None"
+    notes: list[str] = field(default_factory=list)
+
+
+def gather(request: ReportRequest) -> Material:
+    """Read what a report needs; every file of a run is read once.
+
+    Raises
+    ------
+    EmbedctlError
+        If there are no runs.
+    DamagedStore
+        If a file of a run is not the one that was written.
+    """
+    results = read_results(request.runs)
+    ranked, paired = ranking(results), pairs(results, request.pairing)
+    answers = []
+    for condition, found in conditions(results, request.runs):
+        without_runs = condition | {"preprocessing": ""}
+        cells = {cell.label: cell for cell in found}
+        hits = read_hits(request.runs, found)
+        mine = [replace(row, condition=condition) for row in ranked if row.condition == without_runs]
+        ranks = [
+            replace(row, interval=_fraction(interval_of([(cells[row.embedding].runs, 1)], hits, _values(row))))
+            for row in mine
+        ]
+        tests = [
+            _with_interval(replace(pair, condition=condition), cells, hits)
+            for pair in paired
+            if pair.condition == without_runs
+        ]
+        ordered = {row.embedding: cells[row.embedding] for row in ranks}
+        answers.append(Answers(condition=condition, ranks=ranks, pairs=tests, cells=ordered, hits=hits))
+    return Material(
+        request=request,
+        results=results,
+        answers=answers,
+        store=_store(request.embeddings),
+        notes=[*_simulated(request.runs), *left_out(results)],
+    )
+
+
+def _with_interval(pair: PairRow, cells: dict[str, Cell], hits: dict[str, RunHits]) -> PairRow:
+    shared = {
+        subject: sorted(set(seeds) & set(cells[pair.base].runs[subject]))
+        for subject, seeds in cells[pair.embedding].runs.items()
+        if subject in pair.subjects
+    }
+    ours, theirs = (
+        {subject: {seed: cells[name].runs[subject][seed] for seed in seeds} for subject, seeds in shared.items()}
+        for name in (pair.embedding, pair.base)
+    )
+    return replace(pair, interval=interval_of([(ours, 1), (theirs, -1)], hits, _values(pair)))
+
+
+def _fraction(interval: Any) -> Any:
+    """Cut an interval to what an accuracy can be."""
+    if interval.low is None or interval.high is None:
+        return interval
+    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
+
+
+def _values(row: RankRow | PairRow) -> Sequence[float]:
+    return list(row.per_subject.values())
+
+
+def _store(path: Path) -> "EmbeddingStore | None":
+    from stores.embeddings import EmbeddingStore
+
+    try:
+        return EmbeddingStore.open(path)
+    except EmbedctlError as problem:
+        if problem.exit_code != EmbedctlError.exit_code:
+            raise
+        return None
+
+
+def _simulated(runs: Path) -> list[str]:
+    """Say so where the recordings are those of a demo: its report must not pass for a finding about people."""
+    from embedctl.demo import TRUTH
+
+    if (runs.absolute().parent / TRUTH).is_file():
+        return [f"The recordings are simulated: one encoder's embedding was planted in noise ({TRUTH} says which)."]
+    return []

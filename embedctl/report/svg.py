@@ -1,0 +1,205 @@
+"""Drawing by hand: a picture is a list of SVG elements with numbers in their attributes.
+
+No element has a ``style``: the page's policy allows none. A picture is about 400 wide, which fits the
+narrowest screens. Every mark that stands for a number says it on hovering.
+
+>>> picture = Picture(100, 50)
+>>> picture.dot(10, 20, "#000", "hog: 40 %")
+>>> str(picture.svg("top-1"))[-81:]
+'<circle cx="10" cy="20" r="3" fill="#000"><title>hog: 40 %</title></circle></svg>'
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from embedctl.figures import COLOURS
+from embedctl.html import Markup
+
+__all__ = [
+    "ALIGNED", "BASE", "COLOURS", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_below", "diverging", "legend",
+    "nice", "sequential", "shortened", "span",
+]  # fmt: skip
+
+WIDTH, LABELS = 400, 160  # of a picture, and of the names on its left
+BASE, ALIGNED, GREY = COLOURS[0], COLOURS[1], "#8a8f98"
+LINE, INK = "#d9dde3", "#20242a"
+_VIRIDIS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A straight line from values to places.
+
+    Examples
+    --------
+    >>> Scale(0.0, 0.5, 100, 200)(0.25)
+    150.0
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Return the place of a value."""
+        width = self.high - self.low
+        return self.start + (self.end - self.start) * ((value - self.low) / width if width else 0.5)
+
+
+class Picture:
+    """An SVG picture that grows mark by mark.
+
+    Parameters
+    ----------
+    width, height : float
+        Of the drawing, in its own units.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self._marks: list[str] = []
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, colour: str = LINE, width: float = 1, *, dash: str = "",
+             title: str = "") -> None:  # fmt: skip
+        """Draw a straight line."""
+        dashed = f' stroke-dasharray="{dash}"' if dash else ""
+        at = f'x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}"'
+        self._add("line", f'{at} stroke="{colour}" stroke-width="{width:g}"{dashed}', title)
+
+    def curve(self, points: Sequence[tuple[float, float]], colour: str, width: float = 2, title: str = "") -> None:
+        """Draw a line through points."""
+        at = " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
+        self._add("polyline", f'points="{at}" fill="none" stroke="{colour}" stroke-width="{width:g}"', title)
+
+    def dot(self, x: float, y: float, colour: str, title: str = "", r: float = 3, *, hollow: bool = False) -> None:
+        """Draw a circle, filled or as a ring."""
+        fill = f'fill="#fff" stroke="{colour}" stroke-width="1.5"' if hollow else f'fill="{colour}"'
+        self._add("circle", f'cx="{_n(x)}" cy="{_n(y)}" r="{r:g}" {fill}', title)
+
+    def box(self, x: float, y: float, width: float, height: float, colour: str, title: str = "") -> None:
+        """Draw a filled rectangle."""
+        at = f'x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}"'
+        self._add("rect", f'{at} fill="{colour}"', title)
+
+    def text(self, x: float, y: float, text: object, anchor: str = "start", kind: str = "", title: str = "",
+             colour: str = "") -> None:  # fmt: skip
+        """Write text; ``kind`` is a class of the page: ``small``, ``strong``."""
+        said = f' class="{kind}"' if kind else ""
+        said += f' text-anchor="{anchor}"' if anchor != "start" else ""
+        said += f' fill="{colour}"' if colour else ""
+        inner = f"<title>{escape(title)}</title>" if title else ""
+        self._marks.append(f'<text x="{_n(x)}" y="{_n(y)}"{said}>{escape(str(text))}{inner}</text>')
+
+    def svg(self, label: str) -> Markup:
+        """Return the picture; ``label`` is what a screen reader says."""
+        box = f"0 0 {_n(self.width)} {_n(self.height)}"
+        return Markup(f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}">{"".join(self._marks)}</svg>')
+
+    def _add(self, element: str, attributes: str, title: str) -> None:
+        inside = f"><title>{escape(title)}</title></{element}>" if title else "/>"
+        self._marks.append(f"<{element} {attributes}{inside}")
+
+
+def nice(low: float, high: float, n: int = 5) -> list[float]:
+    """Return about ``n`` round numbers between two.
+
+    Examples
+    --------
+    >>> nice(0.0, 0.47)
+    [0.0, 0.1, 0.2, 0.3, 0.4]
+    """
+    raw = (high - low) / n or 1.0
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = power * min((1, 2, 5, 10), key=lambda factor: abs(factor * power - raw))
+    first = math.ceil(low / step - 1e-9)
+    return [round(number * step, 10) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def span(values: Sequence[float], *, zero: bool = True, room: float = 0.04) -> tuple[float, float]:
+    """Return the ends of an axis that holds all values, and zero.
+
+    Examples
+    --------
+    >>> span([0.2, 0.5], room=0)
+    (0.0, 0.5)
+    """
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
+    reach = room * (high - low) or 0.5 * abs(high) or 1.0
+    return (low if zero and low == 0 else low - reach * (room > 0)), high + reach * (room > 0)
+
+
+def axis_below(picture: Picture, scale: Scale, top: float, bottom: float, unit: str, factor: float = 1.0) -> None:
+    """Draw grid lines at round numbers, and the numbers below; ``unit`` stands at the end."""
+    ticks = nice(scale.low * factor, scale.high * factor)
+    for number in ticks:
+        x = scale(number / factor)
+        picture.line(x, top, x, bottom)
+        picture.text(x, bottom + 13, f"{number:g}", "middle", "small")
+    picture.text(scale.end, bottom + 26, unit, "end", "small")
+
+
+def axis_left(picture: Picture, scale: Scale, left: float, right: float, factor: float = 1.0) -> None:
+    """Draw grid lines at round numbers, and the numbers to the left."""
+    for number in nice(scale.low * factor, scale.high * factor, 4):
+        y = scale(number / factor)
+        picture.line(left, y, right, y)
+        picture.text(left - 5, y + 4, f"{number:g}", "end", "small")
+
+
+def legend(entries: Sequence[tuple[str, str]], rest: int = 0) -> Markup:
+    """Return names beside their colours, to stand below a picture; of those not named, how many."""
+    keys = [
+        '<span class="key"><svg viewBox="0 0 10 10" aria-hidden="true">'
+        f'<circle cx="5" cy="5" r="5" fill="{colour}"/></svg>{escape(name)}</span>'
+        for name, colour in entries
+    ]
+    if rest:
+        keys.append(f'<span class="key">grey: {rest} more</span>')
+    return Markup(f'<p class="legend">{"".join(keys)}</p>')
+
+
+def sequential(share: float) -> tuple[str, str]:
+    """Return the colour of a number between 0 and 1, and that of text upon it: viridis, which all eyes read.
+
+    Examples
+    --------
+    >>> sequential(0.0), sequential(1.0)
+    (('#440154', '#fff'), ('#fde725', '#20242a'))
+    """
+    at = min(max(share, 0.0), 1.0) * (len(_VIRIDIS) - 1)
+    below = min(int(at), len(_VIRIDIS) - 2)
+    return _mixed(_VIRIDIS[below], _VIRIDIS[below + 1], at - below), "#fff" if share < 0.55 else INK
+
+
+def diverging(share: float) -> str:
+    """Return the colour of a number between -1 (blue) and 1 (vermilion); 0 is nearly white."""
+    return _mixed("#f4f4f4", ALIGNED if share > 0 else BASE, min(abs(share), 1.0))
+
+
+def shortened(name: str, most: int = 25) -> str:
+    """Return a name with its middle left out where it is too long for its place.
+
+    Examples
+    --------
+    >>> shortened("dreamsim-dinov2-vitb14-base:blocks.10.mean")
+    'dreamsim-din…cks.10.mean'
+    """
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-(half - 1) :]}"
+
+
+def _mixed(one: str, other: str, share: float) -> str:
+    pairs = zip(_rgb(one), _rgb(other), strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
+
+
+def _rgb(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def _n(number: float) -> str:
+    return f"{number:.1f}".removesuffix(".0")

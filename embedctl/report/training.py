@@ -1,0 +1,131 @@
+"""How training went, what it cost, and how often the test set was looked at."""
+
+import numpy as np
+
+from embedctl.html import joined
+from embedctl.report.gather import Answers, Material
+from embedctl.report.parts import Figure, Section, Table
+from embedctl.report.svg import (
+    COLOURS,
+    LABELS,
+    WIDTH,
+    Picture,
+    Scale,
+    axis_below,
+    axis_left,
+    legend,
+    nice,
+    shortened,
+    span,
+)
+from pipelines.train.cells import Runs
+from stores.screens import seen
+
+__all__ = ["looks", "training"]
+
+_ROW = 17
+_MOST_CURVES = 6
+
+
+def training(answers: Answers) -> Section:
+    """Return the section of one condition."""
+    return Section("Learning curves and cost", (), [*_curves(answers), _cost(answers)])
+
+
+def looks(material: Material) -> Section:
+    """Return how many configurations have seen each test set: the best of many is flattered by the choice."""
+    results, rows = material.results.to_pylist(), []
+    for dataset, found in seen(material.request.runs, material.results).items():
+        mine = [row for row in results if row["dataset"] == dataset]
+        subjects = len({row["subject"] for row in mine})
+        rows.append((dataset, found.trained + found.screened, found.trained, found.screened, len(mine), subjects))
+    columns = (
+        ("dataset", "text"), ("configurations", "count"), ("trained", "count"), ("screened", "count"),
+        ("runs", "count"), ("subjects", "count"),
+    )  # fmt: skip
+    text = [
+        "Every run was scored on the test set once, with the checkpoint that validation chose. But each configuration "
+        "that was tried is one more chance to be lucky: the best of many looks better than it is. Runs that were "
+        "removed are not counted."
+    ]
+    title = "Configurations that have seen the test set: an embedding with all settings that subjects and seeds share"
+    return Section("How often the test set was seen", text, [Figure(title, Table(columns, rows))])
+
+
+def _curves(answers: Answers) -> list[Figure]:
+    """Return validation accuracy after each pass, averaged over subjects and seeds."""
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name, cell in answers.cells.items():
+        kept = [
+            answers.hits[row["run_id"]].curve
+            for seeds in cell.runs.values()
+            for row in seeds.values()
+            if row["run_id"] in answers.hits
+        ]
+        n = min((len(curve) for curve in kept), default=0)
+        if n and all({"val_top1", "loss"} <= curve[0].keys() for curve in kept):
+            found = [[[one[key] for one in curve[:n]] for curve in kept] for key in ("val_top1", "loss")]
+            curves[name] = (np.mean(found[0], axis=0), np.mean(found[1], axis=0))
+    if not curves:
+        return []
+    longest = max(len(course) for course, _ in curves.values())
+    picture = Picture(WIDTH, 226)
+    across = Scale(1, max(longest, 2), 40, WIDTH - 16)
+    up = Scale(*span([float(value) for course, _ in curves.values() for value in course]), 186, 12)
+    axis_left(picture, up, 40, WIDTH - 16, 100)
+    for number in (tick for tick in nice(1, longest) if tick == int(tick)):
+        picture.text(across(number), 200, f"{number:g}", "middle", "small")
+    picture.text(WIDTH - 16, 214, "passes over the training images", "end", "small")
+    named = list(curves)[:_MOST_CURVES]
+    for name in reversed(curves):
+        colour = COLOURS[named.index(name)] if name in named else "#c3c8d0"
+        course = curves[name][0]
+        picture.curve([(across(n), up(v)) for n, v in enumerate(course.tolist(), start=1)], colour, 1.8, name)
+    rows = [
+        (name, len(course), float(loss[0]), float(loss[-1]), float(course.max()), int(course.argmax()) + 1)
+        for name, (course, loss) in curves.items()
+    ]
+    columns = (
+        ("embedding", "text"), ("passes", "count"), ("first loss", "number"), ("last loss", "number"),
+        ("best validation top-1", "percent"), ("after pass", "count"),
+    )  # fmt: skip
+    title = "Validation top-1 while training, %"
+    note = (
+        "On concepts held out of training, mean over subjects and seeds. A curve that still rises asks for more passes."
+    )
+    keys = legend([(name, COLOURS[number]) for number, name in enumerate(named)], len(curves) - len(named))
+    return [Figure(title, Table(columns, rows), joined([picture.svg(title), keys]), note)]
+
+
+def _cost(answers: Answers) -> Figure:
+    rows = [(name, *_seconds(cell.runs)) for name, cell in answers.cells.items()]
+    most = max(mean for _, _, mean, _ in rows) or 1.0
+    bottom = 10 + _ROW * len(rows)
+    picture, scale = Picture(WIDTH, bottom + 32), Scale(0, 1.05 * most, LABELS, WIDTH - 14)
+    axis_below(picture, scale, 6, bottom, "seconds per run")
+    for number, (name, n_runs, mean, _) in enumerate(rows):
+        y = 10 + _ROW * (number + 0.5)
+        picture.text(LABELS - 8, y + 4, shortened(name), "end", "", name)
+        picture.box(LABELS, y - 5, scale(mean) - LABELS, 10, COLOURS[5], f"{name}: {mean:.1f} s, {n_runs} runs")
+    columns = (("embedding", "text"), ("runs", "count"), ("mean", "seconds"), ("all", "seconds"))
+    title = f"What training cost: {_hours(sum(row[3] for row in rows))} for {sum(row[1] for row in rows):,} runs"
+    return Figure(title, Table(columns, rows), picture.svg(title))
+
+
+def _seconds(runs: Runs) -> tuple[int, float, float]:
+    """Return how many runs there are, and what one took and all took."""
+    seconds = [row["seconds"] or 0.0 for seeds in runs.values() for row in seeds.values()]
+    return len(seconds), sum(seconds) / len(seconds), sum(seconds)
+
+
+def _hours(seconds: float) -> str:
+    """Return a length of time as people say it.
+
+    Examples
+    --------
+    >>> _hours(40), _hours(600), _hours(7200)
+    ('40 s', '10 min', '2.0 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

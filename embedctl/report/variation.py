@@ -1,0 +1,110 @@
+"""What else moves the accuracy: the depth of a layer, the seed of a run."""
+
+import re
+from statistics import fmean, stdev
+
+from embedctl.html import joined
+from embedctl.report.gather import Answers
+from embedctl.report.parts import Figure, Section, Table
+from embedctl.report.svg import (
+    BASE,
+    COLOURS,
+    LABELS,
+    WIDTH,
+    Picture,
+    Scale,
+    axis_below,
+    axis_left,
+    legend,
+    shortened,
+    span,
+)
+from stores.names import EmbeddingName
+
+__all__ = ["variation"]
+
+_ROW = 17
+_MOST_CURVES = 8
+
+
+def variation(answers: Answers) -> Section:
+    """Return the section of one condition; without figures where nothing was varied."""
+    figures = [*_layers(answers), *_seeds(answers)]
+    missing = [] if figures else ["One seed and no layers were run: train with --seed 0..4 to see how stable this is."]
+    return Section("Layers and seeds", missing, figures)
+
+
+def _layers(answers: Answers) -> list[Figure]:
+    """Return a curve over depth for every encoder with two layers or more."""
+    depths: dict[str, list[tuple[str, float]]] = {}
+    for row in answers.ranks:
+        name = EmbeddingName.parse(row.embedding.partition("#")[0])
+        of = f"{name.encoder}{f', {name.pooling}' if name.pooling else ''}{f'@{name.view}' if name.view else ''}"
+        if name.layer:
+            depths.setdefault(of, []).append((name.layer, row.top1))
+    depths = {encoder: sorted(curve, key=lambda at: _natural(at[0])) for encoder, curve in depths.items()}
+    depths = {encoder: curve for encoder, curve in depths.items() if len(curve) > 1}
+    if not depths:
+        return []
+    conventional = {row.embedding: row.top1 for row in answers.ranks}
+    values = [top1 for curve in depths.values() for _, top1 in curve]
+    values += [conventional[encoder] for encoder in depths if encoder in conventional]
+    across, up = Scale(0, max(map(len, depths.values())), 40, WIDTH - 16), Scale(*span(values), 190, 12)
+    picture = Picture(WIDTH, 220)
+    axis_left(picture, up, 40, WIDTH - 16, 100)
+    keys = []
+    for number, (encoder, curve) in enumerate(list(depths.items())[:_MOST_CURVES]):
+        colour = COLOURS[number]
+        points = [(across(place + 0.5), up(top1)) for place, (_, top1) in enumerate(curve)]
+        picture.curve(points, colour)
+        for (x, y), (layer, top1) in zip(points, curve, strict=True):
+            picture.dot(x, y, colour, f"{encoder}:{layer}: {100 * top1:.1f} %")
+        if encoder in conventional:
+            told = f"{encoder}, its conventional embedding: {100 * conventional[encoder]:.1f} %"
+            picture.dot(WIDTH - 16, up(conventional[encoder]), colour, told, 4, hollow=True)
+        keys.append((encoder, colour))
+    picture.text(40, 208, "first layer", "start", "small")
+    picture.text(WIDTH - 8, 208, "last, output", "end", "small")
+    rows = [(encoder, layer, top1) for encoder, curve in depths.items() for layer, top1 in curve]
+    title = "Top-1 by depth of the layer, %"
+    drawn = joined([picture.svg(title), legend(keys, len(depths) - len(keys))])
+    note = "Layers in the order of their names, at equal distances; rings: the encoder's conventional embedding."
+    return [Figure(title, Table((("encoder", "text"), ("layer", "text"), ("top-1", "percent")), rows), drawn, note)]
+
+
+def _seeds(answers: Answers) -> list[Figure]:
+    """Return how far seeds lie from their subject's mean."""
+    spread: dict[str, list[tuple[int, int, float]]] = {}
+    for name, cell in answers.cells.items():
+        for subject, seeds in cell.runs.items():
+            if len(seeds) > 1:
+                mean = fmean(row["top1"] for row in seeds.values())
+                spread.setdefault(name, []).extend((subject, seed, row["top1"] - mean) for seed, row in seeds.items())
+    if not spread:
+        return []
+    reach = max(abs(change) for found in spread.values() for *_, change in found) or 0.01
+    scale, bottom = Scale(-1.1 * reach, 1.1 * reach, LABELS, WIDTH - 50), 10 + _ROW * len(spread)
+    picture, rows = Picture(WIDTH, bottom + 32), []
+    axis_below(picture, scale, 6, bottom, "points from the subject's mean", 100)
+    picture.text(WIDTH - 4, 8, "SD", "end", "small")
+    for number, (name, found) in enumerate(spread.items()):
+        y = 10 + _ROW * (number + 0.5)
+        picture.text(LABELS - 8, y + 4, shortened(name), "end", "", name)
+        for subject, seed, change in found:
+            told = f"{name}, subject {subject}, seed {seed}: {100 * change:+.1f} points"
+            picture.dot(scale(change), y, BASE, told, 2.2)
+        by_subject: dict[int, list[float]] = {}
+        for subject, _, change in found:
+            by_subject.setdefault(subject, []).append(change)
+        deviation = fmean(stdev(changes) ** 2 for changes in by_subject.values()) ** 0.5
+        picture.text(WIDTH - 4, y + 4, f"{100 * deviation:.1f}", "end", "small")
+        rows.append((name, len(by_subject), len(found), deviation))
+    columns = (("embedding", "text"), ("subjects", "count"), ("runs", "count"), ("SD over seeds", "points"))
+    title = "How much the seed alone changes top-1"
+    note = "A dot per run: its distance from the mean of its subject's seeds. SD: within subjects, in points."
+    return [Figure(title, Table(columns, rows), picture.svg(title), note)]
+
+
+def _natural(layer: str) -> list[tuple[int, str]]:
+    """Return what to sort layers by: ``blocks.10`` comes after ``blocks.9``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", layer)]

@@ -1,0 +1,1 @@
+"""Out of the stores: brain embeddings, scores, epochs and embeddings as plain files for other programs."""

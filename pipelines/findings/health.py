@@ -1,0 +1,114 @@
+"""Whether embeddings are in good health: norms, effective rank, equal rows, and how alike encoders are.
+
+All of it is measured on the same few hundred images, spread over the store, so that forty embeddings take seconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.similarity import cka_matrix
+from stores.embedding import Entry
+from stores.embeddings import EmbeddingStore
+
+__all__ = ["Health", "alike", "effective_rank", "health", "sample"]
+
+MOST_IMAGES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One embedding.
+
+    Parameters
+    ----------
+    name : str
+        As the store names it.
+    dim, n_images, n_absent : int
+        Features, images with a row, and images without.
+    norm, norm_spread : float
+        Mean length of a row, and its standard deviation over images as a share of that.
+    effective_rank : float
+        See `effective_rank`.
+    equal_rows : int
+        Rows that another one equals.
+    constant : int
+        Features that never vary.
+    """
+
+    name: str
+    dim: int
+    n_images: int
+    n_absent: int
+    norm: float
+    norm_spread: float
+    effective_rank: float
+    equal_rows: int
+    constant: int
+
+
+def sample(store: EmbeddingStore, entries: Sequence[Entry], most: int = MOST_IMAGES) -> np.ndarray:
+    """Return rows of the store, spread evenly over the images that all embeddings have."""
+    everywhere = np.ones(len(store.image_ids), dtype=bool)
+    for entry in entries:
+        everywhere &= store.committed(entry)
+    rows = np.flatnonzero(everywhere)
+    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
+    return chosen
+
+
+def health(name: str, entry: Entry, values: np.ndarray) -> Health:
+    """Measure one embedding on a sample of its rows.
+
+    Parameters
+    ----------
+    name : str
+        What to call it.
+    entry : Entry
+        As the store lists it.
+    values : (n_images, dim)
+        The sample.
+    """
+    x = values.astype(np.float64)
+    norms = np.linalg.norm(x, axis=1)
+    mean = float(norms.mean())
+    return Health(
+        name=name,
+        dim=entry.dim,
+        n_images=entry.n_committed,
+        n_absent=entry.n_absent,
+        norm=mean,
+        norm_spread=float(norms.std() / mean) if mean else 0.0,
+        effective_rank=effective_rank(x),
+        equal_rows=len(x) - len(np.unique(x, axis=0)),
+        constant=int((np.ptp(x, axis=0) == 0).sum()),
+    )
+
+
+def effective_rank(values: np.ndarray) -> float:
+    """Return over how many directions an embedding spreads: the exponential of the entropy of its variances.
+
+    Roy and Vetterli (2007), of the eigenvalues of the covariance over images. It cannot exceed the number of images
+    minus one.
+
+    Examples
+    --------
+    >>> round(effective_rank(np.random.default_rng(0).normal(size=(4000, 5))), 1)
+    5.0
+    >>> effective_rank(np.ones((9, 3)))
+    0.0
+    """
+    x = values - values.mean(axis=0)
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    variances = np.linalg.eigvalsh(gram).clip(min=0)
+    total = float(variances.sum())
+    if total <= np.finfo(float).eps * max(1.0, float((values**2).sum())):
+        return 0.0
+    shares = variances[variances > 1e-12 * total] / total
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def alike(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """Return debiased linear CKA between all embeddings, ``(n, n)``; NaN where one does not vary."""
+    return cka_matrix(samples)

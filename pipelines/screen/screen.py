@@ -1,0 +1,244 @@
+"""A screen: which embeddings can be read from the recordings by a linear map, found out in one pass over the store.
+
+Each subject's recordings are factorised once; every embedding then costs a few matrix products. Nothing is chosen on
+the test images: the penalty is, on training concepts that were held out, and these give the score. Without ``test``
+the recordings of the test images are not even read.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines.progress import SILENT, Progress
+from pipelines.screen.request import ScreenReport, ScreenRequest, ScreenRow
+from pipelines.screen.ridge import Ridge
+from pipelines.train.data import load_test, load_training
+from pipelines.train.image_head import image_vectors
+from pipelines.train.metrics import Retrieval, retrieve
+from pipelines.train.origin import weights_column
+from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key
+from pipelines.train.recipes import Recipe, read_recipe
+from pipelines.train.splits import Split, split_images
+from pipelines.train.targets import Targets
+from stores.embedding import Entry
+from stores.embeddings import EmbeddingStore
+from stores.epochs import EpochStore, SubjectEpochs
+from stores.errors import DamagedStore, EmbedctlError
+from stores.results import read_results
+from stores.screens import Seen, record_tested, seen
+
+__all__ = ["PENALTIES", "Scored", "Screened", "screen"]
+
+PENALTIES = tuple(10.0**exponent for exponent in range(-2, 5))
+"""Times the mean variance of the recordings and the number of epochs: from next to none to next to nothing left."""
+N_CONCEPTS = 200  # held out, as many as the test of THINGS-EEG2 has
+N_ROUNDS = 4  # images of each; all ten would cost half as much again as everything else
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one embedding reaches in one subject: see `ScreenRow`."""
+
+    penalty: float
+    top1: float
+    top5: float
+    mrr: float
+    test: Retrieval | None = None
+
+
+class Screened:
+    """One subject's recordings, factorised, with the queries that every embedding is asked.
+
+    Parameters
+    ----------
+    epochs : (n_images, n_features)
+        Mean recording of every training image.
+    split : Split
+        What to fit to, and the rounds that are held out; at most `N_ROUNDS` of them are used.
+    test : (n_queries, n_features), optional
+        Recordings of test images.
+    """
+
+    def __init__(self, epochs: Floats, split: Split, test: Floats | None = None) -> None:
+        self._train, self.rounds = split.train, split.rounds[:N_ROUNDS]
+        self._held = np.concatenate(self.rounds)
+        ridge = Ridge(epochs[self._train])
+        queries = epochs[self._held] if test is None else np.concatenate((epochs[self._held], test))
+        # From here on nothing depends on the recordings but these, a few hundred rows for each penalty.
+        self._smoothers = [ridge.smoother(queries, penalty * ridge.scale) for penalty in PENALTIES]
+
+    def score(self, images: Floats, test: tuple[Floats, NDArray[np.int64]] | None = None) -> Scored:
+        """Score one embedding: the penalty with the highest mean reciprocal rank over all rounds.
+
+        A query is compared with each image by the cosine between predicted and true embedding, both minus the mean
+        over the images fitted to. The length of the prediction is the same for all images and is left out.
+
+        Parameters
+        ----------
+        images : (n_images, dim)
+            Embedding of every training image.
+        test : ((n_gallery, dim), (n_queries,)), optional
+            Embedding of every test image, and which of them each query shows.
+        """
+        fitted_to = images[self._train]
+        mean = fitted_to.mean(axis=0)
+        near = (fitted_to - mean) @ _directions(images[self._held] - mean).T
+        best, best_mrr, found = 0, -1.0, list[Retrieval]()
+        for place, smoother in enumerate(self._smoothers):
+            rounds = self._ranked(smoother, near)
+            if (mrr := float(np.mean([one.mrr for one in rounds]))) >= best_mrr:
+                best, best_mrr, found = place, mrr, rounds
+        tested = None
+        if test is not None:
+            gallery, own = test
+            seen_in_test = self._smoothers[best][len(self._held) :]
+            tested = retrieve(seen_in_test @ ((fitted_to - mean) @ _directions(gallery - mean).T), own)
+        top1, top5 = (float(np.mean([one.top(k) for one in found])) for k in (1, 5))
+        return Scored(PENALTIES[best], top1, top5, best_mrr, tested)
+
+    def _ranked(self, smoother: Floats, near: Floats) -> list[Retrieval]:
+        ends = np.cumsum([len(rows) for rows in self.rounds])
+        parts = [slice(int(end) - len(rows), int(end)) for end, rows in zip(ends, self.rounds, strict=True)]
+        return [retrieve(smoother[part] @ near[:, part]) for part in parts]
+
+
+def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
+    """Score every embedding on training concepts that were held out, and on request on the test images.
+
+    Parameters
+    ----------
+    request : ScreenRequest
+        What to do.
+    progress : Progress
+        Who listens.
+
+    Returns
+    -------
+    ScreenReport
+        The embeddings, best first.
+
+    Raises
+    ------
+    EmbedctlError
+        If the request cannot be carried out; nothing is computed then.
+    """
+    started = time.perf_counter()
+    epochs, embeddings = EpochStore.open(request.epochs), EmbeddingStore.open(request.embeddings)
+    modalities = {name: epochs[name, epochs.subjects(name)[0]].modality for name in epochs.datasets()}
+    dataset = choose_dataset(modalities, request.brain, request.dataset)
+    recipe = read_recipe(request.recipe, request.brain).with_(train_on="mean")
+    chosen, notes = choose_embeddings(embeddings.entries(), request.models or (), embeddings.resolve)
+    subjects = choose_subjects(epochs.subjects(dataset), request.subjects or ())
+    targets = Targets(embeddings, request.join)
+    for subject in subjects:
+        for _, entry in chosen:
+            targets.check(entry, epochs[dataset, subject])
+    report = ScreenReport(dataset=dataset, recipe=recipe.name, notes=notes + targets.notes)
+    for note in report.notes:
+        progress.say(note)
+    progress.start("screening", len(subjects) * len(chosen), "embeddings")
+    entries, scored = [entry for _, entry in chosen], dict[int, list[Scored]]()
+    for subject in subjects:
+        scored[subject] = []
+        for one in _of_subject(epochs[dataset, subject], recipe, entries, targets, request.test, report, progress):
+            scored[subject].append(one)
+            progress.advance(1, top1=round(100 * one.top1, 1))
+    report.rows = [
+        _row(name, entry, {subject: found[place] for subject, found in scored.items()})
+        for place, (name, entry) in enumerate(chosen)
+    ]
+    report.rows.sort(key=lambda row: (-row.top1, -row.mrr))
+    if request.test:
+        config = config_key(recipe, "ridge", "within", epochs.recipe(dataset) or {})
+        record_tested(request.runs, [(dataset, name, entry.key, config) for name, entry in chosen])
+        report.seen = _seen(request, dataset)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _of_subject(
+    epochs: SubjectEpochs,
+    recipe: Recipe,
+    entries: list[Entry],
+    targets: Targets,
+    with_test: bool,
+    report: ScreenReport,
+    progress: Progress,
+) -> Iterator[Scored]:
+    """Load a subject, factorise its recordings, and yield what each embedding reaches."""
+    data = load_training(epochs, recipe)
+    test, notes = load_test(epochs, recipe, data.scale) if with_test else (None, [])
+    split, note = _held_out(data.image_ids, data.concepts, recipe)
+    for text in [*data.notes, *notes, note]:
+        if text not in report.notes:
+            report.notes.append(text)
+            progress.say(text)
+    screened = Screened(_flat(data.mean), split, None if test is None else _flat(test.epochs))
+    report.n_way = max(len(rows) for rows in screened.rounds)
+    report.n_queries = sum(len(rows) for rows in screened.rounds)
+    for entry in entries:
+        images = _vectors(targets, entry, data.image_ids)
+        if test is None:
+            yield screened.score(images)
+        else:
+            report.test_n_way = len(test.image_ids)
+            yield screened.score(images, (_vectors(targets, entry, test.image_ids), test.target))
+
+
+def _held_out(image_ids: list[str], concepts: list[str], recipe: Recipe) -> tuple[Split, str]:
+    """Hold out concepts, or images where these have none, and say how many."""
+    kind = "concept" if all(concepts) else "image"
+    split = split_images(image_ids, concepts, kind, share=recipe.held_out, at_most=N_CONCEPTS, seed=0)
+    n_held, n_all = len(split.rounds[0]), len(set(concepts if kind == "concept" else image_ids))
+    few = "" if n_held == N_CONCEPTS else f", fewer than {N_CONCEPTS} because there are few"
+    none = "" if kind == "concept" else " (these have no concepts)"
+    return split, f"{n_held} of {n_all:,} training {kind}s{none} are held out to choose the penalty and to score{few}"
+
+
+def _vectors(targets: Targets, entry: Entry, image_ids: list[str]) -> Floats:
+    return np.asarray(image_vectors(targets.rows(entry, image_ids), torch.device("cpu")))
+
+
+def _flat(epochs: torch.Tensor) -> Floats:
+    return np.asarray(epochs.reshape(len(epochs), -1))
+
+
+def _directions(x: Floats) -> Floats:
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.asarray(x / np.where(length > 0, length, 1))
+
+
+def _row(name: str, entry: Entry, found: dict[int, Scored]) -> ScreenRow:
+    def mean(figures: list[float]) -> float | None:
+        return float(np.mean(figures)) if figures else None
+
+    tests = [one.test for one in found.values() if one.test is not None]
+    return ScreenRow(
+        embedding=name,
+        embedding_key=entry.key,
+        aligned_by=(entry.provenance.get("registry") or {}).get("aligned_by") or "",
+        weights=weights_column(entry),
+        per_subject={subject: one.top1 for subject, one in found.items()},
+        penalties={subject: one.penalty for subject, one in found.items()},
+        top1=float(np.mean([one.top1 for one in found.values()])),
+        top5=float(np.mean([one.top5 for one in found.values()])),
+        mrr=float(np.mean([one.mrr for one in found.values()])),
+        test_top1=mean([test.top(1) for test in tests]),
+        test_top5=mean([test.top(5) for test in tests]),
+    )
+
+
+def _seen(request: ScreenRequest, dataset: str) -> Seen:
+    try:
+        results = read_results(request.runs)
+    except DamagedStore:
+        raise
+    except EmbedctlError:  # nothing was trained here yet
+        results = None
+    return seen(request.runs, results)[dataset]

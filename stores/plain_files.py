@@ -1,0 +1,50 @@
+"""Arrays as ``.npy`` with the ids of their rows as ``.json`` lists: what other programs read without us."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stores.commits import json_bytes, put_bytes
+from stores.errors import EmbedctlError
+
+__all__ = ["write_plain"]
+
+
+def write_plain(folder: Path, arrays: Mapping[str, np.ndarray], ids: Mapping[str, Sequence[str]]) -> list[Path]:
+    """Write ``NAME.npy`` and ``NAME.json`` into a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Where; made when missing.
+    arrays : mapping of str to array
+        The numbers.
+    ids : mapping of str to sequence of str
+        Lists of ids.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    EmbedctlError
+        If one of the files is there already: nothing is written then.
+    CannotWrite
+        If the disk is full or read-only.
+    """
+    files = {folder / f"{name}.npy": values for name, values in arrays.items()}
+    lists = {folder / f"{name}.json": json_bytes(list(names)) for name, names in ids.items()}
+    for path in (*files, *lists):
+        if path.exists():
+            raise EmbedctlError(f"'{path}' is there already", "name another folder with --to, or remove it")
+    for path, values in files.items():
+        sink = io.BytesIO()
+        np.save(sink, values, allow_pickle=False)
+        put_bytes(path, sink.getvalue())
+    for path, data in lists.items():
+        put_bytes(path, data)
+    return [*files, *lists]

@@ -1,0 +1,96 @@
+"""A workspace of made-up runs: an aligned encoder and its base, two layers, four people, and one hostile name."""
+
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.train.metrics import retrieve
+from stores.embeddings import EmbeddingStore
+from stores.images import ImageRecord
+from stores.names import EmbeddingName
+from stores.results import assemble, write_run
+
+NASTY = "b/</script><script>alert(1)</script>.jpg"
+IMAGES = [f"concept_{n}/apicturewithoutanyplacetobreakitsname{n}.jpg" for n in range(11)] + [NASTY]
+CONCEPTS = [f"concept_{n // 2}" for n in range(12)]
+ALIGNED, BASE = "dreamsim-clip-vitb32", "dreamsim-clip-vitb32-base"
+LAYERS = ("vitb16-in1k:blocks.2", "vitb16-in1k:blocks.10")
+STRENGTH = {ALIGNED: 2.5, BASE: 1.0, LAYERS[0]: 0.3, LAYERS[1]: 2.0, "pixels": 0.0}
+SUBJECTS, SEEDS = (1, 2, 3, 4), (0, 1)
+
+
+def write(runs, name, subject, seed, scores, **changes):
+    found, own = retrieve(scores), np.arange(len(scores))
+    pair = {"aligned_by": "dreamsim", "base": BASE, "matched_base": BASE, "match": "exact"}
+    none = dict.fromkeys(pair, "")
+    summary = {
+        "run_id": f"made-up_sub-{subject:02d}_{name.replace(':', '~')}_seed-{seed}", "dataset": "made-up",
+        "modality": "eeg", "subject": subject, "protocol": "within", "embedding": name,
+        "encoder": name.partition(":")[0], "weights": "sha256:00" if name != "pixels" else "none",
+        "brain_encoder": "nice", "image_head": "linear", "recipe": "modern", "seed": seed, "gallery": "test",
+        "n_way": len(own), "n_queries": len(own), "top1": found.top(1), "top5": found.top(5), "top3": found.top(3),
+        "median_rank": found.median_rank, "mrr": found.mrr, "val_top1": 0.4, "noise_ceiling": 0.3,
+        "chance": 1 / len(own), "steps": 20, "seconds": 2.0, "embedding_key": "0a1b", "epochs_key": f"e{subject}",
+        "images_key": "i", "config_key": "c", "version": "0.1.0", "started": f"2026-01-0{seed + 1}T00:00:00+00:00",
+        **(pair if name == ALIGNED else none), **changes,
+    }  # fmt: skip
+    config = summary | {
+        "gallery_ids": IMAGES,
+        "gallery_concepts": CONCEPTS,
+        "preprocessing": {"name": "clean"},
+    }
+    arrays = {"scores": scores, "hits": found.hits(1), "target": own}
+    curve = [{"pass": n, "loss": 3.0 / n, "val_top1": 0.1 * n} for n in (1, 2, 3)]
+    write_run(runs, summary["run_id"], config=config, summary=summary, arrays=arrays, checkpoint=b"", metrics=curve)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reported")
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        for name, strength in STRENGTH.items():
+            for subject in SUBJECTS:
+                for seed in SEEDS:
+                    scores = rng.standard_normal((12, 12)).astype("f4")
+                    scores[np.arange(12), np.arange(12)] += strength + 0.2 * subject
+                    write(folder / "runs", name, subject, seed, scores)
+        assemble(folder / "runs")
+        store = EmbeddingStore.open(folder / "embeddings.zarr", create=True)
+        store.add_images([ImageRecord(name, f"{n:064x}", 1, 1, 8, 8, "RGB") for n, name in enumerate(IMAGES)])
+        values = rng.standard_normal((12, 6)).astype("f4")
+        for name, rows in (("pixels", values), (ALIGNED, np.repeat(values[:6], 2, axis=0)), (BASE, 2 * values)):
+            entry = store.create(EmbeddingName.parse(name), "0a1b", dim=6, dtype="float32", provenance={})
+            store.write_block(0, {entry.group: (np.arange(12), rows)}, {})
+        store.consolidate()
+    for number, name in enumerate(IMAGES):
+        file = folder / "images" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (20 * number, 80, 120)).save(file)
+    return SimpleNamespace(
+        folder=folder, runs=folder / "runs", embeddings=folder / "embeddings.zarr", images=folder / "images"
+    )
+
+
+@pytest.fixture(scope="session")
+def request_of(workspace):
+    from embedctl.report.gather import ReportRequest
+
+    return ReportRequest(runs=workspace.runs, embeddings=workspace.embeddings, images=workspace.images)
+
+
+@pytest.fixture(scope="session")
+def material(request_of):
+    from embedctl.report.gather import gather
+
+    return gather(request_of)
+
+
+@pytest.fixture(scope="session")
+def answers(material):
+    [only] = material.answers
+    return only

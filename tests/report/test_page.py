@@ -1,0 +1,156 @@
+"""The page: nothing runs, nothing is asked for, nothing in a name is HTML; and the same as text."""
+
+import base64
+import csv
+import hashlib
+import html
+import io
+import json
+import os
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from embedctl.cli import app
+from embedctl.report.build import build
+from embedctl.report.page import page
+from embedctl.report.parts import Figure, Report, Section, Table
+from tests.browser import browser, find_chromium
+from tests.report.conftest import IMAGES, NASTY, STRENGTH
+
+
+@pytest.fixture(scope="module")
+def report(request_of):
+    return build(request_of)
+
+
+@pytest.fixture(scope="module")
+def drawn(report):
+    return page(report)
+
+
+def run(workspace, *words):
+    places = [f"--{name}={getattr(workspace, name)}" for name in ("runs", "embeddings", "images")]
+    return CliRunner().invoke(app, ["report", *places, *words])
+
+
+def test_the_policy_lets_nothing_in_but_the_style_sheet_and_the_pictures(drawn):
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', drawn)[1])
+    style = re.search(r"<style>(.*?)</style>", drawn, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; img-src data:;") and f"style-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy and "script-src" not in policy
+    assert not re.search(r"<script|\son\w+=|\sstyle=|javascript:", drawn)
+    assert set(re.findall(r'(?:src|xlink:href|action)="([a-z]+:)', drawn)) == {"data:"}
+
+
+def test_a_hostile_name_is_shown_and_does_nothing(drawn):
+    assert html.escape(NASTY) in drawn and "<script" not in drawn
+
+
+def test_an_address_that_is_none_is_text():
+    table = Table((("cite", "link"),), [("javascript:alert(1)",), ("https://example.org/<b>",)])
+    built = Report("t", [], [], [Section("s", [], [Figure("f", table)])], table, "embedctl report")
+    assert re.findall(r"<a href=\"(?!#)([^\"]*)\"", page(built)) == ["https://example.org/&lt;b&gt;"]
+
+
+def test_every_picture_has_a_title_and_its_numbers_behind_it(report, drawn):
+    pictures = [figure for section in report.sections for figure in section.figures if figure.picture]
+    assert len(pictures) >= 12
+    assert all(figure.title and figure.table.rows for figure in pictures)
+    assert drawn.count("<details>") == len(pictures)
+    assert all(len(row) == len(f.table.columns) for s in report.sections for f in s.figures for row in f.table.rows)
+
+
+def test_the_page_names_the_command_that_builds_it_again(report, workspace, drawn):
+    assert report.command.startswith("embedctl report --runs ") and str(workspace.runs) in report.command
+    assert html.escape(report.command) in drawn
+
+
+def test_simulated_recordings_are_called_so(request_of, workspace, tmp_path):
+    truth = workspace.folder / "planted.json"
+    truth.write_text("{}")
+    try:
+        assert "simulated" in build(request_of).notes[0]
+    finally:
+        truth.unlink()
+    assert build(request_of).notes == []
+
+
+def test_a_second_report_replaces_the_first_in_one_step(workspace, tmp_path):
+    out = tmp_path / "answers.html"
+    for _ in range(2):
+        result = run(workspace, "--out", str(out))
+        assert result.exit_code == 0, result.stderr
+        assert out.read_text(encoding="utf-8").endswith("</html>\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["answers.html"]
+
+
+def test_csv_is_the_ranking_with_fractions(workspace, report):
+    result = run(workspace, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert {row["embedding"] for row in rows} == set(STRENGTH)
+    assert [float(row["top-1"]) for row in rows] == pytest.approx([row[12] for row in report.ranking.rows])
+    assert all(0 <= float(row["95 % from"]) <= float(row["top-1"]) <= float(row["to"]) <= 1 for row in rows)
+
+
+def test_json_has_every_table_and_markdown_every_heading(workspace, report):
+    found = json.loads(run(workspace, "--format", "json").stdout)
+    assert found["schema_version"] == 1
+    titles = [figure.title for section in report.sections for figure in section.figures]
+    assert [figure["title"] for section in found["sections"] for figure in section["figures"]] == titles
+    shown = run(workspace, "--format", "md").stdout
+    assert shown.count("\n### ") == len(titles) and "<script" not in shown.replace("\\<script", "")
+
+
+def test_an_unknown_format_and_no_runs_are_two_lines(workspace, tmp_path):
+    wrong = run(workspace, "--format", "pdf")
+    assert (wrong.exit_code, wrong.stderr.splitlines()[0]) == (2, "error: no format called 'pdf'")
+    empty = CliRunner().invoke(app, ["report", f"--runs={tmp_path}"])
+    assert empty.exit_code == 2 and "no results in" in empty.stderr
+
+
+def test_runs_that_kept_no_hits_still_make_a_report(request_of, material, monkeypatch):
+    monkeypatch.setattr("embedctl.report.gather.read_hits", lambda runs, cells: {})
+    built = build(request_of)
+    assert "The runs kept no scores." in [text for section in built.sections for text in section.text]
+    assert {row[13 + 2] for row in built.ranking.rows} == {"subjects"}
+
+
+@pytest.mark.slow
+def test_chromium_complains_of_nothing_and_is_asked_for_nothing(drawn, tmp_path):
+    if not find_chromium():
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium: .ci/run installs it (Debian package chromium)")
+        pytest.skip("no Chromium here; with CI=true this is a failure")
+    assert NASTY in IMAGES
+    file, unsafe = tmp_path / "report.html", tmp_path / "unsafe.html"
+    file.write_text(drawn, encoding="utf-8")
+    unsafe.write_text('<img src="http://127.0.0.1:1/x"><script>alert(1);nothing()</script>', encoding="utf-8")
+    with browser() as opened:
+        for width in (1280, 390):
+            seen = opened(file.as_uri(), width)
+            assert (seen.complaints, seen.dialogs, seen.asked_for) == ([], [], [file.as_uri()])
+            assert seen.width == width, "something is wider than the screen"
+        seen = opened(unsafe.as_uri(), 390)  # what this test is blind to, it could not fail on
+        assert seen.complaints and seen.dialogs == ["1"] and len(seen.asked_for) == 2
+
+
+def test_results_mark_the_best_and_write_the_ranking(workspace, tmp_path):
+    from PIL import Image
+
+    words = ["results", f"--runs={workspace.runs}", "--plot", str(tmp_path / "ranking.png")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+    assert Image.open(tmp_path / "ranking.png").format == "PNG"
+    for words in (["show", str(workspace.runs)], ["show", str(next(workspace.runs.glob("made-up*")))]):
+        assert CliRunner().invoke(app, [*words, "--png", str(tmp_path / "a.png")]).exit_code == 0
+        assert Image.open(tmp_path / "a.png").format == "PNG"
+
+
+def test_the_best_run_of_each_subject_is_bold_unless_its_encoder_saw_the_answer():
+    from embedctl.commands.results import _best
+
+    rows = [("realnet", 1), ("hog", 1), ("pixels", 1), ("hog", 2)]  # realnet was fitted to EEG
+    assert _best([{"dataset": "d", "encoder": encoder, "subject": subject} for encoder, subject in rows]) == [1, 3]

@@ -1,0 +1,212 @@
+"""Every other section: what is drawn is what the runs and stores hold."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from embedctl.commands.interpret import found_at
+from embedctl.report.embeddings import embeddings
+from embedctl.report.evidence import evidence
+from embedctl.report.gallery import gallery
+from embedctl.report.provenance import provenance
+from embedctl.report.training import looks, training
+from embedctl.report.variation import variation
+from stores.errors import DamagedStore
+from stores.results import read_array
+from stores.screens import record_tested
+from tests.report.conftest import ALIGNED, BASE, CONCEPTS, IMAGES, LAYERS, SEEDS, STRENGTH, SUBJECTS
+from tests.report.drawn import across, marks
+
+
+def by_title(section):
+    return {figure.title: figure for figure in section.figures}
+
+
+def by_row(figure):
+    columns = [name for name, _ in figure.table.columns]
+    return {row[0]: dict(zip(columns, row, strict=True)) for row in figure.table.rows}
+
+
+def test_layers_come_in_the_order_of_their_depth(answers):
+    figure = by_title(variation(answers))["Top-1 by depth of the layer, %"]
+    assert [row[1] for row in figure.table.rows] == ["blocks.2", "blocks.10"]
+    first, last = (next(r.top1 for r in answers.ranks if r.embedding == name) for name in LAYERS)
+    dots, value = marks(figure.picture, "circle"), across(figure.picture, upwards=True)
+    assert [value(dot["cy"]) for dot in dots] == pytest.approx([100 * first, 100 * last], abs=1)
+    assert dots[0]["cx"] < dots[1]["cx"]
+
+
+def test_seeds_are_dots_about_their_subjects_mean(answers):
+    figure = by_title(variation(answers))["How much the seed alone changes top-1"]
+    value = across(figure.picture)
+    dots = [dot for dot in marks(figure.picture, "circle") if dot["said"].startswith("pixels")]
+    assert len(dots) == len(SUBJECTS) * len(SEEDS)
+    runs = answers.cells["pixels"].runs
+    squares = []
+    for dot, (subject, seed) in zip(dots, ((s, n) for s in SUBJECTS for n in SEEDS), strict=True):
+        change = runs[subject][seed]["top1"] - np.mean([row["top1"] for row in runs[subject].values()])
+        assert value(dot["cx"]) == pytest.approx(100 * change, abs=0.5)
+        squares.append(change**2)
+    told = {row[0]: row[3] for row in figure.table.rows}
+    assert told["pixels"] == pytest.approx((sum(squares) / len(SUBJECTS)) ** 0.5)
+
+
+def test_the_gallery_shows_clear_hits_and_bad_misses_of_one_run(answers, material):
+    hits, misses, confused, _ = gallery(answers, material).figures
+    leader = answers.ranks[0].embedding
+    assert leader in hits.title and "subject 3, seed 0" in hits.title or "seed 0" in hits.title
+    for image, rank, *nearest in hits.table.rows:
+        assert rank == 1 and nearest[0] == image
+    ranks = [row[1] for row in misses.table.rows]
+    assert ranks == sorted(ranks, reverse=True) and all(rank > 1 for rank in ranks)
+    assert hits.picture.count("data:image/jpeg;base64,") == 6 * len(hits.table.rows)
+    counted = {}
+    for seeds in answers.cells[leader].runs.values():
+        for row in seeds.values():
+            first = read_array(material.request.runs, row["run_id"], "scores").argmax(axis=1)
+            for own, place in enumerate(first.tolist()):
+                if own != place:
+                    counted[IMAGES[own], IMAGES[place]] = counted.get((IMAGES[own], IMAGES[place]), 0) + 1
+    assert [row[2] for row in confused.table.rows] == sorted(counted.values(), reverse=True)[: len(confused.table.rows)]
+    assert all(counted[row[0], row[1]] == row[2] for row in confused.table.rows)
+
+
+def test_a_concept_is_found_as_often_as_its_images(answers, material):
+    figure = gallery(answers, material).figures[-1]
+    runs = answers.cells[answers.ranks[0].embedding].runs
+    hits = np.array(
+        [[read_array(material.request.runs, r["run_id"], "hits") for r in s.values()] for s in runs.values()]
+    )
+    expected = {c: hits[..., [i for i, of in enumerate(CONCEPTS) if of == c]].mean() for c in CONCEPTS}
+    assert dict(figure.table.rows) == pytest.approx(expected)
+    value = across(figure.picture)
+    for dot in marks(figure.picture, "circle"):
+        assert value(dot["cx"]) == pytest.approx(100 * expected[dot["said"].partition(":")[0]], abs=0.5)
+
+
+def test_without_images_and_store_the_gallery_has_names_alone(answers, material, tmp_path):
+    bare = replace(material, store=None, request=replace(material.request, images=tmp_path))
+    assert "data:image" not in gallery(answers, bare).figures[0].picture
+    assert "no embedding store" in embeddings(bare).text[0]
+
+
+def test_learning_curves_are_means_over_runs(answers):
+    curves, cost = training(answers).figures
+    value = across(curves.picture, upwards=True)
+    course = next(line for line in marks(curves.picture, "polyline") if line["said"] == "pixels")
+    heights = [value(float(point.split(",")[1])) for point in course["points"].split()]
+    assert heights == pytest.approx([10, 20, 30], abs=1)
+    assert [row[1:] for row in cost.table.rows] == [(8, 2.0, 16.0)] * len(STRENGTH)
+
+
+def test_every_configuration_that_saw_the_test_set_is_counted(material, tmp_path):
+    record_tested(tmp_path, [("made-up", "hog", "0a1b", "ridge"), ("another", "hog", "0a1b", "ridge")])
+    elsewhere = replace(material, request=replace(material.request, runs=tmp_path))
+    [figure] = looks(elsewhere).figures
+    assert figure.table.rows == [("another", 1, 0, 1, 0, 0), ("made-up", 6, 5, 1, 40, 4)]
+
+
+def test_health_knows_equal_rows_scale_and_geometry(material):
+    section = embeddings(material)
+    ranks, likeness = section.figures
+    found, table = by_row(ranks), by_row(likeness)
+    assert found[ALIGNED]["equal rows"] == 6 and found["pixels"]["equal rows"] == 0
+    assert found[BASE]["norm"] == pytest.approx(2 * found["pixels"]["norm"])
+    assert found[BASE]["effective rank"] == pytest.approx(found["pixels"]["effective rank"])
+    assert any(text.startswith(f"{ALIGNED}: 6 rows equal") for text in section.text)
+    table = {
+        row[0]: dict(zip([name for name, _ in likeness.table.columns], row, strict=True)) for row in likeness.table.rows
+    }
+    assert table["pixels"][BASE] == pytest.approx(1)
+    assert abs(table["pixels"][ALIGNED]) < 0.9
+
+
+def test_an_embedding_too_wide_to_look_at_is_named(material, monkeypatch):
+    monkeypatch.setattr("embedctl.report.embeddings._MOST_FEATURES", 5)
+    assert embeddings(material).text == ["The store holds no embedding of a size that is looked at here."]
+
+
+def test_provenance_has_licence_and_citation_of_every_encoder(material):
+    encoders, _, settings = provenance(material).figures
+    cells = by_row(encoders)
+    assert cells[ALIGNED]["licence"] and cells[ALIGNED]["cite"].startswith("https://")
+    assert set(cells) == set(STRENGTH)
+    [(*_, n_runs, _, _)] = settings.table.rows
+    assert n_runs == 40
+
+
+@pytest.fixture
+def interpreted(material, answers):
+    """What interpret keeps, of subject 1: in the pixels at 20 ms, in the base over the right sensor."""
+
+    times = (np.arange(50) / 100).tolist()
+
+    def profile(name, peak, sensors, run_ids):
+        time = np.eye(50)[int(peak * 100)].tolist()
+        return {
+            "embedding": name, "subject": 1, "evidence": 2.0, "times": times, "time": time,
+            "bands": {"offset": -0.1, "theta": 0.9}, "sensors": sensors, "groups": {}, "peak": peak, "half": peak,
+            "positions": [[0, 0.1, 0.04], [0.1, 0, 0.04], [-0.1, 0, 0.04], [0, -0.1, 0.04]], "corrected_peak": None,
+            "windows": [{"first": peak, "last": peak + 0.05, "sign": 1, "p": 0.01}], "run_ids": run_ids,
+            "band_p": {}, "group_p": {}, "sensor_p": {},
+        }  # fmt: skip
+
+    runs = {name: [row["run_id"] for row in cell.runs[1].values()] for name, cell in answers.cells.items()}
+    sensors = {"Fz": 0.1, "T8": 0.8, "T7": -0.1, "Oz": 0.0}
+    test = {"matched": False, "over": "images of subject 1", "n": 9, "time": [0.02] * 50, "windows": [], "bands": {}}
+    pair = {
+        "embedding": ALIGNED,
+        "base": BASE,
+        "note": "",
+        "notes": [],
+        "times": (np.arange(50) / 100).tolist(),
+        "tests": [test],
+    }
+    said = {
+        "profiles": [
+            profile(BASE, 0.2, sensors, runs[BASE]),
+            profile(ALIGNED, 0.1, sensors, runs[ALIGNED]),
+            profile("pixels", 0.3, sensors, ["a run that was removed"]),
+        ],
+        "pairs": [pair],
+        "notes": ["theta is loaded"],
+    }
+    file = found_at(material.request.runs, "integrated-gradients")
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(said))
+    yield file
+    file.unlink()
+    file.parent.rmdir()
+
+
+def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answers, material, interpreted):
+    section = evidence(answers, material.request.runs)
+    time, bands, sensors, pair = section.figures
+    assert "Theta is loaded." in section.text
+    assert {row[0] for row in time.table.rows} == {ALIGNED, BASE}
+    course = next(line for line in marks(time.picture, "polyline") if line["said"] == BASE)
+    points = [tuple(map(float, point.split(","))) for point in course["points"].split()]
+    value, height = across(time.picture), across(time.picture, upwards=True)
+    peak = min(points, key=lambda point: point[1])
+    assert value(peak[0]) == pytest.approx(200, abs=3) and height(peak[1]) == pytest.approx(100, abs=1)
+    cells = {cell["said"]: cell["fill"] for cell in marks(bands.picture, "rect")}
+    assert cells[f"{BASE}, theta: 90.0 %"] == "#d55e00" != cells[f"{BASE}, offset: -10.0 %"]
+    dots = {dot["said"]: dot for dot in marks(sensors.picture, "circle") if dot["said"]}
+    assert dots["T8: 80.0 %"]["fill"] == "#d55e00" and dots["T8: 80.0 %"]["cx"] > dots["T7: -10.0 %"]["cx"]
+    assert dots["Fz: 10.0 %"]["cy"] < dots["Oz: 0.0 %"]["cy"]
+    assert pair.title.startswith(f"{ALIGNED} minus {BASE}")
+
+
+def test_without_an_interpretation_the_command_is_named(answers, material):
+    assert evidence(answers, material.request.runs).text == [
+        "None of these runs has been interpreted: embedctl interpret does it."
+    ]
+
+
+def test_a_damaged_interpretation_is_a_problem_with_a_hint(answers, material, interpreted):
+    interpreted.write_text('{"profiles": 3}')
+    with pytest.raises(DamagedStore) as problem:
+        evidence(answers, material.request.runs)
+    assert "embedctl interpret" in problem.value.hint
