@@ -28,7 +28,7 @@ def in_order(
     ['0', '1', '2', '3']
     """
     waiting: deque[Future[Made]] = deque()
-    threads = ThreadPoolExecutor(n_threads, initializer=begin)
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="cores", initializer=begin)
     try:
         for item in items:
             waiting.append(threads.submit(work, item))
