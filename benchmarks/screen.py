@@ -3,8 +3,8 @@
     python -m benchmarks.screen [FOLDER]
 
 Makes both stores in FOLDER (a temporary one by default; 2.4 GB, one embedding planted), then runs the command in a
-process of its own, on one thread. Limits: 90 CPU seconds, user and system, start-up and reading the stores included; 3 GB
-of memory.
+process of its own, on one thread. Limits: 90 CPU seconds, user and system, start-up and reading the stores included;
+3 GB of memory.
 """
 
 import json

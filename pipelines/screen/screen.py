@@ -136,9 +136,9 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
     chosen, notes = choose_embeddings(embeddings.entries(), request.models or (), embeddings.resolve)
     subjects = choose_subjects(epochs.subjects(dataset), request.subjects or ())
     targets = Targets(embeddings, request.join)
-    for subject in subjects:
+    for recordings in (epochs[dataset, subject] for subject in subjects):
         for _, entry in chosen:
-            targets.check(entry, epochs[dataset, subject])
+            targets.check(entry, recordings.train.image_ids, recordings.test.image_ids)
     report = ScreenReport(dataset=dataset, recipe=recipe.name, notes=notes + targets.notes)
     for note in report.notes:
         progress.say(note)

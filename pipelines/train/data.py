@@ -6,6 +6,7 @@ apart in `Test`, which training never opens, and is read only where somebody ask
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -91,26 +92,34 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recordings(Training):
-    """One subject, ready to train on and to be tested with.
+    """What a run reads: what it learns from, and what it is tested with.
 
     Parameters
     ----------
     test : Test
         The test set.
+    whose : (n_rows,), optional
+        Which subject each row is of, where there are several. ``mean`` is then of one who is not among them, and of the
+        first images alone (`pipelines.train.cross`).
+    is_prepared : bool
+        Whether a brain encoder's fixed first step is done.
     """
 
     test: Test
+    whose: torch.Tensor | None = None
+    is_prepared: bool = False
 
     def ready(self, kind: type[nn.Module], device: str) -> "Recordings":
         """Return the same recordings on a device, after a brain encoder's fixed first step."""
-        mean = prepare(kind, self.mean).to(device)
-        alike = self.rows is self.mean
+        first = torch.Tensor.contiguous if self.is_prepared else partial(prepare, kind)
+        mean = first(self.mean).to(device)
         return dataclasses.replace(
             self,
             mean=mean,
-            rows=mean if alike else prepare(kind, self.rows).to(device),
+            rows=mean if self.rows is self.mean else first(self.rows).to(device),
             shown=self.shown.to(device),
-            test=dataclasses.replace(self.test, epochs=prepare(kind, self.test.epochs).to(device)),
+            whose=None if self.whose is None else self.whose.to(device),
+            test=dataclasses.replace(self.test, epochs=first(self.test.epochs).to(device)),
         )
 
 

@@ -24,6 +24,8 @@ class TrainRequest:
         Name, ``FILE.py:Class`` or ``braindecode:NAME``; empty for the recipe's.
     recipe : str
         Name of a recipe, or path of a TOML file.
+    protocol : str
+        ``within``, each subject by itself; or ``cross``, trained on the others (`pipelines.train.cross`).
     split, train_on, image_head, loss : str
         Change these settings of the recipe; empty to leave them.
     dataset : str
@@ -44,6 +46,7 @@ class TrainRequest:
     seeds: tuple[int, ...] = ()
     brain_encoder: str = ""
     recipe: str = "modern"
+    protocol: str = "within"
     split: str = ""
     train_on: str = ""
     image_head: str = ""

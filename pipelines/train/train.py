@@ -123,9 +123,13 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         trained_on = torch.zeros(len(images), dtype=torch.bool, device=device)
         trained_on[torch.from_numpy(split.train)] = True
         rows = torch.nonzero(trained_on[data.shown]).flatten()
-        held = torch.from_numpy(np.concatenate(split.rounds)).to(device)
-        held_epochs, held_images, round_sizes = data.mean[held], images[held], [len(r) for r in split.rounds]
-        draws = Draws(data.shown, rows, recipe.n_random)
+        rounds = [there for one in split.rounds if len(there := one[one < len(data.mean)]) > 1]
+        if not rounds:
+            raise EmbedctlError("the subject to validate on saw none of the images held out", "use more images")
+        held = torch.from_numpy(np.concatenate(rounds)).to(device)
+        held_epochs, held_images, round_sizes = data.mean[held], images[held], [len(r) for r in rounds]
+        one_of = data.shown if data.whose is None else data.shown + len(images) * data.whose
+        draws = Draws(one_of, rows, recipe.n_random)
         batch = min(recipe.batch, len(draws))
         if batch < 2:
             raise EmbedctlError(f"{len(draws)} rows leave nothing to train on", "use more images or hold fewer out")
@@ -237,7 +241,10 @@ def val_loss_cosine(lr: float, val_loss: float) -> float:
 
 def _gather(rows: torch.Tensor, picked: torch.Tensor, share: torch.Tensor, out: torch.Tensor) -> None:
     """Put the weighted mean of the picked rows into ``out``."""
-    torch.index_select(rows, 0, picked[:, 0], out=out)
+    if rows.dtype == out.dtype:
+        torch.index_select(rows, 0, picked[:, 0], out=out)
+    else:  # rows of many subjects are halves
+        out.copy_(rows[picked[:, 0]])
     if picked.shape[1] > 1:
         shares = share.reshape(*share.shape, *[1] * (rows.ndim - 1))
         out *= shares[:, 0]
