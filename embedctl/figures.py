@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stores.errors import NotHere
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.interpret.pairs import PairedProfile
     from pipelines.interpret.profile import Profile
 
-__all__ = ["COLOURS", "bands_figure", "pair_figure", "png", "sensors_figure", "time_figure"]
+__all__ = ["COLOURS", "bands_figure", "new_figure", "pair_figure", "png", "sensors_figure", "time_figure"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MOST_MAPS = 12  # topographies in one picture
@@ -41,7 +43,7 @@ def time_figure(profiles: "Sequence[Profile]") -> "Figure":
     profiles : sequence of Profile
         Of one condition.
     """
-    figure, axes = _figure(8.0, 4.5)
+    figure, axes = new_figure(8.0, 4.5)
     axes.axhline(0, color="0.7", lw=0.8)
     named = _by_embedding(profiles)
     for number, (name, mine) in enumerate(named.items()):
@@ -67,7 +69,7 @@ def time_figure(profiles: "Sequence[Profile]") -> "Figure":
 
 def bands_figure(profiles: "Sequence[Profile]") -> "Figure":
     """Draw at which frequencies the evidence lies: a group of bars per band, a bar per embedding, a dot per subject."""
-    figure, axes = _figure(8.0, 4.5)
+    figure, axes = new_figure(8.0, 4.5)
     axes.axhline(0, color="0.7", lw=0.8)
     named = _by_embedding(profiles)
     bands = list(profiles[0].bands)
@@ -98,7 +100,7 @@ def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
         return _groups_figure(named, profiles)
     from mne.viz import plot_topomap
 
-    figure, grid = _figure(
+    figure, grid = new_figure(
         2.6 * min(4, len(named)), 2.9 * -(-len(named) // 4) + 0.4, -(-len(named) // 4), min(4, len(named))
     )
     places = flat(np.array(first.positions, dtype=float))
@@ -127,7 +129,7 @@ def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
 
 def pair_figure(pair: "PairedProfile") -> "Figure":
     """Draw aligned minus base over time, over all images and over those that both found; shaded where they differ."""
-    figure, axes = _figure(8.0, 4.5)
+    figure, axes = new_figure(8.0, 4.5)
     axes.axhline(0, color="0.7", lw=0.8)
     for matched, colour, label in ((False, COLOURS[0], "all images"), (True, COLOURS[1], "images that both found")):
         tests = [test for test in pair.tests if test.matched == matched]
@@ -169,7 +171,7 @@ def flat(positions: np.ndarray) -> np.ndarray:
 
 def _groups_figure(named: "dict[str, list[Profile]]", profiles: "Sequence[Profile]") -> "Figure":
     """Draw bars of regions, or of the strongest sensors where there are no regions."""
-    figure, axes = _figure(8.0, 4.5)
+    figure, axes = new_figure(8.0, 4.5)
     axes.axhline(0, color="0.7", lw=0.8)
     parts = list(profiles[0].groups)
     if not parts:
@@ -186,10 +188,24 @@ def _groups_figure(named: "dict[str, list[Profile]]", profiles: "Sequence[Profil
     return figure
 
 
-def _figure(width: float, height: float, n_rows: int = 1, n_columns: int = 1) -> tuple["Figure", Any]:
-    from matplotlib.figure import Figure  # no window, and none of pyplot's memory
+def new_figure(width: float, height: float, n_rows: int = 1, n_columns: int = 1) -> tuple["Figure", Any]:
+    """Return an empty figure that a notebook shows as it is, and its axes; sizes are in inches.
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    Raises
+    ------
+    NotHere
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # no window, and none of pyplot's memory
+    except ModuleNotFoundError:
+        raise NotHere("matplotlib is not installed", 'pip install "embedctl[brain]"') from None
+
+    class Drawn(Figure):
+        def _repr_png_(self) -> bytes:
+            return png(self)
+
+    figure = Drawn(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(n_rows, n_columns)
 
 

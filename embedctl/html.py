@@ -9,8 +9,12 @@ import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["Markup", "definition", "escaped", "joined", "page", "rows_of", "thumbnail"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Markup", "definition", "escaped", "joined", "page", "rows_of", "small_image", "thumbnail"]
 
 _PIXELS = 64
 
@@ -47,19 +51,27 @@ def definition(facts: Mapping[str, object]) -> Markup:
     return Markup(f"<table><tbody>{body}</tbody></table>")
 
 
-def thumbnail(folder: Path, image_id: str, pixels: int = _PIXELS) -> Markup:
-    """Return a small picture of an image of ``folder``, or nothing where it cannot be read or lies outside."""
+def small_image(folder: Path, image_id: str, pixels: int = _PIXELS) -> "Image.Image | None":
+    """Return an image of ``folder``, made small; None where it cannot be read or lies outside."""
     from PIL import Image
 
     file = (folder / image_id).resolve()
     if not file.is_relative_to(folder.resolve()):
-        return Markup("")
+        return None
     try:
         with Image.open(file) as image:
             image.draft("RGB", (pixels, pixels))
             small = image.convert("RGB")
             small.thumbnail((pixels, pixels))
     except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    return small
+
+
+def thumbnail(folder: Path, image_id: str, pixels: int = _PIXELS) -> Markup:
+    """Return a small picture of an image of ``folder``, or nothing where it cannot be read or lies outside."""
+    small = small_image(folder, image_id, pixels)
+    if small is None:
         return Markup("")
     data = io.BytesIO()
     small.save(data, "JPEG")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedctl import render
-from embedctl.html import definition, page, rows_of, thumbnail
+from embedctl.html import definition, joined, page, rows_of, thumbnail
 from stores.embedding import Embedding
 from stores.embeddings import EmbeddingStore
 from stores.errors import UnknownName, suggest
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import dask.array
     import pyarrow
     import xarray
+    from matplotlib.figure import Figure
 
     from embedctl.recordings import Epochs
     from pipelines.similarity import Similarity
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Embeddings", "Neighbours", "OneEmbedding", "open_embeddings", "open_epochs", "read_results"]
 
 _ROWS_AT_ONCE = 8192
+_SHOWN = 8  # thumbnails of an embedding
 
 
 def open_embeddings(path: Path | str = "embeddings.zarr", images: Path | str | None = None) -> "Embeddings":
@@ -135,6 +137,45 @@ class Embeddings:
         rows = np.array(both, dtype=np.intp).reshape(-1, 2)
         return similarity(first.take(rows[:, 0]), second.take(rows[:, 1]))
 
+    def similarities(self, measure: str = "cka") -> tuple[list[str], np.ndarray, int]:
+        """Return how alike all embeddings are: their names, the table, and over how many images.
+
+        At most 400 images are used, spread evenly over those that every embedding has.
+
+        Parameters
+        ----------
+        measure : str
+            ``cka``: debiased linear CKA; ``rsa``: correlation of the dissimilarities.
+
+        Raises
+        ------
+        UnknownName
+            If there is no such measure.
+        ValueError
+            If the embeddings share fewer than four images, or one has a row that does not vary.
+        """
+        from pipelines.findings.health import sample
+        from pipelines.similarity import cka_matrix, rsa_matrix
+
+        measures = {"cka": cka_matrix, "rsa": rsa_matrix}
+        if measure not in measures:
+            raise UnknownName(f"no measure called '{measure}'", suggest(measure, measures))
+        rows = sample(self._store, self._store.entries())
+        images = [self._store.image_ids[row] for row in rows]
+        return self.names, measures[measure]([self._of(name, images) for name in self.names]), len(images)
+
+    def plot_similarity(self, measure: str = "cka") -> "Figure":
+        """Draw how alike all embeddings are, by ``cka`` or ``rsa``; see `similarities`."""
+        from embedctl.pictures import similarity_figure
+
+        names, table, n_images = self.similarities(measure)
+        return similarity_figure(table, names, {"cka": "CKA", "rsa": "RSA"}[measure], n_images)
+
+    def _of(self, name: str, images: Sequence[str]) -> np.ndarray:
+        embedding = self._store[name]
+        row_of = {image: row for row, image in enumerate(embedding.image_ids)}
+        return embedding.take([row_of[image] for image in images])
+
     def __repr__(self) -> str:
         return f"<Embeddings {self.path}: {len(self)} embeddings, {len(self._store.image_ids)} images>"
 
@@ -218,6 +259,51 @@ class OneEmbedding:
         found = tuple((self.image_ids[row], float(cosines[row])) for row in order)
         return Neighbours(image_id, found, self._images)
 
+    def plot_rdm(self, n: int = 200) -> "Figure":
+        """Draw how unlike images are: one minus the correlation of their rows, in the order of the store.
+
+        Parameters
+        ----------
+        n : int
+            At most so many images, spread evenly over the store.
+
+        Raises
+        ------
+        ValueError
+            If a row does not vary over its features.
+        """
+        from embedctl.pictures import rdm_figure
+
+        rows = self._spread(n)
+        values = self.take(rows).astype(np.float64)
+        centred = values - values.mean(axis=1, keepdims=True)
+        length = np.linalg.norm(centred, axis=1, keepdims=True)
+        if not length.all():
+            raise ValueError(f"{self.image_ids[rows[int(length.argmin())]]} has the same number in every feature")
+        unit = centred / length
+        return rdm_figure(1 - unit @ unit.T, [self.image_ids[row] for row in rows], self.name)
+
+    def plot_map(self, n: int = 60) -> "Figure":
+        """Draw images on the first two principal components of their unit rows: near where they are alike.
+
+        Parameters
+        ----------
+        n : int
+            At most so many images, spread evenly over the store.
+        """
+        from embedctl.pictures import map_figure
+
+        rows = self._spread(n)
+        unit = _unit(self.take(rows))
+        u, s, _ = np.linalg.svd(unit - unit.mean(axis=0), full_matrices=False)
+        places, total = np.zeros((len(rows), 2)), float((s**2).sum()) or 1.0
+        places[:, : min(2, len(s))] = u[:, :2] * s[:2]
+        explained = [*(s[:2] ** 2 / total).tolist(), 0.0, 0.0][:2]
+        return map_figure(places, explained, [self.image_ids[row] for row in rows], self._images, self.name)
+
+    def _spread(self, n: int) -> list[int]:
+        return np.linspace(0, len(self) - 1, min(n, len(self))).round().astype(int).tolist()
+
     def _cosines(self, query: np.ndarray) -> np.ndarray:
         n = len(self.image_ids)
         pieces = (range(start, min(start + _ROWS_AT_ONCE, n)) for start in range(0, n, _ROWS_AT_ONCE))
@@ -235,7 +321,8 @@ class OneEmbedding:
             "features": f"{self.dim:,} x {self._embedding.dtype}",
             **{key: value for key, value in self.provenance.items() if isinstance(value, (str, int, float, bool))},
         }
-        return page(self.name, definition(facts))
+        pictures = joined(thumbnail(self._images, self.image_ids[row]) for row in self._spread(_SHOWN))
+        return page(self.name, joined([pictures, definition(facts)]))
 
 
 @dataclass(frozen=True, slots=True)

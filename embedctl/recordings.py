@@ -10,8 +10,9 @@ from stores.errors import EmbedctlError, UnknownName, suggest
 
 if TYPE_CHECKING:
     import mne
+    from matplotlib.figure import Figure
 
-__all__ = ["Epochs", "Subject"]
+__all__ = ["Epochs", "Subject", "spread"]
 
 # What MNE calls a kind of channel, and volts or tesla per stored unit.
 _KIND = {"eeg": "eeg", "meg": "mag"}
@@ -40,6 +41,33 @@ class Epochs:
 
     def __getitem__(self, key: tuple[str, int]) -> "Subject":
         return Subject(self._store[key])
+
+    def plot_spread(self, dataset: str = "") -> "Figure":
+        """Draw how far the recordings of test images lie apart, signal and noise together: a line per subject.
+
+        Parameters
+        ----------
+        dataset : str
+            Which, where there are several.
+
+        Raises
+        ------
+        UnknownName
+            If there is no such dataset.
+        EmbedctlError
+            If several datasets are there and none is named, or there is no time axis.
+        """
+        from embedctl.pictures import spread_figure
+
+        there = self.datasets()
+        if dataset and dataset not in there:
+            raise UnknownName(f"no dataset called '{dataset}'", suggest(dataset, there))
+        if not dataset and len(there) != 1:
+            raise EmbedctlError(f"there are {len(there)} datasets", f"name one: {', '.join(there)}")
+        name = dataset or there[0]
+        subjects = [self._store[name, number] for number in self.subjects(name)]
+        courses = {f"subject {one.subject}": spread(one) for one in subjects}
+        return spread_figure(courses, subjects[0].times, subjects[0].units)
 
     def __repr__(self) -> str:
         return repr(self._store)
@@ -121,6 +149,18 @@ class Subject:
             made.set_montage(mne.channels.make_dig_montage(placed, coord_frame="head"), on_missing="ignore")
         return made
 
+    def plot_spread(self) -> "Figure":
+        """Draw how far the recordings of test images lie apart; see `Epochs.plot_spread`.
+
+        Raises
+        ------
+        EmbedctlError
+            If there is no time axis.
+        """
+        from embedctl.pictures import spread_figure
+
+        return spread_figure({f"subject {self.subject}": spread(self._subject)}, self.times, self.units)
+
     def __repr__(self) -> str:
         return repr(self._subject)
 
@@ -134,3 +174,18 @@ class Subject:
             "units": self.units,
         }
         return page(f"{self.dataset}, subject {self.subject} ({self.modality})", definition(facts))
+
+
+def spread(subject: SubjectEpochs) -> np.ndarray:
+    """Return the standard deviation over test images, root mean square over channels, ``(n_times,)``.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no time axis.
+    """
+    if not len(subject.times):
+        raise EmbedctlError(f"{subject.modality} epochs have no times", "there is no course to draw")
+    over_images = np.nanstd(np.asarray(subject.test.mean, dtype=np.float64), axis=0)
+    course: np.ndarray = np.sqrt((over_images**2).mean(axis=0))
+    return course

@@ -87,7 +87,9 @@ def as_json(**fields: Any) -> None:
     sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION, **fields}, indent=2, default=str) + "\n")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = (), best: int = -1) -> None:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = (), best: Sequence[int] = ()
+) -> None:
     """Print a table on stdout.
 
     Parameters
@@ -98,8 +100,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Seque
         Cells; ``None`` is an empty one.
     right : sequence of str
         Headings of the columns that hold numbers.
-    best : int
-        Row to set in bold, if any.
+    best : sequence of int
+        Rows to set in bold.
     """
     from rich.table import Table
     from rich.text import Text
@@ -109,7 +111,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: Seque
         drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for index, row in enumerate(rows):
         cells = [Text("" if cell is None else plain(cell)) for cell in row]
-        drawn.add_row(*cells, style="bold" if index == best else None)
+        drawn.add_row(*cells, style="bold" if index in best else None)
     console = _console(wide=True)
     with console.capture() as captured:
         console.print(drawn)

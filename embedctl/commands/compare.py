@@ -88,7 +88,7 @@ def ranked(rows: "Sequence[RankRow]") -> None:
         )
         for row, interval in zip(rows, intervals, strict=True)
     ]
-    leader = next((place for place, row in enumerate(rows) if not row.contaminated), -1)
+    leader = [place for place, row in enumerate(rows) if not row.contaminated][:1]
     render.table(columns, cells, right=("", *figures, "chance"), best=leader)
     if any(row.contaminated for row in rows):
         render.note(f"{_FITTED.strip()} fitted to THINGS or to brain data: such an encoder leads nothing")

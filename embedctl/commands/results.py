@@ -1,8 +1,13 @@
 """``embedctl results``: every finished run, a line each."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
 
 from embedctl import config, options, render
+from embedctl.commands.show import picture
 from embedctl.options import path
 from embedctl.seen import say_seen
 
@@ -12,11 +17,21 @@ _SHOWN = ("dataset", "subject", "embedding", "weights", "brain_encoder", "recipe
 _FIGURES = ("top-1", "top-5", "chance", "way", "median rank", "seconds")
 
 
-def results(runs: options.Runs = None, json: options.Json = False) -> None:
+def results(
+    plot: Annotated[
+        str | None,
+        typer.Option("--plot", metavar="FILE", show_default=False, help="write the ranking as a picture (PNG), too"),
+    ] = None,
+    runs: options.Runs = None,
+    json: options.Json = False,
+) -> None:
     """List every finished run, its accuracy and chance.
+
+    Of every dataset and subject the best run is bold; an encoder fitted to THINGS or to brain data never is.
 
     \b
       embedctl results
+      embedctl results --plot ranking.png
       embedctl results --json
     """
     from pipelines.train.origin import mark
@@ -26,10 +41,13 @@ def results(runs: options.Runs = None, json: options.Json = False) -> None:
     folder = path(config.load().value("runs", runs))
     found = read_results(folder)
     table, tested = found.to_pylist(), seen(folder, found)
+    if plot:
+        picture(folder, "runs", path(plot))
     if json:
         render.as_json(results=table, tested={dataset: asdict(counts) for dataset, counts in tested.items()})
         return
     columns = (*(name.replace("_", " ") for name in _SHOWN), *_FIGURES)
+    ordered = sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
     rows = [
         (
             *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in _SHOWN),
@@ -38,8 +56,20 @@ def results(runs: options.Runs = None, json: options.Json = False) -> None:
             f"{row['median_rank']:g}",
             f"{row['seconds']:.1f}",
         )
-        for row in sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
+        for row in ordered
     ]
-    render.table(columns, rows, right=("subject", "seed", *_FIGURES))
+    render.table(columns, rows, right=("subject", "seed", *_FIGURES), best=_best(ordered))
     say_seen(tested)
     render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders")
+
+
+def _best(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the first row of each dataset and subject whose encoder has not seen the answer."""
+    from pipelines.encoders.registry import registry
+
+    known, found = registry(), dict[tuple[str, int], int]()
+    for place, row in enumerate(rows):
+        spec = known.get(row["encoder"])
+        if spec is None or not spec.contaminated:
+            found.setdefault((row["dataset"], row["subject"]), place)
+    return list(found.values())

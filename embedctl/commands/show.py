@@ -1,29 +1,42 @@
 """``embedctl show``: what is in a store, a folder of runs, or one run."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedctl import options, render
 from stores.errors import EmbedctlError
 
-__all__ = ["show"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["picture", "show"]
 
 
 def show(
     place: Annotated[str, typer.Argument(metavar="PATH", show_default=False, help="a store, runs, or one run")],
+    png: Annotated[
+        str | None,
+        typer.Option("--png", metavar="FILE", show_default=False, help="write its picture, too"),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Show what is in a store, in a folder of runs, or in one run.
 
+    The picture is, of embeddings, how alike they are (CKA); of epochs, how far images lie apart; of runs, the
+    ranking; of a run, how it learned.
+
     \b
       embedctl show embeddings.zarr
-      embedctl show epochs.zarr
+      embedctl show epochs.zarr --png epochs.png
       embedctl show runs
     """
     path = options.path(place)
     kind = _kind(path)
+    if png:
+        picture(path, kind, options.path(png))
     if kind == "embeddings":
         _embeddings(path, json)
     elif kind == "epochs":
@@ -156,3 +169,39 @@ def _runs(path: Path, json: bool) -> None:
     for field, values in held.items():
         render.line(f"{field:14}{', '.join(map(str, values))}")
     render.note("'embedctl results' lists them, 'embedctl compare' ranks the encoders")
+
+
+def picture(path: Path, kind: str, file: Path) -> None:
+    """Write the picture of a store, of runs or of a run."""
+    from embedctl import notebook, pictures
+    from embedctl.commands.compare import said
+    from embedctl.figures import png
+    from stores.commits import put_bytes
+
+    if kind == "embeddings":
+        drawn = _drawn(notebook.open_embeddings(path).plot_similarity)
+    elif kind == "epochs":
+        drawn = notebook.open_epochs(path).plot_spread()
+    elif kind == "run":
+        from stores.results import read_metrics
+
+        drawn = pictures.curve_figure(read_metrics(path.parent, path.name), path.name)
+    else:
+        from pipelines.train.compare import ranking
+        from stores.results import read_results
+
+        ranks = ranking(read_results(path), path)
+        first = [row for row in ranks if row.condition == ranks[0].condition]
+        drawn = pictures.ranking_figure(first, said(first[0].condition))
+        if len(first) < len(ranks):
+            render.note("the picture shows the first of several settings; 'embedctl report' has them all")
+    put_bytes(file, png(drawn))
+    render.note(f"{file}: written")
+
+
+def _drawn(draw: Callable[[], "Figure"]) -> "Figure":
+    """Draw, and say what cannot be drawn as a problem of the data."""
+    try:
+        return draw()
+    except ValueError as problem:
+        raise EmbedctlError(f"there is nothing to draw: {problem}", "embedctl verify looks for damage") from problem

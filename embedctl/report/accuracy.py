@@ -138,7 +138,7 @@ def _heatmap(answers: Answers) -> Figure:
                 colour, ink = sequential(top1 / high)
                 x, told = LABELS + width * column, f"{name}, subject {subject}: {100 * top1:.1f} %"
                 picture.box(x, y, width - 1, _ROW - 1, colour, told)
-                if width >= 24:
+                if width >= 20:
                     picture.text(x + width / 2, y + 13, f"{100 * top1:.0f}", "middle", "small", told, ink)
     columns = (("embedding", "text"), *((f"subject {subject}", "percent") for subject in subjects))
     rows = [(row.embedding, *(row.per_subject.get(subject) for subject in subjects)) for row in answers.ranks]

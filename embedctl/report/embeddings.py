@@ -88,7 +88,15 @@ def _likeness(samples: dict[str, np.ndarray]) -> Figure:
             told = f"{name} and {other}: {value:.2f}"
             picture.box(x, y, width - 0.5, high - 0.5, colour, told)
             if width >= 24:
-                picture.text(x + width / 2, y + high / 2 + 4, f"{value:.2f}"[-3:], "middle", "small", told, ink)
+                picture.text(
+                    x + width / 2,
+                    y + high / 2 + 4,
+                    f"{value:.2f}"[:4].removeprefix("0").replace("1.00", "1"),
+                    "middle",
+                    "small",
+                    told,
+                    ink,
+                )
     columns = (("embedding", "text"), *((name, "number") for name in names))
     rows = [(n, *(None if math.isnan(v) else float(v) for v in table[i])) for i, n in enumerate(names)]
     title = "How alike the encoders are: CKA between embeddings"

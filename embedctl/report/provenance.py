@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from embedctl import render
 from embedctl.commands.datasets import known
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
@@ -32,7 +33,7 @@ def _encoders(rows: list[dict[str, Any]]) -> Figure:
     for (embedding, key), row in sorted(found.items()):
         spec = specs.get(row["encoder"])
         told = (spec.licence, ", ".join(spec.fitted_on), spec.reference) if spec else ("", "not in the registry", "")
-        cells.append((embedding, key, mark(row["weights"]) or row["weights"], *told))
+        cells.append((embedding, key, mark(row["weights"]) or render.weights(row["weights"]), *told))
     columns = (
         ("embedding", "text"), ("key", "text"), ("weights", "text"), ("licence", "text"), ("fitted on", "text"),
         ("cite", "link"),
@@ -71,7 +72,7 @@ def _settings(rows: list[dict[str, Any]]) -> Figure:
     )
     found: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
-        found.setdefault(tuple(row[name] or "" for name in names), []).append(str(row["started"] or ""))
+        found.setdefault(tuple(row[name] or "" for name in names), []).append(str(row["started"] or "")[:10])
     columns = (
         *((name.replace("_", " "), "text") for name in names),
         ("runs", "count"),

@@ -14,7 +14,7 @@ from stores.names import EmbeddingName
 from stores.results import assemble, write_run
 
 NASTY = "b/</script><script>alert(1)</script>.jpg"
-IMAGES = [f"concept_{n}/picture_{n}.jpg" for n in range(11)] + [NASTY]
+IMAGES = [f"concept_{n}/apicturewithoutanyplacetobreakitsname{n}.jpg" for n in range(11)] + [NASTY]
 CONCEPTS = [f"concept_{n // 2}" for n in range(12)]
 ALIGNED, BASE = "dreamsim-clip-vitb32", "dreamsim-clip-vitb32-base"
 LAYERS = ("vitb16-in1k:blocks.2", "vitb16-in1k:blocks.10")

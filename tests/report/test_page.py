@@ -135,3 +135,22 @@ def test_chromium_complains_of_nothing_and_is_asked_for_nothing(drawn, tmp_path)
             assert seen.width == width, "something is wider than the screen"
         seen = opened(unsafe.as_uri(), 390)  # what this test is blind to, it could not fail on
         assert seen.complaints and seen.dialogs == ["1"] and len(seen.asked_for) == 2
+
+
+def test_results_mark_the_best_and_write_the_ranking(workspace, tmp_path):
+    from PIL import Image
+
+    words = ["results", f"--runs={workspace.runs}", "--plot", str(tmp_path / "ranking.png")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+    assert Image.open(tmp_path / "ranking.png").format == "PNG"
+    for words in (["show", str(workspace.runs)], ["show", str(next(workspace.runs.glob("made-up*")))]):
+        assert CliRunner().invoke(app, [*words, "--png", str(tmp_path / "a.png")]).exit_code == 0
+        assert Image.open(tmp_path / "a.png").format == "PNG"
+
+
+def test_the_best_run_of_each_subject_is_bold_unless_its_encoder_saw_the_answer():
+    from embedctl.commands.results import _best
+
+    rows = [("realnet", 1), ("hog", 1), ("pixels", 1), ("hog", 2)]  # realnet was fitted to EEG
+    assert _best([{"dataset": "d", "encoder": encoder, "subject": subject} for encoder, subject in rows]) == [1, 3]

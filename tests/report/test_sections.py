@@ -15,6 +15,7 @@ from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
 from stores.errors import DamagedStore
 from stores.results import read_array
+from stores.screens import record_tested
 from tests.report.conftest import ALIGNED, BASE, CONCEPTS, IMAGES, LAYERS, SEEDS, STRENGTH, SUBJECTS
 from tests.report.drawn import across, marks
 
@@ -100,9 +101,11 @@ def test_learning_curves_are_means_over_runs(answers):
     assert [row[1:] for row in cost.table.rows] == [(8, 2.0, 16.0)] * len(STRENGTH)
 
 
-def test_every_configuration_that_saw_the_test_set_is_counted(material):
-    [figure] = looks(material).figures
-    assert figure.table.rows == [("made-up", 40, 5, 1, 5, 4)]
+def test_every_configuration_that_saw_the_test_set_is_counted(material, tmp_path):
+    record_tested(tmp_path, [("made-up", "hog", "0a1b", "ridge"), ("another", "hog", "0a1b", "ridge")])
+    elsewhere = replace(material, request=replace(material.request, runs=tmp_path))
+    [figure] = looks(elsewhere).figures
+    assert figure.table.rows == [("another", 1, 0, 1, 0, 0), ("made-up", 6, 5, 1, 40, 4)]
 
 
 def test_health_knows_equal_rows_scale_and_geometry(material):
