@@ -23,3 +23,7 @@ bare:
     python -m venv --clear build/bare
     build/bare/bin/pip install -q -c constraints.txt .
     cd build && bare/bin/embedctl --help && bare/bin/embedctl models list
+
+# run the notebooks in the workspace of a demo, and take the pictures of the README there
+pictures WORKSPACE:
+    PYTHONPATH=. python docs/make_pictures.py {{WORKSPACE}}

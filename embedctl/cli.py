@@ -18,9 +18,11 @@ from embedctl.commands.extract import extract
 from embedctl.commands.import_ import import_
 from embedctl.commands.init import init
 from embedctl.commands.interpret import interpret
+from embedctl.commands.merge import merge
 from embedctl.commands.models import models
 from embedctl.commands.predict import predict
 from embedctl.commands.preprocess import preprocess
+from embedctl.commands.remove import remove
 from embedctl.commands.repair import repair
 from embedctl.commands.report import report
 from embedctl.commands.results import results
@@ -79,6 +81,8 @@ app.command()(export)
 app.command()(show)
 app.command()(verify)
 app.command()(repair)
+app.command()(remove)
+app.command()(merge)
 app.add_typer(models, name="models")
 app.add_typer(datasets, name="datasets")
 

@@ -28,10 +28,10 @@ _HEAD = 0.095  # m: radius of the head that MNE draws
 _CENTRE = np.array([0.0, 0.0, 0.04])  # m: middle of the head in head coordinates, whose origin lies between the ears
 
 
-def png(figure: "Figure") -> bytes:
+def png(figure: "Figure", dpi: int = 150) -> bytes:
     """Return a figure as the bytes of a PNG file."""
     sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=150, bbox_inches="tight")
+    figure.savefig(sink, format="png", dpi=dpi, bbox_inches="tight")
     return sink.getvalue()
 
 
@@ -203,7 +203,7 @@ def new_figure(width: float, height: float, n_rows: int = 1, n_columns: int = 1)
 
     class Drawn(Figure):
         def _repr_png_(self) -> bytes:
-            return png(self)
+            return png(self, dpi=80)  # a page's worth
 
     figure = Drawn(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(n_rows, n_columns)

@@ -110,14 +110,15 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
     Examples
     --------
-    >>> suggest("dinov2-vitb41", ["dinov2-vitb14", "clip-rn50"])
+    >>> suggest("DINOv2-ViTB41", ["dinov2-vitb14", "clip-rn50"])
     "did you mean 'dinov2-vitb14'?"
     >>> suggest("xyz", ["clip-rn50"])
     'known: clip-rn50'
     """
     options = sorted(known)
-    close = get_close_matches(name, options, n=1, cutoff=0.6)
+    plain = {option.lower(): option for option in options}
+    close = get_close_matches(name.lower(), plain, n=1, cutoff=0.6)
     if close:
-        return f"did you mean '{close[0]}'?"
+        return f"did you mean '{plain[close[0]]}'?"
     shown = ", ".join(options[:8]) + (f" and {len(options) - 8} more" if len(options) > 8 else "")
     return f"known: {shown}" if options else "none are known yet"

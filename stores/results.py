@@ -6,17 +6,18 @@ table ``results.parquet`` is assembled from the summaries of finished runs and c
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stores.commits import digest, discard, json_bytes, put_bytes, remove_file, sweep
-from stores.errors import DamagedStore, EmbedctlError
+from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
 from stores.locks import clear_dead, lock
 from stores.names import check_folder_name
-from stores.receipts import change, read_receipt, vouch, write_receipt
+from stores.receipts import change, finish, is_announced, read_receipt, vouch, write_receipt
 from stores.tables import read_table, table_bytes
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
     "read_metrics",
     "read_results",
     "read_summary",
+    "remove_runs",
     "results_schema",
     "runs_listed",
     "write_run",
@@ -224,16 +226,42 @@ def read_checkpoint(runs: Path, run_id: str) -> bytes:
     return RunReader(runs, run_id).file("checkpoint.safetensors")
 
 
-def assemble(runs: Path) -> "pa.Table":
+def remove_runs(runs: Path, run_ids: Sequence[str]) -> list[str]:
+    """Drop runs: first from the table, then their folders, so that a crash leaves a run whole or gone.
+
+    Raises
+    ------
+    UnknownName
+        If one of them is not there; then none is dropped.
+    StoreLocked
+        If a live process is at one of them.
+    """
+    known = [path.name for path in sorted(runs.glob("[!.]*")) if path.is_dir()]
+    found = list(dict.fromkeys(run_ids))
+    if unknown := [run_id for run_id in found if run_id not in known]:
+        raise UnknownName(f"no run '{unknown[0]}' in '{runs}'", suggest(unknown[0], known))
+    with ExitStack() as held:
+        for run_id in found:
+            held.enter_context(lock(runs / ".embedctl" / "locks", run_id))
+        assemble(runs, without=found)
+        for run_id in found:
+            discard(runs / run_id, _drafts(runs))
+    return found
+
+
+def assemble(runs: Path, without: Collection[str] = ()) -> "pa.Table":
     """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it.
 
-    A table that is made from these very runs already is left alone.
+    A table that is made from these very runs already is left alone. Runs ``without`` are about to go.
     """
     sweep(_drafts(runs))
     clear_dead(runs / ".embedctl" / "locks")
-    receipts = _receipts(runs)
+    receipts = [path for path in _receipts(runs) if path.parent.name not in without]
     table = _written_table(runs, receipts)
-    if table is None:
+    if table is not None and is_announced(_table_receipt(runs)):  # written, and its writer was cut short
+        with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):
+            finish(_table_receipt(runs), runs, _drafts(runs))
+    elif table is None:
         table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
         data = table_bytes(table.replace_schema_metadata({_MADE_FROM: _state(receipts)}))
         with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):

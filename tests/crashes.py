@@ -26,8 +26,9 @@ from pipelines.imports.request import ImportRequest
 from stores import blocks, split_writer
 from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.epochs import EpochStore
+from stores.merge import merge
 from stores.names import EmbeddingName
-from stores.results import assemble, finished, read_array, read_summary, write_run
+from stores.results import assemble, finished, read_array, read_summary, remove_runs, write_run
 
 WRITES = ("fsync", "replace", "rename", "mkdir", "link", "unlink", "rmdir")
 
@@ -198,6 +199,20 @@ def remove(path: Path) -> None:
     store.consolidate()
 
 
+# A merge: another store with more images, in other blocks.
+
+
+def two_stores(path: Path) -> None:
+    extract(path, 140)
+    (path / "e.zarr").rename(path / "o.zarr")
+    extract(path, 70)
+
+
+def join(path: Path) -> None:
+    with patch.object(blocks, "MAX_CHUNK_BYTES", 64 * 2 * 3):
+        merge(path / "e.zarr", path / "o.zarr")
+
+
 # An import: rows of 70 of 80 images, which are two blocks of the store.
 
 IMPORTED = np.arange(70 * 3, dtype=np.float32).reshape(70, 3)
@@ -292,6 +307,12 @@ def look_at_runs(path: Path) -> None:
             assert (read_array(path / "runs", run.name, "scores") == np.eye(3)).all()
 
 
+def remove_run(path: Path) -> None:
+    if (path / "runs/run-0").exists():
+        remove_runs(path / "runs", ["run-0"])
+    assemble(path / "runs")
+
+
 WORK = {
     "a first extraction": Work(lambda path: None, lambda path: extract(path, 140), look_at_embeddings),
     "ten more images": Work(
@@ -299,12 +320,14 @@ WORK = {
     ),
     "changed images": Work(lambda path: extract(path, 70), lambda path: extract(path, 70, "b"), look_at_embeddings),
     "a removal": Work(lambda path: extract(path, 70), remove, lambda path: look_at_embeddings(path, kept=70)),
+    "a merge": Work(two_stores, join, lambda path: look_at_embeddings(path, kept=70)),
     "an import": Work(others, bring, look_at_import),
     "a first subject": Work(lambda path: None, preprocess, look_at_epochs),
     "a second subject": Work(
         preprocess, lambda path: preprocess(path, (1, 2)), lambda path: look_at_epochs(path, kept=(1,))
     ),
     "two runs": Work(lambda path: None, train, look_at_runs),
+    "a run removed": Work(train, remove_run, look_at_runs),
 }
 
 if __name__ == "__main__":

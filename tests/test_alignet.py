@@ -1,6 +1,7 @@
-"""AligNet's public port: every tensor in its place, big_vision's arithmetic, OpenCV's pixels."""
+"""AligNet's SavedModels and public port: every tensor in its place, big_vision's arithmetic, OpenCV's pixels."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from pipelines.encoders.alignet_family import AligNet
 from pipelines.encoders.build import build
 from pipelines.encoders.opencv_resize import resize
 from pipelines.encoders.registry import find
+from pipelines.encoders.tensor_bundle import read_bundle
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
+from tests.saved_models import in_flaxs_order, write_saved_model
 
 SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": 32, "patch_size": 8}
 ID = EmbeddingName("alignet-siglip2-b")
@@ -112,3 +115,94 @@ def test_pixels_are_those_of_opencv():
     np.testing.assert_allclose(smaller[..., 0], red, atol=1)
     np.testing.assert_allclose(larger[::5, ::5, 1], green, atol=1)
     assert abs(smaller.sum() - 6184) <= 2 and abs(larger.sum() - 94277) <= 8
+
+
+REFERENCE = Path(__file__).parent / "references" / "alignet"
+
+
+def test_variables_that_tensorflow_wrote_are_read_as_they_are():
+    """Written by TensorFlow 2.15: ``tests/references/alignet/make_bundle.py``."""
+    found = read_bundle(
+        (REFERENCE / "variables.index").read_bytes(),
+        lambda i, n: (REFERENCE / f"variables.data-{i:05}-of-{n:05}").read_bytes(),
+    )
+    draw = np.random.RandomState(0)
+    shapes = [(3,), (2, 3), (1, 1, 4), (), (2, 2, 3, 1), (3,), (4,), (2,), (3, 2), (1,), (2,), (64, 5)]
+    assert len(found) == len(shapes)  # the counter of steps is none of them
+    for number, shape in enumerate(shapes):
+        expected = np.float32(draw.standard_normal(shape))
+        np.testing.assert_array_equal(found[f"variables/{number}/.ATTRIBUTES/VARIABLE_VALUE"], expected)
+
+
+INDEX, DATA = "variables.index", "variables.data-00000-of-00001"
+
+
+@pytest.mark.parametrize(("file", "at"), [(INDEX, 100), (INDEX, 700), (INDEX, -3), (DATA, 200), (DATA, 1400)])
+def test_a_bundle_with_a_bit_turned_is_noticed(file, at):
+    files = {name: bytearray((REFERENCE / name).read_bytes()) for name in (INDEX, DATA)}
+    files[file][at] ^= 1
+    with pytest.raises(ValueError, match="damaged|cut off|no table"):
+        read_bundle(bytes(files[INDEX]), lambda i, n: bytes(files[DATA]))
+
+
+TWELVE = {**SMALL, "depth": 12, "embed_dim": 12}  # blocks 10 and 11 are sorted before block 2
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory):
+    """A network of twelve blocks, its file in the port's form, and the arrays of its SavedModel."""
+    spec = find("alignet-siglip-b")
+    spec = replace(
+        spec, model={**spec.model, **TWELVE}, preprocessing=replace(spec.preprocessing, size=32, resize_to=32)
+    )
+    generator = torch.Generator().manual_seed(1)
+    like = AligNet("vit_base_patch16_siglip_224", **TWELVE).state_dict()
+    tensors = {name: torch.empty(t.shape).normal_(0, 0.3, generator=generator) for name, t in like.items()}
+    folder = tmp_path_factory.mktemp("alignet")
+    save_file(tensors, folder / "port.safetensors")
+    return spec, folder / "port.safetensors", in_flaxs_order(tensors, n_blocks=12, n_heads=3)
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_a_saved_model_is_the_network_of_its_port(twelve, tmp_path, unpacked):
+    spec, port, arrays = twelve
+    assert len(arrays) == 218  # as many as the port's authors counted
+    path = write_saved_model(tmp_path / "SigLIP-B-alignet.tar.gz", arrays)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    taps = [EmbeddingName(spec.id), EmbeddingName(spec.id, "triplet_head"), EmbeddingName(spec.id, "blocks.10", "mean")]
+    files = (str(tmp_path / "SigLIP-B-alignet" if unpacked else path), str(port))
+    for ours, theirs in zip(*(build(spec, weights=file, taps=taps)(x).values() for file in files), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_saved_model_of_another_network_is_a_named_error(twelve, tmp_path):
+    spec, _, arrays = twelve
+    swapped = [arrays[1], *arrays[:1], arrays[3], arrays[2], *arrays[4:]]
+    with pytest.raises(
+        EmbedctlError, match=r"2 misshapen \(model/_Model_0/MAPHead_0/MlpBlock_0/Dense_0/bias \(12, 48\)"
+    ):
+        build(spec, weights=str(write_saved_model(tmp_path / "swapped.tar.gz", swapped)))
+    with pytest.raises(EmbedctlError, match=r"1 left over \(variables/218/"):
+        build(spec, weights=str(write_saved_model(tmp_path / "more.tar.gz", [*arrays, arrays[0]])))
+    with pytest.raises(EmbedctlError, match=r"4 missing \(i1k_head/"):
+        build(spec, weights=str(write_saved_model(tmp_path / "fewer.tar.gz", arrays[:-4])))
+
+
+@pytest.mark.parametrize("damage", ["cut", "page", "empty"])
+def test_a_file_that_is_no_saved_model_is_a_named_error(twelve, tmp_path, damage):
+    spec, _, arrays = twelve
+    path = write_saved_model(tmp_path / "net.tar.gz", arrays)
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "page": b"<html>404</html>", "empty": b""}[damage])
+    with pytest.raises(EmbedctlError, match="is no whole SavedModel") as problem:
+        build(spec, weights=str(path))
+    assert problem.value.exit_code == 2 and "\n" not in problem.value.what
+
+
+def test_each_network_stands_between_its_base_and_its_control():
+    for id_ in ("alignet-siglip-b", "alignet-siglip2-b"):
+        spec = find(id_)
+        assert (spec.matched_base, spec.control) == (f"{id_}-base", f"{id_}-untransformed")
+        control = find(spec.control)
+        assert (control.preprocessing, control.model, control.tap) == (spec.preprocessing, spec.model, spec.tap)
+        assert spec.contaminated and not control.contaminated

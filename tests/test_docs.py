@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import importlib.util
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -126,6 +127,22 @@ def test_the_tables_of_encoders_in_a_page_build_as_wide_as_they_say(page, tmp_pa
 def test_every_link_of_a_page_leads_to_a_file(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.ipynb")), ids=lambda page: page.name)
+def test_a_notebook_shows_what_came_out_and_nothing_of_a_computer(page):
+    cells = [cell for cell in json.loads(page.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in cells)
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert len(outputs) >= 5 and not any(output["output_type"] == "error" for output in outputs)
+    for output in outputs:
+        for kind, text in output.get("data", {"text": output.get("text", "")}).items():
+            assert kind == "image/png" or not re.search(r"[\s>'\"]/(home|root|tmp|Users|work)/", str(text))
+
+
+def test_the_pictures_of_the_readme_are_small():
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pictures and all((ROOT / picture).stat().st_size < 150_000 for picture in pictures)
 
 
 @pytest.mark.parametrize("name", MODULES)

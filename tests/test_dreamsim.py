@@ -163,6 +163,7 @@ A0 = "base_model.model.extractor_list.0.model.blocks.0.attn.qkv.lora_A.weight"
         (lambda t, c: t.update({"base_model.model.mlp.weight": torch.zeros(1)}), "unknown tensor 'base_model.model"),
         (lambda t, c: c.update(use_rslora=True), "sets 'use_rslora'"),
         (lambda t, c: c.pop("r"), "says no 'r'"),
+        (lambda t, c: c.update(r="many"), "its configuration cannot be read"),
     ],
 )
 def test_an_adapter_that_is_not_exactly_the_one_of_the_type_is_a_named_error(tmp_path, change, what):

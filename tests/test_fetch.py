@@ -163,7 +163,7 @@ def test_a_hub_file_that_is_not_cached_is_not_here(monkeypatch, tmp_path):
 
 
 def test_weights_without_a_fixed_address_have_to_be_given():
-    with pytest.raises(NotHere, match="nobody publishes the weights of 'synclr-vitb16'") as problem:
+    with pytest.raises(NotHere, match="no address of the weights of 'synclr-vitb16' is known") as problem:
         resolve_weights(find("synclr-vitb16"))
     assert "--weights FILE" in problem.value.hint
 
@@ -175,6 +175,32 @@ def test_a_folder_filled_by_pull_serves_as_weights(server, tmp_path):
     (tmp_path / "carried/mobilenetv3-small-tv/net.pth").unlink()
     with pytest.raises(NotHere):
         resolve_weights(spec, str(tmp_path / "carried"), offline=True)
+    (tmp_path / "carried/mobilenetv3-small-tv").rmdir()
+    with pytest.raises(NotHere, match="no '.*carried/mobilenetv3-small-tv'") as problem:
+        resolve_weights(spec, str(tmp_path / "carried"), offline=True)
+    assert "models pull mobilenetv3-small-tv --to" in problem.value.hint
+
+
+def test_a_pull_that_brings_nothing_leaves_no_folder_and_wants_one(server, tmp_path):
+    with pytest.raises(DamagedStore):
+        pull(served(server, sha256="0" * 64), tmp_path / "carried")
+    assert not any((tmp_path / "carried").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(EmbedctlError, match="is a file"):
+        pull(served(server), tmp_path / "file")
+
+
+def test_a_file_known_by_gits_digest_is_checked_wherever_it_comes_from(server, tmp_path, monkeypatch):
+    (tmp_path / "net.pth").write_bytes(CONTENT)
+    blob = subprocess.run(
+        ["git", "hash-object", tmp_path / "net.pth"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert pull(served(server, git_blob=blob), tmp_path / "carried")
+    other = served(server, git_blob="0" * 40)
+    with pytest.raises(DamagedStore, match="git blob"):
+        resolve_weights(other, str(tmp_path / "carried"))
+    with pytest.raises(DamagedStore, match="git blob"):
+        resolve_weights(other)
 
 
 @pytest.mark.parametrize("text", ["random:", "random:x", "random:-1", "random:²", "nowhere.pth"])

@@ -1,8 +1,5 @@
 """gLocal: an affine map of stored rows, in thingsvision's documented formula."""
 
-import subprocess
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -127,15 +124,13 @@ def test_the_transform_of_another_encoder_is_refused_by_its_hash(tmp_path, monke
     assert "models pull glocal-dinov2-vitb14" in problem.value.hint
 
 
-def test_a_published_file_is_checked_against_gits_digest_where_no_sha256_is_known(tmp_path, monkeypatch):
-    path = tmp_path / "transform.npz"
-    np.savez(path, **transform(2048))
-    blob = subprocess.run(["git", "hash-object", path], capture_output=True, text=True, check=True).stdout.strip()
-    monkeypatch.setattr(derived, "resolve_weights", lambda *_, **__: derived.Weights("sha256:00", "", (path,)))
-    spec = find("glocal-resnet50")
-    with pytest.raises(EmbedctlError, match="is not the file that 'glocal-resnet50' was published with"):
-        load_derivation(spec)
-    assert load_derivation(replace(spec, model={"git_blob": blob})).map.dim == 2048
+def test_a_transform_known_by_gits_digest_alone_is_refused_for_another_encoder(tmp_path, monkeypatch):
+    """VGG's and AlexNet's are as wide as each other, and nobody has published a sha256 of either."""
+    np.savez(tmp_path / "transform.npz", **transform(512))
+    blob = find("glocal-vgg16").weights[0].git_blob
+    monkeypatch.setattr(derived, "git_blob", lambda path: blob)
+    with pytest.raises(EmbedctlError, match="is the transform of 'glocal-vgg16', not of 'glocal-alexnet'"):
+        load_derivation(find("glocal-alexnet"), str(tmp_path / "transform.npz"))
 
 
 @pytest.mark.parametrize("spec", GLOCAL, ids=lambda spec: spec.id)
@@ -143,7 +138,7 @@ def test_every_table_is_pinned_and_shares_its_hash_with_no_other(spec):
     (file,) = spec.weights
     commit = file.url.removeprefix("https://raw.githubusercontent.com/LukasMut/gLocal/").partition("/")[0]
     assert len(commit) == 40 and int(commit, 16)
-    assert file.sha256 or spec.model["git_blob"]
+    assert file.sha256 or file.git_blob
     assert sum(file.sha256 == f.sha256 for other in GLOCAL for f in other.weights if f.sha256) <= 1
     assert "THINGS" in spec.fitted_on and spec.match == "exact"
 

@@ -31,19 +31,45 @@ def test_listing_and_keys_import_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+INPUT = 'input = { resize = "bilinear", fit = "shortest", resize_to = 256, size = 224, norm = "imagenet" }'
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
         ("[a", "not valid TOML"),
         ('[a]\nfamily = "timm"\n', "has no 'dim'"),
         ('[a]\nfamily = "timm"\ndim = 1\ninput = {}\nlicense = "MIT"', "unknown key 'license'"),
-        ('[a]\nfamily = "timm"\ndim = 1\ninput = { norm = "nonsense" }', "cannot be read"),
+        (f'[a]\nfamily = "timm"\ndim = 1\n{INPUT.replace("imagenet", "nonsense")}', "cannot be read"),
+        ("a = 3", "'a' is no table"),
+        (f'[a]\nfamily = "timm"\ndim = "512"\n{INPUT}', "dim is '512', not of the kind int"),
+        (f'[a]\nfamily = "timm"\ndim = 1\nfitted_on = "THINGS"\n{INPUT}', "fitted_on is 'THINGS', not a list"),
+        (f'[a]\nfamily = "timm"\ndim = 1\n{INPUT.replace("shortest", "Squash")}', "fits 'Squash' by 'bilinear'"),
+        (f'[a]\nfamily = "timm"\ndim = 1\n{INPUT.replace("bilinear", "area")}', "fits 'shortest' by 'area'"),
+        (f'[a]\nfamily = "timm"\ndim = 1\n{INPUT.replace("256", "100")}', "to 100 pixels and cuts 224 out of them"),
     ],
 )
 def test_a_card_that_cannot_be_used_is_named(tmp_path, text, what):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(EmbedctlError, match=what):
         read_cards(tmp_path)
+
+
+def test_what_is_made_of_an_encoder_fitted_to_things_counts_as_fitted_to_it(tmp_path, forget_added_cards):
+    made = '[{}]\nfamily = "concat"\ndim = 1\nmodel = {{ of = ["{}:blocks.3@grey", "pixels"] }}\n'
+    pairs = {"inner": "glocal-clip-rn50", "outer": "inner", "plain": "clip-rn50", "round": "round"}
+    (tmp_path / "mine.toml").write_text("".join(made.format(*pair) for pair in pairs.items()))
+    cards.add_cards(tmp_path)
+    flags = {id_: find(id_).contaminated for id_ in pairs}
+    assert flags == {"inner": True, "outer": True, "plain": False, "round": False}
+
+
+def test_two_addresses_that_would_be_one_file_in_the_cache_are_refused(tmp_path, forget_added_cards):
+    table = '[{0}]\nfamily = "timm"\ndim = 1\n{1}\nweights = [{{ url = "https://{0}.org/model.pth" }}]\n'
+    (tmp_path / "mine.toml").write_text(table.format("a", INPUT) + table.format("b", INPUT))
+    with pytest.raises(EmbedctlError, match="would be kept as 'model.pth', which those of https://a.org") as problem:
+        cards.add_cards(tmp_path)
+    assert problem.value.hint == 'give them a name of their own: filename = "b.pth"'
 
 
 MINE = """

@@ -52,6 +52,9 @@ def test_a_file_of_the_users_gives_the_network_it_was_saved_from(trained, tmp_pa
         (lambda t: t.pop("features.1.block.0.0.weight"), r"1 missing \(features.1.block.0.0.weight\)"),
         (lambda t: t.update(more=torch.zeros(1)), r"1 left over \(more\)"),
         (lambda t: t.update({"classifier.3.bias": torch.zeros(5)}), r"1 misshapen \(classifier.3.bias \(5,\), not"),
+        (lambda t: t.update({"classifier.3.bias": 3}), r"1 misshapen \(classifier.3.bias is a int, not"),
+        (lambda t: t.update({"student": dict(t)}), r"1 left over \(student\)"),
+        (lambda t: t.update({"classifier.3.bias": t["classifier.3.bias"].long()}), "is torch.int64, not torch.float32"),
     ],
 )
 def test_a_partial_load_is_an_error_that_names_the_tensors(trained, tmp_path, spoil, what):
@@ -79,8 +82,11 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
             return (print, ("run",))
 
     torch.save({"a": Malice()}, tmp_path / "net.pth")
-    with pytest.raises(EmbedctlError, match="cannot be read as tensors"):
+    with pytest.raises(EmbedctlError, match="cannot be read as tensors: it needs code to be read"):
         read_tensors(tmp_path / "net.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(EmbedctlError, match="holds a list, not tensors by name"):
+        read_tensors(tmp_path / "list.pth")
 
 
 def test_tensors_under_a_prefix_are_taken_and_the_rest_is_left(trained, tmp_path):
@@ -94,6 +100,38 @@ def test_tensors_under_a_prefix_are_taken_and_the_rest_is_left(trained, tmp_path
 
 
 SHALLOW_VIT = replace(find("vitb16-in1k"), model={**find("vitb16-in1k").model, "depth": 1})
+
+
+def test_a_network_with_a_classifier_of_ones_own_is_loaded_whole_or_not_at_all(tmp_path):
+    """timm itself drops strictness where the number of classes is not the published one."""
+    import timm
+
+    model = {"name": "resnet10t.c3_in1k", "num_classes": 10}
+    spec = replace(find("resnet50-a1"), id="mine", model=model, dim=512)
+    tensors = timm.create_model("resnet10t", num_classes=10).state_dict()
+    save_file(tensors, tmp_path / "whole.safetensors")
+    save_file({name: t for name, t in tensors.items() if "layer" not in name}, tmp_path / "part.safetensors")
+    assert build(spec, weights=str(tmp_path / "whole.safetensors")).dims == {EmbeddingName("mine"): 512}
+    with pytest.raises(EmbedctlError, match="part.safetensors does not fit resnet10t.*Missing key"):
+        build(spec, weights=str(tmp_path / "part.safetensors"))
+    assert build(spec, weights="random:0", device="meta").dims == {EmbeddingName("mine"): 512}
+
+
+@pytest.mark.parametrize(
+    ("id_", "model"),
+    [
+        ("resnet18-tv", {}),
+        ("resnet18-tv", {"name": "resnet19"}),
+        ("vitb16-in1k", {"name": "vit_basis"}),
+        ("siglip-vitb16", {"name": "ViT-B-33"}),
+        ("cornet-s", {"name": "cornet-x"}),
+        ("vitb16-in1k", {"name": "vit_base_patch16_224", "depht": 3}),
+    ],
+)
+def test_a_table_that_the_library_cannot_build_is_a_named_error(id_, model):
+    with pytest.raises(EmbedctlError, match=f"'{id_}' cannot be built as its table says") as problem:
+        build(replace(find(id_), model=model), weights="random:0", device="meta")
+    assert "\n" not in str(problem.value) and f"models show {id_}" in problem.value.hint
 
 
 def test_timm_weights_are_loaded_with_their_classifier_and_used_without(tmp_path):

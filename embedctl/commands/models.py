@@ -93,7 +93,7 @@ def show(
         return
     width = max(map(len, known))
     for field, value in known.items():
-        if value not in ("", None, (), {}, False):
+        if value not in ("", None, (), {}):
             for index, text in enumerate(_said(value)):
                 render.line(f"{field if not index else '':{width}}  {text}")
 
@@ -184,7 +184,9 @@ def doctor(
 def _said(value: Any) -> list[str]:
     """Return a value as lines: a table on one, a list on several."""
     if isinstance(value, dict):
-        return [", ".join(f"{key} {inner}" for key, inner in value.items() if inner not in ("", None, 0))]
+        return [
+            ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is False or inner not in ("", None, 0))
+        ]
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], (dict, list, tuple)):
         return [text for inner in value for text in _said(inner)]
     if isinstance(value, (list, tuple)):

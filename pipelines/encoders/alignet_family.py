@@ -1,9 +1,13 @@
 """AligNet: networks post-trained on the odd-one-out choices of a teacher that was aligned with human judgements.
 
-DeepMind publishes TensorFlow SavedModels; for SigLIP 2 B/16 there is a public port to safetensors (ViCCo-Group), which
-is what this family reads. The trunk is timm's ``vit_base_patch16_siglip_224`` with the tanh GELU of big_vision (the
-exact one would change the embedding by up to 0.02). ``output`` is what AligNet calls ``pre_logits``: the
-attention-pooled vector; ``triplet_head`` is the 1024-d space the odd one out is chosen in.
+DeepMind publishes eight networks as TensorFlow SavedModels, each before, after and after post-training on choices of a
+teacher that was not aligned (``untransformed``, a control). For SigLIP 2 B/16 there is a public port to safetensors as
+well (ViCCo-Group). This family reads both forms of SigLIP and SigLIP 2, whose code AligNet publishes.
+
+The trunk is timm's ``vit_base_patch16_siglip_224`` with the tanh GELU of big_vision (the exact one would change the
+embedding by up to 0.02). ``output`` is what AligNet calls ``pre_logits``: the attention-pooled vector; ``triplet_head``
+is the 1024-d space the odd one out is chosen in. ``blocks.7`` is the stream after a block, as everywhere; the
+SavedModel's own ``layer_7`` is the attention's share of it alone.
 
 Random weights are those of ``torch.manual_seed(SEED)``, timm's constructor with ``pretrained=False, num_classes=0,
 act_layer="gelu_tanh"``, then torch's own ``Linear(768, 1024)``, ``LayerNorm(768)`` and ``Linear(768, 1000)``.
@@ -19,6 +23,7 @@ import timm
 # isort: on
 from torch import Tensor, nn
 
+from pipelines.encoders.alignet_saved_model import from_saved_model, is_saved_model, read_variables
 from pipelines.encoders.network import Network, construction, load_strictly
 from pipelines.encoders.registry import EncoderSpec
 from pipelines.encoders.timm_family import describe
@@ -53,7 +58,10 @@ def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network
         module = AligNet(arguments.pop("name"), **arguments)
     if weights.seed is None:
         file = weights.files[0]
-        load_strictly(module, read_tensors(file), file.name)
+        tensors = (
+            from_saved_model(read_variables(file), module, file.name) if is_saved_model(file) else read_tensors(file)
+        )
+        load_strictly(module, tensors, file.name)
     trunk = describe(module, "encoder.")
     return replace(
         trunk,

@@ -158,8 +158,24 @@ def build(
     {'pixels': 768}
     """
     found = resolve_weights(spec, weights, offline=offline)
-    network = family(spec.family).builder()(spec, found, device)
+    network = _network(spec, found, device)
     return Encoder(spec, found, network, taps or [EmbeddingName(spec.id)], device)
+
+
+def _network(spec: EncoderSpec, weights: Weights, device: str) -> Network:
+    """Build the network, or say that its table cannot be built: libraries raise what they like at an odd name."""
+    builder = family(spec.family).builder()
+    try:
+        network: Network = builder(spec, weights, device)
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as wrong:
+        why = f"{type(wrong).__name__}: {' '.join(str(wrong).split())[:200]}"
+        raise EmbedctlError(
+            f"'{spec.id}' cannot be built as its table says: {why}",
+            f"compare `embedctl models show {spec.id}` with another encoder of the family '{spec.family}'",
+        ) from wrong
+    return network
 
 
 def resolve_layers(spec: EncoderSpec, layers: Iterable[str]) -> list[EmbeddingName]:
@@ -181,7 +197,7 @@ def resolve_layers(spec: EncoderSpec, layers: Iterable[str]) -> list[EmbeddingNa
     >>> [name.layer for name in resolve_layers(find("resnet18-tv"), ["depth:0.25,0.5", "layer2"])]
     ['layer1', 'layer2']
     """
-    network = family(spec.family).builder()(spec, Weights("random:0", seed=0), "meta")
+    network = _network(spec, Weights("random:0", seed=0), "meta")
     names: dict[EmbeddingName, None] = {}
     depth = False
     for text in (part.strip() for given in layers for part in given.split(",")):

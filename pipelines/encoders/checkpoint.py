@@ -66,7 +66,7 @@ class Checkpoint:
             return where.read_bytes()
         try:
             return where.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as problem:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as problem:  # encrypted
             raise self._damaged(f"'{name}' is damaged") from problem
 
     def tensors(self, name: str) -> dict[str, Any]:

@@ -4,12 +4,12 @@ A table of the family ``affine`` is bound by name to its ``matched_base``: the m
 of the same view and with the same kind of weights, as they are stored; see `pipelines.encoders.combinations`.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.encoders.affine import AffineMap, random_affine, read_affine
-from pipelines.encoders.registry import EncoderSpec, find, registry
+from pipelines.encoders.fetch import git_blob
+from pipelines.encoders.registry import EncoderSpec, WeightsFile, find, registry
 from pipelines.encoders.weights import Weights, resolve_weights
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
@@ -104,13 +104,6 @@ def load_derivation(spec: EncoderSpec, weights: str = "published", *, offline: b
         return Derivation(spec, drawn, random_affine(spec.dim, found.seed))
     path = found.files[0]
     _refuse_another_encoders(spec, found.label.removeprefix("sha256:"), path)
-    if weights == "published" and (blob := spec.model.get("git_blob")):
-        data = path.read_bytes()
-        if hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() != blob:
-            raise EmbedctlError(
-                f"{path.name} is not the file that '{spec.id}' was published with (git blob {blob[:12]})",
-                f"delete it and run `embedctl models pull {spec.id}`",
-            )
     return Derivation(spec, found, read_affine(path, spec.dim))
 
 
@@ -134,9 +127,14 @@ def _no_network(spec: EncoderSpec) -> EmbedctlError:
 
 def _refuse_another_encoders(spec: EncoderSpec, sha256: str, path: Path) -> None:
     """Shapes cannot tell transforms of equally wide networks apart, and upstream itself has mixed two up."""
+    blob = git_blob(path)
     for other in registry().values():
-        if is_derived(other) and other.id != spec.id and any(file.sha256 == sha256 for file in other.weights):
+        if is_derived(other) and other.id != spec.id and any(_is(file, sha256, blob) for file in other.weights):
             raise EmbedctlError(
                 f"{path.name} is the transform of '{other.id}', not of '{spec.id}'",
                 f"`embedctl models pull {spec.id}` fetches the right one, from a pinned commit",
             )
+
+
+def _is(file: WeightsFile, sha256: str, blob: str) -> bool:
+    return file.sha256 == sha256 if file.sha256 else file.git_blob == blob

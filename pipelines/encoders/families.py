@@ -43,7 +43,7 @@ class Family:
 
 FAMILIES = {
     "affine": Family("pipelines.encoders.derived", ("numpy",)),
-    "alignet": Family("pipelines.encoders.alignet_family", ("torch", "timm", "pillow")),
+    "alignet": Family("pipelines.encoders.alignet_family", ("torch", "torchvision", "timm", "pillow")),
     "brain_like": Family("pipelines.encoders.brain_like_family", ("torch", "torchvision", "pillow")),
     "classical": Family("pipelines.encoders.classical", ("torch", "pillow")),
     "concat": Family("pipelines.encoders.combinations", ("numpy",)),
@@ -51,7 +51,9 @@ FAMILIES = {
     "dreamsim": Family("pipelines.encoders.dreamsim_family", ("torch", "torchvision", "timm", "pillow")),
     "harmonization": Family("pipelines.encoders.harmonization", ("torch", "torchvision", "timm", "pillow")),
     "mean": Family("pipelines.encoders.combinations", ("numpy",)),
-    "open_clip": Family("pipelines.encoders.open_clip_family", ("torch", "torchvision", "open_clip_torch", "pillow")),
+    "open_clip": Family(  # half of its image towers are timm's
+        "pipelines.encoders.open_clip_family", ("torch", "torchvision", "timm", "open_clip_torch", "pillow")
+    ),
     "timm": Family("pipelines.encoders.timm_family", ("torch", "torchvision", "timm", "pillow")),
     "torchvision": Family("pipelines.encoders.torchvision_family", ("torch", "torchvision", "pillow")),
 }

@@ -6,6 +6,7 @@ import time
 import zipfile
 from http.client import HTTPException
 from pathlib import Path
+from ssl import SSLError
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -15,7 +16,7 @@ from stores.commits import cannot_write
 from stores.errors import CannotWrite, DamagedStore, NotHere
 from stores.locks import lock
 
-__all__ = ["fetch", "here"]
+__all__ = ["fetch", "git_blob", "here"]
 
 ATTEMPTS = 5
 PIECE = 1 << 20
@@ -70,13 +71,17 @@ def fetch(file: WeightsFile, folder: Path | None = None, *, progress: Progress =
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):  # as the hub's client reads it
         raise NotHere(f"{file.source} is not fetched: HF_HUB_OFFLINE is set", "unset it where there is internet")
-    if file.url:
+    try:
+        if not file.url:
+            return _from_hub(file, folder)
         target = (folder or torch_cache()) / file.name
         with lock(target.parent, target.name, wait=3600):
             if not target.is_file():
                 _download(file, target, progress)
         return target
-    return _from_hub(file, folder)
+    finally:
+        if folder and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # nothing came
 
 
 def _names(file: WeightsFile) -> list[str]:
@@ -118,7 +123,7 @@ def _download(file: WeightsFile, target: Path, progress: Progress) -> None:
                 if refused.code not in BUSY or attempt == ATTEMPTS - 1:
                     raise NotHere(f"{file.url} answers {refused.code} {refused.reason}", "") from refused
                 time.sleep(0.2 * 2**attempt)
-            except (URLError, TimeoutError, ConnectionError, HTTPException) as problem:
+            except (URLError, TimeoutError, ConnectionError, SSLError, HTTPException) as problem:
                 if attempt == ATTEMPTS - 1:
                     raise NotHere(
                         f"{file.url} cannot be reached: {getattr(problem, 'reason', problem)}", ""
@@ -161,6 +166,12 @@ def _append(file: WeightsFile, part: Path, mark: Path, progress: Progress) -> No
         raise ConnectionError(f"connection closed after {received} of {left} bytes")
 
 
+def git_blob(path: Path) -> str:
+    """Return the id git gives the content of a file: its sha1 behind a header of its length."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
 def _wrong(file: WeightsFile, part: Path) -> str:
     """Say what is wrong with a fetched file, or nothing."""
     with open(part, "rb") as data:
@@ -173,6 +184,8 @@ def _wrong(file: WeightsFile, part: Path) -> str:
         found = hashlib.file_digest(data, "sha256").hexdigest()
     if not found.startswith(file.sha256):
         return f"sent a file with sha256 {found[:12]}..., expected {file.sha256[:12]}..."
+    if file.git_blob and git_blob(part) != file.git_blob:
+        return f"sent a file with git blob {git_blob(part)[:12]}..., expected {file.git_blob[:12]}..."
     if file.bytes and part.stat().st_size != file.bytes:
         return f"sent {part.stat().st_size} bytes, expected {file.bytes}"
     return ""

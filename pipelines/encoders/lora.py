@@ -85,7 +85,11 @@ def read_adapters(source: Checkpoint, folder: str, trunks: Mapping[str, Any]) ->
         If a file is missing, an option has an unknown meaning, or the tensors are not exactly one A and one B of the
         configured rank for every block of every branch.
     """
-    config = json.loads(source.read(f"{folder}/adapter_config.json"))
+    try:
+        config = dict(json.loads(source.read(f"{folder}/adapter_config.json")))
+        rank, alpha = int(config.get("r") or 0), float(config.get("lora_alpha") or 0)
+    except (ValueError, TypeError) as wrong:
+        raise _inventory(source, folder, "its configuration cannot be read") from wrong
     if odd := sorted(option for option in _PLAIN if config.get(option)):
         raise EmbedctlError(
             f"{source.label}: {folder} sets '{odd[0]}', which a plain LoRA merge cannot honour",
@@ -93,7 +97,6 @@ def read_adapters(source: Checkpoint, folder: str, trunks: Mapping[str, Any]) ->
         )
     if silent := [option for option in ("r", "lora_alpha") if not config.get(option)]:
         raise _inventory(source, folder, f"its configuration says no '{silent[0]}'")
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
     name = next(
         (file for file in ("adapter_model.safetensors", "adapter_model.bin") if source.has(f"{folder}/{file}")),
         "adapter_model.safetensors",

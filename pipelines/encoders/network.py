@@ -78,7 +78,7 @@ def state_dict(checkpoint: Mapping[str, Any], prefix: str = "") -> dict[str, Ten
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Load every tensor into its place, and refuse when one is missing, left over or of another shape.
+    """Load every tensor into its place, and refuse when one is missing, left over, of another shape or another kind.
 
     Raises
     ------
@@ -93,6 +93,12 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     """
     wanted = module.state_dict()
     refuse_misfits(_shapes(wanted), _shapes(tensors), what)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() != wanted[name].is_floating_point():
+            raise EmbedctlError(
+                f"{what} does not fit: {name} is {tensor.dtype}, not {wanted[name].dtype}",
+                "these weights belong to another network, or were converted; check the file",
+            )
     # A network constructed on the meta device has nothing to copy into. What it gets instead is a copy as well: tensors
     # of a memory-mapped file lie at any address, and the address decides which kernels run, hence the last bits.
     meta = any(tensor.is_meta for tensor in wanted.values())
@@ -101,11 +107,14 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     module.load_state_dict(tensors, strict=True, assign=meta)
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return shapes by name; what is no tensor, a number or a nested dict, has its kind instead and fits nowhere."""
+    return {
+        name: tuple(x.shape) if isinstance(x, Tensor) else f"is a {type(x).__name__}" for name, x in tensors.items()
+    }
 
 
-def refuse_misfits(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], what: str) -> None:
+def refuse_misfits(wanted: Mapping[str, Any], found: Mapping[str, Any], what: str) -> None:
     """Compare two inventories of tensors, name to shape.
 
     Raises

@@ -14,11 +14,12 @@ Adding an encoder is adding a table::
     reference = "https://arxiv.org/abs/1512.03385"
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,11 @@ class WeightsFile:
     url : str
         Where the file lies, unless it lies on the hub.
     hub, revision, filename : str
-        Hub repository, commit (empty where nobody has pinned one: then the digest alone identifies the weights)
-        and file.
+        Hub repository, commit (empty where none is known) and file.
     sha256 : str
         Digest of the file, or as many leading hex digits as are known; empty when unknown.
+    git_blob : str
+        Git's own digest of it, where that is what is known.
     bytes : int
         Size, 0 when unknown.
     """
@@ -90,6 +92,7 @@ class WeightsFile:
     revision: str = ""
     filename: str = ""
     sha256: str = ""
+    git_blob: str = ""
     bytes: int = 0
 
     @property
@@ -136,31 +139,55 @@ class EncoderSpec:
     def contaminated(self) -> bool:
         """Whether it was fitted to the THINGS concepts or to brain data: such an encoder never leads a headline.
 
+        Of what is made of others, whether one of them was.
+
         Examples
         --------
         >>> find("glocal-dino-vitb16").contaminated, find("realnet-fmri").contaminated, find("dino-vitb16").contaminated
         (True, True, False)
         """
-        return any("THINGS" in data or "brain data" in data for data in self.fitted_on)
+        fitted_on = [data for spec in _with_parts(self) for data in spec.fitted_on]
+        return any("things" in data.lower() or "brain data" in data.lower() for data in fitted_on)
 
     def table(self) -> dict[str, Any]:
         """Return the whole table as plain data, for provenance and ``--json``."""
         return asdict(self)
 
 
+def _with_parts(spec: EncoderSpec) -> list[EncoderSpec]:
+    """Return an encoder and, of a ``concat`` or ``mean``, all it is made of; names nobody knows are left out."""
+    found = {spec.id: spec}
+    waiting = [spec]
+    while waiting:
+        of = waiting.pop().model.get("of", ())
+        for encoder in (re.split("[:@]", part)[0] for part in of if isinstance(part, str)):
+            part = next((s for s in registry().values() if encoder in (s.id, *s.alias)), None)
+            if part and part.id not in found:
+                found[part.id] = part
+                waiting.append(part)
+    return list(found.values())
+
+
 _FIELDS = {field.name for field in fields(EncoderSpec)} - {"id", "preprocessing"} | {"input"}
 _REQUIRED = {"family", "dim", "input"}
+_LISTS = ("alias", "fitted_on", "weights")
+_FITS = {"shortest", "squash"}
+_RESIZES = {"bicubic", "bilinear", "opencv", "tf-bicubic"}
 _NO_INPUT = {"resize": "none", "fit": "none", "resize_to": 0, "size": 0, "norm": "none"}
 
 
 def _spec(id_: str, table: dict[str, Any], path: Path) -> EncoderSpec:
     where = f"{path.name}: [{id_}]"
+    if not isinstance(table, dict):
+        raise EmbedctlError(f"{path.name}: '{id_}' is no table", "one table per encoder, [id] in brackets")
     if table.get("family") in ("concat", "mean"):  # made of stored rows: no image goes in
         table = {"input": _NO_INPUT, **table}
     if unknown := sorted(set(table) - _FIELDS):
         raise EmbedctlError(f"{where} has the unknown key '{unknown[0]}'", suggest(unknown[0], _FIELDS))
     if missing := sorted(_REQUIRED - set(table)):
         raise EmbedctlError(f"{where} has no '{missing[0]}'", "every encoder states family, dim and input")
+    if odd := _wrong(table):
+        raise EmbedctlError(f"{where}: {odd}", "compare with a table of pipelines/encoders/cards")
     rest: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "input"
     }
@@ -174,6 +201,22 @@ def _spec(id_: str, table: dict[str, Any], path: Path) -> EncoderSpec:
         raise EmbedctlError(
             f"{where} cannot be read: {wrong}", "compare with a table of pipelines/encoders/cards"
         ) from wrong
+
+
+def _wrong(table: dict[str, Any]) -> str:
+    """Say what is wrong with the values of a table; empty when nothing is."""
+    for key, value in table.items():
+        kind: type = int if key == "dim" else dict if key in ("input", "model") else list if key in _LISTS else str
+        if not isinstance(value, kind):
+            return f"{key} is {value!r}, not {'a list' if kind is list else f'of the kind {kind.__name__}'}"
+    given = table["input"]
+    if given is not _NO_INPUT:
+        if given.get("fit") not in _FITS or given.get("resize") not in _RESIZES:
+            known = ", ".join(sorted(_FITS)), ", ".join(sorted(_RESIZES))
+            return f"input fits '{given.get('fit')}' by '{given.get('resize')}'; known are {known[0]} by {known[1]}"
+        if given["fit"] == "shortest" and not given.get("resize_to", 0) >= given.get("size", 0) > 0:
+            return f"input resizes to {given.get('resize_to')} pixels and cuts {given.get('size')} out of them"
+    return ""
 
 
 def read_cards(folder: Path) -> dict[str, EncoderSpec]:
@@ -215,14 +258,39 @@ def registry() -> dict[str, EncoderSpec]:
     >>> registry()["resnet50-tv"].dim
     2048
     """
-    folders = [CARDS, *(Path(entry.load()) for entry in entry_points(group="embedctl.cards")), *_added]
+    folders = [CARDS, *map(_brought, entry_points(group="embedctl.cards")), *_added]
     specs: dict[str, EncoderSpec] = {}
     for folder in folders:
         found = read_cards(folder)
         if twice := sorted(specs.keys() & found.keys()):
             raise EmbedctlError(f"'{folder}' registers '{twice[0]}', which is taken", "give each encoder its own id")
         specs |= found
+    _refuse_shared_names(specs)
     return specs
+
+
+def _brought(entry: EntryPoint) -> Path:
+    try:
+        return Path(entry.load())
+    except Exception as broken:  # whatever the package does when it is imported
+        package = entry.dist.name if entry.dist else entry.value
+        raise EmbedctlError(
+            f"the cards of the package '{package}' cannot be loaded: {' '.join(str(broken).split())[:160]}",
+            f"update '{package}', or uninstall it",
+        ) from broken
+
+
+def _refuse_shared_names(specs: Mapping[str, EncoderSpec]) -> None:
+    """Two addresses with one file name are one file in torch's cache, and without a digest nothing would tell."""
+    known: dict[str, WeightsFile] = {}
+    for spec in specs.values():
+        for file in (file for file in spec.weights if file.url):
+            other = known.setdefault(file.name, file)
+            if other.url != file.url and not len(file.sha256) == len(other.sha256) == 64:
+                raise EmbedctlError(
+                    f"the weights of '{spec.id}' would be kept as '{file.name}', which those of {other.url} are",
+                    f'give them a name of their own: filename = "{spec.id}{Path(file.name).suffix}"',
+                )
 
 
 _added: list[Path] = []

@@ -3,8 +3,9 @@
 Random weights are those of ``torch.manual_seed(SEED)`` followed by
 ``timm.create_model(name, pretrained=False, num_classes=0, ...)``: the classifier is never drawn. Published weights
 are loaded strictly by timm itself, which renames and resamples tensors as each architecture needs; the classifier
-is loaded too and dropped afterwards. A checkpoint from elsewhere in timm's own names is marked by
-``tensors_under = "module.visual."``: the tensors under that prefix must be exactly those of the network.
+(``num_classes``, where it is not the published one) is loaded too and dropped afterwards. A checkpoint from elsewhere
+in timm's own names is marked by ``tensors_under = "module.visual."``: the tensors under that prefix must be exactly
+those of the network.
 """
 
 # isort: off
@@ -31,7 +32,7 @@ def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network
     if weights.seed is None and prefix is None:
         return describe(_published(name, arguments, weights))
     with construction(weights, device):
-        module = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+        module = timm.create_model(name, pretrained=False, **{**arguments, "num_classes": 0})
     if weights.seed is None:
         file = weights.files[0]
         load_strictly(module, state_dict(read_tensors(file), prefix), file.name)
@@ -42,10 +43,12 @@ def _published(name: str, arguments: dict[str, Any], weights: Weights) -> nn.Mod
     module: nn.Module
     file = weights.files[0]
     overlay = {"state_dict": read_tensors(file), "custom_load": False}
+    if "num_classes" in arguments:  # timm loads without strictness what it thinks has another classifier
+        overlay["num_classes"] = arguments["num_classes"]
     try:
         with construction(weights):
             module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
-    except (RuntimeError, KeyError) as wrong:  # load_state_dict lists every tensor over many lines
+    except (RuntimeError, KeyError, AttributeError, AssertionError) as wrong:  # load_state_dict lists every tensor
         raise EmbedctlError(
             f"{file.name} does not fit {name}: {' '.join(str(wrong).split())[:300]}",
             "these weights belong to another network; check the file",

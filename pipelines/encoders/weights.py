@@ -7,12 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipelines.encoders.fetch import fetch, here
+from pipelines.encoders.fetch import fetch, git_blob, here
 from pipelines.encoders.registry import EncoderSpec, WeightsFile
 from pipelines.progress import SILENT, Progress
 from stores.errors import DamagedStore, EmbedctlError, NotHere
 
-__all__ = ["Weights", "digest", "pull", "read_tensors", "resolve_weights"]
+__all__ = ["Weights", "digest", "pull", "read_checkpoint", "read_tensors", "resolve_weights"]
+
+FOLDERS = ("alignet", "dreamsim")  # families whose checkpoint may be a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ def pull(spec: EncoderSpec, to: Path | None = None, *, progress: Progress = SILE
     if spec.family == "classical":
         return ()
     folder = to / spec.id if to else None
+    if to and to.exists() and not to.is_dir():
+        raise EmbedctlError(f"'{to}' is a file, and weights go into a folder", "name an existing folder or a new one")
     files = tuple(here(file, folder) or fetch(file, folder, progress=progress) for file in _published(spec))
     return _checked(spec, files, "").files
 
@@ -116,7 +120,7 @@ def pull(spec: EncoderSpec, to: Path | None = None, *, progress: Progress = SILE
 def _published(spec: EncoderSpec) -> tuple[WeightsFile, ...]:
     if not spec.weights:
         raise NotHere(
-            f"nobody publishes the weights of '{spec.id}' at a fixed address",
+            f"no address of the weights of '{spec.id}' is known",
             f"see `embedctl models show {spec.id}`, then use --weights FILE",
         )
     return spec.weights
@@ -142,6 +146,8 @@ def _given(spec: EncoderSpec, path: Path) -> Weights:
         return _checked(spec, tuple(file for file in found if file), str(path))
     if not path.exists():
         raise EmbedctlError(f"no weights at '{path}'", "published, random:SEED, or the path of a file or folder")
+    if path.is_dir() and spec.family not in FOLDERS:
+        raise NotHere(f"no '{path / spec.id}'", f"run `embedctl models pull {spec.id} --to {path}`, or give a file")
     return Weights(f"sha256:{digest([path])}", str(path), (path,))
 
 
@@ -153,9 +159,14 @@ def _source(file: WeightsFile, path: Path) -> str:
 
 def _checked(spec: EncoderSpec, files: tuple[Path, ...], source: str) -> Weights:
     for known, path in zip(spec.weights, files, strict=True):
+        problem = ""
         if not (found := digest([path])).startswith(known.sha256):
+            problem = f"sha256 {found[:12]}..., expected {known.sha256[:12]}..."
+        elif known.git_blob and git_blob(path) != known.git_blob:
+            problem = f"git blob {git_blob(path)[:12]}..., expected {known.git_blob[:12]}..."
+        if problem:
             raise DamagedStore(
-                f"'{path}' is not the file of '{spec.id}': sha256 {found[:12]}..., expected {known.sha256[:12]}...",
+                f"'{path}' is not the file of '{spec.id}': {problem}",
                 f"delete it and run `embedctl models pull {spec.id}`",
             )
     return Weights(f"sha256:{digest(files)}", source, files)
@@ -181,12 +192,28 @@ def _sha256(path: Path, mtime_ns: int) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without running any code of it: safetensors, what ``torch.save`` wrote, or TorchScript.
+    """Read the checkpoint of a network, as `read_checkpoint` does.
 
     Returns
     -------
     dict
         As the file holds it: name to tensor, or tensors nested under ``state_dict``, ``model`` and the like.
+
+    Raises
+    ------
+    EmbedctlError
+        If the file is truncated, a web page, needs code to be read, or holds no tensors by name.
+    """
+    checkpoint = read_checkpoint(path)
+    if isinstance(checkpoint, dict):
+        return checkpoint
+    raise EmbedctlError(
+        f"'{path}' holds a {type(checkpoint).__name__}, not tensors by name", "give a .safetensors or torch state dict"
+    )
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Read a file of tensors without running any code of it: safetensors, what ``torch.save`` wrote, or TorchScript.
 
     Raises
     ------
@@ -203,14 +230,16 @@ def read_tensors(path: Path) -> dict[str, Any]:
             return load_file(path)
         if is_torchscript(path):
             return dict(read_torchscript(path))
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return checkpoint
+        return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as broken:  # unpicklers, zip and safetensors readers raise whatever they meet
         with open(path, "rb") as file:
             page = file.read(512).lstrip()[:1] == b"<"
-        why = "it is a web page" if page else " ".join(str(broken).split())[:160]
+        why = " ".join(str(broken).split())[:160]
+        if why.startswith("Weights only load failed"):  # and two pages on how to run it after all
+            why = "it needs code to be read"
+        why = "it is a web page" if page else why
         raise EmbedctlError(
             f"'{path}' cannot be read as tensors: {why}", "give a whole .safetensors or torch state dict, free of code"
         ) from broken

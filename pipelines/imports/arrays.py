@@ -100,9 +100,9 @@ def _npz(path: Path) -> np.ndarray:
 def _tensors(path: Path) -> np.ndarray:
     import torch
 
-    from pipelines.encoders.weights import read_tensors
+    from pipelines.encoders.weights import read_checkpoint
 
-    read: Any = read_tensors(path)
+    read = read_checkpoint(path)
     tensors = dict(read) if isinstance(read, Mapping) else {"": read}
     tensors = {str(key): x for key, x in tensors.items() if isinstance(x, torch.Tensor) and x.layout == torch.strided}
     if not tensors:

