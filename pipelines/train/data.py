@@ -178,7 +178,7 @@ def load_training(epochs: SubjectEpochs, recipe: Recipe) -> Training:
         position[kept] = np.arange(len(kept))
         shown = position[shown]
     # One number, from what is trained on alone, so that the test set moves nothing.
-    scale = np.float32(rows.std(dtype=np.float64) or 1.0) if recipe.unit_scale else np.float32(1)
+    scale = np.float32(_spread(rows) or 1.0) if recipe.unit_scale else np.float32(1)
     for epochs_of in {id(x): x for x in (mean, rows)}.values():
         epochs_of /= scale  # in place: trials of a subject can be gigabytes
     mean_tensor = torch.from_numpy(mean)
@@ -262,6 +262,13 @@ def pick_window(epochs: SubjectEpochs, recipe: Recipe) -> np.ndarray | None:
             "choose a longer window in the recipe",
         )
     return inside
+
+
+def _spread(x: np.ndarray) -> float:
+    """Return the standard deviation over everything, a few rows in float64 at a time."""
+    parts = [x[start : start + 512] for start in range(0, len(x), 512)]
+    mean = sum(part.sum(dtype=np.float64) for part in parts) / x.size
+    return float((sum(((part - mean) ** 2).sum(dtype=np.float64) for part in parts) / x.size) ** 0.5)
 
 
 def _lost(n_lost: int, what: str) -> list[str]:

@@ -46,7 +46,8 @@ def means(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray, 
         found = [_mean_over(normalise(block), valid) for _, block, valid in _blocks(split, pick)]
         mean = np.concatenate(found)[kept]
     else:
-        mean = _picked(np.asarray(split.mean), pick)[kept]
+        mean = _picked(np.asarray(split.mean), pick)
+        mean = mean if len(kept) == len(mean) else mean[kept]
         if trial_norm == "mean-then-norm":
             mean = normalise(mean)
     _require_finite(mean, split, kept)
@@ -118,7 +119,9 @@ def _picked(x: np.ndarray, pick: Pick | None) -> np.ndarray:
     if pick is None:
         return x
     chans, times = pick
-    x = x[..., chans, None] if times is None else x[..., chans, :][..., times]
+    x = x[..., chans, None] if times is None else x[..., chans, :]
+    if times is not None and len(times) < x.shape[-1]:
+        x = x[..., times]
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
