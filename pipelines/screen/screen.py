@@ -35,7 +35,7 @@ __all__ = ["PENALTIES", "Scored", "Screened", "screen"]
 PENALTIES = tuple(10.0**exponent for exponent in range(-2, 5))
 """Times the mean variance of the recordings and the number of epochs: from next to none to next to nothing left."""
 N_CONCEPTS = 200  # held out, as many as the test of THINGS-EEG2 has
-N_ROUNDS = 4  # images of each; all ten would cost half as much again as everything else
+N_ROUNDS = 3  # images of each; all ten would cost more than everything else
 
 Floats = NDArray[np.floating]
 
@@ -72,7 +72,7 @@ class Screened:
         ridge = Ridge(epochs[self._train])
         queries = epochs[self._held] if test is None else np.concatenate((epochs[self._held], test))
         # From here on nothing depends on the recordings but these, a few hundred rows for each penalty.
-        self._smoothers = [ridge.smoother(queries, penalty * ridge.scale) for penalty in PENALTIES]
+        self._smoothers = list(ridge.smoothers(queries, [penalty * ridge.scale for penalty in PENALTIES]))
 
     def score(self, images: Floats, test: tuple[Floats, NDArray[np.int64]] | None = None) -> Scored:
         """Score one embedding: the penalty with the highest mean reciprocal rank over all rounds.

@@ -1,7 +1,7 @@
 """Who takes part in a run: the subject that is tested, and whoever is learned from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import nn
@@ -110,8 +110,28 @@ class Company:
     @property
     def train_ids(self) -> list[str]:
         """Every training image of those who are learned from."""
+        return list(self._trained_concepts)
+
+    @cached_property
+    def _trained_concepts(self) -> dict[str, str]:
         of = [self.tested] if self._validation is None else [self._validation, *self._training]
-        return list(dict.fromkeys(name for one in of for name in one.train.image_ids))
+        return {n: c for one in of for n, c in zip(one.train.image_ids, one.train.concepts, strict=True)}
+
+    def gallery(self, kind: str) -> tuple[list[str], list[str]]:
+        """Return the images that the one shown is told apart from, the test images first, and their concepts.
+
+        Raises
+        ------
+        EmbedctlError
+            If there is no such gallery.
+        """
+        if kind not in ("test", "train+test"):
+            raise EmbedctlError(f"no gallery called '{kind}'", "there are: test, train+test")
+        test = self.tested.test
+        of = dict(zip(test.image_ids, test.concepts, strict=True))
+        if kind == "train+test":
+            of |= {name: concept for name, concept in self._trained_concepts.items() if name not in of}
+        return list(of), list(of.values())
 
     def memory(self, recipe: Recipe) -> list[str]:
         """Say what a run across subjects holds in memory."""
@@ -121,8 +141,11 @@ class Company:
         kind = str(dtype).removeprefix("torch.")
         return [f"recordings of {len(self._training)} subjects at once: {n_bytes / 1e9:.1f} GB of memory, as {kind}"]
 
-    def load(self, recipe: Recipe, kind: type[nn.Module]) -> Recordings:
-        """Read their recordings."""
+    def load(self, recipe: Recipe, kind: type[nn.Module], gallery: str) -> Recordings:
+        """Read their recordings, to be tested with a gallery."""
         if self._validation is None:
-            return load_subject(self.tested, recipe)
-        return load_cross(self.tested, self._training, self._validation, recipe, kind)
+            found = load_subject(self.tested, recipe)
+        else:
+            found = load_cross(self.tested, self._training, self._validation, recipe, kind)
+        image_ids, concepts = self.gallery(gallery)
+        return replace(found, test=replace(found.test, image_ids=image_ids, concepts=concepts))

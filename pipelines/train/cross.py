@@ -5,7 +5,6 @@ taken part in nothing but the whitening that `embedctl preprocess` did. The chec
 not trained on and concepts that nobody's training saw, as it will be used.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
@@ -111,7 +110,7 @@ def load_cross(
         shown=torch.cat(shown),
         n_times=held.n_times,
         ch_names=held.ch_names,
-        test=dataclasses.replace(test, epochs=first(test.epochs)),
+        test=test.changed(first),
         scale=scale,
         notes=held.notes + notes,
         whose=torch.cat(whose),

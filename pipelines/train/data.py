@@ -5,6 +5,7 @@ apart in `Test`, which training never opens, and is read only where somebody ask
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from pipelines.train.brain_encoders import prepare
 from pipelines.train.recipes import Recipe
-from pipelines.train.repetitions import Pick, means, split_half, trials
+from pipelines.train.repetitions import Pick, fewer, means, split_half, trials
 from stores.epochs import SubjectEpochs
 from stores.errors import EmbedctlError
 
@@ -46,6 +47,8 @@ class Test:
         The gallery: all test images, also one whose recordings were all lost.
     noise_ceiling : float or None
         See `split_half`.
+    fewer : dict of int to (n_queries, n_chans, n_times)
+        Means over fewer repetitions; see `pipelines.train.repetitions.fewer`.
     """
 
     epochs: torch.Tensor
@@ -53,6 +56,12 @@ class Test:
     image_ids: list[str]
     concepts: list[str]
     noise_ceiling: float | None
+    fewer: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Test":
+        """Return the same with all recordings changed."""
+        fewer = {n: change(epochs) for n, epochs in self.fewer.items()}
+        return dataclasses.replace(self, epochs=change(self.epochs), fewer=fewer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +128,7 @@ class Recordings(Training):
             rows=mean if self.rows is self.mean else first(self.rows).to(device),
             shown=self.shown.to(device),
             whose=None if self.whose is None else self.whose.to(device),
-            test=dataclasses.replace(self.test, epochs=first(self.test.epochs).to(device)),
+            test=self.test.changed(lambda epochs: first(epochs).to(device)),
         )
 
 
@@ -169,7 +178,7 @@ def load_training(epochs: SubjectEpochs, recipe: Recipe) -> Training:
         position[kept] = np.arange(len(kept))
         shown = position[shown]
     # One number, from what is trained on alone, so that the test set moves nothing.
-    scale = np.float32(rows.std(dtype=np.float64) or 1.0) if recipe.unit_scale else np.float32(1)
+    scale = np.float32(_spread(rows) or 1.0) if recipe.unit_scale else np.float32(1)
     for epochs_of in {id(x): x for x in (mean, rows)}.values():
         epochs_of /= scale  # in place: trials of a subject can be gigabytes
     mean_tensor = torch.from_numpy(mean)
@@ -190,14 +199,14 @@ def load_test(epochs: SubjectEpochs, recipe: Recipe, scale: float) -> tuple[Test
     """Read a subject's test set, divided by ``scale``, and notes on what it lacks; raises as `load_subject`."""
     pick, _, _ = _picked(epochs, recipe)
     mean, seen = means(epochs.test, recipe.trial_norm, pick)
-    mean /= np.float32(scale)
     test = Test(
         torch.from_numpy(mean),
         seen,
         list(epochs.test.image_ids),
         list(epochs.test.concepts),
         split_half(epochs.test, pick),
-    )
+        {n: torch.from_numpy(few) for n, few in fewer(epochs.test, recipe.trial_norm, pick).items()},
+    ).changed(lambda recordings: recordings / scale)
     return test, _lost(len(epochs.test.image_ids) - len(seen), "test")
 
 
@@ -253,6 +262,13 @@ def pick_window(epochs: SubjectEpochs, recipe: Recipe) -> np.ndarray | None:
             "choose a longer window in the recipe",
         )
     return inside
+
+
+def _spread(x: np.ndarray) -> float:
+    """Return the standard deviation over everything, a few rows in float64 at a time."""
+    parts = [x[start : start + 512] for start in range(0, len(x), 512)]
+    mean = sum(part.sum(dtype=np.float64) for part in parts) / x.size
+    return float((sum(((part - mean) ** 2).sum(dtype=np.float64) for part in parts) / x.size) ** 0.5)
 
 
 def _lost(n_lost: int, what: str) -> list[str]:

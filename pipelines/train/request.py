@@ -26,6 +26,8 @@ class TrainRequest:
         Name of a recipe, or path of a TOML file.
     protocol : str
         ``within``, each subject by itself; or ``cross``, trained on the others (`pipelines.train.cross`).
+    gallery : str
+        What the image shown is told apart from: ``test`` images, or ``train+test``.
     split, train_on, image_head, loss : str
         Change these settings of the recipe; empty to leave them.
     dataset : str
@@ -47,6 +49,7 @@ class TrainRequest:
     brain_encoder: str = ""
     recipe: str = "modern"
     protocol: str = "within"
+    gallery: str = "test"
     split: str = ""
     train_on: str = ""
     image_head: str = ""

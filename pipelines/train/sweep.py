@@ -127,14 +127,15 @@ def _decide(request: TrainRequest) -> _Sweep:
     check_reads(kind, request.brain)
     loss_function(recipe.loss)
     own = {name: found for name in (kind, recipe.loss) if (found := content(name))}
-    config = config_key(recipe, kind, request.protocol, epochs.recipe(dataset) or {}, own)
+    config = config_key(recipe, kind, request.protocol, epochs.recipe(dataset) or {}, own, request.gallery)
     jobs = []
     for subject in tested:
         company = Company(epochs, dataset, casts[subject])
         notes += [note for note in company.memory(recipe) if note not in notes]
+        n_gallery = len(company.gallery(request.gallery)[0])
         for name, entry in chosen:
             images = targets.check(entry, company.train_ids, company.tested.test.image_ids)
-            size = run_bytes(company.tested, recipe, kind, entry.dim)
+            size = run_bytes(company.tested, recipe, kind, entry.dim, n_gallery)
             for seed in dict.fromkeys(request.seeds or recipe.seeds):
                 by = {"epochs": company.key, "embedding": entry.key, "images": images, "config": config}
                 name_of_run = run_id(dataset, subject, name, kind, recipe.name, seed, by)
@@ -184,7 +185,7 @@ def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
 
 def _run_subject(sweep: _Sweep, company: Company, jobs: list[Job], report: TrainReport, progress: Progress) -> None:
     """Load a subject once, and do all its runs."""
-    loaded = company.load(sweep.recipe, brain_encoder(sweep.brain_encoder))
+    loaded = company.load(sweep.recipe, brain_encoder(sweep.brain_encoder), sweep.request.gallery)
     for note in loaded.notes:
         if note not in report.notes:
             report.notes.append(note)
@@ -279,7 +280,7 @@ def _decided(sweep: _Sweep, job: Job, entry: Entry, company: Company, ch_names: 
         "trial_norm": recipe.trial_norm,
         "train_on": recipe.train_on,
         "test_repetitions": usual_number(recordings.test),
-        "gallery": "test",
+        "gallery": sweep.request.gallery,
         "embedding_key": job.embedding_key,
         "epochs_key": company.key,
         "images_key": job.images_key,
