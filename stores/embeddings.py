@@ -22,6 +22,7 @@ from stores.locks import clear_dead, of_living
 from stores.names import EmbeddingName
 from stores.parts import WHOLE, Part, refuse_beside
 from stores.roots import Root, read_strings, string_files
+from stores.speed import read_speed, write_speed
 
 __all__ = ["EmbeddingStore", "ImageRecord", "Rows"]
 
@@ -359,6 +360,15 @@ class EmbeddingStore:
             self._root.consolidate(without=entry.group)
             discard(self.path / entry.group, self._root.drafts)
             del self._groups[entry.group]
+
+    def seconds_per_image(self) -> dict[str, float]:
+        """Return how long an image took when rows were last computed, by group, as far as that is known."""
+        return read_speed(self._root.private)
+
+    def note_speed(self, seconds_per_image: Mapping[str, float]) -> None:
+        """Remember how long an image took."""
+        with self.lock():
+            write_speed(self._root.private, seconds_per_image, self._root.drafts)
 
     @property
     def is_consolidated(self) -> bool:

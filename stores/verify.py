@@ -20,6 +20,7 @@ from stores.receipts import read_receipt
 from stores.results import RECEIPT, TABLE, runs_listed
 from stores.roots import read_strings
 from stores.screens import SCREENS, SCREENS_RECEIPT
+from stores.speed import SPEED
 
 __all__ = ["Plan", "find_places", "judged", "plan"]
 
@@ -264,7 +265,7 @@ def _rest(found: Plan, locks: Path) -> None:
     vouched = {check.file for check in found.checks} | found.receipts
     busy = any(locks.glob("*.lock*"))
     for file in sorted(_files(found.store)):
-        if file in vouched:
+        if file in vouched or file == locks.parent / SPEED:
             continue
         name = file.relative_to(found.store).as_posix()
         if file.name != "zarr.json" and "/c/" not in name and "/.embedctl/" not in name:

@@ -497,6 +497,10 @@ def test_a_dry_run_tells_what_is_to_do_and_writes_nothing(images):
     assert files_of(images.parent) == before
     run(images, "pixels")
     assert run(images, "pixels", dry_run=True).to_do == 0
+    assert (report.seconds_expected, run(images, "pixels", dry_run=True).seconds_expected) == (None, 0)
+    write_photographs(images, 10, first=20)
+    expected = [run(images, "pixels", *more, dry_run=True).seconds_expected for more in ([], ["hog"])]
+    assert 0 < expected[0] < 60 and expected[1] is None, "of hog nobody knows"
 
 
 def test_a_dry_run_names_weights_that_are_to_be_fetched_and_fetches_none(images, monkeypatch):
@@ -541,13 +545,13 @@ def test_what_cannot_be_done_is_two_lines_and_an_exit_code(images, options, erro
 
 class Listener:
     def __init__(self):
-        self.total, self.n, self.said = 0, 0, []
+        self.total, self.n, self.said, self.figures = 0, 0, [], {}
 
     def start(self, label, total, unit):
         self.total += total
 
     def advance(self, n=1, **figures):
-        self.n += n
+        self.n, self.figures = self.n + n, figures
 
     def say(self, text):
         self.said.append(text)
@@ -558,6 +562,11 @@ def test_progress_counts_the_images_that_are_read_and_says_what_was_decided(imag
     listener = Listener()
     extract(request, listener)
     assert (listener.total, listener.n) == (20, 20)
+    shares = [
+        int(listener.figures.pop(stage).removesuffix(" %"))
+        for stage in ("read", "decode", "preprocess", "forward", "write")
+    ]
+    assert 96 < sum(shares) < 104 and list(listener.figures) == ["images/s"] and listener.figures["images/s"] > 0
     (images / "concept_000/photo_0000.jpg").unlink()
     write_photographs(images, 1, first=20)
     listener = Listener()

@@ -20,6 +20,7 @@ import pytest
 
 from embedctl.cli import main
 from stores.embeddings import EmbeddingStore
+from stores.speed import SPEED
 from tests.photos import write_photographs
 
 CONTROLS = ("pixels", "gabor-pyramid", "hog", "colour-histogram")
@@ -96,8 +97,10 @@ def fresh_receipts(store: Path) -> list[Path]:
 
 
 def files(store: Path) -> dict[str, bytes]:
-    """Return every file as it must be again, without the date of `zarr.json` and the digests that hold it."""
-    found = {str(f.relative_to(store)): f.read_bytes() for f in sorted(store.rglob("*")) if f.is_file()}
+    """Return every file as it must be again, without dates, the digests that hold them, and how long it took."""
+    found = {
+        str(f.relative_to(store)): f.read_bytes() for f in sorted(store.rglob("*")) if f.is_file() and f.name != SPEED
+    }
     for name in found:
         if name.endswith("/metadata.json"):
             found[name] = b""

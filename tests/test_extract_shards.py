@@ -15,6 +15,7 @@ from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError, StoreLocked
 from stores.parts import WHOLE, Part
 from stores.repair import repair
+from stores.speed import SPEED
 from tests.photos import write_photographs
 
 CONTROLS = ("pixels", "colour-histogram")
@@ -49,8 +50,10 @@ def whole(request_of) -> dict[str, bytes]:
 
 
 def files(store: Path) -> dict[str, bytes]:
-    """Return every file as it must be again, without the date of `zarr.json` and the digests that hold it."""
-    found = {str(f.relative_to(store)): f.read_bytes() for f in sorted(store.rglob("*")) if f.is_file()}
+    """Return every file as it must be again, without dates, the digests that hold them, and how long it took."""
+    found = {
+        str(f.relative_to(store)): f.read_bytes() for f in sorted(store.rglob("*")) if f.is_file() and f.name != SPEED
+    }
     for name in found:
         if name.endswith("/metadata.json"):
             found[name] = b""

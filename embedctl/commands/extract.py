@@ -132,6 +132,23 @@ def _bytes(text: str) -> int:
     return int(size * (1024 if found[3] else 1000) ** power)
 
 
+def _duration(seconds: float | None) -> str:
+    """Say how long something will take.
+
+    Examples
+    --------
+    >>> [_duration(seconds) for seconds in (None, 0, 42, 3000, 100_000)]
+    ['unknown', 'none', 'about 42 s', 'about 50 min', 'about 28 h']
+    """
+    if seconds is None:
+        return "unknown"
+    if not seconds:
+        return "none"
+    if seconds < 100:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 6000 else f"about {seconds / 3600:.0f} h"
+
+
 def tell(report: "ExtractReport") -> None:
     """Show what an extraction did, or would do."""
     columns = (
@@ -158,7 +175,9 @@ def tell(report: "ExtractReport") -> None:
     render.table(columns, rows, right=("dim", *columns[4:]))
     if report.dry_run:
         needed, free = render.size(report.bytes_needed), render.size(report.bytes_free)
-        render.line(f"{report.n_images:,} images; {needed} needed, {free} free; time: unknown")
+        render.line(
+            f"{report.n_images:,} images; {needed} needed, {free} free; time: {_duration(report.seconds_expected)}"
+        )
         for encoder, n_bytes in report.to_fetch.items():
             render.line(f"weights to fetch: {encoder}, {render.size(n_bytes) if n_bytes else 'size unknown'}")
     elif report.written:

@@ -1,7 +1,7 @@
 """Computing and committing blocks: what an embedded run, a shard and a dask worker all do, with the same bytes."""
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,6 +12,7 @@ import numpy as np
 
 from pipelines.extract.block import BlockRows
 from pipelines.extract.loading import LoadedImage, in_order, load, prefetch
+from pipelines.extract.pace import add
 from pipelines.extract.plan import Batch, BlockTask, batches
 from pipelines.extract.records import record_images
 from pipelines.extract.sources import ImageSource
@@ -26,6 +27,7 @@ __all__ = ["BlockDone", "BlockEngine", "NetworkFacts"]
 
 _Todo = list[tuple[BlockTask, list[Batch]]]
 _Rows = dict[EmbeddingName, np.ndarray]
+_Advance = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class BlockEngine:
         self._image_ids = store.image_ids
         self._known = store.images()
 
-    def run(self, batch_size: int, tasks: Sequence[BlockTask], advance: Callable[[int], None]) -> Generator[BlockDone]:
+    def run(self, batch_size: int, tasks: Sequence[BlockTask], advance: _Advance) -> Generator[BlockDone]:
         """Compute and commit one block after the other; threads read ahead into the next one.
 
         Parameters
@@ -123,7 +125,7 @@ class BlockEngine:
         tasks : sequence of BlockTask
             The blocks.
         advance : callable
-            Is told how many more images are done.
+            Is told how many more images are done, and the seconds of every stage.
         """
         todo = [(task, batches(task, self._store.block_rows, batch_size)) for task in tasks]
         work = (self._work(batch) for _, passes in todo for batch in passes)
@@ -132,22 +134,25 @@ class BlockEngine:
             closing(prefetch(work, self._n_cores, begin)) as loaded,
             closing(self._forward(batch_size, todo, loaded, begin)) as computed,
         ):
+            wrote = 0.0
             for task, passes in todo:
                 block = BlockRows(task, self._entries)
-                seconds: defaultdict[str, float] = defaultdict(float)
+                seconds = defaultdict[str, float](float)
                 read: dict[str, LoadedImage] = {}
                 for batch, (images, rows, spent) in zip(passes, computed, strict=False):
                     self._put(batch, images, rows, block)
-                    seconds["forward"] += spent
+                    here = defaultdict[str, float](float, forward=spent)
                     for row, image in zip(batch.rows.tolist(), images, strict=True):
                         read[self._image_ids[row]] = replace(image, tensors={})
-                        for stage, spent in image.seconds.items():
-                            seconds[stage] += spent
-                    advance(len(images))
+                        add(here, image.seconds)
+                    add(seconds, here)
+                    advance(len(images), {**here, "write": wrote})
+                    wrote = 0.0
                 start = perf_counter()
                 record_images(self._store, self._source, read, self._known)
                 written = block.commit(self._store)
-                seconds["write"] += perf_counter() - start
+                wrote = perf_counter() - start  # told with the next batch
+                seconds["write"] += wrote
                 yield BlockDone(len(read), written, frozenset(block.unfit), dict(seconds))
 
     def _work(self, batch: Batch) -> list[Callable[[], LoadedImage]]:

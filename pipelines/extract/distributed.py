@@ -23,6 +23,7 @@ from distributed.scheduler import KilledWorker
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
 from pipelines.extract.forward import Networks, build_networks
 from pipelines.extract.loading import n_cores
+from pipelines.extract.pace import Pace
 from pipelines.extract.plan import BlockTask
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.sources import open_images
@@ -110,7 +111,7 @@ class Cluster:
 
     def run(self, store: EmbeddingStore, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
         """Yield a record per block, as they finish."""
-        todo = iter(tasks)
+        todo, pace = iter(tasks), Pace()
 
         def more(n: int) -> Iterable[Any]:
             for task in islice(todo, n):
@@ -135,7 +136,8 @@ class Cluster:
                 for new in more(_WINDOW * n_workers - len(waiting)):
                     waiting.add(new)
                     running.add(new)
-                self._progress.advance(done.n_images, workers=str(n_workers))
+                figures = pace.figures(done.n_images, done.seconds)
+                self._progress.advance(done.n_images, **figures, workers=str(n_workers))
                 yield done
         finally:
             self._stop(waiting)
@@ -195,7 +197,7 @@ def _compute(plugin: str, batch_size: int, block: int, lacking: dict[str, list[l
     task = BlockTask(block, {group: rows_of(ranges) for group, ranges in lacking.items()})
     mine = _mine(plugin)
     with mine.turn:  # a worker may have several threads, and networks are not made for two at once
-        (done,) = mine.engine.run(batch_size, [task], lambda n: None)
+        (done,) = mine.engine.run(batch_size, [task], lambda n, seconds: None)
     return done
 
 

@@ -1,11 +1,12 @@
 """Where the blocks of an extraction are computed: in this process, or on a dask cluster."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
 from pipelines.extract.loading import n_cores
+from pipelines.extract.pace import Pace
 from pipelines.extract.plan import BlockTask
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.sources import ImageSource
@@ -67,4 +68,9 @@ class _Here:
         """Yield a record per block, in order."""
         assert self._networks is not None  # prepared
         engine = BlockEngine(self._targets, self._source, store, self._networks, n_cores())
-        yield from engine.run(batch_size, tasks, self._progress.advance)
+        networks, pace = self._networks, Pace()
+
+        def advance(n_images: int, seconds: Mapping[str, float]) -> None:
+            self._progress.advance(n_images, **pace.figures(n_images, seconds), **networks.memory())
+
+        yield from engine.run(batch_size, tasks, advance)

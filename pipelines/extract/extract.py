@@ -17,6 +17,7 @@ from pipelines.extract.derive import derive
 from pipelines.extract.divide import divide
 from pipelines.extract.engine import Engine, is_distributed, open_engine
 from pipelines.extract.outlook import check_room, look_ahead
+from pipelines.extract.pace import add
 from pipelines.extract.provenance import provenance
 from pipelines.extract.records import drop_float16, settle_images
 from pipelines.extract.request import ExtractReport, ExtractRequest
@@ -108,7 +109,9 @@ def _together(request: ExtractRequest, parts: Sequence[ExtractReport]) -> Extrac
         report.bytes += part.bytes
         report.bytes_needed += part.bytes_needed
         report.to_fetch |= part.to_fetch
-        report.stages = {stage: report.stages.get(stage, 0.0) + spent for stage, spent in part.stages.items()}
+        add(report.stages, part.stages)
+    known = [part.seconds_expected for part in parts if part.seconds_expected is not None]
+    report.seconds_expected = sum(known) if parts and len(known) == len(parts) else None
     return report
 
 
@@ -119,7 +122,7 @@ def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
     found = survey(request, source, store, hashes=hashes, progress=progress)
     report = found.report(request, source)
     if request.dry_run:
-        look_ahead(request, found, report)
+        look_ahead(request, found, report, store.seconds_per_image() if store else {})
     elif not found.nothing_to_do or found.changes.touched:
         with open_engine(request, source, progress) as engine:
             if found.lacking and (store is None or request.shard):
@@ -198,15 +201,18 @@ def _run(
     names = {target.group: target.name for target in found.targets}
     for batch_size, tasks in found.passes():
         progress.start("extract", sum(len(task.union()) for task in tasks), "images")
+        begun = perf_counter()
         with closing(engine.run(store, batch_size, tasks)) as blocks:
             for done in blocks:
                 report.n_read += done.n_images
                 for group, n_rows in done.written.items():
                     written[names[group]] += n_rows
-                for stage, spent in done.seconds.items():
-                    report.stages[stage] = report.stages.get(stage, 0.0) + spent
+                add(report.stages, done.seconds)
                 if done.unfit:
                     return [target for target in found.targets if target.group in done.unfit]
+        n_rows = sum(len(rows) for task in tasks for rows in task.rows.values())
+        groups = {group for task in tasks for group in task.rows}
+        store.note_speed(dict.fromkeys(sorted(groups), (perf_counter() - begun) / n_rows))
     return []
 
 

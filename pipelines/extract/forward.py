@@ -64,6 +64,10 @@ class Networks:
         """Return how many batches are to go through the networks at once."""
         return 1 if self.device != "cpu" else max(1, n_cores // max(self.threads.values()))
 
+    def memory(self) -> dict[str, str | float]:
+        """Return the most that was taken of the memory of a GPU, to show."""
+        return {"GPU": f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB"} if self.device == "cuda" else {}
+
     @contextmanager
     def own_threads(self) -> Iterator[Callable[[], None]]:
         """Give what a thread of ours calls first; afterwards new threads are as they were before."""

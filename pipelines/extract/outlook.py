@@ -15,8 +15,25 @@ from stores.names import EmbeddingName
 __all__ = ["check_room", "look_ahead"]
 
 
-def look_ahead(request: ExtractRequest, found: Survey, report: ExtractReport) -> None:
-    """Fill the report of a dry run. Nothing is written or fetched."""
+def look_ahead(
+    request: ExtractRequest, found: Survey, report: ExtractReport, seconds_per_image: Mapping[str, float]
+) -> None:
+    """Fill the report of a dry run. Nothing is written or fetched.
+
+    Parameters
+    ----------
+    request : ExtractRequest
+        What is asked.
+    found : Survey
+        What is to do.
+    report : ExtractReport
+        To fill.
+    seconds_per_image : mapping of str to float
+        How long an image took last time, by group.
+    """
+    lacking = [target.group for target in found.lacking]
+    if all(group in seconds_per_image for group in lacking):
+        report.seconds_expected = sum(seconds_per_image[group] * int(found.to_do[group].sum()) for group in lacking)
     widths = {target.name: target.dim for target in found.targets if target.dim}
     for target in found.targets:
         if target.name not in widths:

@@ -108,6 +108,8 @@ class ExtractReport:
         Bytes of rows written.
     bytes_needed, bytes_free : int
         What the rows still to compute take on disk, and what is free there.
+    seconds_expected : float, optional
+        In a dry run, what the rows to compute will take if they take as long as last time; None where nobody knows.
     to_fetch : dict of str to int
         In a dry run, encoders whose published weights are not on this computer, with their size in bytes (0: unknown).
     """
@@ -122,6 +124,7 @@ class ExtractReport:
     bytes: int = 0
     bytes_needed: int = 0
     bytes_free: int = 0
+    seconds_expected: float | None = None
     to_fetch: dict[str, int] = field(default_factory=dict)
     dry_run: bool = False
 
