@@ -13,6 +13,7 @@ __all__ = ["embeddings"]
 
 _ROW = 17
 _FEWEST = 8  # images
+_MOST_FEATURES = 16_384  # tokens of a whole layer would cost gigabytes
 
 
 def embeddings(material: Material) -> Section:
@@ -20,7 +21,10 @@ def embeddings(material: Material) -> Section:
     title, store = "Health of the embeddings", material.store
     if store is None:
         return Section(title, [f"There is no embedding store at '{material.request.embeddings}'."])
-    entries = list(zip(store.names, store.entries(), strict=True))
+    everything = list(zip(store.names, store.entries(), strict=True))
+    entries = [(name, entry) for name, entry in everything if entry.dim <= _MOST_FEATURES]
+    if not entries:
+        return Section(title, ["The store holds no embedding of a size that is looked at here."])
     rows = sample(store, [entry for _, entry in entries])
     if len(rows) < _FEWEST:
         return Section(title, [f"Only {len(rows)} images have a row in every embedding: too few to say anything."])
@@ -31,6 +35,7 @@ def embeddings(material: Material) -> Section:
     found = [health(name, entry, samples[name]) for name, entry in entries]
     text = [
         f"Measured on {len(rows):,} of {len(store.image_ids):,} images, spread over those that every embedding has.",
+        *(f"{name} is left out: it has {e.dim:,} features." for name, e in everything if e.dim > _MOST_FEATURES),
         *_warnings(found),
     ]
     return Section(title, text, [_ranks(found, len(rows)), _likeness(samples)])

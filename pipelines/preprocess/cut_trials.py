@@ -249,6 +249,8 @@ class CutTrials:
             found.arrays["scale"] = np.stack([found.scale[session] for session in sessions])
         units = {"mvnn": "sd of noise", "robust": "interquartile ranges", "zscore": "sd"}
         found.info = {"units": units.get(self._recipe.scale, flight.units), "sessions": sessions}
+        if flight.rois:
+            found.info["rois"] = flight.rois
         if len(self.row_shape) == 2:
             times = flight.times if self._times is None else [flight.times[i] for i in self._times]
             found.info |= {
