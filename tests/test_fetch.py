@@ -360,3 +360,16 @@ def test_pull_ends_in_code_6_where_the_file_is_gone_and_4_where_it_is_another(se
     server.status = 404
     result = run("models", "pull", SMALL.id)
     assert result.exit_code == 6 and "answers 404" in result.stderr and "hint:" in result.stderr
+
+
+def test_offline_every_encoder_that_lacks_its_weights_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").touch()
+    result = run("extract", "--model", "harmonized-levit,hog,glocal-resnet18,resnet50-tv", "--offline")
+    lacking = ["glocal-resnet18", "harmonized-levit", "resnet50-tv", "resnet18-tv"]
+    error, hint = result.stderr.splitlines()[-2:]
+    assert result.exit_code == 6
+    assert error == f"error: the weights of 4 encoders are not on this computer: {', '.join(lacking)}"
+    assert f"`embedctl models pull {' '.join(lacking)}`" in hint
