@@ -65,12 +65,11 @@ class PaperSweep:
     @property
     def words(self) -> str:
         """What to type for it."""
-        words = ["embedctl train", f"--brain {self.modality}", f"--dataset {self.dataset}", "--recipe paper"]
-        words += [f"--brain-encoder {self.brain_encoder}", f"--model {','.join(self.embeddings)}"]
-        words += [f"--subject {','.join(map(str, self.subjects))}"]
-        words += [f"--protocol {self.protocol}"] if self.protocol != "within" else []
-        words += [f"--gallery {self.gallery}"] if self.gallery != "test" else []
-        return " ".join(words)
+        return (
+            f"embedctl train --brain {self.modality} --dataset {self.dataset} --recipe paper "
+            f"--brain-encoder {self.brain_encoder} --model {','.join(self.embeddings)} "
+            f"--subject {','.join(map(str, self.subjects))} --protocol {self.protocol} --gallery {self.gallery}"
+        )
 
 
 def paper_sweeps() -> list[PaperSweep]:
