@@ -167,6 +167,13 @@ SETTINGS: dict[str, Setting] = _table(
         "network from recordings to embeddings, also FILE.py:Class or braindecode:NAME; none given means the recipe's",
     ),
     Setting("train.recipe", "modern", "modern, paper, demo, or a recipe file"),
+    Setting(
+        "train.protocol",
+        "within",
+        "train on the subject that is tested, or on all others but one",
+        choices=("within", "cross"),
+    ),
+    Setting("train.gallery", "test", "images that the one shown is told apart from", choices=("test", "train+test")),
     Setting("train.loss", "", "info-nce, soft-clip or FILE.py:function; none given means the recipe's"),
     Setting("train.image-head", "", "none, linear or mlp: what is trained on the image side; none given: the recipe's"),
     Setting("train.split", "", "what is held out for validation, concept or image; none given means the recipe's"),

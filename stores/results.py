@@ -53,7 +53,7 @@ COLUMNS: dict[str, str] = {
     "gallery": "string",
     "n_way": "int64",
     **dict.fromkeys(("top1", "top3", "top5", "median_rank", "mrr", "val_top1", "concept_top1"), "float64"),
-    **dict.fromkeys(("csls_top1", "noise_ceiling", "chance"), "float64"),
+    **dict.fromkeys(("last_top1", "csls_top1", "sinkhorn_top1", "noise_ceiling", "chance"), "float64"),
     **dict.fromkeys(("n_queries", "steps"), "int64"),
     "seconds": "float64",
     **dict.fromkeys(("embedding_key", "epochs_key", "images_key", "config_key", "version", "started"), "string"),

@@ -112,6 +112,10 @@ def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretRe
         for row in mine:
             run_id = row["run_id"]
             try:
+                if row["protocol"] != "within":
+                    raise EmbedctlError(
+                        "it was trained on other subjects: only runs within a subject are interpreted", ""
+                    )
                 recordings = epochs[dataset, subject]
                 if recordings.key != row["epochs_key"]:
                     raise EmbedctlError("it was trained on other epochs than the store holds now", "train it again")

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["PairRow", "RankRow", "left_out", "pairs", "ranking"]
 
 LEVEL = 0.05
-FIGURES = ("top3", "top5", "median_rank", "mrr", "val_top1", "concept_top1", "csls_top1", "noise_ceiling", "chance")
+FIGURES = (
+    *("top3", "top5", "median_rank", "mrr", "val_top1", "concept_top1", "last_top1"),
+    *("csls_top1", "sinkhorn_top1", "noise_ceiling", "chance"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,12 +79,12 @@ def test_an_encoder_that_was_fitted_to_things_or_brains_is_marked_and_leads_noth
     fitted, clean = row("realnet-fmri", 1, 0, 0.9), row("dino-vitb16", 1, 0, 0.5)
     assert [r.contaminated for r in ranking(table(fitted, clean))] == [True, False]
     ranked(ranking(table(fitted, clean)))
-    assert drawn.pop() == (["realnet-fmri *", "dino-vitb16"], 1)
+    assert drawn.pop() == (["realnet-fmri *", "dino-vitb16"], [1])
     assert "* fitted to THINGS or to brain data" in capsys.readouterr().err
     ranked(ranking(table(fitted)))
-    assert drawn.pop()[1] == -1
+    assert drawn.pop()[1] == []
     ranked(ranking(table(clean)))
-    assert drawn.pop() == (["dino-vitb16"], 0)
+    assert drawn.pop() == (["dino-vitb16"], [0])
 
 
 def test_subjects_with_different_numbers_of_seeds_are_said_to_have_them():
