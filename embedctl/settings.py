@@ -154,7 +154,9 @@ SETTINGS: dict[str, Setting] = _table(
     Setting("extract.offline", False, "never fetch weights; say which are missing", *_SWITCH),
     Setting("preprocess.dataset", "", "which recordings; 'embedctl datasets' lists them"),
     Setting("preprocess.subject", (), "subjects to read; none given means all there are", *_NUMBERS),
-    Setting("preprocess.recipe", "clean", "clean, nice, alignvis, or a recipe file"),
+    Setting(
+        "preprocess.recipe", "clean", "clean; for EEG also nice or gifford, for MEG and fMRI alignvis; or a recipe file"
+    ),
     Setting("preprocess.keep", "all", "every repetition, or only their mean", choices=("all", "mean")),
     Setting("train.brain", "", "kind of recording: eeg, meg or fmri"),
     Setting("train.dataset", "", "needed only when the epoch store holds several"),

@@ -318,6 +318,12 @@ def read_results(runs: Path | str) -> "pa.Table":
     return table
 
 
+def any_results(runs: Path | str) -> "pa.Table | None":
+    """Return the results table, or None where nothing was trained yet; raises `DamagedStore` as `read_results`."""
+    runs = Path(runs)
+    return read_results(runs) if _receipts(runs) or (runs / TABLE).is_file() else None
+
+
 def _written_table(runs: Path, receipts: Sequence[Path]) -> "pa.Table | None":
     """Return the table that lies there, if it is made from these receipts."""
     try:

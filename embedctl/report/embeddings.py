@@ -7,7 +7,8 @@ import numpy as np
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, Scale, axis_below, sequential, shortened
-from pipelines.findings.health import Health, alike, health, sample
+from pipelines.findings.health import Health, health, sample
+from pipelines.similarity import cka_matrix
 
 __all__ = ["embeddings"]
 
@@ -76,7 +77,7 @@ def _ranks(found: list[Health], n_images: int) -> Figure:
 
 
 def _likeness(samples: dict[str, np.ndarray]) -> Figure:
-    names, table = list(samples), alike(list(samples.values()))
+    names, table = list(samples), cka_matrix(list(samples.values()))
     width = min(34.0, (WIDTH - LABELS - 6) / len(names))
     high = max(width, 12.0)
     picture = Picture(WIDTH, 20 + high * len(names))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.cores import in_order
 from pipelines.extract.block import BlockRows
-from pipelines.extract.loading import LoadedImage, in_order, load, prefetch
+from pipelines.extract.loading import LoadedImage, load, prefetch
 from pipelines.extract.pace import add
 from pipelines.extract.plan import Batch, BlockTask, batches
 from pipelines.extract.records import record_images

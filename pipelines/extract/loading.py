@@ -5,7 +5,6 @@ preprocessed once for all encoders that see the same pixels. Pillow and torch re
 so threads suffice and nothing is copied between processes.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ from pipelines.extract.views import see
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LoadedImage", "Transform", "in_order", "load", "n_cores", "prefetch"]
+__all__ = ["LoadedImage", "Transform", "load", "prefetch"]
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
@@ -123,33 +122,3 @@ def prefetch(
             yield [future.result() for future in waiting.popleft()]
     finally:
         threads.shutdown(cancel_futures=True)
-
-
-def in_order(
-    work: Callable[[_Item], _Made], items: Iterable[_Item], n_threads: int, begin: Callable[[], None] | None = None
-) -> Generator[_Made]:
-    """Yield what ``work`` makes of each item, in order, while threads are at the next ones.
-
-    Closing the generator drops what has not begun, and waits for what has.
-
-    Examples
-    --------
-    >>> list(in_order(str, range(4), n_threads=2))
-    ['0', '1', '2', '3']
-    """
-    waiting: deque[Future[_Made]] = deque()
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="networks", initializer=begin)
-    try:
-        for item in items:
-            waiting.append(threads.submit(work, item))
-            if len(waiting) > n_threads:  # one more than are at work, so that no thread waits for the next
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        threads.shutdown(cancel_futures=True)
-
-
-def n_cores() -> int:
-    """Return the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -324,6 +324,6 @@ class CutTrials:
             for part in self._batches(order):
                 scaled = self._scaled(found, number, self._read(wanted[part]))
                 if not self._recipe.clip:  # what the recipe clips is counted in the first pass
-                    found.clipped += int((np.abs(scaled) > limit).sum())
+                    found.add_clipped(int((np.abs(scaled) > limit).sum()))
                 epochs[places[part, 0], places[part, 1]] = np.clip(scaled, -limit, limit)
         return epochs, valid, session

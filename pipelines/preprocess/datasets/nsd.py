@@ -18,6 +18,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,7 @@ class _Sessions:
     def __init__(self, readers: dict[int, Callable[[], np.ndarray]], sessions: list[int]) -> None:
         self._readers, self._sessions = readers, sessions
         self._held: dict[int, np.ndarray] = {}
+        self._reading = Lock()
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return some trials in percent signal change, ``(n, n_voxels)`` float32."""
@@ -221,8 +223,9 @@ class _Sessions:
         which = rows // _PER_SESSION
         for place in np.unique(which).tolist():
             session = self._sessions[place]
-            if session not in self._held:
-                self._held[session] = self._readers[session]()
+            with self._reading:  # each session once, whoever asks first
+                if session not in self._held:
+                    self._held[session] = self._readers[session]()
             parts.append(self._held[session][rows[which == place] - place * _PER_SESSION])
         values = np.concatenate(parts)
         return values / np.float32(_IN_PERCENT) if values.dtype.kind == "i" else values.astype(np.float32)
