@@ -1,6 +1,7 @@
 """Weights are the very file they should be: fetched once and whole, hashed each time, from wherever they are."""
 
 import hashlib
+import logging
 import os
 import subprocess
 import sys
@@ -160,6 +161,17 @@ def test_a_hub_file_that_is_not_cached_is_not_here(monkeypatch, tmp_path):
     with pytest.raises(NotHere) as problem:
         resolve_weights(find("vitb16-in1k"), offline=True)
     assert "`embedctl models pull vitb16-in1k`" in problem.value.hint
+
+
+def test_each_attempt_of_the_hubs_client_is_its_own_business(monkeypatch, tmp_path, capfd):
+    def refuse(*_, **__):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(NotHere, match="hf://a/b/w.safetensors cannot be fetched: no route"):
+        fetch.fetch(WeightsFile(hub="a/b", filename="w.safetensors"))
+    assert "Retry" not in capfd.readouterr().err
 
 
 def test_weights_without_a_fixed_address_have_to_be_given():

@@ -26,9 +26,8 @@ from pipelines.train.targets import Targets
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
-from stores.errors import DamagedStore, EmbedctlError
-from stores.results import read_results
-from stores.screens import Seen, record_tested, seen
+from stores.results import any_results
+from stores.screens import record_tested, seen
 
 __all__ = ["PENALTIES", "Scored", "Screened", "screen"]
 
@@ -163,7 +162,7 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
     if request.test:
         config = config_key(recipe, "ridge", "within", epochs.recipe(dataset) or {})
         record_tested(request.runs, [(dataset, name, entry.key, config) for name, entry in chosen])
-        report.seen = _seen(request, dataset)
+        report.seen = seen(request.runs, any_results(request.runs))[dataset]
     report.seconds = time.perf_counter() - started
     return report
 
@@ -247,13 +246,3 @@ def _row(name: str, entry: Entry, found: dict[int, Scored]) -> ScreenRow:
         test_top1=mean([test.top(1) for test in tests]),
         test_top5=mean([test.top(5) for test in tests]),
     )
-
-
-def _seen(request: ScreenRequest, dataset: str) -> Seen:
-    try:
-        results = read_results(request.runs)
-    except DamagedStore:
-        raise
-    except EmbedctlError:  # nothing was trained here yet
-        results = None
-    return seen(request.runs, results)[dataset]

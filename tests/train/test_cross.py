@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.interpret.interpret import interpret
+from pipelines.interpret.request import InterpretRequest
 from pipelines.train import cross as cross_module
 from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.cross import load_cross
@@ -163,3 +165,9 @@ def test_two_subjects_are_too_few_and_voxels_differ(workspace, tmp_path):
     write_subject(store, 1, workspace.planted, dataset="nsd", modality="fmri")
     with pytest.raises(EmbedctlError, match="their voxels differ"):
         train(ask(workspace, tmp_path / "voxels.zarr", tmp_path / "runs", brain="fmri", subjects=()))
+
+
+def test_a_run_across_subjects_is_not_interpreted_and_says_so(workspace, four, swept):
+    stores = {"embeddings": workspace.embeddings, "epochs": four, "runs": swept.runs}
+    with pytest.raises(EmbedctlError, match="it was trained on other subjects"):
+        interpret(InterpretRequest(**stores))
