@@ -201,6 +201,13 @@ def test_weights_nobody_vouches_for_are_shown_and_decide_nothing(side, weights, 
     assert pair.note == f"{side}: {said}: no verdict"
 
 
+@pytest.mark.parametrize("encoder", ["glocal-dino-vitb16", "realnet-fmri"])
+def test_an_encoder_that_was_fitted_to_things_or_brains_gets_no_verdict(encoder):
+    rows = [r | ({"encoder": encoder} if r["match"] else {}) for r in two_encoders(10).to_pylist()]
+    (pair,) = pairs(table(*rows))
+    assert (pair.verdict, pair.note) == ("", "it was fitted to the THINGS images or to brain data: no verdict")
+
+
 def test_an_encoder_that_is_in_no_registry_decides_nothing():
     rows = [r | ({"encoder": "mine"} if r["match"] else {}) for r in two_encoders(10).to_pylist()]
     assert pairs(table(*rows))[0].note == "mine: not in the registry: no verdict"
