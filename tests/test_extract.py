@@ -196,7 +196,7 @@ def test_threads_use_one_core_each_and_the_networks_have_several_of_them(images,
         after = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-    assert seen == {"preparing": {1}, "forward": {(1, "networks")}} and after == 3
+    assert seen == {"preparing": {1}, "forward": {(1, "extract_")}} and after == 3
 
 
 def test_a_zip_gives_the_rows_of_the_folder_it_was_made_of(images):
@@ -451,6 +451,12 @@ def test_one_value_beyond_float16_makes_the_whole_embedding_float32(images, monk
     assert stored.dtype == np.float32 and stored.take([stored.image_ids.index(bright)]).max() == 65520
     assert "float16" in entry.provenance["note"] and len(opened(images).entries()) == 2
     assert run(images, "pixels", "hog").written == 0
+
+
+def test_what_float16_cannot_hold_is_noticed_in_its_first_batch(images, monkeypatch):
+    plain = Pixels.forward
+    monkeypatch.setattr(Pixels, "forward", lambda self, x: plain(self, x) * 1e9)
+    assert run(images, "pixels", batch_size=4).n_read == 4 + 20
 
 
 @given(

@@ -7,8 +7,9 @@ so threads suffice and nothing is copied between processes.
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
@@ -20,7 +21,7 @@ from pipelines.extract.views import see
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LoadedImage", "Transform", "in_order", "load", "n_cores", "prefetch"]
+__all__ = ["LoadedImage", "Transform", "in_order", "load", "n_cores", "prefetch", "workers"]
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
@@ -89,65 +90,69 @@ def load(source: ImageSource, transforms: Mapping[int, tuple[str, Transform]], i
     return LoadedImage(decoded.sha256, *decoded.image.size, decoded.mode, tensors, seconds=seconds)
 
 
-def prefetch(
-    batches: Iterable[Sequence[Callable[[], LoadedImage]]], n_threads: int, begin: Callable[[], None] | None = None
-) -> Generator[list[LoadedImage]]:
-    """Yield the loaded images of each batch, in order, while threads work on the next ones.
+@contextmanager
+def workers(n_threads: int, begin: Callable[[], None] | None = None) -> Iterator[Executor]:
+    """Yield threads; at the end what has not begun is dropped, and waited for what has.
 
-    Closing the generator drops what has not begun.
+    Parameters
+    ----------
+    n_threads : int
+        How many.
+    begin : callable, optional
+        What every thread does first.
+    """
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="extract", initializer=begin)
+    try:
+        yield threads
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def prefetch(batches: Iterable[Sequence[Callable[[], LoadedImage]]], threads: Executor) -> Generator[list[LoadedImage]]:
+    """Yield the loaded images of each batch, in order, while threads work on the next ones.
 
     Parameters
     ----------
     batches : iterable of sequences of callables
         What is to be done for each image.
-    n_threads : int
-        Threads to do it.
-    begin : callable, optional
-        What every thread does first.
+    threads : Executor
+        To do it.
 
     Examples
     --------
     >>> from functools import partial
     >>> work = [[partial(LoadedImage, "a"), partial(LoadedImage, "b")], [partial(LoadedImage, "c")]]
-    >>> [[image.sha256 for image in batch] for batch in prefetch(work, n_threads=2)]
+    >>> with workers(2) as threads:
+    ...     [[image.sha256 for image in batch] for batch in prefetch(work, threads)]
     [['a', 'b'], ['c']]
     """
     waiting: deque[list[Future[LoadedImage]]] = deque()
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="images", initializer=begin)
-    try:
-        for batch in batches:
-            waiting.append([threads.submit(work) for work in batch])
-            if len(waiting) > _AHEAD:
-                yield [future.result() for future in waiting.popleft()]
-        while waiting:
+    for batch in batches:
+        waiting.append([threads.submit(work) for work in batch])
+        if len(waiting) > _AHEAD:
             yield [future.result() for future in waiting.popleft()]
-    finally:
-        threads.shutdown(cancel_futures=True)
+    while waiting:
+        yield [future.result() for future in waiting.popleft()]
 
 
 def in_order(
-    work: Callable[[_Item], _Made], items: Iterable[_Item], n_threads: int, begin: Callable[[], None] | None = None
+    work: Callable[[_Item], _Made], items: Iterable[_Item], threads: Executor, at_once: int
 ) -> Generator[_Made]:
     """Yield what ``work`` makes of each item, in order, while threads are at the next ones.
 
-    Closing the generator drops what has not begun, and waits for what has.
-
     Examples
     --------
-    >>> list(in_order(str, range(4), n_threads=2))
+    >>> with workers(2) as threads:
+    ...     list(in_order(str, range(4), threads, at_once=2))
     ['0', '1', '2', '3']
     """
     waiting: deque[Future[_Made]] = deque()
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="networks", initializer=begin)
-    try:
-        for item in items:
-            waiting.append(threads.submit(work, item))
-            if len(waiting) > n_threads:  # one more than are at work, so that no thread waits for the next
-                yield waiting.popleft().result()
-        while waiting:
+    for item in items:
+        waiting.append(threads.submit(work, item))
+        if len(waiting) > at_once:  # one more than are at work, so that no thread waits for the next
             yield waiting.popleft().result()
-    finally:
-        threads.shutdown(cancel_futures=True)
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def n_cores() -> int:
