@@ -32,7 +32,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import store_reads
-from pipelines.extract.loading import LoadedImage, n_cores
+from pipelines.cores import n_cores
+from pipelines.extract.loading import LoadedImage
 from pipelines.extract.provenance import provenance
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.sources import open_images

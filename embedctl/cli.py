@@ -25,6 +25,7 @@ from embedctl.commands.preprocess import preprocess
 from embedctl.commands.remove import remove
 from embedctl.commands.repair import repair
 from embedctl.commands.report import report
+from embedctl.commands.reproduce import reproduce
 from embedctl.commands.results import results
 from embedctl.commands.screen import screen
 from embedctl.commands.show import show
@@ -74,6 +75,7 @@ app.command()(train)
 app.command()(screen)
 app.command()(results)
 app.command()(compare)
+app.command()(reproduce)
 app.command()(interpret)
 app.command()(report)
 app.command()(predict)

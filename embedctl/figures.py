@@ -108,17 +108,18 @@ def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
     most = max(float(np.abs(values).max()) for values in shares.values()) or 1.0
     drawn: Any = None
     for axes, (name, values) in zip(np.ravel(grid), shares.items(), strict=False):
-        drawn, _ = plot_topomap(
-            values,
-            places,
-            axes=axes,
-            show=False,
-            vlim=(-most, most),
-            cmap="RdBu_r",
-            sphere=_HEAD,
-            contours=0,
-            extrapolate="local",
-        )
+        with np.errstate(invalid="ignore"):  # two gradiometers at one place have no slope between them
+            drawn, _ = plot_topomap(
+                values,
+                places,
+                axes=axes,
+                show=False,
+                vlim=(-most, most),
+                cmap="RdBu_r",
+                sphere=_HEAD,
+                contours=0,
+                extrapolate="local",
+            )
         axes.set_title(_label(name, named[name]), fontsize=8)
     for axes in np.ravel(grid)[len(named) :]:
         axes.set_visible(False)

@@ -49,7 +49,7 @@ SECTIONS = {
     "Start here": ("demo", "init", "doctor"),
     "What there is": ("models", "datasets"),
     "The three stages": ("extract", "import", "preprocess", "train"),
-    "Answers": ("screen", "results", "compare", "interpret", "report", "predict", "export", "show"),
+    "Answers": ("screen", "results", "compare", "reproduce", "interpret", "report", "predict", "export", "show"),
     "Keeping it": ("verify", "repair", "remove", "merge"),
 }
 

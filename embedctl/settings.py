@@ -154,7 +154,9 @@ SETTINGS: dict[str, Setting] = _table(
     Setting("extract.offline", False, "never fetch weights; say which are missing", *_SWITCH),
     Setting("preprocess.dataset", "", "which recordings; 'embedctl datasets' lists them"),
     Setting("preprocess.subject", (), "subjects to read; none given means all there are", *_NUMBERS),
-    Setting("preprocess.recipe", "clean", "clean, nice, alignvis, or a recipe file"),
+    Setting(
+        "preprocess.recipe", "clean", "clean; for EEG also nice or gifford, for MEG and fMRI alignvis; or a recipe file"
+    ),
     Setting("preprocess.keep", "all", "every repetition, or only their mean", choices=("all", "mean")),
     Setting("train.brain", "", "kind of recording: eeg, meg or fmri"),
     Setting("train.dataset", "", "needed only when the epoch store holds several"),
@@ -167,6 +169,13 @@ SETTINGS: dict[str, Setting] = _table(
         "network from recordings to embeddings, also FILE.py:Class or braindecode:NAME; none given means the recipe's",
     ),
     Setting("train.recipe", "modern", "modern, paper, demo, or a recipe file"),
+    Setting(
+        "train.protocol",
+        "within",
+        "train on the subject that is tested, or on all others but one",
+        choices=("within", "cross"),
+    ),
+    Setting("train.gallery", "test", "images that the one shown is told apart from", choices=("test", "train+test")),
     Setting("train.loss", "", "info-nce, soft-clip or FILE.py:function; none given means the recipe's"),
     Setting("train.image-head", "", "none, linear or mlp: what is trained on the image side; none given: the recipe's"),
     Setting("train.split", "", "what is held out for validation, concept or image; none given means the recipe's"),

@@ -53,7 +53,7 @@ COLUMNS: dict[str, str] = {
     "gallery": "string",
     "n_way": "int64",
     **dict.fromkeys(("top1", "top3", "top5", "median_rank", "mrr", "val_top1", "concept_top1"), "float64"),
-    **dict.fromkeys(("csls_top1", "noise_ceiling", "chance"), "float64"),
+    **dict.fromkeys(("last_top1", "csls_top1", "sinkhorn_top1", "noise_ceiling", "chance"), "float64"),
     **dict.fromkeys(("n_queries", "steps"), "int64"),
     "seconds": "float64",
     **dict.fromkeys(("embedding_key", "epochs_key", "images_key", "config_key", "version", "started"), "string"),
@@ -318,13 +318,21 @@ def read_results(runs: Path | str) -> "pa.Table":
     return table
 
 
+def any_results(runs: Path | str) -> "pa.Table | None":
+    """Return the results table, or None where nothing was trained yet; raises `DamagedStore` as `read_results`."""
+    runs = Path(runs)
+    return read_results(runs) if _receipts(runs) or (runs / TABLE).is_file() else None
+
+
 def _written_table(runs: Path, receipts: Sequence[Path]) -> "pa.Table | None":
-    """Return the table that lies there, if it is made from these receipts."""
+    """Return the table that lies there, if it is made from these receipts, and with the columns of today."""
     try:
         table = read_table(runs / TABLE) if _is_vouched_for(runs) else None
     except DamagedStore:
         return None
     if table is None or (table.schema.metadata or {}).get(_MADE_FROM) != _state(receipts):
+        return None
+    if table.column_names != list(COLUMNS):  # written by another version
         return None
     return table.replace_schema_metadata(None)
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import gelu, layer_norm, linear
 
 from pipelines.encoders.alignet_family import AligNet
+from pipelines.encoders.alignet_saved_model import VARIABLE, from_saved_model
 from pipelines.encoders.build import build
 from pipelines.encoders.opencv_resize import resize
 from pipelines.encoders.registry import find
@@ -150,7 +151,7 @@ TWELVE = {**SMALL, "depth": 12, "embed_dim": 12}  # blocks 10 and 11 are sorted 
 
 @pytest.fixture(scope="module")
 def twelve(tmp_path_factory):
-    """A network of twelve blocks, its file in the port's form, and the arrays of its SavedModel."""
+    """A network of twelve blocks: its file in the port's form, its SavedModel, and the arrays in it."""
     spec = find("alignet-siglip-b")
     spec = replace(
         spec, model={**spec.model, **TWELVE}, preprocessing=replace(spec.preprocessing, size=32, resize_to=32)
@@ -160,39 +161,42 @@ def twelve(tmp_path_factory):
     tensors = {name: torch.empty(t.shape).normal_(0, 0.3, generator=generator) for name, t in like.items()}
     folder = tmp_path_factory.mktemp("alignet")
     save_file(tensors, folder / "port.safetensors")
-    return spec, folder / "port.safetensors", in_flaxs_order(tensors, n_blocks=12, n_heads=3)
+    arrays = in_flaxs_order(tensors, n_blocks=12, n_heads=3)
+    return spec, folder / "port.safetensors", write_saved_model(folder / "SigLIP-B-alignet.tar.gz", arrays), arrays
 
 
-@pytest.mark.parametrize("unpacked", [False, True])
-def test_a_saved_model_is_the_network_of_its_port(twelve, tmp_path, unpacked):
-    spec, port, arrays = twelve
+def test_a_saved_model_is_the_network_of_its_port(twelve):
+    spec, port, packed, arrays = twelve
     assert len(arrays) == 218  # as many as the port's authors counted
-    path = write_saved_model(tmp_path / "SigLIP-B-alignet.tar.gz", arrays)
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     taps = [EmbeddingName(spec.id), EmbeddingName(spec.id, "triplet_head"), EmbeddingName(spec.id, "blocks.10", "mean")]
-    files = (str(tmp_path / "SigLIP-B-alignet" if unpacked else path), str(port))
-    for ours, theirs in zip(*(build(spec, weights=file, taps=taps)(x).values() for file in files), strict=True):
-        assert torch.equal(ours, theirs)
+    (one, two, three), *others = (
+        tuple(build(spec, weights=str(file), taps=taps)(x).values())
+        for file in (port, packed, packed.parent / "SigLIP-B-alignet")  # the last is what it unpacks to
+    )
+    assert all(map(torch.equal, (one, two, three) * 2, (row for rows in others for row in rows)))
 
 
-def test_a_saved_model_of_another_network_is_a_named_error(twelve, tmp_path):
-    spec, _, arrays = twelve
-    swapped = [arrays[1], *arrays[:1], arrays[3], arrays[2], *arrays[4:]]
-    with pytest.raises(
-        EmbedctlError, match=r"2 misshapen \(model/_Model_0/MAPHead_0/MlpBlock_0/Dense_0/bias \(12, 48\)"
-    ):
-        build(spec, weights=str(write_saved_model(tmp_path / "swapped.tar.gz", swapped)))
-    with pytest.raises(EmbedctlError, match=r"1 left over \(variables/218/"):
-        build(spec, weights=str(write_saved_model(tmp_path / "more.tar.gz", [*arrays, arrays[0]])))
-    with pytest.raises(EmbedctlError, match=r"4 missing \(i1k_head/"):
-        build(spec, weights=str(write_saved_model(tmp_path / "fewer.tar.gz", arrays[:-4])))
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda a: [a[2], a[1], a[0], *a[3:]], r"2 misshapen \(model/_Model_0/MAPHead_0/LayerNorm_0/bias \(48,\), not"),
+        (lambda a: [*a, a[0]], r"1 left over \(variables/218/"),
+        (lambda a: a[:-4], r"4 missing \(i1k_head/"),
+    ],
+)
+def test_a_saved_model_of_another_network_is_a_named_error(twelve, change, what):
+    spec, *_, arrays = twelve
+    with torch.device("meta"):
+        module = AligNet(spec.model["name"], **TWELVE)
+    with pytest.raises(EmbedctlError, match=what):
+        from_saved_model({VARIABLE.format(i): array for i, array in enumerate(change(arrays))}, module, "net.tar.gz")
 
 
 @pytest.mark.parametrize("damage", ["cut", "page", "empty"])
 def test_a_file_that_is_no_saved_model_is_a_named_error(twelve, tmp_path, damage):
-    spec, _, arrays = twelve
-    path = write_saved_model(tmp_path / "net.tar.gz", arrays)
-    whole = path.read_bytes()
+    spec, _, packed, _ = twelve
+    path, whole = tmp_path / "net.tar.gz", packed.read_bytes()
     path.write_bytes({"cut": whole[: len(whole) // 2], "page": b"<html>404</html>", "empty": b""}[damage])
     with pytest.raises(EmbedctlError, match="is no whole SavedModel") as problem:
         build(spec, weights=str(path))

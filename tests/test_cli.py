@@ -236,10 +236,19 @@ def test_every_command_stands_in_the_help_once():
 
 
 def test_json_is_one_object_with_its_version_first():
+    from pipelines.preprocess.dataset import DATASETS
+    from pipelines.preprocess.recipes import built_in_folder, names_in
+
     result = run("datasets", "list", "--json")
     found = json.loads(result.stdout)
     assert next(iter(found.items())) == ("schema_version", 1)
-    assert "things-eeg2" in [dataset["id"] for dataset in found["datasets"]]
+    assert {dataset["id"] for dataset in found["datasets"]} == set(DATASETS)
+    kinds = {"arrays": "arrays", "nsd": "fmri", "things-meg": "meg"}  # the others are cut from recordings
+    for dataset in found["datasets"]:
+        assert set(dataset["recipes"]) <= set(names_in(built_in_folder(kinds.get(dataset["id"], ""))))
+        assert (
+            dataset["licence"] and dataset["downloads"] and all(download["goes"] for download in dataset["downloads"])
+        )
     assert result.stderr == ""
 
 

@@ -207,6 +207,12 @@ def test_a_zip_that_is_damaged_or_none_is_a_named_error(tmp_path, damage):
         build(small(CLIP), weights=str(archive))
 
 
+def test_a_web_page_instead_of_a_checkpoint_is_called_one(tmp_path):
+    (tmp_path / "page.pth").write_text("<html>404</html>")
+    with pytest.raises(EmbedctlError, match="page.pth: it is a web page"):
+        build(small(CLIP), weights=str(tmp_path / "page.pth"))
+
+
 def test_a_checkpoint_of_another_type_is_a_named_error(tmp_path):
     checkpoint(tmp_path, "clip_vitb32")
     with pytest.raises(EmbedctlError, match="holds no 'open_clip_vitb32_pretrain.pth.tar'"):

@@ -104,6 +104,15 @@ def test_a_cached_file_that_is_another_is_code_4(trained, monkeypatch):
     assert result.exit_code == 4 and "is not the file of 'mobilenetv3-small-tv'" in result.stderr
 
 
+def test_what_is_made_of_others_names_them(tmp_path, monkeypatch):
+    made = '[both]\nfamily = "concat"\ndim = 1092\nmodel = { of = ["pixels", "hog@grey"] }\n'
+    (tmp_path / "mine.toml").write_text(made)
+    result = CliRunner().invoke(app, ["models", "doctor", "both", "--cards", str(tmp_path)])
+    registry._added.clear()
+    registry.registry.cache_clear()
+    assert result.exit_code == 0 and "made of stored rows of pixels, hog@grey" in " ".join(result.stdout.split())
+
+
 def test_a_derived_encoder_is_its_map():
     result = run("glocal-resnet18", "--weights", "random:0")
     assert (

@@ -3,6 +3,7 @@
 import ast
 import re
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from pipelines.encoders.build import build
 from pipelines.encoders.families import FAMILIES
 from pipelines.encoders.preprocessing import exact_transform
-from pipelines.encoders.registry import EncoderSpec, registry
+from pipelines.encoders.registry import NORMS, EncoderSpec, registry
 from pipelines.encoders.torchvision_import import torchvision
 from pipelines.encoders.weights import resolve_weights
 from stores.names import EmbeddingName
@@ -125,6 +126,35 @@ def test_weights_and_pixels_of_a_torchvision_row_are_those_of_torchvision(spec, 
     weights = torchvision.models.get_model_weights(spec.model["name"]).IMAGENET1K_V1
     assert weights.url == spec.weights[0].url
     assert torch.equal(exact_transform(spec.preprocessing)(image), weights.transforms()(image))
+
+
+# Rows without a library that could judge their pixels, as the methods' own papers and code describe them; of two
+# patterns the longer one counts.
+DESCRIBED = {
+    "dreamsim-*clip-*": ("bicubic", "squash", 224, 224, "clip"),
+    "dreamsim-dino*": ("bicubic", "squash", 224, 224, "imagenet"),
+    "dreamsim-synclr*": ("bicubic", "squash", 224, 224, "imagenet"),
+    "dreamsim-ensemble*": ("bicubic", "squash", 224, 224, "none"),
+    "glocal-*clip-*": ("bicubic", "shortest", 224, 224, "clip"),
+    "glocal-openclip-vitl14-laion2b": ("bicubic", "shortest", 224, 224, "half"),
+    "glocal-[drva]*": ("bilinear", "shortest", 256, 224, "imagenet"),
+    "harmonized-*": ("tf-bicubic", "squash", 224, 224, "imagenet"),
+    "alignet-*": ("opencv", "squash", 224, 224, "none"),
+    "robust-*": ("bilinear", "shortest", 256, 224, "imagenet"),
+    "cornet-*": ("bilinear", "shortest", 256, 224, "imagenet"),
+    "vonenet-*": ("bilinear", "shortest", 256, 224, "half"),
+    "ecoset-*": ("bilinear", "shortest", 256, 224, "imagenet"),
+    "dinov2-*": ("bicubic", "shortest", 256, 224, "imagenet"),
+}
+
+
+@pytest.mark.parametrize("pattern", DESCRIBED)
+def test_the_pixels_of_a_method_are_those_it_describes(pattern):
+    resize, fit, resize_to, size, norm = DESCRIBED[pattern]
+    longest = {s.id: max((p for p in DESCRIBED if fnmatchcase(s.id, p)), key=len, default="") for s in SPECS}
+    found = {spec.preprocessing for spec in SPECS if longest[spec.id] == pattern}
+    (p,) = found
+    assert (p.resize, p.fit, p.resize_to, p.size, (p.mean, p.std)) == (resize, fit, resize_to, size, NORMS[norm])
 
 
 def test_no_two_rows_share_a_file_they_should_not():

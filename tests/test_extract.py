@@ -187,7 +187,7 @@ def test_threads_use_one_core_each_and_the_networks_have_several_of_them(images,
     monkeypatch.setattr(
         forward,
         "normalise",
-        lambda x, p: (seen["forward"].add((torch.get_num_threads(), current_thread().name[:8])), normalise(x, p))[1],
+        lambda x, p: (seen["forward"].add((torch.get_num_threads(), current_thread().name[:5])), normalise(x, p))[1],
     )
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -196,7 +196,7 @@ def test_threads_use_one_core_each_and_the_networks_have_several_of_them(images,
         after = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-    assert seen == {"preparing": {1}, "forward": {(1, "extract_")}} and after == 3
+    assert seen == {"preparing": {1}, "forward": {(1, "cores")}} and after == 3
 
 
 def test_a_zip_gives_the_rows_of_the_folder_it_was_made_of(images):

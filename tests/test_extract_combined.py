@@ -192,7 +192,7 @@ def test_a_file_of_weights_is_that_of_every_view(request_, tmp_path):
         ("wrong-dim", "the parts of 'wrong-dim' give 1092 numbers, and its table says 5", EmbedctlError),
         ("uneven", "'uneven' is a mean of rows of 324, 768 numbers", EmbedctlError),
         ("nothing", "does not say of what it is made", EmbedctlError),
-        ("typo", "no encoder called 'hgo'", UnknownName),
+        ("typo", "'typo' cannot be made of that: no encoder called 'hgo'", UnknownName),
         ("both:layer1", "it has no layers of its own", EmbedctlError),
         ("hog@grey+grey", "has the view 'grey' twice", EmbedctlError),
         ("hog@grey+sepia", "no view called 'sepia'", UnknownName),

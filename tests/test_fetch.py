@@ -1,6 +1,7 @@
 """Weights are the very file they should be: fetched once and whole, hashed each time, from wherever they are."""
 
 import hashlib
+import logging
 import os
 import subprocess
 import sys
@@ -160,6 +161,17 @@ def test_a_hub_file_that_is_not_cached_is_not_here(monkeypatch, tmp_path):
     with pytest.raises(NotHere) as problem:
         resolve_weights(find("vitb16-in1k"), offline=True)
     assert "`embedctl models pull vitb16-in1k`" in problem.value.hint
+
+
+def test_each_attempt_of_the_hubs_client_is_its_own_business(monkeypatch, tmp_path, capfd):
+    def refuse(*_, **__):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(NotHere, match="hf://a/b/w.safetensors cannot be fetched: no route"):
+        fetch.fetch(WeightsFile(hub="a/b", filename="w.safetensors"))
+    assert "Retry" not in capfd.readouterr().err
 
 
 def test_weights_without_a_fixed_address_have_to_be_given():
@@ -360,3 +372,16 @@ def test_pull_ends_in_code_6_where_the_file_is_gone_and_4_where_it_is_another(se
     server.status = 404
     result = run("models", "pull", SMALL.id)
     assert result.exit_code == 6 and "answers 404" in result.stderr and "hint:" in result.stderr
+
+
+def test_offline_every_encoder_that_lacks_its_weights_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").touch()
+    result = run("extract", "--model", "harmonized-levit,hog,glocal-resnet18,resnet50-tv", "--offline")
+    lacking = ["glocal-resnet18", "harmonized-levit", "resnet50-tv", "resnet18-tv"]
+    error, hint = result.stderr.splitlines()[-2:]
+    assert result.exit_code == 6
+    assert error == f"error: the weights of 4 encoders are not on this computer: {', '.join(lacking)}"
+    assert f"`embedctl models pull {' '.join(lacking)}`" in hint

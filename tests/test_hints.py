@@ -26,6 +26,7 @@ SHOWN_BY = {
     "pipelines/interpret/": ("interpret",),
     "pipelines/preprocess/": ("preprocess",),
     "pipelines/export/": ("predict", "export"),
+    "pipelines/paper/": ("reproduce",),
     "pipelines/screen/": ("screen",),
     "pipelines/train/": ("train",),
     "stores/plain_files.py": ("predict", "export"),

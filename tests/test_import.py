@@ -330,7 +330,8 @@ def test_it_never_counts_as_published_even_under_the_name_of_an_encoder(folder):
 def test_other_numbers_under_one_name_get_another_key_and_the_bare_name_is_refused(folder):
     bring()
     np.save("other.npy", -NUMBERS)
-    bring("other.npy")
+    assert "now has" not in bring("mine.npy").stderr
+    assert "'mine' now has 2 keys: 'mine#" in bring("other.npy").stderr
     with pytest.raises(EmbedctlError, match="'mine' is stored with 2 keys"):
         EmbeddingStore.open("embeddings.zarr").resolve("mine")
 

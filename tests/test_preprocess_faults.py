@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import pipelines.preprocess.examining as examining
 import pipelines.preprocess.preprocess as module
 import pipelines.preprocess.recorded as recorded
 from pipelines.preprocess.cutting import good_channels
@@ -231,6 +232,7 @@ def test_an_interrupted_subject_is_invisible_goes_on_and_ends_with_the_same_byte
 
     monkeypatch.setattr(stores.split_writer, "BLOCK_BYTES", 40_000)  # several blocks
     run(raw, tmp_path, store="whole.zarr")
+    monkeypatch.setattr(module, "n_cores", lambda: 1)  # so that none is computed ahead
     real, calls = recorded.block_of_epochs, []
 
     def failing(*arguments):
@@ -252,6 +254,20 @@ def test_an_interrupted_subject_is_invisible_goes_on_and_ends_with_the_same_byte
 
     assert content("epochs.zarr") == content("whole.zarr")
     assert subject(tmp_path).key == subject(tmp_path, "whole.zarr").key
+
+
+def test_the_bytes_are_the_same_on_any_number_of_cores(raw, tmp_path, monkeypatch):
+    import stores.split_writer
+
+    monkeypatch.setattr(stores.split_writer, "BLOCK_BYTES", 40_000)  # several blocks
+    keys = []
+    for n in (1, 3):
+        for stage in (module, examining):
+            monkeypatch.setattr(stage, "n_cores", lambda n=n: n)
+        line = run(raw, tmp_path, store=f"{n}.zarr").subjects[0]
+        held = subject(tmp_path, f"{n}.zarr")
+        keys.append((held.key, held.arrays["whitener"].tobytes(), line.counts, line.notes))
+    assert keys[0] == keys[1]
 
 
 def test_to_go_on_takes_only_the_space_of_what_is_missing(raw, tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ WRONG = [
     [
         ("mvnn = 'epochs'", "lacks"),
         ("base = 'clean'\nmnvv = 'none'", "unknown field 'mnvv'"),
-        ("base = 'clean'\nmvnn = 'time'", "mvnn = 'time'"),
+        ("base = 'clean'\nmvnn = 'space'", "mvnn = 'space'"),
         ("base = 'clean'\nwindow = [0.0, 2.0]", "outside epoch"),
         ("base = 'clean'\nbaseline = [-1.0, 0.0]", "baseline outside"),
         ("base = 'clean'\nwindow = [0.5, 0.5]", "outside epoch"),

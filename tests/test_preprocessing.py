@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.encoders.preprocessing import exact_transform, fast_transform, normalise
+from pipelines.encoders import registry
+from pipelines.encoders.preprocessing import RESIZES, exact_transform, fast_transform, normalise
 from pipelines.encoders.registry import find
 
 SHORTEST = find("vitb16-in1k").preprocessing
@@ -63,3 +64,7 @@ def test_an_algorithm_only_a_family_knows_has_no_fast_transform():
     assert not p.has_fast
     with pytest.raises(ValueError, match="tf-bicubic"):
         fast_transform(p)
+
+
+def test_a_card_may_name_the_algorithms_that_there_are_and_no_others():
+    assert registry._RESIZES == {"bicubic", "bilinear", *RESIZES}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pipelines.encoders import open_clip_family
 from pipelines.encoders.build import build
 from pipelines.encoders.registry import find, registry
 from pipelines.encoders.torchvision_import import torchvision
@@ -269,6 +270,15 @@ def test_every_timm_row_is_loaded_strictly(monkeypatch):
             with torch.device("meta"), pytest.raises(Seen) as found:
                 timm.create_model(spec.model["name"], pretrained=True, **arguments)
             assert found.value.args == (True,), spec.id
+
+
+def test_openais_file_given_by_hand_is_refused_under_a_name_with_another_activation():
+    """Its digest stands in the address under which open_clip knows it."""
+    (file,) = find("clip-vitb32").weights
+    mine = replace(find("clip-vitb32"), id="mine", model={"name": "ViT-B-32"}, weights=())
+    with pytest.raises(EmbedctlError, match="the weights of 'mine' were trained with QuickGELU"):
+        open_clip_family._refuse_another_activation(mine, file.sha256)
+    open_clip_family._refuse_another_activation(mine, 64 * "0")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,12 @@ from scipy.linalg import fractional_matrix_power
 from sklearn.covariance import ledoit_wolf
 from sklearn.preprocessing import StandardScaler
 
-from pipelines.preprocess.whitening import CovarianceSum, inverse_square_root, shrunk_covariances
+from pipelines.preprocess.whitening import (
+    CovarianceSum,
+    inverse_square_root,
+    shrunk_covariances,
+    shrunk_over_repetitions,
+)
 
 
 def reference(epoch):
@@ -34,6 +39,15 @@ def test_each_epoch_equals_scikit_learn(n_epochs, n_chans, n_times, seed, scale)
     for epoch, ours in zip(epochs, shrunk_covariances(epochs), strict=True):
         theirs = reference(epoch)
         assert np.allclose(ours, theirs, rtol=1e-8, atol=1e-10 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(("n_repetitions", "dtype", "exact"), [(2, float, 1e-10), (3, float, 1e-8), (20, "f4", 3e-6)])
+def test_over_repetitions_it_is_the_mean_over_time_of_what_scikit_learn_does(n_repetitions, dtype, exact):
+    epochs = eeg_like(2 * n_repetitions, 7, 9).reshape(2, n_repetitions, 7, 9)
+    epochs[1, :, 3, 4] = 0.5  # the same in all repetitions
+    for image, ours in zip(epochs, shrunk_over_repetitions(epochs.astype(dtype)), strict=True):
+        theirs = np.mean([reference(image[:, :, t].T) for t in range(9)], axis=0)
+        assert np.abs(ours - theirs).max() < exact * np.abs(theirs).max()
 
 
 def test_the_private_function_of_scikit_learn_agrees_while_it_exists():

@@ -12,12 +12,15 @@ from embedctl.options import path
 from embedctl.seen import say_seen
 
 if TYPE_CHECKING:
+    from pipelines.paper.beside import PaperRow
     from pipelines.train.compare import PairRow, RankRow
     from pipelines.train.statistics import Interval
 
-__all__ = ["compare", "marked", "ranked", "said"]
+__all__ = ["beside", "compare", "marked", "ranked", "said"]
 
 PAIRING = typer.Option("--pairing", metavar="P", help="matched_base (differs in the alignment alone) or paper")
+
+PAPER = typer.Option("--paper", help="beside the published numbers, with the paper's own bases", show_default=False)
 
 _POINTS = 100
 _FITTED = " *"
@@ -25,6 +28,7 @@ _FITTED = " *"
 
 def compare(
     pairing: Annotated[str, PAIRING] = "matched_base",
+    paper: Annotated[bool, PAPER] = False,
     runs: options.Runs = None,
     json: options.Json = False,
 ) -> None:
@@ -36,7 +40,9 @@ def compare(
     \b
       embedctl compare
       embedctl compare --pairing paper --json
+      embedctl compare --paper
     """
+    from pipelines.paper.beside import beside_paper
     from pipelines.train.compare import left_out, pairs, ranking
     from stores.results import read_results
     from stores.screens import seen
@@ -45,14 +51,17 @@ def compare(
     options.use_cards(chosen)
     folder = path(chosen.value("runs", runs))
     table = read_results(folder)
+    pairing = "paper" if paper else pairing
     ranks, tests, outdated = ranking(table, folder), pairs(table, pairing, folder), left_out(table)
     tested = seen(folder, table)
+    published = beside_paper(table) if paper else []
     if json:
         render.as_json(
             ranking=[asdict(row) for row in ranks],
             pairs=[asdict(row) for row in tests],
             left_out=outdated,
             tested={dataset: asdict(counts) for dataset, counts in tested.items()},
+            **({"paper": [asdict(row) for row in published]} if paper else {}),
         )
         return
     for said_of in outdated:
@@ -61,6 +70,8 @@ def compare(
         render.line(said(condition))
         ranked(list(rows))
         _tested([row for row in tests if row.condition == condition])
+    if paper:
+        beside(published)
     say_seen(tested)
 
 
@@ -151,6 +162,37 @@ def _tested(rows: "Sequence[PairRow]") -> None:
     ]
     render.table(columns, cells, right=columns[3:8])
     _explained([row.interval for row in rows])
+
+
+def beside(rows: "Sequence[PaperRow]") -> None:
+    """Show measured accuracies beside the published ones, where there are any."""
+    from pipelines.paper.tables import SOURCE
+
+    render.line()
+    measured = [row for row in rows if row.subjects]
+    figures = ("published", "measured", "base published", "base measured", "difference published", "measured here")
+    columns = ("table", "row", "image encoder", "metric", "subjects", *figures, "recipe")
+    cells = [
+        (
+            row.table,
+            row.row,
+            row.column,
+            row.metric,
+            f"{len(row.subjects)} of {row.n_subjects}",
+            *map(render.percent, (row.published, row.measured, row.published_base, row.measured_base)),
+            _points(row.published, row.published_base),
+            _points(row.measured, row.measured_base),
+            row.recipe,
+        )
+        for row in measured
+    ]
+    if cells:
+        render.table(columns, cells, right=("subjects", *figures))
+    render.note(f"{len(measured)} of {len(rows)} published pairs have runs here; published: {SOURCE}")
+
+
+def _points(aligned: float | None, base: float | None) -> str:
+    return "" if aligned is None or base is None else f"{_POINTS * (aligned - base):+.1f} points"
 
 
 def _each(row: "RankRow") -> str:

@@ -59,6 +59,7 @@ def show(
     for field in ("home", "licence", "reference"):
         if field in facts:
             render.line(f"{field:10} {facts[field]}")
+    render.line(f"{'recipes':10} {', '.join(facts['recipes'])}, or a file of your own")
     for download in facts["downloads"]:
         render.line()
         render.line(download["what"])

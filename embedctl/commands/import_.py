@@ -53,6 +53,7 @@ def import_(
     from embedctl.progress import shown
     from pipelines.imports.imports import import_embeddings
     from pipelines.imports.request import ImportRequest
+    from stores.embeddings import EmbeddingStore
 
     chosen = config.load()
     request = ImportRequest(
@@ -78,5 +79,8 @@ def import_(
             f"{report.store}: imported {report.written:,} rows of {what}, {report.already:,} were there already"
         )
         render.note("nothing can verify them: they are shown as 'imported, unverified'")
+        keys = [entry.key for entry in EmbeddingStore.open(request.store).entries() if str(entry.name) == report.name]
+        if len(keys) > 1:
+            render.note(f"'{report.name}' now has {len(keys)} keys: '{report.name}#{report.key}' means these rows")
     else:
         render.line(f"{report.store}: nothing to do, all {report.already:,} rows of {what} are there already")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
+from json import loads as parse_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +73,7 @@ def interpret(
         report = run(request, progress)
     pictures = [] if dry_run else _draw(report)
     if not dry_run:
-        put_json(found_at(report.runs, report.method), _plain(report))
+        _keep(report)
     if json:
         render.as_json(**_plain(report), pictures=[str(picture) for picture in pictures])
     else:
@@ -202,6 +203,20 @@ def _draw(report: "InterpretReport") -> list[Path]:
 def found_at(runs: Path, method: str) -> Path:
     """Return the file that keeps what the last interpretation found, for the report."""
     return runs / "interpret" / method / "found.json"
+
+
+def _keep(report: "InterpretReport") -> None:
+    """Keep what was found for the report: beside it stays what is known of runs that were not asked about now."""
+    file, new = found_at(report.runs, report.method), _plain(report)
+    names = {"profiles": ("condition", "embedding", "subject"), "pairs": ("condition", "embedding", "base")}
+    try:
+        known = parse_json(file.read_text(encoding="utf-8"))
+        for kind, parts in names.items():
+            here = [[one[part] for part in parts] for one in new[kind]]
+            new[kind] += [one for one in known[kind] if [one[part] for part in parts] not in here]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # there was nothing, or nothing that could be used: it is replaced
+    put_json(file, {part: new[part] for part in (*names, "notes")})
 
 
 def _plain(report: "InterpretReport") -> dict[str, Any]:

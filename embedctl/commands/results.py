@@ -14,7 +14,7 @@ from embedctl.seen import say_seen
 __all__ = ["results"]
 
 _SHOWN = ("dataset", "subject", "embedding", "weights", "brain_encoder", "recipe", "seed")
-_FIGURES = ("top-1", "top-5", "chance", "way", "median rank", "seconds")
+_FIGURES = ("top-1", "last step", "top-5", "chance", "way", "median rank", "seconds")
 
 
 def results(
@@ -51,7 +51,7 @@ def results(
     rows = [
         (
             *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in _SHOWN),
-            *(render.percent(row[name]) for name in ("top1", "top5", "chance")),
+            *(render.percent(row[name]) for name in ("top1", "last_top1", "top5", "chance")),
             row["n_way"],
             f"{row['median_rank']:g}",
             f"{row['seconds']:.1f}",

@@ -21,6 +21,8 @@ SUBJECT = option("train.subject", "--subject", "-s", metavar="S[,S...]")
 SEED = option("train.seed", "--seed", metavar="N[,N...]")
 BRAIN_ENCODER = option("train.brain-encoder", "--brain-encoder", metavar="E")
 RECIPE = option("train.recipe", "--recipe", metavar="R|FILE")
+PROTOCOL = option("train.protocol", "--protocol", metavar="P")
+GALLERY = option("train.gallery", "--gallery", metavar="G")
 LOSS = option("train.loss", "--loss", metavar="L")
 IMAGE_HEAD = option("train.image-head", "--image-head", metavar="H")
 SPLIT = option("train.split", "--split", metavar="S")
@@ -36,6 +38,8 @@ def train(
     seed: Annotated[list[str] | None, SEED] = None,
     brain_encoder: Annotated[str | None, BRAIN_ENCODER] = None,
     recipe: Annotated[str | None, RECIPE] = None,
+    protocol: Annotated[str | None, PROTOCOL] = None,
+    gallery: Annotated[str | None, GALLERY] = None,
     loss: Annotated[str | None, LOSS] = None,
     image_head: Annotated[str | None, IMAGE_HEAD] = None,
     split: Annotated[str | None, SPLIT] = None,
@@ -72,6 +76,8 @@ def train(
         seeds=chosen.value("train.seed", seed),
         brain_encoder=chosen.value("train.brain-encoder", brain_encoder),
         recipe=chosen.value("train.recipe", recipe),
+        protocol=chosen.value("train.protocol", protocol),
+        gallery=chosen.value("train.gallery", gallery),
         loss=chosen.value("train.loss", loss),
         image_head=chosen.value("train.image-head", image_head),
         split=chosen.value("train.split", split),

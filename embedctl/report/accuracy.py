@@ -48,11 +48,11 @@ def best_said(answers: Answers) -> str:
     close = [other.embedding for other in rivals if _overlap(row.interval, other.interval)]
     interval = _interval_said(row.interval)
     second = f"; the intervals of {len(close)} other{'s' if len(close) > 1 else ''} reach into its own" if close else ""
-    n_way = answers.condition["n_way"]
+    n_way, place = answers.condition["n_way"], f"leads {len(rivals) + 1} embeddings" if rivals else "stands alone"
     return (
-        f"{marked(row.embedding, row.weights)} leads {len(answers.ranks)} embeddings on "
-        f"{answers.condition['dataset']}: the right one of {n_way} images is found first in {100 * row.top1:.1f} % of "
-        f"cases ({interval}), by chance in {100 / n_way:.1f} %{second}."
+        f"{marked(row.embedding, row.weights)} {place} on {answers.condition['dataset']}: the right one of {n_way} "
+        f"images is found first in {100 * row.top1:.1f} % of cases ({interval}), by chance in {100 / n_way:.1f} %"
+        f"{second}."
     )
 
 
@@ -62,13 +62,13 @@ def pairs_said(answers: Answers) -> str:
     if not answers.pairs:
         return ""
     if not judged:
-        return f"{len(answers.pairs)} aligned encoders ran beside their base; none of these pairs can carry a verdict."
+        return f"No verdict on alignment: {answers.pairs[0].note.removesuffix(': no verdict')}."
     refused = [pair.verdict for pair in judged if "cannot" in pair.verdict]
     if len(refused) == len(judged):
         return f"Aligned against base: {refused[0]}."
     counts = {word: sum(pair.verdict == word for pair in judged) for word in ("higher", "lower", "no difference shown")}
     told = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
-    return f"Of {len(judged)} aligned encoders against their bases: {told} (sign-flip over subjects, Holm-corrected)."
+    return f"Of {len(judged)} aligned against base: {told} (sign-flip over subjects, Holm-corrected)."
 
 
 def ranking_table(ranks: Sequence[RankRow]) -> Table:

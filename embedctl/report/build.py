@@ -40,12 +40,12 @@ def build(request: ReportRequest, progress: Progress = SILENT) -> Report:
     material = gather(request)
     progress.start("drawing the report", len(material.answers) + 1, "parts")
     sections: list[Section] = []
-    for answers in material.answers:
-        sections += _of_condition(answers, material)
+    for place in range(len(material.answers)):
+        sections += _of_condition(place, material)
         progress.advance()
     sections += [looks(material), embeddings(material), provenance(material)]
     progress.advance()
-    verdicts = [text for answers in material.answers for text in (best_said(answers), pairs_said(answers)) if text]
+    verdicts = [text for place in range(len(material.answers)) for text in _verdicts(place, material)]
     datasets = ", ".join(dict.fromkeys(str(answers.condition["dataset"]) for answers in material.answers))
     return Report(
         title=f"What brain encoders find: {datasets}",
@@ -64,7 +64,8 @@ def write_page(request: ReportRequest, file: Path, progress: Progress = SILENT) 
     return len(data)
 
 
-def _of_condition(answers: Answers, material: Material) -> list[Section]:
+def _of_condition(place: int, material: Material) -> list[Section]:
+    answers = material.answers[place]
     sections = [
         accuracy(answers),
         variation(answers),
@@ -74,8 +75,14 @@ def _of_condition(answers: Answers, material: Material) -> list[Section]:
     ]
     if len(material.answers) == 1:
         return sections
-    place = material.answers.index(answers) + 1
-    return [Section(f"{place}. {section.title}", section.text, section.figures) for section in sections]
+    return [Section(f"{place + 1}. {section.title}", section.text, section.figures) for section in sections]
+
+
+def _verdicts(place: int, material: Material) -> list[str]:
+    """Return the answers of a condition, numbered as its sections where there are several."""
+    answers = material.answers[place]
+    number = f"{place + 1}. " if len(material.answers) > 1 else ""
+    return [f"{number}{text}" for text in (best_said(answers), pairs_said(answers)) if text]
 
 
 def _ranking(answers: Sequence[Answers]) -> Table:

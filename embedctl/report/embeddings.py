@@ -7,12 +7,14 @@ import numpy as np
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, Scale, axis_below, sequential, shortened
-from pipelines.findings.health import Health, alike, health, sample
+from pipelines.findings.health import Health, health, sample
+from pipelines.similarity import cka_matrix
 
 __all__ = ["embeddings"]
 
 _ROW = 17
 _FEWEST = 8  # images
+_MOST_FEATURES = 16_384  # tokens of a whole layer would cost gigabytes
 
 
 def embeddings(material: Material) -> Section:
@@ -20,7 +22,10 @@ def embeddings(material: Material) -> Section:
     title, store = "Health of the embeddings", material.store
     if store is None:
         return Section(title, [f"There is no embedding store at '{material.request.embeddings}'."])
-    entries = list(zip(store.names, store.entries(), strict=True))
+    everything = list(zip(store.names, store.entries(), strict=True))
+    entries = [(name, entry) for name, entry in everything if entry.dim <= _MOST_FEATURES]
+    if not entries:
+        return Section(title, ["The store holds no embedding of a size that is looked at here."])
     rows = sample(store, [entry for _, entry in entries])
     if len(rows) < _FEWEST:
         return Section(title, [f"Only {len(rows)} images have a row in every embedding: too few to say anything."])
@@ -31,6 +36,7 @@ def embeddings(material: Material) -> Section:
     found = [health(name, entry, samples[name]) for name, entry in entries]
     text = [
         f"Measured on {len(rows):,} of {len(store.image_ids):,} images, spread over those that every embedding has.",
+        *(f"{name} is left out: it has {e.dim:,} features." for name, e in everything if e.dim > _MOST_FEATURES),
         *_warnings(found),
     ]
     return Section(title, text, [_ranks(found, len(rows)), _likeness(samples)])
@@ -71,7 +77,7 @@ def _ranks(found: list[Health], n_images: int) -> Figure:
 
 
 def _likeness(samples: dict[str, np.ndarray]) -> Figure:
-    names, table = list(samples), alike(list(samples.values()))
+    names, table = list(samples), cka_matrix(list(samples.values()))
     width = min(34.0, (WIDTH - LABELS - 6) / len(names))
     high = max(width, 12.0)
     picture = Picture(WIDTH, 20 + high * len(names))

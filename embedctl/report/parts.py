@@ -5,7 +5,7 @@ A table holds values, not text: what they look like is decided by the kind of it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from embedctl import render
@@ -92,7 +92,6 @@ class Report:
     sections: Sequence[Section]
     ranking: Table
     command: str
-    made: dict[str, str] = field(default_factory=dict)
 
 
 def shown(value: Any, kind: str) -> str:

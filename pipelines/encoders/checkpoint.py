@@ -47,6 +47,8 @@ class Checkpoint:
                 archive = self._open(path)
                 self._inside |= {name: archive for name in archive.namelist()}
             else:
+                if _is_page(path):
+                    raise self._damaged("it is a web page")
                 self._single[path.name] = path
 
     def has(self, name: str) -> bool:
@@ -106,9 +108,13 @@ class Checkpoint:
         try:
             return zipfile.ZipFile(path)
         except zipfile.BadZipFile as problem:
-            with path.open("rb") as file:
-                page = file.read(64).lstrip().startswith(b"<")
+            page = _is_page(path)
             raise self._damaged("it is a web page, not a zip" if page else "the zip is incomplete") from problem
 
     def _damaged(self, what: str) -> EmbedctlError:
         return EmbedctlError(f"{self.label}: {what}", "delete it and fetch it again with `embedctl models pull`")
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"<")

@@ -19,7 +19,7 @@ import numpy as np
 from pipelines.encoders.derived import base_name, base_weights, load_derivation
 from pipelines.encoders.registry import EncoderSpec, find
 from pipelines.encoders.weights import Weights
-from stores.errors import EmbedctlError
+from stores.errors import EmbedctlError, UnknownName
 from stores.names import EmbeddingName
 
 __all__ = ["Combination", "Source", "is_combination", "network", "read_combination"]
@@ -170,7 +170,13 @@ def _parts(spec: EncoderSpec) -> list[EmbeddingName]:
             'model = { of = ["clip-rn50:layer3", "dino-vitb16@grey"] }',
         )
     names = [EmbeddingName.parse(part) for part in of]
-    return [replace(name, encoder=find(name.encoder).id) for name in names]
+    try:
+        return [replace(name, encoder=find(name.encoder).id) for name in names]
+    except UnknownName as problem:
+        raise UnknownName(
+            f"'{spec.id}' cannot be made of that: {problem.what}",
+            f"{problem.hint}; imported embeddings are no parts, since nobody could compute the whole again",
+        ) from problem
 
 
 def _mean(values: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:

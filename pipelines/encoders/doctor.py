@@ -6,6 +6,7 @@ import numpy as np
 
 from pipelines.encoders import preprocessing
 from pipelines.encoders.build import Encoder, build
+from pipelines.encoders.combinations import read_combination
 from pipelines.encoders.derived import is_derived, load_derivation
 from pipelines.encoders.golden import TOLERANCE, WEIGHTS, differs, golden, probe, probe_row, shortened, versions
 from pipelines.encoders.registry import EncoderSpec, Preprocessing
@@ -66,6 +67,9 @@ def examine(
     >>> [check.what for check in examine(find("pixels")) if not check.problem]
     ['weights', 'network', 'pixels', 'probe image']
     """
+    if spec.family in ("concat", "mean"):
+        parts = ", ".join(map(str, read_combination(EmbeddingName(spec.id), weights).sources))
+        return [Check("parts", f"it is made of stored rows of {parts}, and `embedctl models doctor` examines each")]
     found = resolve_weights(spec, weights, offline=offline, progress=progress)
     checks = _weights(spec, found)
     if is_derived(spec):

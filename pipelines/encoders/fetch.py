@@ -1,9 +1,12 @@
 """Fetching weights files: from the hub through its own client, from a URL with resume, both into the usual caches."""
 
 import hashlib
+import logging
 import os
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from ssl import SSLError
@@ -95,7 +98,7 @@ def _from_hub(file: WeightsFile, folder: Path | None) -> Path:
 
     for name in _names(file):
         try:
-            with cannot_write(folder or Path(name)):
+            with cannot_write(folder or Path(name)), _quiet("huggingface_hub"):
                 return Path(hf_hub_download(file.hub, name, revision=file.revision or None, local_dir=folder))
         except CannotWrite:
             raise
@@ -106,6 +109,18 @@ def _from_hub(file: WeightsFile, folder: Path | None) -> Path:
         except Exception as problem:  # its client raises a dozen kinds: gated, renamed, proxy, time-out
             raise NotHere(f"{file.source} cannot be fetched: {' '.join(str(problem).split())[:160]}", "") from problem
     raise NotHere(f"{file.source} is not in its repository any more", "")
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Mute the warnings of a library that tells of each attempt: what comes of it is told once."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _download(file: WeightsFile, target: Path, progress: Progress) -> None:

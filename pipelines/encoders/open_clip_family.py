@@ -36,7 +36,7 @@ __all__ = ["network"]
 
 def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network:
     """Build the image tower of an ``open_clip`` table."""
-    _refuse_another_activation(spec)
+    _refuse_another_activation(spec, weights.label.removeprefix("sha256:"))
     arguments = {key: value for key, value in spec.model.items() if key not in ("name", "image_tower_alone")}
     with _silent_but_strict(), construction(weights, device):
         model = open_clip.create_model(
@@ -51,8 +51,11 @@ def network(spec: EncoderSpec, weights: Weights, device: str = "cpu") -> Network
     return _describe(model.visual)
 
 
-def _refuse_another_activation(spec: EncoderSpec) -> None:
-    """Refuse a table, a third party's perhaps, whose weights open_clip knows to be trained with another activation."""
+def _refuse_another_activation(spec: EncoderSpec, digest: str) -> None:
+    """Refuse a table, a third party's perhaps, whose weights open_clip knows to be trained with another activation.
+
+    Its addresses hold the digest, or the first eight digits of it: so a file given by hand is known as well.
+    """
     name = spec.model["name"]
     here = bool((open_clip.get_model_config(name) or {}).get("quick_gelu"))
     published = {(file.url or file.hub) for file in spec.weights}
@@ -61,6 +64,7 @@ def _refuse_another_activation(spec: EncoderSpec) -> None:
         for tags in open_clip.pretrained._PRETRAINED.values()
         for config in tags.values()
         if {config.get("url"), config.get("hf_hub", "").rstrip("/")} & (published - {""})
+        or (len(digest) == 64 and digest[:8] in (config.get("url") or ""))
     }
     if trained and here not in trained:
         activation = "QuickGELU" if not here else "exact GELU"

@@ -151,7 +151,7 @@ class EncoderSpec:
 
     def table(self) -> dict[str, Any]:
         """Return the whole table as plain data, for provenance and ``--json``."""
-        return asdict(self)
+        return asdict(self) | {"contaminated": self.contaminated}
 
 
 def _with_parts(spec: EncoderSpec) -> list[EncoderSpec]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.cores import in_order, workers
 from pipelines.extract.allocator import kept_memory
 from pipelines.extract.block import BlockRows
-from pipelines.extract.loading import LoadedImage, in_order, load, prefetch, workers
+from pipelines.extract.loading import LoadedImage, load, prefetch
 from pipelines.extract.pace import add
 from pipelines.extract.plan import Batch, BlockTask, batches
 from pipelines.extract.records import record_images
@@ -182,7 +183,7 @@ class BlockEngine:
             return images, rows, perf_counter() - start
 
         passes = (batch for _, passes in todo for batch in passes)
-        return in_order(compute, zip(passes, loaded, strict=False), lanes, self._networks.n_lanes(self._n_cores))
+        return in_order(compute, zip(passes, loaded, strict=False), self._networks.n_lanes(self._n_cores), lanes)
 
     def _lanes(self, threads: Executor, begin: Callable[[], None]) -> AbstractContextManager[Executor]:
         """Return the threads of forward passes: those of the images where each has a core, which then all are busy."""

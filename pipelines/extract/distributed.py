@@ -20,9 +20,9 @@ from uuid import uuid4
 from distributed import Client, LocalCluster, Worker, WorkerPlugin, as_completed, get_worker
 from distributed.scheduler import KilledWorker
 
+from pipelines.cores import n_cores
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
 from pipelines.extract.forward import Networks, build_networks
-from pipelines.extract.loading import n_cores
 from pipelines.extract.pace import Pace
 from pipelines.extract.plan import BlockTask
 from pipelines.extract.request import ExtractRequest

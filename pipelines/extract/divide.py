@@ -4,6 +4,7 @@ A source of the right weights that already has a row for every image is taken as
 images have to be on this computer.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.encoders.combinations import Combination, is_combination, read_combination
+from pipelines.encoders.derived import base_name, base_weights
+from pipelines.encoders.fetch import here
 from pipelines.encoders.registry import find
+from pipelines.encoders.weights import resolve_weights
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.sources import open_images
 from pipelines.extract.targets import resolve_names
 from stores.embeddings import EmbeddingStore
-from stores.errors import EmbedctlError
+from stores.errors import EmbedctlError, NotHere
 from stores.names import EmbeddingName
 
 if TYPE_CHECKING:
@@ -47,7 +51,9 @@ def divide(request: ExtractRequest) -> tuple[list[ExtractRequest], dict[Embeddin
     ['glocal-resnet18@grey', 'glocal-resnet18@blur-9', 'glocal-resnet18@grey+blur-9']
     """
     names = resolve_names(request)
+    store = EmbeddingStore.open(request.store) if request.store.exists() and not request.refresh else None
     if not any(map(is_combination, names)):
+        _refuse_absent(request, names, store, {})
         return [request], {}
     direct = [name for name in names if not is_combination(name)]
     encoders = list(dict.fromkeys(name.encoder for name in names))
@@ -56,9 +62,9 @@ def divide(request: ExtractRequest) -> tuple[list[ExtractRequest], dict[Embeddin
             f"'{request.weights}' cannot be the weights of '{encoders[0]}' and of '{encoders[1]}'",
             "extract them one at a time",
         )
-    store = EmbeddingStore.open(request.store) if request.store.exists() and not request.refresh else None
     lacking: dict[EmbeddingName, str] = {}
     derived: dict[EmbeddingName, Combination] = {}
+    absent: dict[str, NotHere] = {}
 
     def need(name: EmbeddingName, weights: str, above: tuple[EmbeddingName, ...]) -> None:
         if name in above:
@@ -70,13 +76,21 @@ def divide(request: ExtractRequest) -> tuple[list[ExtractRequest], dict[Embeddin
         if not is_combination(name):
             lacking[name] = weights
             return
-        combination = read_combination(name, weights, offline=request.offline)
+        try:
+            combination = read_combination(name, weights, offline=request.offline)
+        except NotHere as problem:
+            if not request.offline or find(name.encoder).family != "affine":
+                raise
+            absent[name.encoder] = problem
+            base = base_name(name)
+            return need(base, base_weights(weights, base.encoder), (*above, name))
         for source in combination.sources:
             need(source, combination.source_weights, (*above, name))
         derived[name] = combination
 
     for name in names:
         need(name, request.weights, ())
+    _refuse_absent(request, [*direct, *lacking], store, absent)
     parts: dict[tuple[str, bool], list[str]] = {}
     for name in direct:
         parts.setdefault((request.weights, request.overwrite), []).append(str(name))
@@ -86,6 +100,30 @@ def divide(request: ExtractRequest) -> tuple[list[ExtractRequest], dict[Embeddin
         replace(request, models=tuple(models), layers=(), views=(), weights=weights, overwrite=overwrite)
         for (weights, overwrite), models in parts.items()
     ], derived
+
+
+def _refuse_absent(
+    request: ExtractRequest, names: Collection[EmbeddingName], store: EmbeddingStore | None, absent: dict[str, NotHere]
+) -> None:
+    """Offline, name every encoder whose weights are lacking: on a cluster each answer costs a walk to the network."""
+    if request.offline and request.weights == "published" and not request.dry_run:
+        for name in names:
+            spec = find(name.encoder)
+            if all(here(file) for file in spec.weights):
+                continue
+            if store and _is_complete(store, stored_source(store, name, "published", request), request):
+                continue
+            try:
+                resolve_weights(spec, offline=True)
+            except NotHere as lacking:
+                absent.setdefault(spec.id, lacking)
+    if len(absent) > 1:
+        raise NotHere(
+            f"the weights of {len(absent)} encoders are not on this computer: {', '.join(absent)}",
+            f"run `embedctl models pull {' '.join(absent)}` where there is internet, or try --weights random:0",
+        )
+    for problem in absent.values():
+        raise problem
 
 
 def stored_source(store: EmbeddingStore, name: EmbeddingName, wanted: str, request: ExtractRequest) -> "Entry | None":

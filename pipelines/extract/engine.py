@@ -4,8 +4,8 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from pipelines.cores import n_cores
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
-from pipelines.extract.loading import n_cores
 from pipelines.extract.pace import Pace
 from pipelines.extract.plan import BlockTask
 from pipelines.extract.request import ExtractRequest

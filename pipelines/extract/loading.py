@@ -5,14 +5,12 @@ preprocessed once for all encoders that see the same pixels. Pillow and torch re
 so threads suffice and nothing is copied between processes.
 """
 
-import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pipelines.extract.images import BadImage, DecodedImage, decode, unreadable
 from pipelines.extract.sources import ImageSource
@@ -21,10 +19,8 @@ from pipelines.extract.views import see
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LoadedImage", "Transform", "in_order", "load", "n_cores", "prefetch", "workers"]
+__all__ = ["LoadedImage", "Transform", "load", "prefetch"]
 
-_Item = TypeVar("_Item")
-_Made = TypeVar("_Made")
 Transform = Callable[[DecodedImage], "Tensor"]
 """From a decoded image to the (3, size, size) that an encoder sees."""
 
@@ -90,24 +86,6 @@ def load(source: ImageSource, transforms: Mapping[int, tuple[str, Transform]], i
     return LoadedImage(decoded.sha256, *decoded.image.size, decoded.mode, tensors, seconds=seconds)
 
 
-@contextmanager
-def workers(n_threads: int, begin: Callable[[], None] | None = None) -> Iterator[Executor]:
-    """Yield threads; at the end what has not begun is dropped, and waited for what has.
-
-    Parameters
-    ----------
-    n_threads : int
-        How many.
-    begin : callable, optional
-        What every thread does first.
-    """
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="extract", initializer=begin)
-    try:
-        yield threads
-    finally:
-        threads.shutdown(cancel_futures=True)
-
-
 def prefetch(batches: Iterable[Sequence[Callable[[], LoadedImage]]], threads: Executor) -> Generator[list[LoadedImage]]:
     """Yield the loaded images of each batch, in order, while threads work on the next ones.
 
@@ -121,6 +99,7 @@ def prefetch(batches: Iterable[Sequence[Callable[[], LoadedImage]]], threads: Ex
     Examples
     --------
     >>> from functools import partial
+    >>> from pipelines.cores import workers
     >>> work = [[partial(LoadedImage, "a"), partial(LoadedImage, "b")], [partial(LoadedImage, "c")]]
     >>> with workers(2) as threads:
     ...     [[image.sha256 for image in batch] for batch in prefetch(work, threads)]
@@ -133,28 +112,3 @@ def prefetch(batches: Iterable[Sequence[Callable[[], LoadedImage]]], threads: Ex
             yield [future.result() for future in waiting.popleft()]
     while waiting:
         yield [future.result() for future in waiting.popleft()]
-
-
-def in_order(
-    work: Callable[[_Item], _Made], items: Iterable[_Item], threads: Executor, at_once: int
-) -> Generator[_Made]:
-    """Yield what ``work`` makes of each item, in order, while threads are at the next ones.
-
-    Examples
-    --------
-    >>> with workers(2) as threads:
-    ...     list(in_order(str, range(4), threads, at_once=2))
-    ['0', '1', '2', '3']
-    """
-    waiting: deque[Future[_Made]] = deque()
-    for item in items:
-        waiting.append(threads.submit(work, item))
-        if len(waiting) > at_once:  # one more than are at work, so that no thread waits for the next
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def n_cores() -> int:
-    """Return the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from pipelines.cores import n_cores
 from pipelines.encoders.registry import find
-from pipelines.extract.loading import n_cores
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import DEFAULT_BATCH_SIZE, resolve_names
 from pipelines.progress import Progress

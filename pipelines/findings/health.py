@@ -1,4 +1,4 @@
-"""Whether embeddings are in good health: norms, effective rank, equal rows, and how alike encoders are.
+"""Whether embeddings are in good health: norms, effective rank, equal rows, constant features.
 
 All of it is measured on the same few hundred images, spread over the store, so that forty embeddings take seconds.
 """
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.similarity import cka_matrix
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 
-__all__ = ["Health", "alike", "effective_rank", "health", "sample"]
+__all__ = ["Health", "effective_rank", "health", "sample"]
 
 MOST_IMAGES = 400
 
@@ -107,8 +106,3 @@ def effective_rank(values: np.ndarray) -> float:
         return 0.0
     shares = variances[variances > 1e-12 * total] / total
     return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def alike(samples: Sequence[np.ndarray]) -> np.ndarray:
-    """Return debiased linear CKA between all embeddings, ``(n, n)``; NaN where one does not vary."""
-    return cka_matrix(samples)

@@ -67,7 +67,8 @@ def clusters(values: np.ndarray, times: np.ndarray, *, above_zero: bool = False)
 
     tail = 1 if above_zero else 0
     threshold = student.isf(LEVEL if above_zero else LEVEL / 2, len(values) - 1)
-    with mne.utils.use_log_level("error"):
+    # A time that a brain encoder does not see is zero in every sample: its t value is none, and no cluster holds it.
+    with mne.utils.use_log_level("error"), np.errstate(divide="ignore", invalid="ignore"):
         _, found, p, _ = permutation_cluster_1samp_test(
             np.ascontiguousarray(values, dtype=np.float64),
             threshold=threshold,

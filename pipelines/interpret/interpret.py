@@ -112,6 +112,10 @@ def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretRe
         for row in mine:
             run_id = row["run_id"]
             try:
+                if row["protocol"] != "within":
+                    raise EmbedctlError(
+                        "it was trained on other subjects: only runs within a subject are interpreted", ""
+                    )
                 recordings = epochs[dataset, subject]
                 if recordings.key != row["epochs_key"]:
                     raise EmbedctlError("it was trained on other epochs than the store holds now", "train it again")
@@ -189,5 +193,8 @@ def _general_notes(rows: Sequence[Row], request: InterpretRequest, report: Inter
     by_chance = sum(bool(profile.untrained_windows or profile.untrained_bands) for profile in report.profiles)
     if by_chance:
         of = f"{by_chance} of {len(report.profiles)} profiles"
-        notes.append(f"random weights show something in {of} (about one in ten does by chance)")
+        notes.append(
+            f"random weights show something in {of}: one in ten does by chance, and more where the recordings hold "
+            "much, since a random projection passes some of it on; more seeds average it away"
+        )
     return [note for note in dict.fromkeys(notes) if note]

@@ -249,6 +249,8 @@ class CutTrials:
             found.arrays["scale"] = np.stack([found.scale[session] for session in sessions])
         units = {"mvnn": "sd of noise", "robust": "interquartile ranges", "zscore": "sd"}
         found.info = {"units": units.get(self._recipe.scale, flight.units), "sessions": sessions}
+        if flight.rois:
+            found.info["rois"] = flight.rois
         if len(self.row_shape) == 2:
             times = flight.times if self._times is None else [flight.times[i] for i in self._times]
             found.info |= {
@@ -322,6 +324,6 @@ class CutTrials:
             for part in self._batches(order):
                 scaled = self._scaled(found, number, self._read(wanted[part]))
                 if not self._recipe.clip:  # what the recipe clips is counted in the first pass
-                    found.clipped += int((np.abs(scaled) > limit).sum())
+                    found.add_clipped(int((np.abs(scaled) > limit).sum()))
                 epochs[places[part, 0], places[part, 1]] = np.clip(scaled, -limit, limit)
         return epochs, valid, session

@@ -74,9 +74,11 @@ class Cutter:
         """
         scale = 1e6 if self.recipe.units == "uV" else 1.0
         block = recording.read(first, stop, self.channels, scale)
-        if self.recipe.baseline:
-            block -= _level(block)
-        return block.astype(self.recipe.compute, copy=False)
+        if not self.recipe.baseline:
+            return block.astype(self.recipe.compute, copy=False)
+        out = np.empty(block.shape, self.recipe.compute)
+        np.subtract(block, _level(block), out=out, casting="same_kind")
+        return out
 
 
 def _level(block: np.ndarray) -> np.ndarray:

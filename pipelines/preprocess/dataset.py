@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -153,6 +154,12 @@ class Examined:
     info: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     clipped: int = 0
+    _counting: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def add_clipped(self, n: int) -> None:
+        """Count values that were cut, from any thread."""
+        with self._counting:
+            self.clipped += n
 
 
 class SubjectPlan(Protocol):

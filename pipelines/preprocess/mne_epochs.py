@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from pipelines.preprocess.recorded import positions
 
 __all__ = ["channel_positions", "epochs_identity", "read_epochs"]
+
+_READING = Lock()  # MNE moves about in a file
 
 
 def read_epochs(
@@ -33,7 +36,8 @@ def read_epochs(
     out = np.empty((len(rows), len(channels), len(opened[0].times)), np.float32)
     for file in np.unique(places[:, 0]).tolist():
         here = np.flatnonzero(places[:, 0] == file)
-        read = opened[file].get_data(picks=channels, item=places[here, 1], verbose="error")
+        with _READING:
+            read = opened[file].get_data(picks=channels, item=places[here, 1], verbose="error")
         out[here] = read * factor
     return out
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class MneRecording:
 
     def __init__(self, path: Path, runs: Sequence[Any], channels: Sequence[str], modality: str) -> None:
         self.path, self._runs = path, list(runs)
+        self._reading = Lock()  # MNE moves about in a file
         self.sfreq = float(runs[0].info["sfreq"])
         self.rows = {name: row for row, name in enumerate(channels)}
         self._volts = _TO_VOLTS[modality]
@@ -91,7 +93,8 @@ class MneRecording:
             if low >= high:
                 continue
             picks = [run.ch_names.index(name) for name in channels]
-            out[:, low - first : high - first] = run.get_data(picks, low - start, high - start, verbose="error")
+            with self._reading:
+                out[:, low - first : high - first] = run.get_data(picks, low - start, high - start, verbose="error")
             out[:, edge - first : low - first] = out[:, low - first : low - first + 1]
             out[:, high - first :] = out[:, high - first - 1 : high - first]
             edge = high

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.cores import in_order, n_cores
 from pipelines.preprocess.between_subjects import Channels, between_subjects
 from pipelines.preprocess.dataset import (
     SPLITS,
@@ -24,7 +25,7 @@ from pipelines.preprocess.request import PreprocessReport, PreprocessRequest, Su
 from pipelines.preprocess.resampling import one_thread
 from pipelines.progress import SILENT, Progress
 from stores.disk import bytes_free
-from stores.epochs import EpochStore
+from stores.epochs import EpochStore, SplitWriter
 from stores.errors import BadRecording, CannotWrite, EmbedctlError, StoreMismatch
 from stores.names import subject_name
 from stores.versions import installed_version
@@ -237,10 +238,14 @@ def _write(
             )
             missing = to.missing()
             progress.advance(len(rows.image_ids) - sum(len(to.images(block)) for block in missing))
-            for block in missing:
+
+            def made(block: int, split: str = split, to: SplitWriter = to) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 images = to.images(block)
-                to.write_block(block, *plan.block(found, split, slice(images.start, images.stop)))
-                progress.advance(len(images))
+                return plan.block(found, split, slice(images.start, images.stop))
+
+            for block, rows_of_block in zip(missing, in_order(made, missing, n_cores()), strict=True):
+                to.write_block(block, *rows_of_block)
+                progress.advance(len(to.images(block)))
         writer.done()
     if found.clipped:
         line.counts[f"values beyond {plan.dtype}"] = found.clipped

@@ -33,7 +33,8 @@ _CHOICES = {
     "resample": ("exact", "mne-epochs"),
     "units": ("uV", "V"),
     "bad_channels": ("exclude", "keep"),
-    "mvnn": ("epochs", "none"),
+    "mvnn": ("epochs", "time", "none"),
+    "fit": ("train", "all"),
     "dtype": ("float16", "float32"),
     "compute": ("float32", "float64"),
 }
@@ -107,8 +108,11 @@ class Recipe:
         Seeds the draw and the final order of repetitions, as the public pipelines do.
     bad_channels : {"exclude", "keep"}
         Whether flat and non-finite channel-epochs are found and kept out of the covariance.
-    mvnn : {"epochs", "none"}
-        Multivariate noise normalisation, per session, fitted on the training split.
+    mvnn : {"epochs", "time", "none"}
+        Multivariate noise normalisation, per session: from the covariance of each epoch over its samples, or of each
+        image over its repetitions at each time.
+    fit : {"train", "all"}
+        Which split it is fitted on; of ``all``, both count the same.
     dtype, compute : str
         Number type of the stored epochs, and of the computation.
 
@@ -131,6 +135,7 @@ class Recipe:
     seed: int
     bad_channels: str
     mvnn: str
+    fit: str
     dtype: str
     compute: str
 
@@ -155,7 +160,7 @@ def built_in_recipes() -> list[str]:
     Examples
     --------
     >>> built_in_recipes()
-    ['clean', 'nice']
+    ['clean', 'gifford', 'nice']
     """
     return names_in(built_in_folder())
 

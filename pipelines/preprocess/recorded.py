@@ -9,17 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.preprocess.dataset import SPLITS, SplitPlan
+from pipelines.preprocess.examining import Examination, examine
 from pipelines.preprocess.recipes import Recipe
 from pipelines.preprocess.recording import RecordedFlight, Recording
 from pipelines.preprocess.resampling import import_mne
-from pipelines.preprocess.subject import (
-    Examination,
-    SubjectPlan,
-    block_of_epochs,
-    examine,
-    plan_subject,
-    trials_table,
-)
+from pipelines.preprocess.subject import SubjectPlan, block_of_epochs, plan_subject, trials_table
 from pipelines.progress import Progress
 
 __all__ = ["Recorded", "positions"]

@@ -97,7 +97,11 @@ class Recording:
         """
         inside = slice(max(first, 0), min(stop, self.n_samples))
         rows = [self.rows[name] for name in channels]
-        block = np.multiply(self.samples[rows, inside], scale, dtype=np.float64)
+        if rows == list(range(rows[0], rows[0] + len(rows))):  # as in the file: no copy between
+            part = self.samples[rows[0] : rows[0] + len(rows), inside]
+        else:
+            part = self.samples[rows, inside]
+        block = np.multiply(part, scale, dtype=np.float64)
         missing = (inside.start - first, stop - inside.stop)
         return np.pad(block, ((0, 0), missing), mode="edge") if any(missing) else block
 

@@ -42,6 +42,8 @@ class TrialFlight(Preflight):
         Trials that are not used, and why: catch trials, targets.
     arrays : dict
         Small arrays to keep, such as which voxels these are.
+    rois : dict of str to list of int
+        Regions of interest: places of their voxels.
     packages : tuple of str
         Whose versions matter.
     """
@@ -63,6 +65,7 @@ class TrialFlight(Preflight):
     time_offset_ms: float = 0.0
     dropped: dict[str, int] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    rois: dict[str, list[int]] = field(default_factory=dict)
     packages: tuple[str, ...] = ("embedctl", "numpy")
 
 

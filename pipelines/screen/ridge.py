@@ -1,5 +1,7 @@
 """Ridge regression of any target from the same recordings: they are factorised once, for all targets and penalties."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +31,8 @@ class Ridge:
     Examples
     --------
     >>> ridge = Ridge(np.array([[1.0], [-1.0]]))
-    >>> ridge.smoother(np.array([[3.0]]), penalty=2.0) @ np.array([[2.0], [-2.0]])  # w = 4 / (2 + 2)
+    >>> smoother, = ridge.smoothers(np.array([[3.0]]), [2.0])
+    >>> smoother @ np.array([[2.0], [-2.0]])  # w = 4 / (2 + 2)
     array([[3.]])
     """
 
@@ -44,16 +47,16 @@ class Ridge:
         self._to_axes = turn if tall else x.T @ turn
         self._from_axes = (x @ turn if tall else turn).T
 
-    def smoother(self, queries: Floats, penalty: float) -> Floats:
-        """Return how much each epoch's target, centred, counts for each query, ``(n_queries, n_epochs)``.
+    def smoothers(self, queries: Floats, penalties: Sequence[float]) -> Iterator[Floats]:
+        """Yield, per penalty, how much each epoch's target, centred, counts for each query, ``(n_queries, n_epochs)``.
 
         Parameters
         ----------
         queries : (n_queries, n_features)
             Other recordings.
-        penalty : float
+        penalties : sequence of float
             Above zero, in units of ``x`` squared.
         """
         turned = (queries - self._mean) @ self._to_axes
-        weights: Floats = (turned / (self._values + np.asarray(penalty, turned.dtype))) @ self._from_axes
-        return weights
+        for penalty in penalties:
+            yield (turned / (self._values + np.asarray(penalty, turned.dtype))) @ self._from_axes

@@ -17,7 +17,6 @@ from pipelines.progress import SILENT, Progress
 from pipelines.screen.request import ScreenReport, ScreenRequest, ScreenRow
 from pipelines.screen.ridge import Ridge
 from pipelines.train.data import load_test, load_training
-from pipelines.train.image_head import image_vectors
 from pipelines.train.metrics import Retrieval, retrieve
 from pipelines.train.origin import weights_column
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key
@@ -27,16 +26,15 @@ from pipelines.train.targets import Targets
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
-from stores.errors import DamagedStore, EmbedctlError
-from stores.results import read_results
-from stores.screens import Seen, record_tested, seen
+from stores.results import any_results
+from stores.screens import record_tested, seen
 
 __all__ = ["PENALTIES", "Scored", "Screened", "screen"]
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-2, 5))
 """Times the mean variance of the recordings and the number of epochs: from next to none to next to nothing left."""
 N_CONCEPTS = 200  # held out, as many as the test of THINGS-EEG2 has
-N_ROUNDS = 4  # images of each; all ten would cost half as much again as everything else
+N_ROUNDS = 3  # images of each; all ten would cost more than everything else
 
 Floats = NDArray[np.floating]
 
@@ -68,10 +66,12 @@ class Screened:
     def __init__(self, epochs: Floats, split: Split, test: Floats | None = None) -> None:
         self._train, self.rounds = split.train, split.rounds[:N_ROUNDS]
         self._held = np.concatenate(self.rounds)
+        self._weight = np.zeros(len(epochs), epochs.dtype)
+        self._weight[self._train] = 1 / len(self._train)
         ridge = Ridge(epochs[self._train])
         queries = epochs[self._held] if test is None else np.concatenate((epochs[self._held], test))
         # From here on nothing depends on the recordings but these, a few hundred rows for each penalty.
-        self._smoothers = [ridge.smoother(queries, penalty * ridge.scale) for penalty in PENALTIES]
+        self._smoothers = list(ridge.smoothers(queries, [penalty * ridge.scale for penalty in PENALTIES]))
 
     def score(self, images: Floats, test: tuple[Floats, NDArray[np.int64]] | None = None) -> Scored:
         """Score one embedding: the penalty with the highest mean reciprocal rank over all rounds.
@@ -86,9 +86,8 @@ class Screened:
         test : ((n_gallery, dim), (n_queries,)), optional
             Embedding of every test image, and which of them each query shows.
         """
-        fitted_to = images[self._train]
-        mean = fitted_to.mean(axis=0)
-        near = (fitted_to - mean) @ _directions(images[self._held] - mean).T
+        mean = self._weight @ images
+        near = self._near(images, mean, images[self._held])
         best, best_mrr, found = 0, -1.0, list[Retrieval]()
         for place, smoother in enumerate(self._smoothers):
             rounds = self._ranked(smoother, near)
@@ -97,10 +96,16 @@ class Screened:
         tested = None
         if test is not None:
             gallery, own = test
-            seen_in_test = self._smoothers[best][len(self._held) :]
-            tested = retrieve(seen_in_test @ ((fitted_to - mean) @ _directions(gallery - mean).T), own)
+            tested = retrieve(self._smoothers[best][len(self._held) :] @ self._near(images, mean, gallery), own)
         top1, top5 = (float(np.mean([one.top(k) for one in found])) for k in (1, 5))
         return Scored(PENALTIES[best], top1, top5, best_mrr, tested)
+
+    def _near(self, images: Floats, mean: Floats, gallery: Floats) -> Floats:
+        """Return how alike the images fitted to, minus their mean, are to each direction of a gallery."""
+        directions = _directions(gallery - mean).T
+        # All images at once: to pick those fitted to before, and not after, would copy the embedding.
+        near: Floats = (images @ directions)[self._train] - mean @ directions
+        return near
 
     def _ranked(self, smoother: Floats, near: Floats) -> list[Retrieval]:
         ends = np.cumsum([len(rows) for rows in self.rounds])
@@ -136,9 +141,9 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
     chosen, notes = choose_embeddings(embeddings.entries(), request.models or (), embeddings.resolve)
     subjects = choose_subjects(epochs.subjects(dataset), request.subjects or ())
     targets = Targets(embeddings, request.join)
-    for subject in subjects:
+    for recordings in (epochs[dataset, subject] for subject in subjects):
         for _, entry in chosen:
-            targets.check(entry, epochs[dataset, subject])
+            targets.check(entry, recordings.train.image_ids, recordings.test.image_ids)
     report = ScreenReport(dataset=dataset, recipe=recipe.name, notes=notes + targets.notes)
     for note in report.notes:
         progress.say(note)
@@ -157,7 +162,7 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
     if request.test:
         config = config_key(recipe, "ridge", "within", epochs.recipe(dataset) or {})
         record_tested(request.runs, [(dataset, name, entry.key, config) for name, entry in chosen])
-        report.seen = _seen(request, dataset)
+        report.seen = seen(request.runs, any_results(request.runs))[dataset]
     report.seconds = time.perf_counter() - started
     return report
 
@@ -174,6 +179,7 @@ def _of_subject(
     """Load a subject, factorise its recordings, and yield what each embedding reaches."""
     data = load_training(epochs, recipe)
     test, notes = load_test(epochs, recipe, data.scale) if with_test else (None, [])
+    del epochs  # and the means of all channels, a gigabyte
     split, note = _held_out(data.image_ids, data.concepts, recipe)
     for text in [*data.notes, *notes, note]:
         if text not in report.notes:
@@ -202,7 +208,15 @@ def _held_out(image_ids: list[str], concepts: list[str], recipe: Recipe) -> tupl
 
 
 def _vectors(targets: Targets, entry: Entry, image_ids: list[str]) -> Floats:
-    return np.asarray(image_vectors(targets.rows(entry, image_ids), torch.device("cpu")))
+    """Return embeddings, each centred over its features and of length one, as the losses see them.
+
+    In place: to have and to give back fifty megabytes several times for every embedding costs as much as the products.
+    """
+    values = targets.rows(entry, image_ids)
+    values -= values.mean(axis=1, keepdims=True)
+    length = np.sqrt(np.einsum("ij,ij->i", values, values))[:, None]
+    values /= np.where(length > 0, length, 1)
+    return values
 
 
 def _flat(epochs: torch.Tensor) -> Floats:
@@ -232,13 +246,3 @@ def _row(name: str, entry: Entry, found: dict[int, Scored]) -> ScreenRow:
         test_top1=mean([test.top(1) for test in tests]),
         test_top5=mean([test.top(5) for test in tests]),
     )
-
-
-def _seen(request: ScreenRequest, dataset: str) -> Seen:
-    try:
-        results = read_results(request.runs)
-    except DamagedStore:
-        raise
-    except EmbedctlError:  # nothing was trained here yet
-        results = None
-    return seen(request.runs, results)[dataset]

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["PairRow", "RankRow", "left_out", "pairs", "ranking"]
 
 LEVEL = 0.05
-FIGURES = ("top3", "top5", "median_rank", "mrr", "val_top1", "concept_top1", "csls_top1", "noise_ceiling", "chance")
+FIGURES = (
+    *("top3", "top5", "median_rank", "mrr", "val_top1", "concept_top1", "last_top1"),
+    *("csls_top1", "sinkhorn_top1", "noise_ceiling", "chance"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +169,7 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
 
     Random weights are paired with random weights of the same seed only, and a layer, pooling or view with the same of
     the base. A verdict is given to pairs of published weights that differ in nothing but the alignment
-    (``match = exact``) and whose alignment was not fitted to the THINGS images; it takes a sign-flip test across
+    (``match = exact``) and are fitted neither to the THINGS images nor to brain data; it takes a sign-flip test across
     subjects, corrected over these pairs by Holm's method. Random, own and imported ones are shown and have none.
 
     Parameters
@@ -280,11 +283,11 @@ def _why_no_verdict(row: Mapping[str, Any], base: Mapping[str, Any], match: str)
         return f"the base matches in {match or 'name only'}: no verdict"
     if row["weights"].startswith("random:"):
         return "random weights: alignment has nothing to show here"
+    spec = registry().get(row["encoder"])
+    if spec is not None and spec.contaminated:
+        return "it was fitted to the THINGS images or to brain data: no verdict"
     if doubts := [found for side in (row, base) if (found := doubt(side))]:
         return f"{'; '.join(doubts)}: no verdict"
-    spec = registry().get(row["encoder"])
-    if spec is not None and any("things" in data.lower() for data in spec.fitted_on):
-        return "its alignment was fitted to the THINGS images: no verdict"
     return ""
 
 

@@ -12,7 +12,7 @@ from stores.epochs import SubjectEpochs
 __all__ = ["run_bytes"]
 
 
-def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int) -> int:
+def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int, n_gallery: int) -> int:
     """Return the bytes of a run: its checkpoint, two score matrices and the brain embeddings of the test images.
 
     Parameters
@@ -25,6 +25,8 @@ def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int)
         Name of the brain encoder.
     n_features : int
         Width of the image embedding.
+    n_gallery : int
+        Images that the one shown is told apart from, itself included.
 
     Raises
     ------
@@ -37,5 +39,5 @@ def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int)
     with torch.device("meta"):
         model = nn.ModuleList([brain_encoder(kind)(n_chans, n_times, dim), ImageHead(recipe.image_head, dim)])
     n_test = len(epochs.test.image_ids)
-    numbers = sum(values.numel() for values in model.state_dict().values()) + 2 * n_test**2 + n_test * dim
+    numbers = sum(values.numel() for values in model.state_dict().values()) + n_test * (2 * n_gallery + dim)
     return 4 * (numbers + (n_features * dim if dim < n_features else 0))

@@ -5,7 +5,9 @@ apart in `Test`, which training never opens, and is read only where somebody ask
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 
 from pipelines.train.brain_encoders import prepare
 from pipelines.train.recipes import Recipe
-from pipelines.train.repetitions import Pick, means, split_half, trials
+from pipelines.train.repetitions import Pick, fewer, means, split_half, trials
 from stores.epochs import SubjectEpochs
 from stores.errors import EmbedctlError
 
@@ -45,6 +47,8 @@ class Test:
         The gallery: all test images, also one whose recordings were all lost.
     noise_ceiling : float or None
         See `split_half`.
+    fewer : dict of int to (n_queries, n_chans, n_times)
+        Means over fewer repetitions; see `pipelines.train.repetitions.fewer`.
     """
 
     epochs: torch.Tensor
@@ -52,6 +56,12 @@ class Test:
     image_ids: list[str]
     concepts: list[str]
     noise_ceiling: float | None
+    fewer: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Test":
+        """Return the same with all recordings changed."""
+        fewer = {n: change(epochs) for n, epochs in self.fewer.items()}
+        return dataclasses.replace(self, epochs=change(self.epochs), fewer=fewer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,26 +101,34 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recordings(Training):
-    """One subject, ready to train on and to be tested with.
+    """What a run reads: what it learns from, and what it is tested with.
 
     Parameters
     ----------
     test : Test
         The test set.
+    whose : (n_rows,), optional
+        Which subject each row is of, where there are several. ``mean`` is then of one who is not among them, and of the
+        first images alone (`pipelines.train.cross`).
+    is_prepared : bool
+        Whether a brain encoder's fixed first step is done.
     """
 
     test: Test
+    whose: torch.Tensor | None = None
+    is_prepared: bool = False
 
     def ready(self, kind: type[nn.Module], device: str) -> "Recordings":
         """Return the same recordings on a device, after a brain encoder's fixed first step."""
-        mean = prepare(kind, self.mean).to(device)
-        alike = self.rows is self.mean
+        first = torch.Tensor.contiguous if self.is_prepared else partial(prepare, kind)
+        mean = first(self.mean).to(device)
         return dataclasses.replace(
             self,
             mean=mean,
-            rows=mean if alike else prepare(kind, self.rows).to(device),
+            rows=mean if self.rows is self.mean else first(self.rows).to(device),
             shown=self.shown.to(device),
-            test=dataclasses.replace(self.test, epochs=prepare(kind, self.test.epochs).to(device)),
+            whose=None if self.whose is None else self.whose.to(device),
+            test=self.test.changed(lambda epochs: first(epochs).to(device)),
         )
 
 
@@ -160,7 +178,7 @@ def load_training(epochs: SubjectEpochs, recipe: Recipe) -> Training:
         position[kept] = np.arange(len(kept))
         shown = position[shown]
     # One number, from what is trained on alone, so that the test set moves nothing.
-    scale = np.float32(rows.std(dtype=np.float64) or 1.0) if recipe.unit_scale else np.float32(1)
+    scale = np.float32(_spread(rows) or 1.0) if recipe.unit_scale else np.float32(1)
     for epochs_of in {id(x): x for x in (mean, rows)}.values():
         epochs_of /= scale  # in place: trials of a subject can be gigabytes
     mean_tensor = torch.from_numpy(mean)
@@ -181,14 +199,14 @@ def load_test(epochs: SubjectEpochs, recipe: Recipe, scale: float) -> tuple[Test
     """Read a subject's test set, divided by ``scale``, and notes on what it lacks; raises as `load_subject`."""
     pick, _, _ = _picked(epochs, recipe)
     mean, seen = means(epochs.test, recipe.trial_norm, pick)
-    mean /= np.float32(scale)
     test = Test(
         torch.from_numpy(mean),
         seen,
         list(epochs.test.image_ids),
         list(epochs.test.concepts),
         split_half(epochs.test, pick),
-    )
+        {n: torch.from_numpy(few) for n, few in fewer(epochs.test, recipe.trial_norm, pick).items()},
+    ).changed(lambda recordings: recordings / scale)
     return test, _lost(len(epochs.test.image_ids) - len(seen), "test")
 
 
@@ -244,6 +262,13 @@ def pick_window(epochs: SubjectEpochs, recipe: Recipe) -> np.ndarray | None:
             "choose a longer window in the recipe",
         )
     return inside
+
+
+def _spread(x: np.ndarray) -> float:
+    """Return the standard deviation over everything, a few rows in float64 at a time."""
+    parts = [x[start : start + 512] for start in range(0, len(x), 512)]
+    mean = sum(part.sum(dtype=np.float64) for part in parts) / x.size
+    return float((sum(((part - mean) ** 2).sum(dtype=np.float64) for part in parts) / x.size) ** 0.5)
 
 
 def _lost(n_lost: int, what: str) -> list[str]:

@@ -1,13 +1,14 @@
 """What a brain encoder can do: on validation after every pass, and on the test set at the end."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from pipelines.train.losses import Loss, unit
-from pipelines.train.metrics import csls, retrieve
+from pipelines.train.metrics import csls, retrieve, sinkhorn
 
 __all__ = ["embed", "retrieval_figures", "validate"]
 
@@ -58,9 +59,13 @@ def embed(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return unit(torch.cat([module(part) for part in torch.split(x, 1024)]))
 
 
-def retrieval_figures(scores: np.ndarray, own: np.ndarray) -> dict[str, float]:
-    """Return the retrieval figures of a score matrix, by column of the results."""
+def retrieval_figures(scores: np.ndarray, own: np.ndarray) -> dict[str, Any]:
+    """Return the retrieval figures of a score matrix, by column of the results.
+
+    ``sinkhorn_top1`` is None where the gallery is not just the images shown, one query each.
+    """
     found = retrieve(scores, own)
+    one_to_one = np.array_equal(np.sort(own), np.arange(scores.shape[1]))
     return {
         "top1": found.top(1),
         "top3": found.top(3),
@@ -68,4 +73,5 @@ def retrieval_figures(scores: np.ndarray, own: np.ndarray) -> dict[str, float]:
         "median_rank": found.median_rank,
         "mrr": found.mrr,
         "csls_top1": retrieve(csls(scores), own).top(1),
+        "sinkhorn_top1": retrieve(sinkhorn(scores), own).top(1) if one_to_one else None,
     }

@@ -7,7 +7,7 @@ random order of the tied images, so a predictor that always says the same scores
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Retrieval", "centre_scores", "csls", "retrieve"]
+__all__ = ["Retrieval", "centre_scores", "csls", "retrieve", "sinkhorn"]
 
 Floats = NDArray[np.float64]
 
@@ -133,6 +133,41 @@ def csls(scores: ArrayLike, k: int = 10) -> Floats:
     near_image = np.sort(matrix, axis=0)[-min(k, n_queries) :].mean(axis=0, keepdims=True)
     corrected: Floats = 2 * matrix - near_query - near_image
     return corrected
+
+
+def sinkhorn(scores: ArrayLike, temperature: float = 0.05, n_iterations: int = 50) -> Floats:
+    """Share queries out over images so that every image is asked for equally often.
+
+    ``exp(s / temperature)``, its rows and columns scaled in turns to equal sums (Cuturi, 2013,
+    https://arxiv.org/abs/1306.0895), as logarithms. It uses that each test image is shown in just one query, which no
+    single decision could know: what is measured on it is transductive and never the headline.
+
+    Parameters
+    ----------
+    scores : (n_queries, n_gallery)
+        Cosine similarities.
+    temperature : float
+        The lower, the nearer to an assignment of one to one.
+    n_iterations : int
+        Times that rows and columns are scaled.
+
+    Returns
+    -------
+    (n_queries, n_gallery)
+        Logarithms of the shares, up to a constant.
+
+    Examples
+    --------
+    >>> shared = sinkhorn([[0.9, 0.8], [0.9, 0.1]])
+    >>> shared.argmax(axis=1).tolist()  # the first query leaves image 0 to the second
+    [1, 0]
+    """
+    shares = np.asarray(scores, dtype=np.float64) / temperature
+    for _ in range(n_iterations):
+        for axis in (1, 0):
+            highest = shares.max(axis=axis, keepdims=True)
+            shares = shares - highest - np.log(np.exp(shares - highest).sum(axis=axis, keepdims=True))
+    return shares
 
 
 def centre_scores(

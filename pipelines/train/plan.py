@@ -125,11 +125,13 @@ def config_key(
     protocol: str,
     preprocessing: Mapping[str, Any],
     own: Mapping[str, str] | None = None,
+    gallery: str = "test",
 ) -> str:
     """Return twelve hex digits shared by the runs that differ only in embedding, subject and seed.
 
     Recordings that were preprocessed by another recipe are another configuration: what was trained on them is never
-    ranked with these. ``own`` has a digest of every file of the user's that took part.
+    ranked with these, and neither is what was tested with another ``gallery``. ``own`` has a digest of every file of
+    the user's that took part.
 
     Examples
     --------
@@ -150,6 +152,7 @@ def config_key(
             "preprocessing": preprocessing,
         }
         | ({"own": dict(own)} if own else {})
+        | ({"gallery": gallery} if gallery != "test" else {})
     )
 
 

@@ -8,7 +8,7 @@ from pipelines.train.metrics import retrieve
 from stores.epochs import SplitEpochs
 from stores.errors import BadRecording, EmbedctlError
 
-__all__ = ["Pick", "means", "normalise", "split_half", "trials", "usual_number"]
+__all__ = ["Pick", "fewer", "means", "normalise", "split_half", "trials", "usual_number"]
 
 BLOCK_BYTES = 2**27  # of repetitions in memory at a time
 
@@ -46,7 +46,8 @@ def means(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray, 
         found = [_mean_over(normalise(block), valid) for _, block, valid in _blocks(split, pick)]
         mean = np.concatenate(found)[kept]
     else:
-        mean = _picked(np.asarray(split.mean), pick)[kept]
+        mean = _picked(np.asarray(split.mean), pick)
+        mean = mean if len(kept) == len(mean) else mean[kept]
         if trial_norm == "mean-then-norm":
             mean = normalise(mean)
     _require_finite(mean, split, kept)
@@ -57,6 +58,33 @@ def usual_number(split: SplitEpochs) -> int:
     """Return the number of valid repetitions of most images: the median over those that have one."""
     counts = np.asarray(split.valid).sum(axis=1)
     return int(np.median(counts[counts > 0])) if counts.any() else 0
+
+
+def fewer(split: SplitEpochs, trial_norm: str, pick: Pick) -> dict[int, np.ndarray]:
+    """Return means over fewer repetitions of each image than there are: 1, 2, 4, ... of them.
+
+    They are taken in a random order of each image's own, drawn once, so that the larger numbers contain the smaller. An
+    image with fewer repetitions gives all it has.
+
+    Returns
+    -------
+    dict of int to (n_images, n_chans, n_times) float32
+        By number, below the usual one; rows as of `means`. Empty where the store keeps the mean alone.
+    """
+    numbers = [2**k for k in range(usual_number(split).bit_length()) if 2**k < usual_number(split)]
+    if split.keep != "all" or not numbers:
+        return {}
+    valid_of = np.asarray(split.valid)
+    lots = np.where(valid_of, np.random.default_rng(0).random(valid_of.shape), 2.0)
+    place = lots.argsort(axis=1).argsort(axis=1)
+    found: dict[int, list[np.ndarray]] = {n: [] for n in numbers}
+    for images, block, valid in _blocks(split, pick):
+        block = normalise(block) if trial_norm == "norm-then-mean" else block
+        for n, parts in found.items():
+            parts.append(_mean_over(block, valid & (place[images] < n)))
+    kept = np.flatnonzero(valid_of.any(axis=1))
+    averaged = {n: np.concatenate(parts)[kept] for n, parts in found.items()}
+    return {n: normalise(mean) for n, mean in averaged.items()} if trial_norm == "mean-then-norm" else averaged
 
 
 def trials(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +119,9 @@ def _picked(x: np.ndarray, pick: Pick | None) -> np.ndarray:
     if pick is None:
         return x
     chans, times = pick
-    x = x[..., chans, None] if times is None else x[..., chans, :][..., times]
+    x = x[..., chans, None] if times is None else x[..., chans, :]
+    if times is not None and len(times) < x.shape[-1]:
+        x = x[..., times]
     return np.ascontiguousarray(x, dtype=np.float32)
 
 

@@ -24,6 +24,10 @@ class TrainRequest:
         Name, ``FILE.py:Class`` or ``braindecode:NAME``; empty for the recipe's.
     recipe : str
         Name of a recipe, or path of a TOML file.
+    protocol : str
+        ``within``, each subject by itself; or ``cross``, trained on the others (`pipelines.train.cross`).
+    gallery : str
+        What the image shown is told apart from: ``test`` images, or ``train+test``.
     split, train_on, image_head, loss : str
         Change these settings of the recipe; empty to leave them.
     dataset : str
@@ -44,6 +48,8 @@ class TrainRequest:
     seeds: tuple[int, ...] = ()
     brain_encoder: str = ""
     recipe: str = "modern"
+    protocol: str = "within"
+    gallery: str = "test"
     split: str = ""
     train_on: str = ""
     image_head: str = ""

@@ -16,8 +16,9 @@ from safetensors.torch import save
 from pipelines.progress import SILENT, Progress
 from pipelines.train.brain_encoders import brain_encoder, check_reads
 from pipelines.train.brain_encoders.elsewhere import content
+from pipelines.train.company import Cast, Company, cast, for_cross
 from pipelines.train.cost import run_bytes
-from pipelines.train.data import Recordings, load_subject
+from pipelines.train.data import Recordings
 from pipelines.train.losses import loss_function
 from pipelines.train.origin import weights_column
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key, run_id
@@ -29,15 +30,13 @@ from pipelines.train.train import RunConfig, train_run
 from stores.disk import bytes_free
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
-from stores.epochs import EpochStore, SubjectEpochs
+from stores.epochs import EpochStore
 from stores.errors import CannotWrite, EmbedctlError, NotHere, StoreLocked
 from stores.locks import lock
 from stores.results import assemble, finished, write_run
 from stores.versions import installed_version
 
 __all__ = ["train"]
-
-PROTOCOL = "within"
 
 
 def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
@@ -95,7 +94,7 @@ class _Sweep:
     recipe: Recipe
     brain_encoder: str
     device: str
-    subjects: dict[int, SubjectEpochs]
+    casts: dict[int, Cast]
     embeddings: dict[tuple[str, str], Entry]
     targets: Targets
     jobs: list[Job]
@@ -117,20 +116,28 @@ def _decide(request: TrainRequest) -> _Sweep:
     }
     recipe = read_recipe(request.recipe, request.brain, request.brain_encoder)
     recipe = recipe.with_(**{key: value for key, value in changes.items() if value})
+    if request.protocol == "cross":
+        recipe = for_cross(recipe, request.brain, request.split)
     kind = recipe.brain_encoder
     chosen, notes = choose_embeddings(embeddings.entries(), request.models or (), embeddings.resolve)
-    subjects = {s: epochs[dataset, s] for s in choose_subjects(epochs.subjects(dataset), request.subjects or ())}
+    stored = epochs.subjects(dataset)
+    tested = choose_subjects(stored, request.subjects or ())
+    casts = {subject: cast(request.protocol, stored, subject) for subject in tested}
     targets = Targets(embeddings, request.join)
     check_reads(kind, request.brain)
     loss_function(recipe.loss)
     own = {name: found for name in (kind, recipe.loss) if (found := content(name))}
-    config = config_key(recipe, kind, PROTOCOL, epochs.recipe(dataset) or {}, own)
+    config = config_key(recipe, kind, request.protocol, epochs.recipe(dataset) or {}, own, request.gallery)
     jobs = []
-    for subject, recordings in subjects.items():
+    for subject in tested:
+        company = Company(epochs, dataset, casts[subject])
+        notes += [note for note in company.memory(recipe) if note not in notes]
+        n_gallery = len(company.gallery(request.gallery)[0])
         for name, entry in chosen:
-            images, size = targets.check(entry, recordings), run_bytes(recordings, recipe, kind, entry.dim)
+            images = targets.check(entry, company.train_ids, company.tested.test.image_ids)
+            size = run_bytes(company.tested, recipe, kind, entry.dim, n_gallery)
             for seed in dict.fromkeys(request.seeds or recipe.seeds):
-                by = {"epochs": recordings.key, "embedding": entry.key, "images": images, "config": config}
+                by = {"epochs": company.key, "embedding": entry.key, "images": images, "config": config}
                 name_of_run = run_id(dataset, subject, name, kind, recipe.name, seed, by)
                 jobs.append(
                     Job(
@@ -150,7 +157,7 @@ def _decide(request: TrainRequest) -> _Sweep:
         recipe=recipe,
         brain_encoder=kind,
         device=_device(request.device),
-        subjects=subjects,
+        casts=casts,
         embeddings={(name, entry.key): entry for name, entry in chosen},
         targets=targets,
         jobs=jobs,
@@ -164,23 +171,21 @@ def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
     """Run what is not finished, subject by subject, and assemble the table even when interrupted."""
     progress.start("training", report.n_to_do, "runs")
     try:
-        for subject in sweep.subjects:
+        for subject, of in sweep.casts.items():
             to_do = [job for job in sweep.jobs if job.subject == subject and not job.finished]
             if to_do:
                 # Opened anew, because what it has read goes when it goes.
-                recordings = EpochStore.open(sweep.request.epochs)[sweep.dataset, subject]
-                _run_subject(sweep, recordings, to_do, report, progress)
+                company = Company(EpochStore.open(sweep.request.epochs), sweep.dataset, of)
+                _run_subject(sweep, company, to_do, report, progress)
         _settle_skipped(sweep, report)
     finally:
         if any(finished(sweep.request.runs, job.run_id) for job in sweep.jobs):
             assemble(sweep.request.runs)
 
 
-def _run_subject(
-    sweep: _Sweep, recordings: SubjectEpochs, jobs: list[Job], report: TrainReport, progress: Progress
-) -> None:
+def _run_subject(sweep: _Sweep, company: Company, jobs: list[Job], report: TrainReport, progress: Progress) -> None:
     """Load a subject once, and do all its runs."""
-    loaded = load_subject(recordings, sweep.recipe)
+    loaded = company.load(sweep.recipe, brain_encoder(sweep.brain_encoder), sweep.request.gallery)
     for note in loaded.notes:
         if note not in report.notes:
             report.notes.append(note)
@@ -193,21 +198,22 @@ def _run_subject(
                     _count_as_finished(sweep, job)
                     progress.advance()
                 else:
-                    top1 = _run_job(sweep, recordings, loaded, data, job)
+                    top1 = _run_job(sweep, company, loaded, data, job)
                     progress.advance(1, top1=round(100 * top1, 1))
         except StoreLocked as held:
             report.skipped[job.run_id] = held.what
             progress.advance()
 
 
-def _run_job(sweep: _Sweep, recordings: SubjectEpochs, loaded: Recordings, data: Recordings, job: Job) -> float:
+def _run_job(sweep: _Sweep, company: Company, loaded: Recordings, data: Recordings, job: Job) -> float:
     """Do one run, write it, and return its top-1."""
+    recordings = company.tested
     entry = sweep.embeddings[job.embedding, job.embedding_key]
     target = sweep.targets.rows(entry, loaded.image_ids)
     gallery = sweep.targets.rows(entry, loaded.test.image_ids)
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     outcome = train_run(RunConfig(sweep.recipe, sweep.brain_encoder, job.seed), data, target, gallery)
-    decided = _decided(sweep, job, entry, recordings, loaded.ch_names)
+    decided = _decided(sweep, job, entry, company, loaded.ch_names)
     write_run(
         sweep.request.runs,
         job.run_id,
@@ -219,6 +225,8 @@ def _run_job(sweep: _Sweep, recordings: SubjectEpochs, loaded: Recordings, data:
             "epochs": str(sweep.request.epochs.absolute()),
             "ch_names": loaded.ch_names,
             "scale": loaded.scale,
+            "rows_dtype": str(loaded.rows.dtype).removeprefix("torch."),
+            "validation_subject": company.cast.validation,
             "times": recordings.times.tolist(),
             "gallery_ids": loaded.test.image_ids,
             "gallery_concepts": loaded.test.concepts,
@@ -247,18 +255,17 @@ def _count_as_finished(sweep: _Sweep, job: Job) -> None:
     sweep.jobs[sweep.jobs.index(job)] = dataclasses.replace(job, finished=True)
 
 
-def _decided(
-    sweep: _Sweep, job: Job, entry: Entry, recordings: SubjectEpochs, ch_names: Sequence[str]
-) -> dict[str, Any]:
+def _decided(sweep: _Sweep, job: Job, entry: Entry, company: Company, ch_names: Sequence[str]) -> dict[str, Any]:
     """Return the columns of the results that were settled before training."""
     recipe, registry = sweep.recipe, entry.provenance.get("registry") or {}
+    recordings = company.tested
     return {
         "run_id": job.run_id,
         "dataset": sweep.dataset,
         "modality": recordings.modality,
         "subject": job.subject,
-        "protocol": PROTOCOL,
-        "train_subjects": str(job.subject),
+        "protocol": sweep.request.protocol,
+        "train_subjects": ",".join(map(str, company.cast.training)),
         "embedding": job.embedding,
         "encoder": entry.name.encoder,
         **{key: registry.get(key) or "" for key in ("aligned_by", "base", "matched_base", "match")},
@@ -273,9 +280,9 @@ def _decided(
         "trial_norm": recipe.trial_norm,
         "train_on": recipe.train_on,
         "test_repetitions": usual_number(recordings.test),
-        "gallery": "test",
+        "gallery": sweep.request.gallery,
         "embedding_key": job.embedding_key,
-        "epochs_key": recordings.key,
+        "epochs_key": company.key,
         "images_key": job.images_key,
         "config_key": sweep.config_key,
         "version": installed_version("embedctl") or "unknown",

@@ -8,7 +8,6 @@ import numpy as np
 from pipelines.train.join import namesakes, resolve
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
-from stores.epochs import SubjectEpochs
 from stores.errors import DamagedStore, EmbedctlError
 
 __all__ = ["Targets"]
@@ -36,19 +35,19 @@ class Targets:
         self._joined: dict[tuple[str, ...], np.ndarray] = {}
         self.notes: list[str] = []
 
-    def check(self, entry: Entry, recordings: SubjectEpochs) -> str:
-        """Make sure that every image of a subject has a row, and return a digest of these images' content.
+    def check(self, entry: Entry, train_ids: Sequence[str], test_ids: Sequence[str]) -> str:
+        """Make sure that every image of a run has a row, and return a digest of these images' content.
 
         Raises
         ------
         EmbedctlError
             If an image is not in the store, or has no row in this embedding; the first five are listed.
         """
-        shown = [*recordings.train.image_ids, *recordings.test.image_ids]
+        shown = [*train_ids, *test_ids]
         is_new = tuple(shown) not in self._joined
         rows = self.require(entry, shown)
         if is_new:
-            self._look_for_doubles(rows, len(recordings.train.image_ids))
+            self._look_for_doubles(rows, len(train_ids))
         content = hashlib.blake2b(digest_size=8)
         for row in rows.tolist():
             name = self._store.image_ids[row]

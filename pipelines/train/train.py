@@ -59,7 +59,8 @@ class RunOutcome:
     ----------
     figures : dict
         Test and validation figures of the chosen checkpoint, by column of the results; ``checkpoint`` names the
-        validation figure that chose it, and the pass.
+        validation figure that chose it, and the pass; ``top1_by_repetitions`` is the top-1 of means over fewer
+        repetitions, by their number.
     last : dict
         The same test figures of the last step.
     arrays : dict
@@ -123,9 +124,13 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         trained_on = torch.zeros(len(images), dtype=torch.bool, device=device)
         trained_on[torch.from_numpy(split.train)] = True
         rows = torch.nonzero(trained_on[data.shown]).flatten()
-        held = torch.from_numpy(np.concatenate(split.rounds)).to(device)
-        held_epochs, held_images, round_sizes = data.mean[held], images[held], [len(r) for r in split.rounds]
-        draws = Draws(data.shown, rows, recipe.n_random)
+        rounds = [there for one in split.rounds if len(there := one[one < len(data.mean)]) > 1]
+        if not rounds:
+            raise EmbedctlError("the subject to validate on saw none of the images held out", "use more images")
+        held = torch.from_numpy(np.concatenate(rounds)).to(device)
+        held_epochs, held_images, round_sizes = data.mean[held], images[held], [len(r) for r in rounds]
+        one_of = data.shown if data.whose is None else data.shown + len(images) * data.whose
+        draws = Draws(one_of, rows, recipe.n_random)
         batch = min(recipe.batch, len(draws))
         if batch < 2:
             raise EmbedctlError(f"{len(draws)} rows leave nothing to train on", "use more images or hold fewer out")
@@ -183,25 +188,31 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
             if recipe.lr_rule == "val-loss-cosine":
                 for group in optimiser.param_groups:
                     group["lr"] = val_loss_cosine(recipe.lr, row["val_loss"])
-        last = _copy(model, log_scale)
+        states = {"last": _copy(model, log_scale), "chosen": chosen}
 
         # ------------------------------------------------------------------ evaluation: the test set is read here, once
         test, brain = data.test.epochs, dict[str, torch.Tensor]()
         pictures, shown_in_test = dict[str, torch.Tensor](), image_vectors(gallery, device)
         shown_in_test = shown_in_test if axes is None else shown_in_test @ axes
-        for name, state in (("last", last), ("chosen", chosen)):
+        for name, state in states.items():
             model.load_state_dict({key: value for key, value in state.items() if key != "log_scale"})
             brain[name] = embed(model["brain"], test)
             pictures[name] = embed(model["image"], shown_in_test)
         scores = {name: (brain[name] @ pictures[name].T).cpu().numpy() for name in brain}
+        from_fewer = {  # by the network that was restored last, the chosen one
+            n: (embed(model["brain"], few) @ pictures["chosen"].T).cpu().numpy() for n, few in data.test.fewer.items()
+        }
     own = data.test.target
     found = retrieve(scores["chosen"], own)
     concept_top1 = None
     if all(data.test.concepts):  # images without a concept would all be of one, and always found
         centres = centre_scores(brain["chosen"].cpu(), pictures["chosen"].cpu(), data.test.concepts, own)
         concept_top1 = retrieve(*centres).top(1)
+    last = retrieval_figures(scores["last"], own)
     figures = retrieval_figures(scores["chosen"], own) | {
         "concept_top1": concept_top1,
+        "last_top1": last["top1"],
+        "top1_by_repetitions": {str(n): retrieve(one, own).top(1) for n, one in from_fewer.items()},
         "val_top1": metrics[chosen_pass - 1]["val_top1"],
         "noise_ceiling": data.test.noise_ceiling,
         "chance": 1 / found.n_way,
@@ -219,7 +230,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         "target": own,
     }
     state = chosen if axes is None else chosen | {"axes": axes}
-    return RunOutcome(figures, retrieval_figures(scores["last"], own), arrays, state, metrics)
+    return RunOutcome(figures, last, arrays, state, metrics)
 
 
 def val_loss_cosine(lr: float, val_loss: float) -> float:
@@ -237,7 +248,10 @@ def val_loss_cosine(lr: float, val_loss: float) -> float:
 
 def _gather(rows: torch.Tensor, picked: torch.Tensor, share: torch.Tensor, out: torch.Tensor) -> None:
     """Put the weighted mean of the picked rows into ``out``."""
-    torch.index_select(rows, 0, picked[:, 0], out=out)
+    if rows.dtype == out.dtype:
+        torch.index_select(rows, 0, picked[:, 0], out=out)
+    else:  # rows of many subjects are halves
+        out.copy_(rows[picked[:, 0]])
     if picked.shape[1] > 1:
         shares = share.reshape(*share.shape, *[1] * (rows.ndim - 1))
         out *= shares[:, 0]

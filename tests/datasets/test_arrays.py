@@ -90,10 +90,15 @@ def test_a_parquet_table_with_files_and_rows_says_the_same(raw, tmp_path):
 def test_betas_are_voxels_without_time(raw, tmp_path):
     for subject in (1, 2):
         np.save(raw / f"sub-{subject:02d}.npy", values(subject)[:, :, :5].reshape(12, 15))
-    (raw / "recording.toml").write_text('modality = "fmri"\nunits = "percent signal change"\n')
+    about = 'modality = "fmri"\nunits = "percent signal change"\n[rois]\nV1 = [14, 0]\nFFA = [3]\n'
+    (raw / "recording.toml").write_text(about)
     run(raw, tmp_path)
     found = EpochStore.open(tmp_path / "epochs.zarr")["arrays", 1]
     assert found.modality == "fmri" and found.train.mean.shape == (3, 15) and found.test.take([0]).shape == (1, 3, 15)
+    assert found.info["rois"] == {"V1": [0, 14], "FFA": [3]}
+    for wrong in ("V1 = [15]", "V1 = [-1]", "V1 = 3", 'V1 = ["a"]'):
+        (raw / "recording.toml").write_text(about.replace("V1 = [14, 0]", wrong))
+        assert [problem.field for problem in look(raw).problems] == ["rois"]
 
 
 def test_a_recipe_of_ones_own_chooses_channels_window_and_scale(raw, tmp_path):

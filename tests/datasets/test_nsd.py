@@ -115,6 +115,23 @@ def test_clean_takes_the_voxels_above_0_and_z_scores_without_the_shared_images(t
     assert not all(found.train.concepts)
 
 
+def test_regions_of_interest_are_places_among_the_voxels_that_are_taken(tmp_path):
+    write_betas(tmp_path / "raw", "nii.gz")
+    areas = np.zeros(SHAPE, np.int16)
+    first, second, third, *_ = np.argwhere(MASK > 0)
+    areas[tuple(first)], areas[tuple(second)], areas[tuple(third)] = 1, 7, 2  # V1v, hV4, V1d
+    areas[tuple(np.argwhere(MASK <= 0)[0])] = 3  # V2, outside of nsdgeneral
+    roi = tmp_path / "raw/nsddata/ppdata/subj01/func1pt8mm/roi"
+    write_nifti(roi / "prf-visualrois.nii.gz", areas)
+    streams = np.where(areas == 7, 5, 0).astype(np.int16)
+    write_nifti(roi / "streams.nii.gz", streams)
+    run(tmp_path / "raw", tmp_path)
+    assert subject(tmp_path).info["rois"] == {"V1": [0, 2], "hV4": [1], "ventral": [1]}
+    write_nifti(roi / "streams.nii.gz", streams[:2])
+    with pytest.raises(BadRecording, match="streams"):
+        run(tmp_path / "raw", tmp_path, store="another.zarr")
+
+
 def test_alignvis_takes_the_z_scored_file_as_it_is(tmp_path):
     write_made(tmp_path / "raw")
     line = run(tmp_path / "raw", tmp_path, recipe="alignvis").subjects[0]

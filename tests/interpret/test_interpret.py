@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from embedctl.cli import app
 from embedctl.figures import sensors_figure
+from embedctl.report.build import build
+from embedctl.report.gather import ReportRequest
 from pipelines.interpret.gradcam import stretched_times
 from pipelines.interpret.interpret import interpret
 from pipelines.interpret.request import InterpretRequest
@@ -184,6 +186,11 @@ def test_the_command_shows_tables_draws_pictures_and_gives_json(planted, runs, r
         "p_holm",
     }
     assert len(read_results(runs)) == 8
+    kept = build(ReportRequest(runs=runs, embeddings=planted.embeddings))
+    figures = {figure.title: figure for section in kept.sections for figure in section.figures}
+    times = figures["When the evidence for the right image comes, % of it per sample"].table
+    assert sorted(row[:2] for row in times.rows) == [(name, s) for name in ("early", "late") for s in (1, 2)]
+    assert "early minus late: when the evidence comes, % of it per sample" in figures
 
 
 def test_meg_is_read_by_the_regions_of_its_helmet(tmp_path):

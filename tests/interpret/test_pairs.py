@@ -1,5 +1,6 @@
 """Aligned minus base: subjects are the unit where there are enough, and both are equally right in the matched half."""
 
+import warnings
 from dataclasses import replace
 
 import mne
@@ -8,6 +9,7 @@ import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
+from pipelines.interpret.clusters import clusters
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.profile import Table, share
 from pipelines.train.statistics import holm, sign_flip
@@ -130,3 +132,12 @@ def test_two_of_a_kind_rarely_differ():
         pair = paired(*sides(1, aligned=0.2, base=0.2, seed=seed))
         different += bool(pair.tests[0].windows)
     assert different <= 3  # one in twenty by chance; four or more in 0.1 % of such trials
+
+
+def test_times_that_no_sample_has_anything_at_are_in_no_cluster_and_cost_no_warning():
+    values = np.random.default_rng(0).normal(size=(30, 50)) + np.r_[np.zeros(20), np.ones(10), np.zeros(20)]
+    values[:, :22] = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [found] = clusters(values, np.arange(50.0))
+    assert found.first == 22 and 28 <= found.last <= 31

@@ -1,6 +1,7 @@
 """The pictures of accuracy hold the numbers of the ranking, read back by their own axes."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -73,7 +74,24 @@ def test_the_verdicts_name_the_leader_its_chance_and_what_four_subjects_cannot_s
     leader = max(STRENGTH, key=lambda name: next(r.top1 for r in answers.ranks if r.embedding == name))
     assert re.match(rf"{leader} leads 5 embeddings on made-up: the right one of 12 images", best_said(answers))
     assert "by chance in 8.3 %" in best_said(answers)
-    assert pairs_said(answers) in (
-        "Aligned against base: 4 subjects cannot show a group difference: no p below 0.125 exists.",
-        "1 aligned encoders ran beside their base; none of these pairs can carry a verdict.",
+    assert pairs_said(answers) == (
+        "Aligned against base: 4 subjects cannot show a group difference: no p below 0.125 exists."
     )
+    alone = replace(answers, ranks=answers.ranks[:1])
+    assert "stands alone on made-up" in best_said(alone)
+
+
+def test_verdicts_on_pairs_are_counted_and_a_refusal_is_said_as_it_is(answers):
+    [pair] = answers.pairs
+    judged = [replace(pair, verdict=verdict) for verdict in ("higher", "higher", "no difference shown")]
+    told = pairs_said(replace(answers, pairs=judged))
+    assert (
+        told == "Of 3 aligned against base: 2 higher, 1 no difference shown (sign-flip over subjects, Holm-corrected)."
+    )
+    refused = replace(pair, verdict="4 subjects cannot show a group difference")
+    assert pairs_said(replace(answers, pairs=[refused])) == (
+        "Aligned against base: 4 subjects cannot show a group difference."
+    )
+    unjudged = replace(pair, verdict="", note="random weights: alignment has nothing to show here")
+    assert pairs_said(replace(answers, pairs=[unjudged])) == f"No verdict on alignment: {unjudged.note}."
+    assert pairs_said(replace(answers, pairs=[])) == ""

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -109,6 +110,15 @@ def test_an_unknown_format_and_no_runs_are_two_lines(workspace, tmp_path):
     assert (wrong.exit_code, wrong.stderr.splitlines()[0]) == (2, "error: no format called 'pdf'")
     empty = CliRunner().invoke(app, ["report", f"--runs={tmp_path}"])
     assert empty.exit_code == 2 and "no results in" in empty.stderr
+
+
+def test_several_settings_are_numbered_wherever_they_are_spoken_of(request_of, material, monkeypatch):
+    both = replace(material, answers=material.answers * 2)
+    monkeypatch.setattr("embedctl.report.build.gather", lambda request: both)
+    built = build(request_of)
+    assert [text[:3] for text in built.verdicts] == ["1. ", "1. ", "2. ", "2. "]
+    assert sum(section.title.startswith("1. ") for section in built.sections) == 5
+    assert len(built.ranking.rows) == 2 * len(STRENGTH)
 
 
 def test_runs_that_kept_no_hits_still_make_a_report(request_of, material, monkeypatch):

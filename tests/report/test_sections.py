@@ -123,6 +123,11 @@ def test_health_knows_equal_rows_scale_and_geometry(material):
     assert abs(table["pixels"][ALIGNED]) < 0.9
 
 
+def test_an_embedding_too_wide_to_look_at_is_named(material, monkeypatch):
+    monkeypatch.setattr("embedctl.report.embeddings._MOST_FEATURES", 5)
+    assert embeddings(material).text == ["The store holds no embedding of a size that is looked at here."]
+
+
 def test_provenance_has_licence_and_citation_of_every_encoder(material):
     encoders, _, settings = provenance(material).figures
     cells = by_row(encoders)

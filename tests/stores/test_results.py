@@ -22,8 +22,9 @@ from stores.results import (
 DESIGN = """\
 run_id, dataset, modality, subject, protocol, train_subjects, embedding, encoder, aligned_by, base,
 matched_base, match, weights, brain_encoder, image_head, recipe, seed, split, checkpoint, channels, window, trial_norm,
-train_on, test_repetitions, gallery, n_way, top1, top3, top5, median_rank, mrr, val_top1, concept_top1, csls_top1,
-noise_ceiling, chance, n_queries, steps, seconds, embedding_key, epochs_key, images_key, config_key, version, started"""
+train_on, test_repetitions, gallery, n_way, top1, top3, top5, median_rank, mrr, val_top1, concept_top1, last_top1,
+csls_top1, sinkhorn_top1, noise_ceiling, chance, n_queries, steps, seconds, embedding_key, epochs_key, images_key,
+config_key, version, started"""
 
 
 def put(runs, run_id="run-a", arrays=None, **summary):
@@ -165,3 +166,12 @@ def test_a_table_with_a_changed_byte_is_not_believed(tmp_path):
     data[data.index(b"\x28\xb5\x2f\xfd") + 12] ^= 1  # inside the first compressed page
     path.write_bytes(data)
     assert read_results(tmp_path).column("top1").to_pylist() == [0.25]
+
+
+def test_a_table_of_another_version_is_made_again_with_the_columns_of_today(tmp_path, monkeypatch):
+    put(tmp_path, last_top1=0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr("stores.results.COLUMNS", {name: kind for name, kind in COLUMNS.items() if name != "last_top1"})
+        assert "last_top1" not in assemble(tmp_path).column_names
+    assert read_results(tmp_path)["last_top1"].to_pylist() == [0.5]
+    assert assemble(tmp_path).column_names == pq.read_table(tmp_path / "results.parquet").column_names == list(COLUMNS)

@@ -79,12 +79,12 @@ def test_an_encoder_that_was_fitted_to_things_or_brains_is_marked_and_leads_noth
     fitted, clean = row("realnet-fmri", 1, 0, 0.9), row("dino-vitb16", 1, 0, 0.5)
     assert [r.contaminated for r in ranking(table(fitted, clean))] == [True, False]
     ranked(ranking(table(fitted, clean)))
-    assert drawn.pop() == (["realnet-fmri *", "dino-vitb16"], 1)
+    assert drawn.pop() == (["realnet-fmri *", "dino-vitb16"], [1])
     assert "* fitted to THINGS or to brain data" in capsys.readouterr().err
     ranked(ranking(table(fitted)))
-    assert drawn.pop()[1] == -1
+    assert drawn.pop()[1] == []
     ranked(ranking(table(clean)))
-    assert drawn.pop() == (["dino-vitb16"], 0)
+    assert drawn.pop() == (["dino-vitb16"], [0])
 
 
 def test_subjects_with_different_numbers_of_seeds_are_said_to_have_them():
@@ -199,6 +199,13 @@ def test_weights_nobody_vouches_for_are_shown_and_decide_nothing(side, weights, 
     assert (pair.weights if side == HUMAN else pair.base_weights) == weights
     assert (pair.verdict, pair.p_holm) == ("", None)
     assert pair.note == f"{side}: {said}: no verdict"
+
+
+@pytest.mark.parametrize("encoder", ["glocal-dino-vitb16", "realnet-fmri"])
+def test_an_encoder_that_was_fitted_to_things_or_brains_gets_no_verdict(encoder):
+    rows = [r | ({"encoder": encoder} if r["match"] else {}) for r in two_encoders(10).to_pylist()]
+    (pair,) = pairs(table(*rows))
+    assert (pair.verdict, pair.note) == ("", "it was fitted to the THINGS images or to brain data: no verdict")
 
 
 def test_an_encoder_that_is_in_no_registry_decides_nothing():

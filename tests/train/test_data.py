@@ -9,7 +9,7 @@ import torch
 from pipelines.train.brain_encoders.nice import NICE
 from pipelines.train.data import load_subject
 from pipelines.train.recipes import read_recipe
-from pipelines.train.repetitions import split_half, usual_number
+from pipelines.train.repetitions import fewer, split_half, usual_number
 from stores.epochs import EpochStore
 from stores.errors import BadRecording, EmbedctlError
 
@@ -219,3 +219,29 @@ def test_a_stored_subject_loads(workspace):
     assert data.ch_names == ["PO7", "O1", "Oz", "O2"]
     assert usual_number(EpochStore.open(workspace.epochs)["things-eeg2", 1].test) == 6
     assert data.test.noise_ceiling == 1
+
+
+PICK = (np.arange(4), np.arange(50))
+
+
+def test_means_over_fewer_repetitions_are_of_valid_ones_the_larger_number_containing_the_smaller():
+    test = FakeSplit(np.random.default_rng(1).standard_normal((5, 9, 4, 50)), holes(5, 9, (0, 3), (0, 7), 4))
+    test.valid[4] = False  # lost altogether
+    found = fewer(test, "none", PICK)
+    assert list(found) == [1, 2, 4, 8] and all(mean.shape == (4, 4, 50) for mean in found.values())
+    for image in range(4):
+        own = test.epochs[image][test.valid[image]]
+        first, pair = found[1][image], 2 * found[2][image] - found[1][image]
+        assert np.abs(own - first).max(axis=(1, 2)).min() < 1e-6 and np.abs(own - pair).max(axis=(1, 2)).min() < 1e-6
+    assert np.allclose(found[8][0], test.mean[0], atol=1e-6)  # it has seven
+    assert len({np.abs(test.epochs[i] - found[1][i]).max(axis=(1, 2)).argmin() for i in range(1, 4)}) > 1
+
+
+def test_they_are_normalised_as_the_recipe_says_and_missing_where_means_alone_are_kept():
+    test = FakeSplit(np.random.default_rng(1).standard_normal((5, 3, 4, 50)) + 2)
+    normed, after = (fewer(test, how, PICK)[2] for how in ("norm-then-mean", "mean-then-norm"))
+    assert np.allclose(normed.mean(axis=-1), 0, atol=1e-6) and not np.allclose(normed, after)
+    single = load_subject(subject(test=test), MODERN.with_(trial_norm="norm-then-mean", unit_scale=True))
+    assert np.allclose(single.test.fewer[2], normed / single.scale, atol=1e-5)
+    assert fewer(FakeSplit(test.epochs, keep="mean"), "none", PICK) == {}
+    assert fewer(FakeSplit(test.epochs[:, :1]), "none", PICK) == {}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipelines.train.metrics import centre_scores, csls, retrieve
+from pipelines.train.metrics import centre_scores, csls, retrieve, sinkhorn
 
 # Few distinct values, so that ties are the rule.
 tied_scores = arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 5)), elements=st.integers(-2, 2))
@@ -111,6 +111,19 @@ def test_csls_finds_what_a_hub_hides():
     scores[0, 0] = 0.7
     assert retrieve(scores).top(1) == 1 / 20
     assert retrieve(csls(scores)).top(1) == 1.0
+
+
+def test_sinkhorn_shares_every_image_out_equally_and_knows_that_each_is_shown_once():
+    scores = np.random.default_rng(4).standard_normal((12, 12)) / 5
+    shares = np.exp(sinkhorn(scores))
+    assert np.allclose(shares.sum(axis=0), 1) and np.allclose(shares.sum(axis=1), 1, atol=1e-3)
+    one = np.exp(scores / 0.05)
+    assert np.linalg.matrix_rank(np.log(shares / one) - np.log(shares / one)[:1], tol=1e-6) == 1  # rows times columns
+    hub = np.eye(20) * 0.3
+    hub[:, 0] = 0.4
+    hub[0, 0] = 0.7
+    assert retrieve(sinkhorn(hub)).top(1) == 1.0
+    assert retrieve(sinkhorn(np.full((20, 20), 0.2))).top(1) == pytest.approx(1 / 20)
 
 
 def test_concept_centres_are_the_means_of_their_images():

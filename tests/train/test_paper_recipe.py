@@ -124,6 +124,7 @@ def float64():
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 def test_a_hundred_steps_of_the_paper_follow_a_transcription_of_it(monkeypatch, float64):
     from pipelines.train import train as module
 

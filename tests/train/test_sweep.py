@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.encoders.registry import find
+from pipelines.train import company as company_module
 from pipelines.train import sweep as sweep_module
 from pipelines.train.compare import left_out, pairs, ranking
 from pipelines.train.origin import weights_column
@@ -68,7 +69,27 @@ def test_a_run_keeps_what_led_to_its_scores(swept):
     assert config["join"] == "suffix"
     assert config["embeddings"].endswith("embeddings.zarr") and config["epochs"].endswith("epochs.zarr")
     assert config["gallery_ids"] == TEST_IDS
-    assert 0 <= summary["last"]["top1"] <= 1
+    assert read_array(swept.runs, run, "scores_last").shape == scores.shape
+    assert summary["last_top1"] == summary["last"]["top1"]
+    by_number = summary["top1_by_repetitions"]
+    assert list(by_number) == ["1", "2", "4"] and by_number["1"] < summary["top1"]  # of six
+
+
+def test_the_image_can_be_told_apart_from_the_training_images_too(workspace, swept, tmp_path):
+    asked = {"models": ("planted",), "subjects": (1,), "device": "cpu"}
+    (job,) = train(request(workspace, tmp_path / "runs", gallery="train+test", **asked)).jobs
+    run, small = read_summary(tmp_path / "runs", job.run_id), read_summary(swept.runs, swept.jobs[0].run_id)
+    assert (run["gallery"], run["n_way"], run["chance"]) == ("train+test", 112, 1 / 112)
+    assert run["val_top1"] == small["val_top1"] and run["median_rank"] >= small["median_rank"]
+    assert run["sinkhorn_top1"] is None  # nobody was shown the others
+    config, scores = (
+        read(tmp_path / "runs", job.run_id) for read in (read_config, lambda *of: read_array(*of, "scores"))
+    )
+    assert config["gallery_ids"] == TEST_IDS + TRAIN_IDS and scores.shape == (16, 112)
+    assert np.array_equal(scores[:, :16], read_array(swept.runs, swept.jobs[0].run_id, "scores"))
+    assert len(set(config["gallery_concepts"])) == 40
+    assert config["config_key"] != small["config_key"]
+    assert "no gallery called 'all'" in problem(workspace, tmp_path / "runs", gallery="all")
 
 
 def test_finished_runs_are_skipped_and_untouched(workspace, swept):
@@ -167,9 +188,9 @@ def test_a_run_that_its_process_finishes_while_the_sweep_goes_on_is_not_skipped(
 
 
 def test_each_subject_is_loaded_once(workspace, tmp_path, monkeypatch):
-    loaded, load = [], sweep_module.load_subject
+    loaded, load = [], company_module.load_subject
     monkeypatch.setattr(
-        sweep_module, "load_subject", lambda epochs, recipe: loaded.append(epochs) or load(epochs, recipe)
+        company_module, "load_subject", lambda epochs, recipe: loaded.append(epochs) or load(epochs, recipe)
     )
     train(request(workspace, tmp_path, seeds=(0, 1)))
     assert [epochs.subject for epochs in loaded] == [1, 2]

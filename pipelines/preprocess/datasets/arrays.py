@@ -20,7 +20,8 @@ row        its row in the file, from 0; without the column the lines of a file a
 =========  ===============================================================================================
 
 and the other columns are kept in the table of trials. ``recording.toml`` holds ``modality`` (``eeg``, ``meg``,
-``fmri``), ``units``, and for epochs ``ch_names``, ``sfreq`` in Hz and ``tmin``, the time of the first sample, in s.
+``fmri``), ``units``, and for epochs ``ch_names``, ``sfreq`` in Hz and ``tmin``, the time of the first sample, in s; for
+voxels, if they are known, regions of interest: ``[rois]``, then ``V1 = [0, 1, 2]``.
 """
 
 import hashlib
@@ -265,6 +266,11 @@ def _describe(flight: TrialFlight, about: dict[str, Any]) -> None:
         problem("modality", f"it is {flight.modality!r}", f"one of {', '.join(_MODALITIES)}")
         return
     if flight.modality == "fmri":
+        rois = about.get("rois", {})
+        if not isinstance(rois, dict) or not all(map(_are_voxels, rois.values())):
+            problem("rois", "not a table of lists of voxels", "write [rois], then V1 = [0, 1, 2]")
+            return
+        flight.rois = {str(name): sorted(set(voxels)) for name, voxels in rois.items() if voxels}
         return
     names = about.get("ch_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -284,6 +290,10 @@ def _describe(flight: TrialFlight, about: dict[str, Any]) -> None:
         flight.sfreq = float(about["sfreq"])
 
 
+def _are_voxels(value: Any) -> bool:
+    return isinstance(value, list) and all(type(voxel) is int and voxel >= 0 for voxel in value)
+
+
 def _compare_axes(flight: TrialFlight, whole: dict[str, np.ndarray]) -> None:
     """Compare the shapes of the arrays with each other and with what ``recording.toml`` says."""
     for name, values in whole.items():
@@ -295,6 +305,9 @@ def _compare_axes(flight: TrialFlight, whole: dict[str, np.ndarray]) -> None:
         axes = "(trial, voxel)" if n_axes == 1 else "(trial, channel, time)"
         what = f"{len(flight.row_shape) + 1} axes, {flight.modality} has {axes}"
         flight.problems.append(Problem(next(iter(whole)), "shape", what, "correct modality in recording.toml"))
+    elif n_axes == 1 and any(voxel >= flight.row_shape[0] for voxels in flight.rois.values() for voxel in voxels):
+        what = f"a region names a voxel that the {flight.row_shape[0]} of the arrays have not"
+        flight.problems.append(Problem("recording.toml", "rois", what, "voxels count from 0, in the arrays' order"))
     elif n_axes == 2 and flight.ch_names and len(flight.ch_names) != flight.row_shape[0]:
         what = f"{len(flight.ch_names)} names, the arrays have {flight.row_shape[0]} channels"
         flight.problems.append(Problem("recording.toml", "ch_names", what, "name every channel, in the arrays' order"))

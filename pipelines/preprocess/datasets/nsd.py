@@ -6,6 +6,7 @@
     raw/nsd/subj01_nsdgeneral.hdf5                             z-scored per session, (trial, voxel)
     raw/nsd/.../subj01/func1pt8mm/betas_.../betas_session01.hdf5 or .nii.gz   or betas of the whole volume, ...
     raw/nsd/.../subj01/func1pt8mm/roi/nsdgeneral.nii.gz                       with the voxels to take: those above 0
+    raw/nsd/.../subj01/func1pt8mm/roi/prf-visualrois.nii.gz, streams.nii.gz   if they are there: regions of interest
 
 anywhere below ``raw/nsd``. Trial ``t`` of subject ``s`` showed image ``subjectim[s, masterordering[t]]`` of the 73,000,
 counted from 1; the ids here, ``nsd-00000`` to ``nsd-72999``, count from 0. ``masterordering`` up to 1000 is the shared
@@ -17,12 +18,14 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
+from pipelines.preprocess.datasets.nsd_rois import read_rois
 from pipelines.preprocess.impostors import read_head
 from pipelines.preprocess.nifti import open_nifti
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
@@ -186,6 +189,10 @@ class NSD:
             what = bad.what.removeprefix(str(found[0]) if found else "").strip(" :")
             flight.problems.append(Problem("nsdgeneral.nii.gz", "file", what, bad.hint))
             return None
+        try:
+            flight.rois = read_rois(found[0].parent, mask)
+        except BadRecording as bad:
+            flight.problems.append(Problem(found[0].parent.name, "regions", bad.what, bad.hint))
         if not mask.any():
             what = "no voxel in it is above 0"
             flight.problems.append(Problem("nsdgeneral.nii.gz", "mask", what, "download it again"))
@@ -208,6 +215,7 @@ class _Sessions:
     def __init__(self, readers: dict[int, Callable[[], np.ndarray]], sessions: list[int]) -> None:
         self._readers, self._sessions = readers, sessions
         self._held: dict[int, np.ndarray] = {}
+        self._reading = Lock()
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return some trials in percent signal change, ``(n, n_voxels)`` float32."""
@@ -215,8 +223,9 @@ class _Sessions:
         which = rows // _PER_SESSION
         for place in np.unique(which).tolist():
             session = self._sessions[place]
-            if session not in self._held:
-                self._held[session] = self._readers[session]()
+            with self._reading:  # each session once, whoever asks first
+                if session not in self._held:
+                    self._held[session] = self._readers[session]()
             parts.append(self._held[session][rows[which == place] - place * _PER_SESSION])
         values = np.concatenate(parts)
         return values / np.float32(_IN_PERCENT) if values.dtype.kind == "i" else values.astype(np.float32)

@@ -1,0 +1,132 @@
+"""The protocol ``cross``: train on other subjects, validate on one of them, test on the subject that was left out.
+
+Of the training subjects no test trial is read, of the tested subject no training trial: its training recordings have
+taken part in nothing but the whitening that `embedctl preprocess` did. The checkpoint is chosen on a subject that was
+not trained on and concepts that nobody's training saw, as it will be used.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipelines.train.brain_encoders import prepare
+from pipelines.train.data import Recordings, Training, load_test, load_training, pick_channels, pick_window
+from pipelines.train.recipes import Recipe
+from stores.epochs import SubjectEpochs
+from stores.errors import EmbedctlError
+
+__all__ = ["load_cross", "memory_of"]
+
+FLOAT16_ABOVE = 4 * 2**30  # bytes of float32 rows; by size and not by what is free, so that every machine does the same
+
+
+def memory_of(training: Sequence[SubjectEpochs], recipe: Recipe) -> tuple[int, torch.dtype]:
+    """Return the bytes that the training rows of several subjects take, and the type they are held in.
+
+    Parameters
+    ----------
+    training : sequence of SubjectEpochs
+        Whom to train on.
+    recipe : Recipe
+        Which channels and times, and whether the rows are means or trials.
+    """
+    n_chans, window = len(pick_channels(training[0], recipe)[0]), pick_window(training[0], recipe)
+    n_numbers = n_chans * (1 if window is None else len(window))
+    n_bytes = 4 * n_numbers * sum(_n_rows(one, recipe) for one in training)
+    return (n_bytes // 2, torch.float16) if n_bytes > FLOAT16_ABOVE else (n_bytes, torch.float32)
+
+
+def load_cross(
+    tested: SubjectEpochs,
+    training: Sequence[SubjectEpochs],
+    validation: SubjectEpochs,
+    recipe: Recipe,
+    kind: type[nn.Module],
+) -> Recordings:
+    """Read what a run across subjects needs, one subject after the other.
+
+    Parameters
+    ----------
+    tested, training, validation : SubjectEpochs
+        Who does what: see `pipelines.train.company.Cast`.
+    recipe : Recipe
+        How they are loaded. All are divided by one number, from the training subjects.
+    kind : type of Module
+        Its fixed first step is applied while a subject is at hand.
+
+    Returns
+    -------
+    Recordings
+        ``mean`` is that of the validation subject, whose images come first; ``rows`` are of the training subjects, in
+        float16 where they would take more than 4 GB; ``whose`` says which row is whose.
+
+    Raises
+    ------
+    EmbedctlError
+        If the subjects differ in channels or times.
+    """
+    first = partial(prepare, kind)
+    held = load_training(validation, recipe.with_(train_on="mean"))
+    image_ids, concepts = list(held.image_ids), list(held.concepts)
+    at = {name: row for row, name in enumerate(image_ids)}
+    rows: torch.Tensor | None = None
+    shown: list[torch.Tensor] = []
+    whose: list[torch.Tensor] = []
+    unit, total, squares, count = 1.0, 0.0, 0.0, 0
+    for number, subject in enumerate(training):
+        one = load_training(subject, recipe)
+        _require_alike(held, one, subject)
+        for name, concept in zip(one.image_ids, one.concepts, strict=True):
+            if name not in at:
+                at[name] = len(image_ids)
+                image_ids.append(name)
+                concepts.append(concept)
+        unit = unit if number else one.scale  # halves hold no volts: the first subject's scale keeps them near one
+        part = one.rows.mul_(one.scale / unit)
+        total += part.sum(dtype=torch.float64).item()
+        squares += torch.linalg.vector_norm(part, dtype=torch.float64).item() ** 2
+        count += part.numel()
+        part = first(part)
+        if rows is None:
+            n_rows, (_, dtype) = sum(_n_rows(s, recipe) for s in training), memory_of(training, recipe)
+            rows = torch.empty((n_rows, *part.shape[1:]), dtype=dtype)
+        start = sum(len(of) for of in shown)
+        rows[start : start + len(part)] = part
+        shown.append(torch.tensor([at[one.image_ids[image]] for image in one.shown.tolist()]))
+        whose.append(torch.full((len(part),), number))
+    assert rows is not None
+    spread = (squares / count - (total / count) ** 2) ** 0.5 if recipe.unit_scale else 1.0
+    rows /= spread or 1.0
+    scale = unit * (spread or 1.0)
+    test, notes = load_test(tested, recipe, scale)
+    return Recordings(
+        image_ids=image_ids,
+        concepts=concepts,
+        mean=first(held.mean * (held.scale / scale)),
+        rows=rows,
+        shown=torch.cat(shown),
+        n_times=held.n_times,
+        ch_names=held.ch_names,
+        test=test.changed(first),
+        scale=scale,
+        notes=held.notes + notes,
+        whose=torch.cat(whose),
+        is_prepared=True,
+    )
+
+
+def _n_rows(subject: SubjectEpochs, recipe: Recipe) -> int:
+    valid = np.asarray(subject.train.valid)
+    return int(valid.any(axis=1).sum() if recipe.train_on == "mean" else valid.sum())
+
+
+def _require_alike(held: Training, one: Training, subject: SubjectEpochs) -> None:
+    if (one.ch_names, one.n_times) != (held.ch_names, held.n_times):
+        raise EmbedctlError(
+            f"subject {subject.subject} has {len(one.ch_names)} channels x {one.n_times} samples in use, another "
+            f"{len(held.ch_names)} x {held.n_times}, or other channels",
+            "choose channels that all subjects have, and a window that fits all",
+        )
