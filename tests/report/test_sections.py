@@ -191,6 +191,10 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     value, height = across(time.picture), across(time.picture, upwards=True)
     peak = min(points, key=lambda point: point[1])
     assert value(peak[0]) == pytest.approx(200, abs=3) and height(peak[1]) == pytest.approx(100, abs=1)
+    bars = {line["said"]: line for line in marks(time.picture, "line") if line["said"]}
+    assert value(bars[f"{BASE}: 200 to 250 ms"]["x1"]) == pytest.approx(200, abs=3)
+    assert value(bars[f"{ALIGNED}: 100 to 150 ms"]["x2"]) == pytest.approx(150, abs=3)
+    assert min(bar["y1"] for bar in bars.values()) > max(y for _, y in points)
     cells = {cell["said"]: cell["fill"] for cell in marks(bands.picture, "rect")}
     assert cells[f"{BASE}, theta: 90.0 %"] == "#d55e00" != cells[f"{BASE}, offset: -10.0 %"]
     dots = {dot["said"]: dot for dot in marks(sensors.picture, "circle") if dot["said"]}
