@@ -69,10 +69,14 @@ def quality_figure(quality: "Quality") -> "Figure":
     """Draw the epochs of one subject: evoked, topographies, reliability, whitening, and what was left out."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 8.5), dpi=100)  # places by hand: matplotlib's own layout takes a second
+    has_times = quality.evoked is not None
+    figure = Figure(
+        figsize=(13, 8.5 if has_times else 5.5), dpi=100
+    )  # places by hand: matplotlib's own layout takes a second
     occipital = [i for i, name in enumerate(quality.ch_names) if _OCCIPITAL.fullmatch(name)]
-    left, right = (figure.add_axes((x, 0.67, 0.42, 0.25)) for x in (0.06, 0.55))
-    if quality.evoked is not None:
+    height = (0.67, 0.25) if has_times else (0.5, 0.38)
+    left, right = (figure.add_axes((x, height[0], 0.42, height[1])) for x in (0.06, 0.55))
+    if has_times:
         _draw_evoked(left, quality, occipital)
         _draw_course(right, quality, occipital)
         _draw_maps(figure, (0.04, 0.42, 0.92, 0.17), quality)
@@ -85,7 +89,7 @@ def quality_figure(quality: "Quality") -> "Figure":
         (0.52, quality.after, "after: 1 on the diagonal"),
     ):
         _draw_covariance(figure, (x, 0.07, 0.15, 0.28), matrix, title)
-    figure.text(0.73, 0.35, "\n".join(_said(quality)), va="top", fontsize=8)
+    figure.text(*((0.73, 0.35) if has_times else (0.06, 0.36)), "\n".join(_said(quality)), va="top", fontsize=8)
     what = f"{quality.dataset} {subject_name(quality.subject)}: {quality.n_images:,} {quality.split} images"
     figure.text(0.5, 0.97, f"{what}, up to {quality.n_repetitions} repetitions", ha="center", fontsize=12)
     return figure

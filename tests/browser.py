@@ -1,10 +1,12 @@
 """A headless Chromium, spoken to over two pipes: it opens a page, and tells what that complains of and asks for."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +17,10 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
+
+
+# The browser reads file 3 and writes file 4, whatever the pipes are called here.
+HAND_OVER = "import os, sys; [os.dup2(int(sys.argv[n]), n + 2) for n in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
 
 
 @dataclass
@@ -38,19 +44,19 @@ def browser():
     """Start a browser and yield what opens a page in it."""
     down, to_browser = os.pipe()
     from_browser, up = os.pipe()
-
-    def hand_over():  # the browser reads file 3 and writes file 4; what the pipes are called here may be just these
-        safe = os.dup(down), os.dup(up)
-        os.dup2(safe[0], 3)
-        os.dup2(safe[1], 4)
-
-    with tempfile.TemporaryDirectory() as profile:
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (down, up)]
+    os.close(down)
+    os.close(up)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [find_chromium(), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         process = subprocess.Popen(
-            command, close_fds=False, preexec_fn=hand_over, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", HAND_OVER, *map(str, ends), *command],
+            pass_fds=ends,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        os.close(down)
-        os.close(up)
+        for end in ends:
+            os.close(end)
         try:
             yield _Pages(to_browser, from_browser)
         finally:
@@ -58,7 +64,6 @@ def browser():
             process.kill()
             process.wait()
             os.close(from_browser)
-            shutil.rmtree(profile, ignore_errors=True)
 
 
 class _Pages:

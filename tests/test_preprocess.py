@@ -44,6 +44,22 @@ def test_every_repetition_of_every_image_arrives_in_the_store(raw, tmp_path):
     assert subject.train.trials["valid"].to_pylist() == [True] * counts.sum()
 
 
+@pytest.mark.slow
+def test_workers_of_a_cluster_write_the_bytes_of_this_computer(raw, tmp_path):
+    from distributed import LocalCluster
+
+    options = {"dataset": "things-eeg2", "raw": raw}
+    preprocess(PreprocessRequest(**options, store=tmp_path / "here.zarr"))
+    with LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=":0") as cluster:
+        address = cluster.scheduler_address
+        report = preprocess(PreprocessRequest(**options, store=tmp_path / "there.zarr", scheduler=address))
+    assert {line.state for line in report.subjects} == {"written"}
+    here, there = (EpochStore.open(tmp_path / f"{name}.zarr") for name in ("here", "there"))
+    assert there.subjects("things-eeg2") == here.subjects("things-eeg2") and there.is_consolidated
+    for subject in here.subjects("things-eeg2"):
+        assert there["things-eeg2", subject].key == here["things-eeg2", subject].key
+
+
 def test_running_again_does_nothing(raw, tmp_path):
     run(raw, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "epochs.zarr").rglob("*") if path.is_file()}

@@ -21,6 +21,10 @@ RECIPE = option("preprocess.recipe", "--recipe", metavar="R|FILE")
 KEEP = option("preprocess.keep", "--keep", metavar="K")
 CHECK = typer.Option("--check", help="examine the recordings and write nothing", show_default=False)
 
+SCHEDULER = typer.Option(
+    "--scheduler", metavar="ADDRESS", help="write subjects on this dask cluster, tcp://host:8786", show_default=False
+)
+
 FOUND_PROBLEMS = 2
 
 
@@ -32,6 +36,7 @@ def preprocess(
     recipe: Annotated[str | None, RECIPE] = None,
     keep: Annotated[str | None, KEEP] = None,
     check: Annotated[bool, CHECK] = False,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -65,6 +70,7 @@ def preprocess(
         keep=chosen.value("preprocess.keep", keep),
         check=check,
         dry_run=dry_run,
+        scheduler=scheduler or "",
     )
     with shown() as progress:
         report = run(request, progress)

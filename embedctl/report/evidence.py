@@ -32,7 +32,7 @@ from stores.errors import DamagedStore
 __all__ = ["evidence"]
 
 METHODS = ("integrated-gradients", "gradient-x-input", "paper-gradcam")
-_ROW, _LINE_WIDTH = 19, 1.8
+_ROW, _BAR, _LINE_WIDTH = 19, 5, 1.8
 _MOST_CURVES, _MOST_MAPS = 6, 12
 _GONE = "#c3c8d0"
 
@@ -89,8 +89,11 @@ def _figures(profiles: dict[str, list[Profile]], pairs: Sequence[Profile]) -> li
 def _time(profiles: dict[str, list[Profile]]) -> Figure:
     times = 1000 * np.array(next(iter(profiles.values()))[0]["times"])
     courses = {name: np.mean([p["time"] for p in mine], axis=0) for name, mine in profiles.items()}
-    picture, across, up = _over_time(times, [float(v) for course in courses.values() for v in course])
     named = list(courses)[:_MOST_CURVES]
+    picture, across, up = _over_time(times, [float(v) for course in courses.values() for v in course], len(named))
+    for number, name in enumerate(named):
+        windows = [window for p in profiles[name] for window in p["windows"]]
+        _bars(picture, across, windows, number, COLOURS[number], name)
     for name in reversed(courses):
         colour = COLOURS[named.index(name)] if name in named and _is_found(profiles[name]) else _GONE
         points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[name].tolist(), strict=True)]
@@ -107,7 +110,9 @@ def _time(profiles: dict[str, list[Profile]]) -> Figure:
     title = "When the evidence for the right image comes, % of it per sample"
     keys = [(name, COLOURS[number] if _is_found(profiles[name]) else _GONE) for number, name in enumerate(named)]
     drawn = joined([picture.svg(title), legend(keys, len(courses) - len(named))])
-    note = "Mean over subjects. Pale: nothing is shown to be there."
+    note = (
+        "Mean over subjects; bars: above zero in a subject, by cluster permutation. Pale: nothing is shown to be there."
+    )
     return Figure(title, Table(columns, rows), drawn, note)
 
 
@@ -172,9 +177,10 @@ def _pair(pair: Profile) -> Figure:
         for label, matched in (("all images", False), ("images that both found", True))
     }
     courses = {label: np.mean([t["time"] for t in tests], axis=0) for label, tests in sides.items() if tests}
-    picture, across, up = _over_time(times, [float(v) for course in courses.values() for v in course])
+    picture, across, up = _over_time(times, [float(v) for course in courses.values() for v in course], len(courses))
     keys = list(zip(courses, (COLOURS[0], ALIGNED), strict=False))
-    for label, colour in keys:
+    for number, (label, colour) in enumerate(keys):
+        _bars(picture, across, [w for test in sides[label] for w in test["windows"]], number, colour, label)
         points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[label].tolist(), strict=True)]
         picture.curve(points, colour, _LINE_WIDTH, label)
     rows = [
@@ -186,22 +192,32 @@ def _pair(pair: Profile) -> Figure:
         ("bands (Holm)", "text"),
     )  # fmt: skip
     title = f"{pair['embedding']} minus {pair['base']}: when the evidence comes, % of it per sample"
-    note = " ".join(f"{text}." for text in filter(None, (pair["note"], *pair["notes"])))
+    said = " ".join(f"{text}." for text in filter(None, (pair["note"], *pair["notes"])))
+    note = f"Bars: where they differ, by cluster permutation. {said}"
     return Figure(title, Table(columns, rows), joined([picture.svg(title), legend(keys)]), note)
 
 
-def _over_time(times: np.ndarray, values: Sequence[float]) -> tuple[Picture, Scale, Scale]:
-    picture = Picture(WIDTH, 222)
-    across, up = (
-        Scale(float(times[0]), float(times[-1]), 40, WIDTH - 16),
-        Scale(*span([100 * v for v in values]), 186, 12),
-    )
+def _over_time(times: np.ndarray, values: Sequence[float], n_bars: int) -> tuple[Picture, Scale, Scale]:
+    """Return an empty picture of courses over ms, with room for bars below, and its scales."""
+    below = 186 + _BAR * n_bars
+    picture, across = Picture(WIDTH, below + 36), Scale(float(times[0]), float(times[-1]), 40, WIDTH - 16)
+    up = Scale(*span([100 * v for v in values]), 186, 12)
     axis_left(picture, up, 40, WIDTH - 16)
     for number in nice(across.low, across.high):
-        picture.text(across(number), 200, f"{number:g}", "middle", "small")
+        picture.text(across(number), below + 14, f"{number:g}", "middle", "small")
     picture.line(40, up(0), WIDTH - 16, up(0), "#8a8f98")
-    picture.text(WIDTH - 16, 214, "ms from image onset", "end", "small")
+    picture.text(WIDTH - 16, below + 28, "ms from image onset", "end", "small")
     return picture, across, Scale(up.low / 100, up.high / 100, up.start, up.end)
+
+
+def _bars(
+    picture: Picture, across: Scale, windows: Sequence[Mapping[str, Any]], number: int, colour: str, name: str
+) -> None:
+    """Draw windows of time as bars below the courses, a row for each of them."""
+    y = 186 + _BAR * (number + 0.7)
+    for window in windows:
+        start, end = across(1000 * window["first"]), across(1000 * window["last"])
+        picture.line(start, y, max(end, start + 1), y, colour, 3, title=f"{name}: {_windows([window])}")
 
 
 def _is_found(mine: Sequence[Profile]) -> bool:

@@ -168,6 +168,11 @@ def _write_all(
         return
     if not store.is_consolidated:
         store.consolidate()  # a run was killed after its last block and before its end
+    if request.scheduler:
+        from pipelines.preprocess.distributed import write_on_cluster
+
+        write_on_cluster(request, [line for _, _, line in todo], progress)
+        return
     with one_thread():
         for plan, sources, line in todo:
             with store.lock(request.dataset, plan.subject):  # before the first pass: minutes, for nothing if held

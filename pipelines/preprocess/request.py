@@ -28,6 +28,8 @@ class PreprocessRequest:
         Examine headers, events and image lists, and write nothing.
     dry_run : bool
         Only tell what is to do.
+    scheduler : str
+        Address of a dask scheduler whose workers write the subjects; empty for this computer.
     """
 
     dataset: str
@@ -38,6 +40,7 @@ class PreprocessRequest:
     keep: str = "all"
     check: bool = False
     dry_run: bool = False
+    scheduler: str = ""
 
     @property
     def raw_folder(self) -> Path:

@@ -1,7 +1,9 @@
 """Every other section: what is drawn is what the runs and stores hold."""
 
 import json
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +92,14 @@ def test_without_images_and_store_the_gallery_has_names_alone(answers, material,
     bare = replace(material, store=None, request=replace(material.request, images=tmp_path))
     assert "data:image" not in gallery(answers, bare).figures[0].picture
     assert "no embedding store" in embeddings(bare).text[0]
+
+
+def test_pictures_are_found_where_the_store_has_the_images_that_epochs_name_otherwise(answers, material, tmp_path):
+    shutil.copytree(material.request.images, tmp_path / "set")
+    store = SimpleNamespace(image_ids=[f"set/{image}" for image in IMAGES])
+    elsewhere = replace(material, store=store, request=replace(material.request, images=tmp_path))
+    hits = gallery(answers, elsewhere).figures[0]
+    assert hits.picture.count("data:image/jpeg;base64,") == 6 * len(hits.table.rows)
 
 
 def test_learning_curves_are_means_over_runs(answers):
@@ -191,6 +201,10 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     value, height = across(time.picture), across(time.picture, upwards=True)
     peak = min(points, key=lambda point: point[1])
     assert value(peak[0]) == pytest.approx(200, abs=3) and height(peak[1]) == pytest.approx(100, abs=1)
+    bars = {line["said"]: line for line in marks(time.picture, "line") if line["said"]}
+    assert value(bars[f"{BASE}: 200 to 250 ms"]["x1"]) == pytest.approx(200, abs=3)
+    assert value(bars[f"{ALIGNED}: 100 to 150 ms"]["x2"]) == pytest.approx(150, abs=3)
+    assert min(bar["y1"] for bar in bars.values()) > max(y for _, y in points)
     cells = {cell["said"]: cell["fill"] for cell in marks(bands.picture, "rect")}
     assert cells[f"{BASE}, theta: 90.0 %"] == "#d55e00" != cells[f"{BASE}, offset: -10.0 %"]
     dots = {dot["said"]: dot for dot in marks(sensors.picture, "circle") if dot["said"]}
