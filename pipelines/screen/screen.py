@@ -34,7 +34,7 @@ __all__ = ["PENALTIES", "Scored", "Screened", "held_out", "screen"]
 PENALTIES = tuple(10.0**exponent for exponent in range(-2, 5))
 """Times the mean variance of the recordings and the number of epochs: from next to none to next to nothing left."""
 N_CONCEPTS = 200  # held out, as many as the test of THINGS-EEG2 has
-N_ROUNDS = 3  # images of each; all ten would cost more than everything else
+N_QUERIES = 600  # three images of each; all ten would cost more than everything else
 
 Floats = NDArray[np.floating]
 
@@ -58,13 +58,14 @@ class Screened:
     epochs : (n_images, n_features)
         Mean recording of every training image.
     split : Split
-        What to fit to, and the rounds that are held out; at most `N_ROUNDS` of them are used.
+        What to fit to, and the rounds that are held out; as many of them are used as make `N_QUERIES`.
     test : (n_queries, n_features), optional
         Recordings of test images.
     """
 
     def __init__(self, epochs: Floats, split: Split, test: Floats | None = None) -> None:
-        self._train, self.rounds = split.train, split.rounds[:N_ROUNDS]
+        n_rounds = -(-N_QUERIES // len(split.rounds[0]))
+        self._train, self.rounds = split.train, split.rounds[:n_rounds]
         self._held = np.concatenate(self.rounds)
         self._weight = np.zeros(len(epochs), epochs.dtype)
         self._weight[self._train] = 1 / len(self._train)

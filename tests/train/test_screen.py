@@ -59,6 +59,11 @@ def test_the_score_is_that_of_the_predictions_at_the_penalty_that_retrieves_best
     assert len(set(mrr_of.values())) > 3
 
 
+def test_of_many_concepts_three_images_each_are_asked_for():
+    rounds = tuple(np.arange(200) + 250 + 200 * n for n in range(5))
+    assert len(Screened(np.random.default_rng(0).standard_normal((1250, 3)), Split(np.arange(250), rounds)).rounds) == 3
+
+
 def test_an_embedding_that_says_the_same_of_every_image_scores_exactly_chance():
     epochs = np.random.default_rng(0).standard_normal((40, 8))
     split = Split(np.arange(20), (np.arange(20, 30), np.arange(30, 40)))
@@ -83,7 +88,7 @@ def test_the_planted_embedding_comes_first(found):
 
 
 def test_how_many_concepts_are_held_out_is_said(found):
-    assert found.n_way == 3 and found.n_queries == 9
+    assert found.n_way == 3 and found.n_queries == 12
     assert any(note.startswith("3 of 24 training concepts") and "fewer than 200" in note for note in found.notes)
 
 
@@ -174,7 +179,7 @@ def test_the_command_shows_a_line_per_embedding_and_marks_the_test(workspace, tm
     plain, marked = CliRunner().invoke(app, words), CliRunner().invoke(app, [*words, "--test"])
     assert plain.exit_code == marked.exit_code == 0, plain.stderr + marked.stderr
     heading, columns, first, second = plain.stdout.splitlines()
-    assert heading.endswith("3-way retrieval: 9 training images per subject, held out by concept")
+    assert heading.endswith("3-way retrieval: 12 training images per subject, held out by concept")
     assert "TEST" not in plain.stdout and first.split()[:2] == ["1", "planted"] and second.split()[1] == "unrelated"
     assert "TEST top-1" in marked.stdout
     assert "2 configurations have been scored on the test images" in marked.stderr
