@@ -1,6 +1,7 @@
 """What was retrieved, as pictures: clear hits, bad misses, what is taken for what, and which concepts are found."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from embedctl.html import Markup, escaped, joined, thumbnail
@@ -56,14 +57,14 @@ class _Pictures:
 
     def __init__(self, material: Material, images: Sequence[str]) -> None:
         self._folder: Path = material.request.images
-        wanted = list(dict.fromkeys(images))
         known = material.store.image_ids if material.store else []
-        self._ids = dict(zip(wanted, wanted, strict=True))
-        for image in wanted:
-            try:
-                self._ids[image] = known[int(resolve([image], known)[0])] if known and image not in known else image
-            except EmbedctlError:  # then it is looked for under its own name
-                break
+        there = set(known)
+        elsewhere = [image for image in dict.fromkeys(images) if image not in there]
+        self._ids: dict[str, str] = {}
+        with suppress(EmbedctlError):  # what the store does not know is looked for under its own name
+            if known:
+                rows = resolve(elsewhere, known).tolist()
+                self._ids = {image: known[row] for image, row in zip(elsewhere, rows, strict=True)}
         self._made: dict[str, Markup] = {}
 
     def __call__(self, image: str) -> Markup:

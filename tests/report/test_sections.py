@@ -1,7 +1,9 @@
 """Every other section: what is drawn is what the runs and stores hold."""
 
 import json
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +92,14 @@ def test_without_images_and_store_the_gallery_has_names_alone(answers, material,
     bare = replace(material, store=None, request=replace(material.request, images=tmp_path))
     assert "data:image" not in gallery(answers, bare).figures[0].picture
     assert "no embedding store" in embeddings(bare).text[0]
+
+
+def test_pictures_are_found_where_the_store_has_the_images_that_epochs_name_otherwise(answers, material, tmp_path):
+    shutil.copytree(material.request.images, tmp_path / "set")
+    store = SimpleNamespace(image_ids=[f"set/{image}" for image in IMAGES])
+    elsewhere = replace(material, store=store, request=replace(material.request, images=tmp_path))
+    hits = gallery(answers, elsewhere).figures[0]
+    assert hits.picture.count("data:image/jpeg;base64,") == 6 * len(hits.table.rows)
 
 
 def test_learning_curves_are_means_over_runs(answers):
