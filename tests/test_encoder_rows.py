@@ -184,26 +184,22 @@ def test_torchscript_is_read_only_where_its_whole_digest_is_known():
 ALIGNED = [spec for spec in SPECS if spec.aligned_by]
 
 
-@pytest.mark.parametrize("spec", named(SPECS))
-def test_what_a_row_is_compared_with_exists_and_is_no_other_aligned_encoder(spec):
-    for other in filter(None, (spec.base, spec.matched_base, spec.control)):
-        assert other in registry() and other != spec.id and not registry()[other].aligned_by
-    assert bool(spec.matched_base) == bool(spec.match) == bool(spec.aligned_by)
-    assert not (spec.base or spec.control) or spec.aligned_by
+def test_what_a_row_is_compared_with_exists_and_is_no_other_aligned_encoder():
+    for spec in SPECS:
+        for other in filter(None, (spec.base, spec.matched_base, spec.control)):
+            assert other in registry() and other != spec.id and not registry()[other].aligned_by, spec.id
+        assert bool(spec.matched_base) == bool(spec.match) == bool(spec.aligned_by), spec.id
+        assert not (spec.base or spec.control) or spec.aligned_by, spec.id
 
 
-@pytest.mark.parametrize("spec", named(ALIGNED))
-def test_a_pair_differs_in_nothing_but_the_alignment(spec):
-    base = registry()[spec.matched_base]
-    assert spec.match in ("exact", "architecture")
-    assert (base.preprocessing, base.tap, base.pooling, base.dim) == (
-        spec.preprocessing,
-        spec.tap,
-        spec.pooling,
-        spec.dim,
-    )
-    # The base has seen nothing that the aligned one has not.
-    assert spec.match == "architecture" or set(base.fitted_on) <= set(spec.fitted_on)
+def test_a_pair_differs_in_nothing_but_the_alignment():
+    for spec in ALIGNED:
+        base = registry()[spec.matched_base]
+        assert spec.match in ("exact", "architecture"), spec.id
+        for field in ("preprocessing", "tap", "pooling", "dim"):
+            assert getattr(base, field) == getattr(spec, field), (spec.id, field)
+        # The base has seen nothing that the aligned one has not.
+        assert spec.match == "architecture" or set(base.fitted_on) <= set(spec.fitted_on), spec.id
 
 
 @pytest.mark.parametrize("spec", quick_or_slow([s for s in ALIGNED if s.family in OURS]))
@@ -222,10 +218,10 @@ def test_the_pairs_whose_only_difference_is_the_alignment_are_those_of_the_metho
     assert exact == {"alignet", "dreamsim", "glocal", "adversarial training", "realnet"}
 
 
-@pytest.mark.parametrize("spec", named(s for s in SPECS if s.aligned_by in ("glocal", "realnet", "alignet")))
-def test_what_was_fitted_to_things_or_to_brain_data_says_so(spec):
-    assert spec.contaminated
-    assert not registry()[spec.matched_base].contaminated and (not spec.base or not registry()[spec.base].contaminated)
+def test_what_was_fitted_to_things_or_to_brain_data_says_so():
+    for spec in (spec for spec in ALIGNED if spec.aligned_by in ("glocal", "realnet", "alignet")):
+        assert spec.contaminated, spec.id
+        assert not any(registry()[base].contaminated for base in (spec.matched_base, spec.base) if base), spec.id
 
 
 def test_nothing_else_counts_as_fitted_to_them():
@@ -272,10 +268,10 @@ def test_every_encoder_of_the_paper_is_here_beside_what_the_paper_compared_it_wi
         assert registry()[aligned].dim == registry()[base].dim == DIMS[column]
 
 
-@pytest.mark.parametrize("spec", named(SPECS))
-def test_the_row_says_who_may_use_it_what_it_was_fitted_to_and_where_to_read_about_it(spec):
-    assert spec.licence and spec.dim > 0
-    assert spec.family == "classical" or (spec.fitted_on and spec.reference)
+def test_a_row_says_who_may_use_it_what_it_was_fitted_to_and_where_to_read_about_it():
+    for spec in SPECS:
+        assert spec.licence and spec.dim > 0, spec.id
+        assert spec.family == "classical" or (spec.fitted_on and spec.reference), spec.id
 
 
 def test_open_clips_own_warning_about_the_activation_is_an_error_while_building(monkeypatch):

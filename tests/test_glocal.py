@@ -143,13 +143,6 @@ def test_every_table_is_pinned_and_shares_its_hash_with_no_other(spec):
     assert "THINGS" in spec.fitted_on and spec.match == "exact"
 
 
-@pytest.mark.parametrize("spec", [s for s in GLOCAL if s.matched_base in registry()], ids=lambda spec: spec.id)
-def test_a_map_is_bound_to_a_base_of_its_own_width_and_pixels(spec):
-    base = find(spec.matched_base)
-    for field in ("dim", "preprocessing", "tap", "pooling"):
-        assert getattr(base, field) == getattr(spec, field)
-
-
 def test_a_map_has_no_layers_and_no_network():
     with pytest.raises(EmbedctlError, match="map of stored rows of 'resnet18-tv'") as problem:
         build(find("glocal-resnet18"), weights="random:0")

@@ -25,20 +25,20 @@ SEED = 20200220
 REPETITIONS = {"training": 2, "test": 3}
 
 
-def epoch(path, max_rep):
+def epoch(path, max_rep, channels=CHAN_ORDER, tmax=1.0, sfreq=250, skip=50):
     """Return ``(condition, repetition, channel, time)`` and the conditions of one recording."""
     loaded = np.load(path, allow_pickle=True).item()
     info = mne.create_info(loaded["ch_names"], loaded["sfreq"], loaded["ch_types"])
     raw = mne.io.RawArray(loaded["raw_eeg_data"], info, verbose="error")
     events = mne.find_events(raw, stim_channel="stim", verbose="error")
-    raw.pick(CHAN_ORDER)
+    raw.pick(list(channels))
     events = events[events[:, 2] != 99999]
-    epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=1.0, baseline=(None, 0), preload=True, verbose="error")
-    epochs.resample(250, verbose="error")
+    epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=tmax, baseline=(None, 0), preload=True, verbose="error")
+    epochs.resample(sfreq, verbose="error")
     data, codes = epochs.get_data(), epochs.events[:, 2]
     conditions = np.unique(codes)
     chosen = [shuffle(np.where(codes == code)[0], random_state=SEED, n_samples=max_rep) for code in conditions]
-    return np.stack([data[where] for where in chosen])[..., 50:], conditions
+    return np.stack([data[where] for where in chosen])[..., skip:], conditions
 
 
 def reference(subject_folder, n_sessions):

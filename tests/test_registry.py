@@ -158,9 +158,3 @@ def test_random_weights_depend_on_every_patch_of_the_library_and_published_ones_
 def test_every_alias_means_one_encoder():
     names = [*registry(), *(alias for spec in registry().values() for alias in spec.alias)]
     assert len(names) == len(set(names))
-
-
-@pytest.mark.parametrize("spec", registry().values(), ids=lambda spec: spec.id)
-def test_pairings_name_encoders_that_exist(spec):
-    for other in (spec.base, spec.matched_base, spec.control):
-        assert not other or other in registry()
