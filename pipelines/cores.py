@@ -5,22 +5,52 @@ What a task computes does not depend on the others, so the bytes are the same on
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
-__all__ = ["in_order", "n_cores"]
+__all__ = ["in_order", "n_cores", "workers"]
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
+@contextmanager
+def workers(n_threads: int, begin: Callable[[], None] | None = None) -> Iterator[Executor]:
+    """Yield threads; at the end what has not begun is dropped, and waited for what has.
+
+    Parameters
+    ----------
+    n_threads : int
+        How many.
+    begin : callable, optional
+        What every thread does first.
+    """
+    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="cores", initializer=begin)
+    try:
+        yield threads
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
 def in_order(
-    work: Callable[[Item], Made], items: Iterable[Item], n_threads: int, begin: Callable[[], None] | None = None
+    work: Callable[[Item], Made], items: Iterable[Item], n_threads: int, threads: Executor | None = None
 ) -> Generator[Made]:
     """Yield what ``work`` makes of each item, in order, while threads are at the next ones.
 
     Closing the generator drops what has not begun, and waits for what has.
+
+    Parameters
+    ----------
+    work : callable
+        What to do.
+    items : iterable
+        With what.
+    n_threads : int
+        How many items are worked at.
+    threads : Executor, optional
+        By whom, if not by threads that live as long as the generator.
 
     Examples
     --------
@@ -28,16 +58,13 @@ def in_order(
     ['0', '1', '2', '3']
     """
     waiting: deque[Future[Made]] = deque()
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="cores", initializer=begin)
-    try:
+    with nullcontext(threads) if threads else workers(n_threads) as those:
         for item in items:
-            waiting.append(threads.submit(work, item))
+            waiting.append(those.submit(work, item))
             if len(waiting) > n_threads:  # one more than are at work, so that no thread waits for the next
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        threads.shutdown(cancel_futures=True)
 
 
 def n_cores() -> int:

@@ -254,7 +254,9 @@ def _runs(path: Path) -> Repair:
         if part == SCREENS:  # what was tested cannot be found out again: the count restarts
             remove_file(path / SCREENS)
             remove_file(path / SCREENS_RECEIPT)
-        elif beside and (path / part).is_dir():
+            done.lost.append(SCREENS)
+            continue
+        if beside and (path / part).is_dir():
             discard(path / part, drafts)
         elif not beside:
             remove_file(path / run / RECEIPT)  # a run without it counts for nothing, and is trained anew

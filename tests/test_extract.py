@@ -453,6 +453,12 @@ def test_one_value_beyond_float16_makes_the_whole_embedding_float32(images, monk
     assert run(images, "pixels", "hog").written == 0
 
 
+def test_what_float16_cannot_hold_is_noticed_in_its_first_batch(images, monkeypatch):
+    plain = Pixels.forward
+    monkeypatch.setattr(Pixels, "forward", lambda self, x: plain(self, x) * 1e9)
+    assert run(images, "pixels", batch_size=4).n_read == 4 + 20
+
+
 @given(
     hnp.arrays(np.float32, (4, 20), elements=st.floats(-100, 100, width=32)),
     st.sampled_from([1e-9, 1e-6, 1e-3, 1.0, 100.0]),

@@ -74,7 +74,9 @@ def _show(what: "Repair") -> None:
 
 def _next(what: "Repair") -> list[str]:
     """Return the commands that compute what is missing now."""
-    parts = [*what.dropped, *what.lost]
+    from stores.screens import SCREENS
+
+    parts = [part for part in (*what.dropped, *what.lost) if part != SCREENS]  # nothing computes who has seen a test
     if not parts:
         return []
     if what.kind == "embeddings":

@@ -46,11 +46,13 @@ def results(
     if json:
         render.as_json(results=table, tested={dataset: asdict(counts) for dataset, counts in tested.items()})
         return
-    columns = (*(name.replace("_", " ") for name in _SHOWN), *_FIGURES)
+    across = any(row["protocol"] == "cross" for row in table)
+    shown = (*_SHOWN, *(["protocol"] if across else []))
+    columns = (*(name.replace("_", " ") for name in shown), *_FIGURES)
     ordered = sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
     rows = [
         (
-            *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in _SHOWN),
+            *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in shown),
             *(render.percent(row[name]) for name in ("top1", "last_top1", "top5", "chance")),
             row["n_way"],
             f"{row['median_rank']:g}",

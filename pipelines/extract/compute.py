@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.cores import in_order
+from pipelines.cores import in_order, workers
+from pipelines.extract.allocator import kept_memory
 from pipelines.extract.block import BlockRows
 from pipelines.extract.loading import LoadedImage, load, prefetch
 from pipelines.extract.pace import add
@@ -131,10 +133,12 @@ class BlockEngine:
         todo = [(task, batches(task, self._store.block_rows, batch_size)) for task in tasks]
         work = (self._work(batch) for _, passes in todo for batch in passes)
         with (
+            kept_memory(),
             self._networks.own_threads() as begin,
-            closing(prefetch(work, self._n_cores, begin)) as loaded,
-            closing(self._forward(batch_size, todo, loaded, begin)) as computed,
+            workers(self._n_cores, begin) as threads,
+            self._lanes(threads, begin) as lanes,
         ):
+            computed = self._forward(batch_size, todo, prefetch(work, threads), lanes)
             wrote = 0.0
             for task, passes in todo:
                 block = BlockRows(task, self._entries)
@@ -149,6 +153,9 @@ class BlockEngine:
                     add(seconds, here)
                     advance(len(images), {**here, "write": wrote})
                     wrote = 0.0
+                    if block.unfit:  # all of it will be done again in float32: nothing of this block is worth more time
+                        yield BlockDone(len(read), {}, frozenset(block.unfit), dict(seconds))
+                        return
                 start = perf_counter()
                 record_images(self._store, self._source, read, self._known)
                 written = block.commit(self._store)
@@ -162,7 +169,7 @@ class BlockEngine:
         return [partial(load, self._source, transforms, self._image_ids[row]) for row in batch.rows.tolist()]
 
     def _forward(
-        self, batch_size: int, todo: _Todo, loaded: Iterable[list[LoadedImage]], begin: Callable[[], None]
+        self, batch_size: int, todo: _Todo, loaded: Iterable[list[LoadedImage]], lanes: Executor
     ) -> Generator[tuple[list[LoadedImage], _Rows, float]]:
         """Yield the images of every batch, their rows of what lacks one of them, and the seconds that took."""
 
@@ -176,7 +183,12 @@ class BlockEngine:
             return images, rows, perf_counter() - start
 
         passes = (batch for _, passes in todo for batch in passes)
-        return in_order(compute, zip(passes, loaded, strict=False), self._networks.n_lanes(self._n_cores), begin)
+        return in_order(compute, zip(passes, loaded, strict=False), self._networks.n_lanes(self._n_cores), lanes)
+
+    def _lanes(self, threads: Executor, begin: Callable[[], None]) -> AbstractContextManager[Executor]:
+        """Return the threads of forward passes: those of the images where each has a core, which then all are busy."""
+        n_lanes = self._networks.n_lanes(self._n_cores)
+        return nullcontext(threads) if n_lanes == self._n_cores else workers(n_lanes, begin)
 
     def _put(self, batch: Batch, images: Sequence[LoadedImage], rows: _Rows, block: BlockRows) -> None:
         """Put what one batch gave into its block."""

@@ -12,6 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
+from pipelines.extract.allocator import kept_memory
 from pipelines.extract.compute import NetworkFacts
 from pipelines.extract.derive import derive
 from pipelines.extract.divide import divide
@@ -78,7 +79,8 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
     _check_shard(request)
     passes, derived = divide(request)
     passes = [one for several in passes for one in rounds(several, progress)]
-    report = _together(request, [_from_images(part, progress) for part in passes])
+    with kept_memory():  # from here on, because it is for threads that do not live yet
+        report = _together(request, [_from_images(part, progress) for part in passes])
     if derived and request.shard:
         names = ", ".join(f"'{name}'" for name in derived)
         progress.say(f"{names}: derived from stored rows when the same command is run without --shard, at the end")

@@ -7,10 +7,10 @@ so threads suffice and nothing is copied between processes.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pipelines.extract.images import BadImage, DecodedImage, decode, unreadable
 from pipelines.extract.sources import ImageSource
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedImage", "Transform", "load", "prefetch"]
 
-_Item = TypeVar("_Item")
-_Made = TypeVar("_Made")
 Transform = Callable[[DecodedImage], "Tensor"]
 """From a decoded image to the (3, size, size) that an encoder sees."""
 
@@ -88,37 +86,29 @@ def load(source: ImageSource, transforms: Mapping[int, tuple[str, Transform]], i
     return LoadedImage(decoded.sha256, *decoded.image.size, decoded.mode, tensors, seconds=seconds)
 
 
-def prefetch(
-    batches: Iterable[Sequence[Callable[[], LoadedImage]]], n_threads: int, begin: Callable[[], None] | None = None
-) -> Generator[list[LoadedImage]]:
+def prefetch(batches: Iterable[Sequence[Callable[[], LoadedImage]]], threads: Executor) -> Generator[list[LoadedImage]]:
     """Yield the loaded images of each batch, in order, while threads work on the next ones.
-
-    Closing the generator drops what has not begun.
 
     Parameters
     ----------
     batches : iterable of sequences of callables
         What is to be done for each image.
-    n_threads : int
-        Threads to do it.
-    begin : callable, optional
-        What every thread does first.
+    threads : Executor
+        To do it.
 
     Examples
     --------
     >>> from functools import partial
+    >>> from pipelines.cores import workers
     >>> work = [[partial(LoadedImage, "a"), partial(LoadedImage, "b")], [partial(LoadedImage, "c")]]
-    >>> [[image.sha256 for image in batch] for batch in prefetch(work, n_threads=2)]
+    >>> with workers(2) as threads:
+    ...     [[image.sha256 for image in batch] for batch in prefetch(work, threads)]
     [['a', 'b'], ['c']]
     """
     waiting: deque[list[Future[LoadedImage]]] = deque()
-    threads = ThreadPoolExecutor(n_threads, thread_name_prefix="images", initializer=begin)
-    try:
-        for batch in batches:
-            waiting.append([threads.submit(work) for work in batch])
-            if len(waiting) > _AHEAD:
-                yield [future.result() for future in waiting.popleft()]
-        while waiting:
+    for batch in batches:
+        waiting.append([threads.submit(work) for work in batch])
+        if len(waiting) > _AHEAD:
             yield [future.result() for future in waiting.popleft()]
-    finally:
-        threads.shutdown(cancel_futures=True)
+    while waiting:
+        yield [future.result() for future in waiting.popleft()]

@@ -29,7 +29,7 @@ from stores.epochs import EpochStore, SubjectEpochs
 from stores.results import any_results
 from stores.screens import record_tested, seen
 
-__all__ = ["PENALTIES", "Scored", "Screened", "screen"]
+__all__ = ["PENALTIES", "Scored", "Screened", "held_out", "screen"]
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-2, 5))
 """Times the mean variance of the recordings and the number of epochs: from next to none to next to nothing left."""
@@ -180,7 +180,7 @@ def _of_subject(
     data = load_training(epochs, recipe)
     test, notes = load_test(epochs, recipe, data.scale) if with_test else (None, [])
     del epochs  # and the means of all channels, a gigabyte
-    split, note = _held_out(data.image_ids, data.concepts, recipe)
+    split, note = held_out(data.image_ids, data.concepts, recipe)
     for text in [*data.notes, *notes, note]:
         if text not in report.notes:
             report.notes.append(text)
@@ -197,8 +197,16 @@ def _of_subject(
             yield screened.score(images, (_vectors(targets, entry, test.image_ids), test.target))
 
 
-def _held_out(image_ids: list[str], concepts: list[str], recipe: Recipe) -> tuple[Split, str]:
-    """Hold out concepts, or images where these have none, and say how many."""
+def held_out(image_ids: list[str], concepts: list[str], recipe: Recipe) -> tuple[Split, str]:
+    """Hold out concepts, or images where these have none, and say how many.
+
+    Parameters
+    ----------
+    image_ids, concepts : list of str
+        The training images and their concepts.
+    recipe : Recipe
+        What share of them.
+    """
     kind = "concept" if all(concepts) else "image"
     split = split_images(image_ids, concepts, kind, share=recipe.held_out, at_most=N_CONCEPTS, seed=0)
     n_held, n_all = len(split.rounds[0]), len(set(concepts if kind == "concept" else image_ids))

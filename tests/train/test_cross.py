@@ -5,7 +5,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from embedctl.cli import app
 from pipelines.interpret.interpret import interpret
 from pipelines.interpret.request import InterpretRequest
 from pipelines.train import cross as cross_module
@@ -54,6 +56,8 @@ def test_a_subject_nobody_trained_on_is_decoded(swept):
     assert (row["subject"], row["protocol"], row["train_subjects"], row["split"]) == (4, "cross", "2,3", "concept")
     assert read_config(swept.runs, row["run_id"])["validation_subject"] == VALIDATION
     assert any(note.startswith("recordings of 2 subjects at once") for note in swept.notes)
+    said = CliRunner().invoke(app, ["results", "--runs", str(swept.runs)]).stdout.splitlines()
+    assert "protocol" in said[0].split() and "cross" in said[1].split()
 
 
 def remove(epochs, subject, split):

@@ -13,14 +13,16 @@ from typer.testing import CliRunner
 from embedctl.cli import app
 from pipelines.screen.request import ScreenRequest
 from pipelines.screen.ridge import Ridge
-from pipelines.screen.screen import PENALTIES, Screened, screen
+from pipelines.screen.screen import PENALTIES, Screened, held_out, screen
+from pipelines.train.recipes import read_recipe
 from pipelines.train.request import TrainRequest
 from pipelines.train.splits import Split
 from pipelines.train.sweep import train
+from stores.epochs import EpochStore
 from stores.errors import DamagedStore
-from stores.repair import repair
 from stores.screens import SCREENS, Seen, seen
 from stores.verify import judged, plan
+from tests.train.conftest import write_subject
 
 
 @pytest.mark.parametrize("shape", [(60, 12), (20, 45), (30, 30)])
@@ -85,6 +87,20 @@ def test_how_many_concepts_are_held_out_is_said(found):
     assert any(note.startswith("3 of 24 training concepts") and "fewer than 200" in note for note in found.notes)
 
 
+def test_voxels_more_than_images_are_screened_too(workspace, tmp_path):
+    store = EpochStore.open(tmp_path / "voxels.zarr", create=True)
+    write_subject(store, 1, workspace.planted, dataset="nsd", modality="fmri")
+    asked = {"brain": "fmri", "epochs": tmp_path / "voxels.zarr", "recipe": "modern"}
+    report = screen(request(workspace, tmp_path / "runs", **asked))
+    assert [row.embedding for row in report.rows] == ["planted", "unrelated"] and report.rows[0].top1 > 0.5
+
+
+def test_images_without_concepts_are_held_out_one_by_one():
+    split, note = held_out([f"nsd-{i:05d}" for i in range(80)], [""] * 80, read_recipe("modern", "fmri"))
+    assert len(split.rounds) == 1 and len(split.rounds[0]) == 10
+    assert note.startswith("10 of 80 training images (these have no concepts) are held out")
+
+
 def test_without_test_no_recording_of_a_test_image_is_read(workspace, found, tmp_path):
     """They are not there, so scrambling them cannot change anything either."""
     epochs = tmp_path / "epochs.zarr"
@@ -147,7 +163,8 @@ def test_a_damaged_count_is_found_and_dropped_and_begins_again(workspace, tested
     with pytest.raises(DamagedStore):
         seen(runs, None)
     assert {one.part for one in judged(plan(runs, "runs"))} == {SCREENS}
-    assert repair(runs, "runs").dropped == [SCREENS]
+    told = CliRunner().invoke(app, ["repair", str(runs)]).stdout
+    assert "lost      screens.json" in told and "next" not in told
     assert not judged(plan(runs, "runs")) and seen(runs, None) == {}
 
 
