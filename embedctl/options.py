@@ -77,5 +77,13 @@ def use_cards(chosen: Config, cards: str | None = None) -> None:
 
 
 def path(value: str) -> Path:
-    """Read a path as a shell would have: ``~`` is the home folder."""
+    """Read a path as a shell would have: ``~`` is the home folder.
+
+    Raises
+    ------
+    EmbedctlError
+        If it is an address.
+    """
+    if "://" in value:  # else a folder of that name would be made here
+        raise EmbedctlError(f"'{value}' is not on a disk", "name a folder; a store is copied whole, by any program")
     return Path(value).expanduser()

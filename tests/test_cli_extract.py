@@ -46,6 +46,12 @@ def test_a_dry_run_writes_nothing(here):
     assert "needed" in result.stdout and not (here / "embeddings.zarr").exists()
 
 
+def test_an_address_is_no_folder_to_be_made(here):
+    result = run("extract", "--model", "pixels", "--store", "s3://bucket/e.zarr")
+    assert result.exit_code == 2 and result.stderr.startswith("error: 's3://bucket/e.zarr' is not on a disk\nhint:")
+    assert not (here / "s3:").exists()
+
+
 @pytest.mark.parametrize("flag", ["--layers", "--view", "--model"])
 def test_a_list_that_names_nothing_is_two_lines_and_2(here, flag):
     words = ["--model", "pixels"] if flag != "--model" else []

@@ -6,7 +6,7 @@ import pytest
 from scipy.signal import resample_poly
 
 from pipelines.preprocess.recipes import read_recipe
-from pipelines.preprocess.resampling import epoch_matrix, one_thread
+from pipelines.preprocess.resampling import Fourier, epoch_matrix, one_thread
 
 CLEAN, NICE = read_recipe("clean"), read_recipe("nice")
 
@@ -48,7 +48,10 @@ def test_clean_equals_scipys_polyphase_resampling_of_the_continuous_recording():
     assert np.allclose(apply(epoch_matrix(CLEAN, 1000.0), signal, onset), wanted, atol=1e-8 * np.abs(signal).max())
 
 
-def test_nice_is_mne_epochs_resample_to_rounding():
+@pytest.mark.parametrize("knows_how", [True, False], ids=["", "an mne that does it otherwise"])
+def test_nice_is_mne_epochs_resample_to_rounding(monkeypatch, knows_how):
+    if not knows_how:
+        monkeypatch.setattr(Fourier, "resample", lambda self, signal: signal[:, : self.length])
     signal = np.cumsum(np.random.default_rng(0).normal(size=4000)) * 1e-5
     raw = mne.io.RawArray(signal[None], mne.create_info(["Oz"], 1000.0, "eeg"), verbose="error")
     epochs = mne.Epochs(
@@ -56,7 +59,9 @@ def test_nice_is_mne_epochs_resample_to_rounding():
     )
     wanted = epochs.resample(250, verbose="error").get_data()[0, 0, 50:]
     assert wanted.shape == (250,)
-    found = apply(epoch_matrix(NICE, 1000.0), signal, 1500)
+    matrix = epoch_matrix(NICE, 1000.0)
+    assert bool(matrix.fourier) == knows_how and matrix.time_offset_ms == pytest.approx(1.0, abs=0.01)
+    found = apply(matrix, signal, 1500)
     assert np.abs(found - wanted).max() < 1e-10 * np.abs(wanted).max()
 
 

@@ -9,6 +9,7 @@ from embedctl import config, options, render
 from embedctl.commands.predict import TO, place_of
 from embedctl.options import path
 from stores.errors import EmbedctlError
+from stores.names import subject_name
 
 __all__ = ["export"]
 
@@ -54,7 +55,7 @@ def export(
         files = export_embedding(path(chosen.value("embeddings", embeddings)), model, target)
     else:
         assert subject is not None
-        target = path(to) if to else target / f"{dataset}_sub-{subject:02d}"
+        target = path(to) if to else target / f"{dataset}_{subject_name(subject)}"
         files = export_epochs(path(chosen.value("epochs", epochs)), dataset, subject, target)
     if json:
         render.as_json(files=[str(file) for file in files])

@@ -7,6 +7,7 @@ import typer
 
 from embedctl import config, options, render
 from embedctl.options import path
+from stores.names import subject_name
 
 __all__ = ["RUN", "TO", "place_of", "predict"]
 
@@ -51,7 +52,7 @@ def predict(
         subject=subject,
         training=training,
     )
-    named = [run_id, dataset, "" if subject is None else f"sub-{subject:02d}", "training" if training else "test"]
+    named = [run_id, dataset, "" if subject is None else subject_name(subject), "training" if training else "test"]
     target = path(to) if to else Path("export") / "_".join(filter(None, named))
     arrays = {"brain": found.brain, "gallery": found.gallery, "scores": found.scores}
     files = write_plain(target, arrays, {"queries": found.queries, "gallery": found.gallery_ids})

@@ -18,7 +18,7 @@ import numpy as np
 from pipelines.preprocess.recipes import Recipe
 from stores.errors import NotHere
 
-__all__ = ["EpochMatrix", "epoch_matrix", "import_mne", "one_thread"]
+__all__ = ["EpochMatrix", "Fourier", "epoch_matrix", "import_mne", "one_thread"]
 
 _HALF_WIDTH = 10  # of the low-pass, in output samples: scipy.signal.resample_poly's choice
 _KAISER_BETA = 5.0  # its window
@@ -83,8 +83,8 @@ def epoch_matrix(recipe: Recipe, sfreq: float) -> EpochMatrix:
     instants = np.array(recipe.times) * sfreq  # in samples from the onset
     fourier = None
     if recipe.resample == "mne-epochs":
-        start, fourier = first, _as_mne_does(recipe, sfreq, last - first + 1)
-        matrix = np.zeros((last - first + 1, 0))
+        start = first
+        fourier, matrix = _as_mne_does(recipe, sfreq, last - first + 1)
     else:
         half = int(np.ceil(_HALF_WIDTH * max(1.0, sfreq / recipe.sfreq)))
         start = min(first, int(np.floor(instants[0])) - half)
@@ -187,21 +187,27 @@ class Fourier:
         return found
 
 
-def _as_mne_does(recipe: Recipe, sfreq: float, n_samples: int) -> Fourier:
-    """Return what resamples as ``mne.Epochs.resample`` does, once it gave mne's answer to random signals."""
+def _as_mne_does(recipe: Recipe, sfreq: float, n_samples: int) -> tuple[Fourier | None, np.ndarray]:
+    """Return what resamples as ``mne.Epochs.resample`` does, once it gave mne's answer to random signals.
+
+    Where this mne has another answer, it is mne's response to a unit impulse at every sample, a full matrix.
+    """
     mne = import_mne()
-    skipped = round((recipe.window[0] - recipe.epoch[0]) * recipe.sfreq)
-    fourier = Fourier.of(n_samples, recipe.sfreq / sfreq, slice(skipped, skipped + recipe.n_times))
-    signal = np.random.default_rng(0).standard_normal((4, n_samples)).cumsum(axis=1)
-    theirs = mne.filter.resample(
-        signal, up=recipe.sfreq, down=sfreq, npad="auto", pad="edge", window="auto", verbose="error"
-    )[:, fourier.kept]
-    if not np.allclose(fourier.resample(signal)[:, fourier.kept], theirs, rtol=0, atol=1e-9 * np.abs(theirs).max()):
-        raise NotHere(
-            f"recipe {recipe.name} follows mne's Epochs.resample, and mne {mne.__version__} resamples in another way",
-            'pip install "mne<1.14"',
+
+    def ask(signal: np.ndarray) -> np.ndarray:
+        resampled = mne.filter.resample(
+            signal, up=recipe.sfreq, down=sfreq, npad="auto", pad="edge", window="auto", verbose="error"
         )
-    return fourier
+        return np.ascontiguousarray(resampled[:, kept])
+
+    skipped = round((recipe.window[0] - recipe.epoch[0]) * recipe.sfreq)
+    kept = slice(skipped, skipped + recipe.n_times)
+    fourier = Fourier.of(n_samples, recipe.sfreq / sfreq, kept)
+    signal = np.random.default_rng(0).standard_normal((4, n_samples)).cumsum(axis=1)
+    ours, theirs = fourier.resample(signal)[:, kept], ask(signal)
+    if ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=0, atol=1e-9 * np.abs(theirs).max()):
+        return fourier, np.zeros((n_samples, 0))
+    return None, ask(np.eye(n_samples))
 
 
 def _bands(matrix: np.ndarray, width: int = 32) -> tuple[tuple[slice, slice, np.ndarray], ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.train.recipes import Recipe
 from stores.embedding import Entry
 from stores.errors import EmbedctlError, UnknownName
+from stores.names import subject_name
 
 __all__ = ["choose_dataset", "choose_embeddings", "choose_subjects", "config_key", "run_id"]
 
@@ -179,7 +180,7 @@ def run_id(
     >>> run_id("things-eeg2", 1, "clip-rn50:layer3.gap", "nice", "modern", 0, {"epochs": "ab"})
     'things-eeg2_sub-01_clip-rn50~layer3.gap_nice_modern_seed-0_28e79515'
     """
-    readable = f"{dataset}_sub-{subject:02d}_{embedding.replace(':', '~')}_{brain_encoder}_{recipe}_seed-{seed}"
+    readable = f"{dataset}_{subject_name(subject)}_{embedding.replace(':', '~')}_{brain_encoder}_{recipe}_seed-{seed}"
     what = {"dataset": dataset, "subject": subject, "embedding": embedding, "seed": seed, **decided_by}
     return f"{re.sub(r'[^A-Za-z0-9._@+~-]', '-', readable)[:119]}_{_hash(what)[:8]}"
 

@@ -154,9 +154,9 @@ def test_results_mark_the_best_and_write_the_ranking(workspace, tmp_path):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.stderr
     assert Image.open(tmp_path / "ranking.png").format == "PNG"
-    for words in (["show", str(workspace.runs)], ["show", str(next(workspace.runs.glob("made-up*")))]):
-        assert CliRunner().invoke(app, [*words, "--png", str(tmp_path / "a.png")]).exit_code == 0
-        assert Image.open(tmp_path / "a.png").format == "PNG"
+    one = str(next(workspace.runs.glob("made-up*")))
+    assert CliRunner().invoke(app, ["show", one, "--png", str(tmp_path / "run.png")]).exit_code == 0
+    assert Image.open(tmp_path / "run.png").format == "PNG"
 
 
 def test_the_best_run_of_each_subject_is_bold_unless_its_encoder_saw_the_answer():
