@@ -17,6 +17,7 @@ from pathlib import Path
 import mne
 import numpy as np
 
+from pipelines.preprocess.channels import canonical_names
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from stores.epochs import EpochStore
@@ -40,6 +41,7 @@ def compare(path: Path, others: list[str]) -> tuple[int, float]:
         for name in (path.name, *others):
             shutil.copy(path.with_name(name), folder / name)
         raw = mne.io.read_raw(copy, preload=True, verbose="error")
+        raw.rename_channels(dict(zip(raw.ch_names, canonical_names(raw.ch_names), strict=True)))
         sfreq, n = raw.info["sfreq"], raw.n_times
         before, length = round(0.05 * sfreq), round(0.1 * sfreq)
         samples = np.linspace(before + 1, n - length - 2, len(IMAGES)).astype(int)
