@@ -101,6 +101,9 @@ class Encoder:
         self, network: Network, wanted: list[EmbeddingName], module: nn.Module, _: object, output: object
     ) -> None:
         """Pool a layer's output while it is there: the next layer may overwrite it in place."""
+        rows = getattr(self._call, "rows", None)
+        if rows is None:  # somebody calls the network itself
+            return
         x = output[0] if isinstance(output, tuple) else output
         if not isinstance(x, Tensor):
             raise EmbedctlError(f"'{wanted[0]}': this layer puts out no array", self._layers)
@@ -111,7 +114,7 @@ class Encoder:
             pooling = tap.pooling or (self.spec.pooling if not tap.layer and x.ndim > 2 else "")
             pooling = pooling or default_pooling(x, has_cls, self.spec.pooling)
             try:
-                self._call.rows[tap], shape = pool(x, pooling, network.n_prefix, network.has_cls)
+                rows[tap], shape = pool(x, pooling, network.n_prefix, network.has_cls)
             except EmbedctlError as problem:
                 raise EmbedctlError(f"'{tap}': {problem}", problem.hint) from None
             if shape:
