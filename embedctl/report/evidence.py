@@ -69,7 +69,7 @@ def _found(answers: Answers, runs: Path, method: str) -> tuple[dict[str, list[Pr
         if profile["embedding"] in mine and set(profile["run_ids"]) <= known:
             mine[profile["embedding"]].append(profile)
     kept = {name: found for name, found in mine.items() if found}
-    both = [pair for pair in pairs if {pair["embedding"], pair["base"]} <= kept.keys()]
+    both = [pair for pair in pairs if set(pair["run_ids"]) <= known]
     return kept, both, notes if kept else []
 
 

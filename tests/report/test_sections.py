@@ -173,6 +173,7 @@ def interpreted(material, answers):
         "notes": [],
         "times": (np.arange(50) / 100).tolist(),
         "tests": [test],
+        "run_ids": [*runs[ALIGNED], *runs[BASE]],
     }
     said = {
         "profiles": [
@@ -211,6 +212,17 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     assert dots["T8: 80.0 %"]["fill"] == "#d55e00" and dots["T8: 80.0 %"]["cx"] > dots["T7: -10.0 %"]["cx"]
     assert dots["Fz: 10.0 %"]["cy"] < dots["Oz: 0.0 %"]["cy"]
     assert pair.title.startswith(f"{ALIGNED} minus {BASE}")
+
+
+def test_a_pair_of_another_condition_or_of_removed_runs_is_not_drawn(answers, material, interpreted):
+    said = json.loads(interpreted.read_text())
+    [mine] = said["pairs"]
+    elsewhere = mine | {"run_ids": [f"{run_id}_of-another-recipe" for run_id in mine["run_ids"]]}
+    removed = mine | {"run_ids": [*mine["run_ids"], "a run that was removed"]}
+    interpreted.write_text(json.dumps(said | {"pairs": [elsewhere, removed]}))
+    assert len(evidence(answers, material.request.runs).figures) == 3
+    interpreted.write_text(json.dumps(said | {"pairs": [elsewhere, mine, removed]}))
+    assert len(evidence(answers, material.request.runs).figures) == 4
 
 
 def test_without_an_interpretation_the_command_is_named(answers, material):
