@@ -40,6 +40,20 @@ def test_layers_come_in_the_order_of_their_depth(answers):
     assert dots[0]["cx"] < dots[1]["cx"]
 
 
+def test_layers_whose_names_do_not_tell_their_order_are_not_drawn_as_if_they_did(answers):
+    layers = ("avgpool", "conv1", "layer1", "layer3", "layer20", "stages.0.blocks.2", "stages.1.blocks.0")
+    row = answers.ranks[0]
+    ranks = [replace(row, embedding=f"resnet18-tv:{layer}", top1=n / 10) for n, layer in enumerate(layers)]
+    [figure] = [f for f in variation(replace(answers, ranks=ranks)).figures if "depth" in f.title]
+    assert [(layer, top1) for _, layer, top1 in figure.table.rows] == [
+        (layer, n / 10) for n, layer in enumerate(layers) if n > 1
+    ]
+    assert len(marks(figure.picture, "polyline")) == 2
+    assert "resnet18-tv:layer*" in figure.picture and "resnet18-tv:stages.*.blocks.*" in figure.picture
+    nameless = replace(answers, ranks=ranks[:3])
+    assert not [f for f in variation(nameless).figures if "depth" in f.title]
+
+
 def test_seeds_are_dots_about_their_subjects_mean(answers):
     figure = by_title(variation(answers))["How much the seed alone changes top-1"]
     value = across(figure.picture)
@@ -231,8 +245,13 @@ def test_without_an_interpretation_the_command_is_named(answers, material):
     ]
 
 
-def test_a_damaged_interpretation_is_a_problem_with_a_hint(answers, material, interpreted):
-    interpreted.write_text('{"profiles": 3}')
+@pytest.mark.parametrize("missing", ["profiles", "times", "run_ids", "bands", "tests"])
+def test_a_damaged_interpretation_is_a_problem_with_a_hint(answers, material, interpreted, missing):
+    said = json.loads(interpreted.read_text())
+    for part in (said, said["profiles"][0], said["pairs"][0]):
+        if missing in part:
+            part[missing] = 3
+    interpreted.write_text(json.dumps(said))
     with pytest.raises(DamagedStore) as problem:
         evidence(answers, material.request.runs)
     assert "embedctl interpret" in problem.value.hint
