@@ -125,6 +125,26 @@ def test_learning_curves_are_means_over_runs(answers):
     assert [row[1:] for row in cost.table.rows] == [(8, 2.0, 16.0)] * len(STRENGTH)
 
 
+def test_a_run_that_stopped_early_does_not_cut_the_others(answers):
+    runs = [row["run_id"] for seeds in answers.cells["pixels"].runs.values() for row in seeds.values()]
+    short = [{"pass": 1, "loss": 4.0, "val_top1": 0.2}, {"pass": 2, "loss": 2.0, "val_top1": 0.1}]
+    hits = answers.hits | {runs[0]: replace(answers.hits[runs[0]], curve=short)}
+    curves = training(replace(answers, hits=hits)).figures[0]
+    found = by_row(curves)["pixels"]
+    assert found["passes"] == "2 to 3" and found["runs"] == 8
+    assert found["best validation top-1"] == pytest.approx((7 * 0.3 + 0.2) / 8)
+    assert found["after pass"] == pytest.approx((7 * 3 + 1) / 8)
+    assert found["last loss"] == pytest.approx((7 * 1.0 + 2.0) / 8)
+    value = across(curves.picture, upwards=True)
+    course = next(line for line in marks(curves.picture, "polyline") if line["said"] == "pixels")
+    heights = [value(float(point.split(",")[1])) for point in course["points"].split()]
+    assert heights == pytest.approx([(7 * 10 + 20) / 8, (7 * 20 + 10) / 8, 30], abs=1)
+
+
+def test_the_last_step_is_not_kept_quiet_about(material):
+    assert "the last step" in " ".join(looks(material).text)
+
+
 def test_every_configuration_that_saw_the_test_set_is_counted(material, tmp_path):
     record_tested(tmp_path, [("made-up", "hog", "0a1b", "ridge"), ("another", "hog", "0a1b", "ridge")])
     elsewhere = replace(material, request=replace(material.request, runs=tmp_path))
