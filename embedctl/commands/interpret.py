@@ -27,6 +27,7 @@ MODEL = option("interpret.model", "--model", "-m", metavar="E[,E...]")
 SUBJECT = option("interpret.subject", "--subject", "-s", metavar="S[,S...]")
 SEED = option("interpret.seed", "--seed", metavar="N[,N...]")
 JOIN = option("train.join", "--join", metavar="J")
+HALF = "half by, ms"  # later than the base
 
 
 def interpret(
@@ -128,13 +129,14 @@ def _pairs(pairs: "Sequence[PairedProfile]") -> None:
     if not pairs:
         return
     render.line()
-    columns = ("aligned", "base", "over", "n", "earlier", "later", "bands (p corrected)", "regions (p corrected)")
-    rows = [
-        (pair.embedding, pair.base, f"{test.over}{', both found' if test.matched else ''}", test.n, *_differs(test))
-        for pair in pairs
-        for test in pair.tests
-    ]
-    render.table(columns, rows, right=("n",))
+    columns = ("aligned", "base", "over", "n", "aligned has more", "has less", HALF, "bands (p corrected)", "regions")
+    rows = []
+    for pair in pairs:
+        for test in pair.tests:
+            over = f"{test.over}{', both found' if test.matched else ''}"
+            more, less, bands, groups = _differs(test)
+            rows.append((pair.embedding, pair.base, over, test.n, more, less, _later(pair, test), bands, groups))
+    render.table(columns, rows, right=("n", HALF))
     for pair in pairs:
         for text in filter(None, (pair.note, *pair.notes)):
             render.note(f"{pair.embedding} and {pair.base}: {text}")
@@ -150,6 +152,15 @@ def _differs(test: "PairTest") -> tuple[str, ...]:
         for found in (test.bands, test.groups)
     )
     return (_windows(more), _windows(less), *(text or "no difference shown" for text in parts))
+
+
+def _later(pair: "PairedProfile", test: "PairTest") -> str:
+    """Say by how much later half of the aligned side's evidence has come, of all images."""
+    alone = {f"images of subject {subject}": later for subject, later in pair.half.items()}
+    later = [alone[test.over]] if test.over in alone else list(pair.half.values())
+    if test.matched or not later or (test.over not in alone and test.over != "subjects"):
+        return ""
+    return f"{1000 * sum(later) / len(later):+.0f}"
 
 
 def _windows(windows: "Sequence[Cluster]") -> str:

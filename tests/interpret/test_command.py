@@ -1,0 +1,36 @@
+"""What `embedctl interpret` prints and keeps, from made-up profiles."""
+
+import pytest
+
+from embedctl import render
+from embedctl.commands import interpret as command
+from pipelines.interpret.pairs import paired
+from tests.interpret.test_pairs import sides
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """The tables printed, a dict per row."""
+    printed = []
+
+    def table(columns, rows, right=()):
+        printed.append([dict(zip(columns, map(str, row), strict=True)) for row in rows])
+        assert set(right) <= set(columns)
+
+    monkeypatch.setattr(render, "table", table)
+    return printed
+
+
+@pytest.mark.parametrize(("aligned", "base", "later"), [(0.12, 0.3, -180), (0.3, 0.12, 180)])
+def test_the_side_that_has_more_is_named_and_by_how_much_half_of_it_comes_later(tables, aligned, base, later):
+    command._pairs([paired(*sides(1, aligned=aligned, base=base))])
+    [[everything, matched]] = tables
+    more, less = (float(everything[column].split()[0]) for column in ("aligned has more", "has less"))
+    assert more == pytest.approx(1000 * aligned, abs=80) and less == pytest.approx(1000 * base, abs=80)
+    assert float(everything["half by, ms"]) == pytest.approx(later, abs=1) and not matched["half by, ms"]
+
+
+def test_over_six_subjects_the_mean_of_their_halves_is_shown(tables):
+    command._pairs([paired(*sides(6))])
+    [[everything, _]] = tables
+    assert everything["over"] == "subjects" and float(everything["half by, ms"]) == pytest.approx(-180, abs=1)
