@@ -94,17 +94,19 @@ def bands_figure(profiles: "Sequence[Profile]") -> "Figure":
 
 def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
     """Draw where the evidence lies: a topography per embedding; bars of groups where sensors have no known place."""
+    from pipelines.interpret.over_subjects import over_sensors
+
     named = dict(list(_by_embedding(profiles).items())[:MOST_MAPS])
-    first = profiles[0]
-    if not first.positions or any(at is None for at in first.positions) or len(first.sensors) < 4:
+    sensors, positions, means = over_sensors({n: [(p.sensors, p.positions) for p in mine] for n, mine in named.items()})
+    if len(sensors) < 4 or not positions:
         return _groups_figure(named, profiles)
     from mne.viz import plot_topomap
 
     figure, grid = new_figure(
         2.6 * min(4, len(named)), 2.9 * -(-len(named) // 4) + 0.4, -(-len(named) // 4), min(4, len(named))
     )
-    places = flat(np.array(first.positions, dtype=float))
-    shares = {name: 100 * _mean([np.array(list(p.sensors.values())) for p in mine]) for name, mine in named.items()}
+    places = flat(np.array(positions, dtype=float))
+    shares = {name: 100 * values for name, values in means.items()}
     most = max(float(np.abs(values).max()) for values in shares.values()) or 1.0
     drawn: Any = None
     for axes, (name, values) in zip(np.ravel(grid), shares.items(), strict=False):
@@ -124,7 +126,8 @@ def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
     for axes in np.ravel(grid)[len(named) :]:
         axes.set_visible(False)
     figure.colorbar(drawn, ax=np.ravel(grid).tolist(), shrink=0.6, label="% of the evidence")
-    figure.suptitle(_title("Over which sensors the evidence lies", profiles), fontsize=10)
+    which = "which sensors" if len(sensors) == max(len(p.sensors) for p in profiles) else "which sensors of all subjects"
+    figure.suptitle(_title(f"Over {which} the evidence lies", profiles), fontsize=10)
     return figure
 
 

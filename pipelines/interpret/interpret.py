@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipelines.interpret.bands import stimulation_note
 from pipelines.interpret.chain import chain_of
 from pipelines.interpret.gradcam import statement
@@ -159,16 +161,28 @@ def _read(results: "pa.Table", request: InterpretRequest, report: InterpretRepor
     """Read profiles and pairs from what lies beside the runs."""
     found: dict[tuple[str, str], list[Profile]] = {}
     for condition, cells in conditions(results):
+        times: np.ndarray | None = None
         for cell in cells:
-            mine = [
-                profile_of(request.runs, list(seeds.values()), condition, cell.label, request.method)
-                for seeds in cell.runs.values()
-            ]
-            found[_name(condition), cell.label] = mine
+            mine = found[_name(condition), cell.label] = []
+            for seeds in cell.runs.values():
+                profile = profile_of(request.runs, list(seeds.values()), condition, cell.label, request.method)
+                times = profile.times if times is None else times
+                if np.array_equal(times, profile.times):
+                    mine.append(profile)
+                else:  # there is no mean over subjects, nor a picture of them
+                    _leave_out(profile.run_ids, "its recordings have other times than those of other subjects", report)
             report.profiles += mine
     for pair in pairs(results, request.pairing):
         aligned, base = (found[_name(pair.condition), label] for label in (pair.embedding, pair.base))
-        report.pairs.append(paired(aligned, base, pair.note))
+        if {profile.subject for profile in aligned} & {profile.subject for profile in base}:
+            report.pairs.append(paired(aligned, base, pair.note))
+
+
+def _leave_out(run_ids: Iterable[str], why: str, report: InterpretReport) -> None:
+    report.skipped |= dict.fromkeys(run_ids, why)
+    report.to_do, report.already = (
+        [run_id for run_id in some if run_id not in report.skipped] for some in (report.to_do, report.already)
+    )
 
 
 def _name(condition: Mapping[str, Any]) -> str:

@@ -109,6 +109,17 @@ def test_topographies_hold_every_sensor_on_one_scale(profiles):
     assert drawn.max() == pytest.approx(80, rel=0.15)
 
 
+def test_sensors_of_subjects_are_put_together_by_their_names(profiles):
+    turned = replace(
+        profiles[1],
+        sensors={"Cz": 0.1, "T8": -0.1, "Pz": 0.0, "Oz": 0.8, "Fz": 0.0},
+        positions=[POSITIONS[3], POSITIONS[2], [0.0, -0.05, 0.1], POSITIONS[1], POSITIONS[0]],
+    )
+    one, other = (sensors_figure([profiles[0], second]) for second in (profiles[1], turned))
+    assert np.allclose(*(figure.axes[0].images[0].get_array().filled(0) for figure in (one, other)))
+    assert "which sensors of all subjects" in other.get_suptitle() and "of all" not in one.get_suptitle()
+
+
 def test_sensors_lie_where_they_are_seen_from_above():
     places = flat(np.array(POSITIONS))
     assert np.allclose(places, [[0, 0.095], [0, -0.095], [0.095, 0], [0, 0]])
