@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.interpret.pairs import PairedProfile
     from pipelines.interpret.profile import Profile
 
-__all__ = ["COLOURS", "bands_figure", "new_figure", "pair_figure", "png", "sensors_figure", "time_figure"]
+__all__ = ["COLOURS", "bands_figure", "flat", "legible", "new_figure", "pair_figure", "png", "sensors_figure", "time_figure"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MOST_MAPS = 12  # topographies in one picture
@@ -201,13 +201,21 @@ def new_figure(width: float, height: float, n_rows: int = 1, n_columns: int = 1)
         If matplotlib is not installed.
     """
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure  # no window, and none of pyplot's memory
+        from matplotlib.text import Text
     except ModuleNotFoundError:
         raise NotHere("matplotlib is not installed", 'pip install "embedctl[brain]"') from None
 
     class Drawn(Figure):
         def _repr_png_(self) -> bytes:
             return png(self, dpi=80)  # a page's worth
+
+        def draw(self, renderer: Any) -> None:  # names of files may hold dollars, and are no formulas
+            for text in self.findobj(Text):
+                text.set_parse_math(False)
+            with rc_context({"text.parse_math": False}):
+                super().draw(renderer)
 
     figure = Drawn(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(n_rows, n_columns)
@@ -221,7 +229,12 @@ def _by_embedding(profiles: "Sequence[Profile]") -> "dict[str, list[Profile]]":
 
 
 def _label(name: str, mine: "Sequence[Profile]") -> str:
-    return name if any(profile.is_found for profile in mine) else f"{name} (nothing found)"
+    return legible(name) if any(profile.is_found for profile in mine) else f"{legible(name)} (nothing found)"
+
+
+def legible(name: str) -> str:
+    """Return a name as a legend shows it: matplotlib hides those that begin with a low line."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def _strength(mine: "Sequence[Profile]") -> float:

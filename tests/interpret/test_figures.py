@@ -152,5 +152,8 @@ def test_a_pair_shows_both_comparisons_and_shades_where_they_differ():
     assert "a minus b" in axes.get_title()
 
 
-def test_a_picture_is_a_png(profiles):
-    assert png(time_figure(profiles)).startswith(b"\x89PNG")
+def test_names_are_no_formulas_and_are_all_in_the_legend(profiles):
+    figure = bands_figure([replace(profiles[0], embedding=name) for name in ("cash_$5_or_$10", "_low")])
+    assert png(figure).startswith(b"\x89PNG")
+    [axes] = figure.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cash_$5_or_$10", " _low"]
