@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from pipelines.interpret.pairs import PairedProfile
     from pipelines.interpret.profile import Profile
 
-__all__ = ["COLOURS", "bands_figure", "flat", "legible", "new_figure", "pair_figure", "png", "sensors_figure", "time_figure"]
+__all__ = [
+    "COLOURS",
+    "bands_figure",
+    "flat",
+    "legible",
+    "new_figure",
+    "pair_figure",
+    "png",
+    "sensors_figure",
+    "time_figure",
+]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MOST_MAPS = 12  # topographies in one picture
@@ -126,7 +136,9 @@ def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
     for axes in np.ravel(grid)[len(named) :]:
         axes.set_visible(False)
     figure.colorbar(drawn, ax=np.ravel(grid).tolist(), shrink=0.6, label="% of the evidence")
-    which = "which sensors" if len(sensors) == max(len(p.sensors) for p in profiles) else "which sensors of all subjects"
+    which = (
+        "which sensors" if len(sensors) == max(len(p.sensors) for p in profiles) else "which sensors of all subjects"
+    )
     figure.suptitle(_title(f"Over {which} the evidence lies", profiles), fontsize=10)
     return figure
 
@@ -229,7 +241,7 @@ def _by_embedding(profiles: "Sequence[Profile]") -> "dict[str, list[Profile]]":
 
 
 def _label(name: str, mine: "Sequence[Profile]") -> str:
-    return legible(name) if any(profile.is_found for profile in mine) else f"{legible(name)} (nothing found)"
+    return legible(name) if mine[0].is_found else f"{legible(name)} (nothing found)"
 
 
 def legible(name: str) -> str:
@@ -239,7 +251,7 @@ def legible(name: str) -> str:
 
 def _strength(mine: "Sequence[Profile]") -> float:
     """Return how strongly to draw: shares of nothing look like shares of something."""
-    return 1.0 if any(profile.is_found for profile in mine) else 0.25
+    return 1.0 if mine[0].is_found else 0.25
 
 
 def _mean(values: Sequence[np.ndarray]) -> np.ndarray:

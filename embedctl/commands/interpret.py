@@ -218,6 +218,8 @@ def found_at(runs: Path, method: str) -> Path:
 
 def _keep(report: "InterpretReport") -> None:
     """Keep what was found for the report: beside it stays what is known of runs that were not asked about now."""
+    from pipelines.interpret.over_subjects import is_found
+
     file, new = found_at(report.runs, report.method), _plain(report)
     names = {"profiles": ("condition", "embedding", "subject"), "pairs": ("condition", "embedding", "base")}
     try:
@@ -225,9 +227,20 @@ def _keep(report: "InterpretReport") -> None:
         for kind, parts in names.items():
             here = [[one[part] for part in parts] for one in new[kind]]
             new[kind] += [one for one in known[kind] if [one[part] for part in parts] not in here]
+        for mine in _by_embedding(new["profiles"]):  # subjects of earlier calls take part
+            shown = is_found([one["evidence"] for one in mine], [one["p"] for one in mine])
+            for one in mine:
+                one["is_found"] = shown
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # there was nothing, or nothing that could be used: it is replaced
     put_json(file, {part: new[part] for part in (*names, "notes")})
+
+
+def _by_embedding(profiles: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in profiles:
+        found.setdefault(str((sorted(one["condition"].items()), one["embedding"])), []).append(one)
+    return list(found.values())
 
 
 def _plain(report: "InterpretReport") -> dict[str, Any]:

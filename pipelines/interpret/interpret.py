@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from pipelines.interpret.bands import stimulation_note
 from pipelines.interpret.chain import chain_of
 from pipelines.interpret.gradcam import statement
+from pipelines.interpret.over_subjects import FEWEST_SUBJECTS, is_found
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.profile import Profile, profile_of
 from pipelines.interpret.request import METHODS, InterpretReport, InterpretRequest
@@ -171,6 +173,8 @@ def _read(results: "pa.Table", request: InterpretRequest, report: InterpretRepor
                     mine.append(profile)
                 else:  # there is no mean over subjects, nor a picture of them
                     _leave_out(profile.run_ids, "its recordings have other times than those of other subjects", report)
+            shown = is_found([profile.evidence for profile in mine], [profile.p for profile in mine])
+            mine[:] = [replace(profile, is_found=shown) for profile in mine]
             report.profiles += mine
     for pair in pairs(results, request.pairing):
         aligned, base = (found[_name(pair.condition), label] for label in (pair.embedding, pair.base))
@@ -204,6 +208,12 @@ def _general_notes(rows: Sequence[Row], request: InterpretRequest, report: Inter
         for profile in report.profiles
         if abs(profile.similarity) > ALIKE
     ]
+    nothing = list(dict.fromkeys(profile.embedding for profile in report.profiles if not profile.is_found))
+    if nothing:
+        notes.append(
+            f"no evidence is shown of {', '.join(nothing)}: mean over images above zero, tested over subjects from "
+            f"{FEWEST_SUBJECTS} on, else in each; shares of nothing have a form too"
+        )
     by_chance = sum(bool(profile.untrained_windows or profile.untrained_bands) for profile in report.profiles)
     if by_chance:
         of = f"{by_chance} of {len(report.profiles)} profiles"

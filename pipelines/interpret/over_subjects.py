@@ -1,11 +1,16 @@
-"""Subjects put together: sensors by their names."""
+"""Subjects put together: sensors by their names, and whether there is anything in what all of them show."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["over_sensors"]
+from pipelines.interpret.clusters import LEVEL
+from pipelines.train.statistics import holm, sign_flip
+
+__all__ = ["FEWEST_SUBJECTS", "is_found", "over_sensors"]
+
+FEWEST_SUBJECTS = 6  # 2 / 2**6 = 0.03
 
 OneSubject = tuple[Mapping[str, float], Sequence[Any]]
 
@@ -47,3 +52,27 @@ def over_sensors(named: Mapping[str, Sequence[OneSubject]]) -> tuple[list[str], 
         for label, mine in named.items()
     }
     return names, places, means
+
+
+def is_found(evidence: Sequence[float], p: Sequence[float | None]) -> bool:
+    """Say whether the evidence of an embedding is shown to be above zero: one answer, at 5 %.
+
+    With six subjects or more by a one-sided sign-flip test over them; with fewer in any of them over its images,
+    Holm-corrected. What is not tested counts as found.
+
+    Parameters
+    ----------
+    evidence, p : sequence of float
+        Each subject's mean evidence, and p that it is above zero over images; None where maps are never negative.
+
+    Examples
+    --------
+    >>> is_found([0.1, 0.2], [0.03, 0.4]), is_found([0.1, 0.2], [0.02, 0.4]), is_found([0.1] * 6, [0.4] * 6)
+    (False, True, True)
+    """
+    tested = [value for value in p if value is not None]
+    if len(tested) < len(p):
+        return True
+    if len(evidence) >= FEWEST_SUBJECTS:
+        return float(np.mean(evidence)) > 0 and sign_flip(evidence).p / 2 <= LEVEL
+    return min(holm(tested)) <= LEVEL

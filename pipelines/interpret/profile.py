@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.interpret.clusters import LEVEL, Cluster, clusters
+from pipelines.interpret.over_subjects import is_found
 from pipelines.interpret.run import beside_name
 from pipelines.train.statistics import holm
 from stores.beside import read_array_beside, read_beside
@@ -59,6 +60,10 @@ class Profile:
         Mean over the seeds.
     evidence : float
         Mean ``e(x) - e(reference)``, nats; for paper-gradcam 0.
+    p : float or None
+        That it is above zero: one-sided t-test over images; None for paper-gradcam, whose maps are never negative.
+    is_found : bool
+        Whether the embedding's evidence is shown to be above zero: `pipelines.interpret.over_subjects.is_found`.
     times, time : (n_times,)
         Seconds, and the share at each.
     bands : dict of str to float
@@ -100,6 +105,8 @@ class Profile:
     n_images: int
     top1: float
     evidence: float
+    p: float | None
+    is_found: bool
     times: np.ndarray
     time: np.ndarray
     bands: dict[str, float]
@@ -121,14 +128,6 @@ class Profile:
     notes: list[str]
     table: Table
     run_ids: tuple[str, ...] = ()
-
-    @property
-    def is_found(self) -> bool:
-        """Whether evidence is shown to be above zero anywhere; maps that are never negative are not tested."""
-        if self.corrected_peak is not None:
-            return True
-        p = (*self.band_p.values(), *self.group_p.values(), *self.sensor_p.values())
-        return bool(self.windows) or any(value <= LEVEL for value in p)
 
 
 def share(values: np.ndarray) -> np.ndarray:
@@ -187,6 +186,8 @@ def profile_of(
     bands = {name: values.mean() for name, values in table.bands.items()}
     mass = sum(map(abs, bands.values())) or 1.0
     at_sensors = share(sensors.mean(axis=0))
+    evidence = float(np.mean([one.get("explained", 0.0) for one in said]))
+    p = _above_zero({"all": sensors.sum(axis=1)})["all"] if attributed else None
     return Profile(
         condition=condition,
         embedding=label,
@@ -196,7 +197,9 @@ def profile_of(
         n_seeds=len(rows),
         n_images=n_images,
         top1=float(np.mean([row["top1"] for row in rows])),
-        evidence=float(np.mean([one.get("explained", 0.0) for one in said])),
+        evidence=evidence,
+        p=p,
+        is_found=is_found([evidence], [p]),
         times=times,
         time=time,
         bands={name: float(value / mass) for name, value in bands.items()},

@@ -1,10 +1,14 @@
 """What `embedctl interpret` prints and keeps, from made-up profiles."""
 
+import json
+
 import pytest
 
 from embedctl import render
 from embedctl.commands import interpret as command
 from pipelines.interpret.pairs import paired
+from pipelines.interpret.request import InterpretReport
+from tests.interpret.test_figures import profile
 from tests.interpret.test_pairs import sides
 
 
@@ -34,3 +38,18 @@ def test_over_six_subjects_the_mean_of_their_halves_is_shown(tables):
     command._pairs([paired(*sides(6))])
     [[everything, _]] = tables
     assert everything["over"] == "subjects" and float(everything["half by, ms"]) == pytest.approx(-180, abs=1)
+
+
+def kept(runs, *profiles):
+    """What is kept after one more call."""
+    for one in profiles:
+        for run_id in one.run_ids:
+            (runs / run_id).mkdir(exist_ok=True)
+    command._keep(InterpretReport(method="integrated-gradients", runs=runs, profiles=list(profiles)))
+    return json.loads(command.found_at(runs, "integrated-gradients").read_text())
+
+
+def test_whether_anything_is_found_is_kept_and_is_over_subjects_of_earlier_calls_too(tmp_path):
+    assert [one["is_found"] for one in kept(tmp_path, profile("hog", 1, 0.1, p=0.03))["profiles"]] == [True]
+    both = kept(tmp_path, profile("hog", 2, 0.1, p=0.04))["profiles"]
+    assert [(one["subject"], one["is_found"]) for one in both] == [(2, False), (1, False)]

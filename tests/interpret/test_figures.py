@@ -28,6 +28,8 @@ def profile(embedding, subject, peak, **changes):
         n_images=40,
         top1=0.5,
         evidence=2.0,
+        p=0.01,
+        is_found=True,
         times=TIMES,
         time=course / course.sum(),
         bands={"offset": -0.1, "theta": 0.2 + subject / 100, "alpha": 0.7},
@@ -77,7 +79,7 @@ def test_windows_above_zero_are_bars_below_the_courses(profiles):
 
 
 def test_shares_of_nothing_are_pale_and_said_to_be(profiles):
-    nothing = replace(profiles[2], windows=[])
+    nothing = replace(profiles[2], is_found=False)
     for figure in (time_figure, bands_figure):
         [axes] = figure([*profiles[:2], nothing]).axes
         assert [text.get_text() for text in axes.get_legend().get_texts()] == ["early", "late (nothing found)"]

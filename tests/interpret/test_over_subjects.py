@@ -4,7 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
 from pipelines.interpret import interpret as module
+from pipelines.interpret.over_subjects import is_found
 from pipelines.interpret.request import InterpretReport, InterpretRequest
 from tests.interpret.test_figures import CONDITION, TIMES, profile
 
@@ -27,3 +32,11 @@ def test_a_subject_recorded_at_other_times_is_left_out_and_it_is_said(monkeypatc
     assert [p.subject for p in report.profiles] == [1]
     assert (report.already, report.to_do, list(report.skipped)) == (["run-1"], [], ["run-2"])
     assert "other times" in report.skipped["run-2"]
+
+
+@pytest.mark.parametrize("n_subjects", [1, 5, 10])
+def test_in_subjects_who_show_nothing_nothing_is_found_but_in_one_trial_of_twenty(n_subjects):
+    evidence = np.random.default_rng(n_subjects).standard_normal((400, n_subjects, 40))
+    p = ttest_1samp(evidence, 0, axis=2, alternative="greater").pvalue
+    rate = np.mean([is_found(*both) for both in zip(evidence.mean(axis=2).tolist(), p.tolist(), strict=True)])
+    assert 0.02 < rate < 0.085  # 400 trials at 5 %: 3 standard errors are 3.3 %
