@@ -69,7 +69,7 @@ def time_figure(profiles: "Sequence[Profile]") -> "Figure":
                 span = [1000 * window.first, 1000 * window.last]
                 axes.plot(span, [at, at], color=COLOURS[number % len(COLOURS)], lw=3, alpha=0.6)
     axes.set(
-        xlabel="ms from image onset",
+        xlabel="ms from image onset (bars: clusters above zero, per subject; their edges are not tested)",
         ylabel="% of the evidence",
         title=_title("When the evidence for the right image comes", profiles),
     )

@@ -102,7 +102,7 @@ def _tell(report: "InterpretReport", pictures: Sequence[Path]) -> None:
 def _profiles(profiles: "Sequence[Profile]", method: str) -> None:
     paper = method == "paper-gradcam"
     timed = bool(len(profiles[0].times))
-    when = ("peak as drawn", "peak in truth") if paper else ("above zero", "half by")
+    when = ("peak as drawn", "peak in truth") if paper else ("clusters above zero", "half by")
     columns = ["embedding", "subject", "top-1", "evidence"]
     columns += [*when, "strongest band"] if timed else []
     columns += [] if paper else ["strongest sensors", "most lost without"]
@@ -218,6 +218,7 @@ def found_at(runs: Path, method: str) -> Path:
 
 def _keep(report: "InterpretReport") -> None:
     """Keep what was found for the report: beside it stays what is known of runs that were not asked about now."""
+    from pipelines.interpret.notes import notes_of
     from pipelines.interpret.over_subjects import is_found
 
     file, new = found_at(report.runs, report.method), _plain(report)
@@ -231,9 +232,11 @@ def _keep(report: "InterpretReport") -> None:
             shown = is_found([one["evidence"] for one in mine], [one["p"] for one in mine])
             for one in mine:
                 one["is_found"] = shown
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # there was nothing, or nothing that could be used: it is replaced
-    put_json(file, {part: new[part] for part in (*names, "notes")})
+        notes = notes_of(new["profiles"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # nothing, or nothing that can be used
+        new = _plain(report)
+        notes = new["notes"]
+    put_json(file, {kind: new[kind] for kind in names} | {"notes": notes})
 
 
 def _by_embedding(profiles: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.interpret.bands import stimulation_note
 from pipelines.interpret.chain import chain_of
-from pipelines.interpret.gradcam import statement
-from pipelines.interpret.over_subjects import FEWEST_SUBJECTS, is_found
+from pipelines.interpret.notes import notes_of
+from pipelines.interpret.over_subjects import is_found
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.profile import Profile, profile_of
 from pipelines.interpret.request import METHODS, InterpretReport, InterpretRequest
-from pipelines.interpret.run import Recorded, beside_name, explain_run, is_explained
+from pipelines.interpret.run import Recorded, explain_run, is_explained
 from pipelines.interpret.sensors import sensor_groups
 from pipelines.progress import SILENT, Progress
 from pipelines.train.cells import conditions
@@ -24,7 +23,6 @@ from pipelines.train.data import load_subject, pick_window
 from pipelines.train.recipes import Recipe
 from pipelines.train.restore import restore
 from pipelines.train.targets import Targets
-from stores.beside import read_beside
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
 from stores.errors import EmbedctlError, StoreLocked, UnknownName, suggest
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["interpret"]
 
 Row = Mapping[str, Any]
-ALIKE = 0.5  # correlation of a map with that of random weights; assumed
 
 
 def interpret(request: InterpretRequest, progress: Progress = SILENT) -> InterpretReport:
@@ -79,7 +76,7 @@ def interpret(request: InterpretRequest, progress: Progress = SILENT) -> Interpr
             hint = "train again, or choose other runs with --model, --subject and --seed"
             raise EmbedctlError(f"none of {len(rows)} runs can be interpreted: {what}", hint)
         _read(_without(table, report.skipped), request, report)
-    report.notes += _general_notes(rows, request, report)
+    report.notes = notes_of([vars(profile) for profile in report.profiles])
     report.seconds = time.perf_counter() - started
     return report
 
@@ -191,34 +188,3 @@ def _leave_out(run_ids: Iterable[str], why: str, report: InterpretReport) -> Non
 
 def _name(condition: Mapping[str, Any]) -> str:
     return json.dumps(condition, sort_keys=True)
-
-
-def _general_notes(rows: Sequence[Row], request: InterpretRequest, report: InterpretReport) -> list[str]:
-    notes = []
-    for row in rows:
-        said = read_beside(request.runs, row["run_id"], beside_name(request.method))
-        if said and request.method == "paper-gradcam":
-            notes += statement(len(said["column_times"]), len(said["times"]), said["sfreq"], said["times"][0])
-        elif said and said["times"]:
-            notes.append(stimulation_note(row["dataset"]))
-    notes += [note for profile in report.profiles for note in profile.notes]
-    notes += [
-        f"{profile.embedding}, subject {profile.subject}: random weights give a similar map "
-        f"(correlation {profile.similarity:.2f}): do not trust it"
-        for profile in report.profiles
-        if abs(profile.similarity) > ALIKE
-    ]
-    nothing = list(dict.fromkeys(profile.embedding for profile in report.profiles if not profile.is_found))
-    if nothing:
-        notes.append(
-            f"no evidence is shown of {', '.join(nothing)}: mean over images above zero, tested over subjects from "
-            f"{FEWEST_SUBJECTS} on, else in each; shares of nothing have a form too"
-        )
-    by_chance = sum(bool(profile.untrained_windows or profile.untrained_bands) for profile in report.profiles)
-    if by_chance:
-        of = f"{by_chance} of {len(report.profiles)} profiles"
-        notes.append(
-            f"random weights show something in {of}: one in ten does by chance, and more where the recordings hold "
-            "much, since a random projection passes some of it on; more seeds average it away"
-        )
-    return [note for note in dict.fromkeys(notes) if note]

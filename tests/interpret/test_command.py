@@ -53,3 +53,16 @@ def test_whether_anything_is_found_is_kept_and_is_over_subjects_of_earlier_calls
     assert [one["is_found"] for one in kept(tmp_path, profile("hog", 1, 0.1, p=0.03))["profiles"]] == [True]
     both = kept(tmp_path, profile("hog", 2, 0.1, p=0.04))["profiles"]
     assert [(one["subject"], one["is_found"]) for one in both] == [(2, False), (1, False)]
+
+
+def test_what_limits_a_profile_is_kept_with_it_when_others_are_asked_about(tmp_path):
+    kept(tmp_path, profile("hog", 1, 0.1, similarity=0.8, notes=["means alone"]))
+    said = kept(tmp_path, profile("hog", 2, 0.1))
+    assert "means alone" in said["notes"] and sum("do not trust" in note for note in said["notes"]) == 1
+    assert [one["notes"] for one in said["profiles"]] == [[], ["means alone"]]
+
+
+def test_an_interpretation_that_cannot_be_read_is_replaced(tmp_path):
+    kept(tmp_path, profile("hog", 1, 0.1))
+    command.found_at(tmp_path, "integrated-gradients").write_text('{"profiles": [{}], "pairs": []}')
+    assert [one["subject"] for one in kept(tmp_path, profile("hog", 2, 0.1))["profiles"]] == [2]

@@ -46,8 +46,10 @@ def profile(embedding, subject, peak, **changes):
         occlusion=[],
         similarity=0.0,
         reliability=0.9,
+        random_reliability=0.9,
         untrained_windows=[],
         untrained_bands=[],
+        untrained_groups=[],
         notes=[],
         table=nothing,
     )
