@@ -55,15 +55,15 @@ def small_image(folder: Path, image_id: str, pixels: int = _PIXELS) -> "Image.Im
     """Return an image of ``folder``, made small; None where it cannot be read or lies outside."""
     from PIL import Image
 
-    file = (folder / image_id).resolve()
-    if not file.is_relative_to(folder.resolve()):
-        return None
     try:
+        file = (folder / image_id).resolve()
+        if not file.is_relative_to(folder.resolve()):
+            return None
         with Image.open(file) as image:
             image.draft("RGB", (pixels, pixels))
             small = image.convert("RGB")
             small.thumbnail((pixels, pixels))
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, RuntimeError, ValueError, Image.DecompressionBombError):
         return None
     return small
 

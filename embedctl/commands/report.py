@@ -1,5 +1,6 @@
 """``embedctl report``: one file with everything."""
 
+from json import dumps
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from embedctl import config, options, render
 from embedctl.commands.compare import PAIRING
 from embedctl.options import path
+from embedctl.outfile import check_file, put_file
 from stores.errors import UnknownName, suggest
 
 __all__ = ["report"]
@@ -42,7 +44,6 @@ def report(
     from embedctl.report.build import build, write_page
     from embedctl.report.gather import ReportRequest
     from embedctl.report.plain import as_csv, as_markdown, as_plain
-    from stores.commits import json_bytes, put_bytes
 
     if form not in FORMATS:
         raise UnknownName(f"no format called '{form}'", suggest(form, FORMATS))
@@ -54,22 +55,28 @@ def report(
         images=path(chosen.value("images", images)),
         pairing=pairing,
     )
+    file = path(out or DEFAULT_NAME)
+    if out or form == "html":
+        places = (request.runs, request.embeddings, request.images)
+        check_file(file, f".{form}", *places, beside=request.runs)
     if form == "html":
         with shown() as progress:
-            size = write_page(request, path(out or DEFAULT_NAME), progress)
-        render.note(f"{path(out or DEFAULT_NAME)}: {render.size(size)}, open it in a browser")
+            size = write_page(request, file, progress)
+        render.note(f"{file}: {render.size(size)}, open it in a browser")
         return
     built = build(request)
     if form == "json" and not out:
         render.as_json(**as_plain(built))
         return
-    if form == "json":
-        data = json_bytes({"schema_version": render.SCHEMA_VERSION, **as_plain(built)})
+    if form == "json":  # a name need not be text that UTF-8 can hold: ASCII with escapes can
+        data = (
+            dumps({"schema_version": render.SCHEMA_VERSION, **as_plain(built)}, indent=2, default=str) + "\n"
+        ).encode()
     else:
-        data = (as_csv(built) if form == "csv" else as_markdown(built)).encode()
+        data = (as_csv(built) if form == "csv" else as_markdown(built)).encode("utf-8", "replace")
     if out:
-        put_bytes(path(out), data)
-        render.note(f"{path(out)}: {render.size(len(data))}")
+        put_file(file, data)
+        render.note(f"{file}: {render.size(len(data))}")
     else:
         for line in data.decode().removesuffix("\n").split("\n"):
             render.line(line)

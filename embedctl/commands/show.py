@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedctl import options, render
+from embedctl.outfile import check_file, put_file
 from stores.errors import EmbedctlError
 
 if TYPE_CHECKING:
@@ -176,8 +177,8 @@ def picture(path: Path, kind: str, file: Path) -> None:
     from embedctl import notebook, pictures
     from embedctl.commands.compare import said
     from embedctl.figures import png
-    from stores.commits import put_bytes
 
+    check_file(file, ".png", path, beside=path if kind == "runs" else None)
     if kind == "embeddings":
         drawn = _drawn(notebook.open_embeddings(path).plot_similarity)
     elif kind == "epochs":
@@ -195,7 +196,7 @@ def picture(path: Path, kind: str, file: Path) -> None:
         drawn = pictures.ranking_figure(first, said(first[0].condition))
         if len(first) < len(ranks):
             render.note("the picture shows the first of several settings; 'embedctl report' has them all")
-    put_bytes(file, png(drawn))
+    put_file(file, png(drawn))
     render.note(f"{file}: written")
 
 

@@ -27,6 +27,7 @@ from pipelines.train.statistics import Interval
 __all__ = ["accuracy", "best_said", "pairs_said", "ranking_table"]
 
 _ROW = 19
+_TOO_FEW, _NONE = "not to be judged with so few subjects", "without a verdict"
 
 
 def accuracy(answers: Answers) -> Section:
@@ -48,27 +49,46 @@ def best_said(answers: Answers) -> str:
     close = [other.embedding for other in rivals if _overlap(row.interval, other.interval)]
     interval = _interval_said(row.interval)
     second = f"; the intervals of {len(close)} other{'s' if len(close) > 1 else ''} reach into its own" if close else ""
-    n_way, place = answers.condition["n_way"], f"leads {len(rivals) + 1} embeddings" if rivals else "stands alone"
+    n_way = answers.condition["n_way"]
     return (
-        f"{marked(row.embedding, row.weights)} {place} on {answers.condition['dataset']}: the right one of {n_way} "
+        f"{_place(row, rivals, 1 / n_way)} on {answers.condition['dataset']}: the right one of {n_way} "
         f"images is found first in {100 * row.top1:.1f} % of cases ({interval}), by chance in {100 / n_way:.1f} %"
         f"{second}."
     )
 
 
+def _place(row: RankRow, rivals: Sequence[RankRow], chance: float) -> str:
+    """Say what the first place is worth: a lead, a shared one, or none where everything reaches down to chance."""
+    name, n = marked(row.embedding, row.weights), len(rivals) + 1
+    if all(_reaches(one.interval, chance) for one in (row, *rivals)):
+        return (
+            f"No embedding is shown to be above chance; {name} {f'is the highest of {n}' if rivals else 'stands alone'}"
+        )
+    equal = [marked(other.embedding, other.weights) for other in rivals if other.top1 == row.top1]
+    place = f"shares the lead of {n} embeddings with {', '.join(equal)}" if equal else f"leads {n} embeddings"
+    doubt = ", though its own interval reaches chance," if _reaches(row.interval, chance) else ""
+    return f"{name} {place if rivals else 'stands alone'}{doubt}"
+
+
 def pairs_said(answers: Answers) -> str:
-    """Say how the aligned encoders fare against their bases; empty where there is none."""
-    judged = [pair for pair in answers.pairs if pair.verdict]
-    if not answers.pairs:
+    """Say how the aligned encoders fare against their bases, every pair counted once; empty where there is none."""
+    words = [_verdict(pair) for pair in answers.pairs]
+    if not words:
         return ""
-    if not judged:
-        return f"No verdict on alignment: {answers.pairs[0].note.removesuffix(': no verdict')}."
-    refused = [pair.verdict for pair in judged if "cannot" in pair.verdict]
-    if len(refused) == len(judged):
-        return f"Aligned against base: {refused[0]}."
-    counts = {word: sum(pair.verdict == word for pair in judged) for word in ("higher", "lower", "no difference shown")}
-    told = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
-    return f"Of {len(judged)} aligned against base: {told} (sign-flip over subjects, Holm-corrected)."
+    if set(words) == {_NONE}:
+        reasons = dict.fromkeys(pair.note.removesuffix(": no verdict") for pair in answers.pairs)
+        return f"No verdict on alignment: {'; '.join(reasons)}."
+    if set(words) == {_TOO_FEW}:
+        return f"Aligned against base: {'; '.join(dict.fromkeys(pair.verdict for pair in answers.pairs))}."
+    order = ("higher", "lower", "no difference shown", _TOO_FEW, _NONE)
+    told = ", ".join(f"{words.count(word)} {word}" for word in order if word in words)
+    return f"Of {len(words)} aligned against base: {told} (sign-flip over subjects, Holm-corrected)."
+
+
+def _verdict(pair: PairRow) -> str:
+    if not pair.verdict:
+        return _NONE
+    return _TOO_FEW if "cannot" in pair.verdict else pair.verdict
 
 
 def ranking_table(ranks: Sequence[RankRow]) -> Table:
@@ -208,6 +228,10 @@ def _interval_said(interval: Interval) -> str:
     if interval.low is None or interval.high is None:
         return "no interval from one number"
     return f"95 % interval over {interval.over} {100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _reaches(interval: Interval, chance: float) -> bool:
+    return interval.low is not None and interval.low <= chance
 
 
 def _overlap(one: Interval, other: Interval) -> bool:

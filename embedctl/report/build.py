@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from embedctl.outfile import put_file
 from embedctl.report.accuracy import accuracy, best_said, pairs_said, ranking_table
 from embedctl.report.embeddings import embeddings
 from embedctl.report.evidence import evidence
@@ -15,7 +16,6 @@ from embedctl.report.provenance import provenance
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
 from pipelines.progress import SILENT, Progress
-from stores.commits import put_bytes
 
 __all__ = ["build", "write_page"]
 
@@ -60,7 +60,7 @@ def build(request: ReportRequest, progress: Progress = SILENT) -> Report:
 def write_page(request: ReportRequest, file: Path, progress: Progress = SILENT) -> int:
     """Build a report, put its page in place of what was there, and return its size in bytes; raises as `build`."""
     data = page(build(request, progress)).encode("utf-8", "replace")
-    put_bytes(file, data)
+    put_file(file, data)
     return len(data)
 
 

@@ -38,6 +38,20 @@ _MOST_CURVES, _MOST_MAPS = 6, 12
 _GONE = "#c3c8d0"
 
 Profile = Mapping[str, Any]
+_OF_A_PROFILE: Mapping[type, Sequence[str]] = {
+    str: ("embedding",), object: ("subject", "evidence", "peak", "half", "corrected_peak"),
+    list: ("times", "time", "positions", "windows", "run_ids"),
+    dict: ("bands", "sensors", "groups", "band_p", "group_p", "sensor_p"),
+}  # fmt: skip
+_OF_A_PAIR: Mapping[type, Sequence[str]] = {
+    str: ("embedding", "base", "note"),
+    list: ("notes", "times", "tests", "run_ids"),
+}
+_OF_A_TEST: Mapping[type, Sequence[str]] = {
+    object: ("matched", "over", "n"),
+    list: ("time", "times", "windows"),
+    dict: ("bands",),
+}
 
 
 def evidence(answers: Answers, runs: Path) -> Section:
@@ -62,6 +76,12 @@ def _found(answers: Answers, runs: Path, method: str) -> tuple[dict[str, list[Pr
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
         profiles, pairs, notes = said["profiles"], said["pairs"], said["notes"]
+        for profile in profiles:
+            _check(profile, _OF_A_PROFILE)
+        for pair in pairs:
+            _check(pair, _OF_A_PAIR)
+            for test in pair["tests"]:
+                _check(test | {"times": pair["times"]}, _OF_A_TEST)
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise DamagedStore(f"'{file}' is not what interpret wrote", "embedctl interpret writes it again") from problem
     known = {row["run_id"] for cell in answers.cells.values() for s in cell.runs.values() for row in s.values()}
@@ -70,8 +90,18 @@ def _found(answers: Answers, runs: Path, method: str) -> tuple[dict[str, list[Pr
         if profile["embedding"] in mine and set(profile["run_ids"]) <= known:
             mine[profile["embedding"]].append(profile)
     kept = {name: found for name, found in mine.items() if found}
-    both = [pair for pair in pairs if {pair["embedding"], pair["base"]} <= kept.keys()]
+    both = [pair for pair in pairs if set(pair["run_ids"]) <= known]
     return kept, both, notes if kept else []
+
+
+def _check(found: Mapping[str, Any], kinds: Mapping[type, Sequence[str]]) -> None:
+    """Raise where something is missing or of another kind than what interpret writes."""
+    for kind, names in kinds.items():
+        for name in names:
+            if not isinstance(found[name], kind):
+                raise TypeError(f"{name} is {type(found[name]).__name__}")
+    if "time" in found and len(found["time"]) != len(found["times"]):
+        raise ValueError("a course and its times differ in length")
 
 
 def _figures(profiles: dict[str, list[Profile]], pairs: Sequence[Profile]) -> list[Figure]:

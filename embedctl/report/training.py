@@ -1,6 +1,6 @@
 """How training went, what it cost, and how often the test set was looked at."""
 
-import numpy as np
+from statistics import fmean
 
 from embedctl.html import joined
 from embedctl.report.gather import Answers, Material
@@ -44,34 +44,36 @@ def looks(material: Material) -> Section:
         ("runs", "count"), ("subjects", "count"),
     )  # fmt: skip
     text = [
-        "Every run was scored on the test set once, with the checkpoint that validation chose. But each configuration "
-        "that was tried is one more chance to be lucky: the best of many looks better than it is. Runs that were "
-        "removed are not counted."
+        "Every run reads the test set once: what counts is the checkpoint that validation chose; the accuracy of the "
+        "last step is kept beside it and chooses nothing. But each configuration that was tried is one more chance to "
+        "be lucky: the best of many looks better than it is. Runs that were removed are not counted."
     ]
     title = "Configurations that have seen the test set: an embedding with all settings that subjects and seeds share"
     return Section("How often the test set was seen", text, [Figure(title, Table(columns, rows))])
 
 
 def _curves(answers: Answers) -> list[Figure]:
-    """Return validation accuracy after each pass, averaged over subjects and seeds."""
-    curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    """Return validation accuracy after each pass, over the runs that got so far, averaged over subjects and seeds."""
+    curves: dict[str, list[float]] = {}
+    rows: list[tuple[object, ...]] = []
     for name, cell in answers.cells.items():
-        kept = [
-            answers.hits[row["run_id"]].curve
-            for seeds in cell.runs.values()
-            for row in seeds.values()
-            if row["run_id"] in answers.hits
-        ]
-        n = min((len(curve) for curve in kept), default=0)
-        if n and all({"val_top1", "loss"} <= curve[0].keys() for curve in kept):
-            found = [[[one[key] for one in curve[:n]] for curve in kept] for key in ("val_top1", "loss")]
-            curves[name] = (np.mean(found[0], axis=0), np.mean(found[1], axis=0))
+        ids = [row["run_id"] for seeds in cell.runs.values() for row in seeds.values()]
+        kept = [answers.hits[run_id].curve for run_id in ids if run_id in answers.hits]
+        if not kept or not all(curve and {"val_top1", "loss"} <= curve[0].keys() for curve in kept):
+            continue
+        found = [[one["val_top1"] for one in curve] for curve in kept]
+        curves[name] = [fmean(column[n] for column in found if n < len(column)) for n in range(max(map(len, found)))]
+        lengths = sorted({len(course) for course in found})
+        passes = f"{lengths[0]:,}" if len(lengths) == 1 else f"{lengths[0]:,} to {lengths[-1]:,}"
+        losses = [fmean(curve[end]["loss"] for curve in kept) for end in (0, -1)]
+        best = fmean(max(course) for course in found)
+        rows.append((name, len(kept), passes, *losses, best, fmean(c.index(max(c)) + 1 for c in found)))
     if not curves:
         return []
-    longest = max(len(course) for course, _ in curves.values())
+    longest = max(map(len, curves.values()))
     picture = Picture(WIDTH, 226)
     across = Scale(1, max(longest, 2), 40, WIDTH - 16)
-    up = Scale(*span([float(value) for course, _ in curves.values() for value in course]), 186, 12)
+    up = Scale(*span([value for course in curves.values() for value in course]), 186, 12)
     axis_left(picture, up, 40, WIDTH - 16, 100)
     for number in (tick for tick in nice(1, longest) if tick == int(tick)):
         picture.text(across(number), 200, f"{number:g}", "middle", "small")
@@ -79,19 +81,15 @@ def _curves(answers: Answers) -> list[Figure]:
     named = list(curves)[:_MOST_CURVES]
     for name in reversed(curves):
         colour = COLOURS[named.index(name)] if name in named else "#c3c8d0"
-        course = curves[name][0]
-        picture.curve([(across(n), up(v)) for n, v in enumerate(course.tolist(), start=1)], colour, 1.8, name)
-    rows = [
-        (name, len(course), float(loss[0]), float(loss[-1]), float(course.max()), int(course.argmax()) + 1)
-        for name, (course, loss) in curves.items()
-    ]
+        picture.curve([(across(n), up(v)) for n, v in enumerate(curves[name], start=1)], colour, 1.8, name)
     columns = (
-        ("embedding", "text"), ("passes", "count"), ("first loss", "number"), ("last loss", "number"),
-        ("best validation top-1", "percent"), ("after pass", "count"),
+        ("embedding", "text"), ("runs", "count"), ("passes", "text"), ("first loss", "number"), ("last loss", "number"),
+        ("best validation top-1", "percent"), ("after pass", "number"),
     )  # fmt: skip
     title = "Validation top-1 while training, %"
     note = (
-        "On concepts held out of training, mean over subjects and seeds. A curve that still rises asks for more passes."
+        "On concepts held out of training, mean over the runs that got so far. A curve that still rises asks for more "
+        "passes. In the table, best and last are each run's own, averaged."
     )
     keys = legend([(name, COLOURS[number]) for number, name in enumerate(named)], len(curves) - len(named))
     return [Figure(title, Table(columns, rows), joined([picture.svg(title), keys]), note)]

@@ -1,6 +1,7 @@
 """What else moves the accuracy: the depth of a layer, the seed of a run."""
 
 import re
+from collections import Counter
 from statistics import fmean, stdev
 
 from embedctl.html import joined
@@ -35,25 +36,34 @@ def variation(answers: Answers) -> Section:
 
 
 def _layers(answers: Answers) -> list[Figure]:
-    """Return a curve over depth for every encoder with two layers or more."""
-    depths: dict[str, list[tuple[str, float]]] = {}
+    """Return a curve over depth for layers of an encoder whose names differ in nothing but numbers.
+
+    Only these are known to be in the order of the network: ``avgpool`` comes before ``layer4`` in the alphabet.
+    """
+    depths: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for row in answers.ranks:
         name = EmbeddingName.parse(row.embedding.partition("#")[0])
         of = f"{name.encoder}{f', {name.pooling}' if name.pooling else ''}{f'@{name.view}' if name.view else ''}"
         if name.layer:
-            depths.setdefault(of, []).append((name.layer, row.top1))
-    depths = {encoder: sorted(curve, key=lambda at: _natural(at[0])) for encoder, curve in depths.items()}
-    depths = {encoder: curve for encoder, curve in depths.items() if len(curve) > 1}
-    if not depths:
+            depths.setdefault((of, re.sub(r"\d+", "*", name.layer)), []).append((name.layer, row.top1))
+    of_encoder = Counter(encoder for (encoder, _), curve in depths.items() if len(curve) > 1)
+    curves = {
+        (encoder, f"{encoder}:{kind}" if of_encoder[encoder] > 1 else encoder): sorted(
+            curve, key=lambda at: [int(number) for number in re.findall(r"\d+", at[0])]
+        )
+        for (encoder, kind), curve in depths.items()
+        if len(curve) > 1
+    }
+    if not curves:
         return []
     conventional = {row.embedding: row.top1 for row in answers.ranks}
-    values = [top1 for curve in depths.values() for _, top1 in curve]
-    values += [conventional[encoder] for encoder in depths if encoder in conventional]
-    across, up = Scale(0, max(map(len, depths.values())), 40, WIDTH - 16), Scale(*span(values), 190, 12)
+    values = [top1 for curve in curves.values() for _, top1 in curve]
+    values += [conventional[encoder] for encoder, _ in curves if encoder in conventional]
+    across, up = Scale(0, max(map(len, curves.values())), 40, WIDTH - 16), Scale(*span(values), 190, 12)
     picture = Picture(WIDTH, 220)
     axis_left(picture, up, 40, WIDTH - 16, 100)
     keys = []
-    for number, (encoder, curve) in enumerate(list(depths.items())[:_MOST_CURVES]):
+    for number, ((encoder, label), curve) in enumerate(list(curves.items())[:_MOST_CURVES]):
         colour = COLOURS[number]
         points = [(across(place + 0.5), up(top1)) for place, (_, top1) in enumerate(curve)]
         picture.curve(points, colour)
@@ -62,13 +72,16 @@ def _layers(answers: Answers) -> list[Figure]:
         if encoder in conventional:
             told = f"{encoder}, its conventional embedding: {100 * conventional[encoder]:.1f} %"
             picture.dot(WIDTH - 16, up(conventional[encoder]), colour, told, 4, hollow=True)
-        keys.append((encoder, colour))
-    picture.text(40, 208, "first layer", "start", "small")
-    picture.text(WIDTH - 8, 208, "last, output", "end", "small")
-    rows = [(encoder, layer, top1) for encoder, curve in depths.items() for layer, top1 in curve]
+        keys.append((label, colour))
+    picture.text(40, 208, "lowest number", "start", "small")
+    picture.text(WIDTH - 8, 208, "highest; output", "end", "small")
+    rows = [(encoder, layer, top1) for (encoder, _), curve in curves.items() for layer, top1 in curve]
     title = "Top-1 by depth of the layer, %"
-    drawn = joined([picture.svg(title), legend(keys, len(depths) - len(keys))])
-    note = "Layers in the order of their names, at equal distances; rings: the encoder's conventional embedding."
+    drawn = joined([picture.svg(title), legend(keys, len(curves) - len(keys))])
+    note = (
+        "Layers whose names differ in a number alone, by that number, at equal distances: other names do not tell "
+        "which comes first. Rings: the encoder's conventional embedding."
+    )
     return [Figure(title, Table((("encoder", "text"), ("layer", "text"), ("top-1", "percent")), rows), drawn, note)]
 
 
@@ -103,8 +116,3 @@ def _seeds(answers: Answers) -> list[Figure]:
     title = "How much the seed alone changes top-1"
     note = "A dot per run: its distance from the mean of its subject's seeds. SD: within subjects, in points."
     return [Figure(title, Table(columns, rows), picture.svg(title), note)]
-
-
-def _natural(layer: str) -> list[tuple[int, str]]:
-    """Return what to sort layers by: ``blocks.10`` comes after ``blocks.9``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", layer)]

@@ -85,6 +85,8 @@ class PairedProfile:
         Over all images, and over those that both found.
     notes : list of str
         What could not be tested.
+    run_ids : tuple of str
+        The runs of both sides.
     """
 
     condition: dict[str, Any]
@@ -96,6 +98,7 @@ class PairedProfile:
     half: dict[int, float]
     tests: list[PairTest]
     notes: list[str]
+    run_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ def paired(aligned: Sequence[Profile], base: Sequence[Profile], note: str = "") 
         half={s: one - other for s, (one, other) in halves.items() if one is not None and other is not None},
         tests=tests,
         notes=notes,
+        run_ids=tuple(run_id for side in (ours, theirs) for s in subjects for run_id in side[s].run_ids),
     )
 
 

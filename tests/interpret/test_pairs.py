@@ -93,6 +93,14 @@ def test_with_fewer_subjects_each_is_tested_over_its_images_and_it_is_said():
     assert any(w.first <= TIMES[strongest] <= w.last for w in found.tests[0].windows)
 
 
+def test_a_pair_names_the_runs_of_both_sides():
+    aligned, base = (
+        replace(subject(1, "aligned", 0.1), run_ids=("a", "b")),
+        replace(subject(1, "base", 0.3), run_ids=("c",)),
+    )
+    assert paired([aligned], [base, replace(base, subject=2, run_ids=("d",))]).run_ids == ("a", "b", "c")
+
+
 def test_the_matched_comparison_is_over_the_images_that_both_found():
     mine = np.arange(N_IMAGES) < 20
     theirs = np.arange(N_IMAGES) >= 10

@@ -7,6 +7,7 @@ import pytest
 
 from embedctl.report.accuracy import accuracy, best_said, pairs_said
 from pipelines.train.compare import pairs, ranking
+from pipelines.train.statistics import Interval
 from tests.report.conftest import ALIGNED, BASE, STRENGTH, SUBJECTS
 from tests.report.drawn import across, marks, texts
 
@@ -95,3 +96,36 @@ def test_verdicts_on_pairs_are_counted_and_a_refusal_is_said_as_it_is(answers):
     unjudged = replace(pair, verdict="", note="random weights: alignment has nothing to show here")
     assert pairs_said(replace(answers, pairs=[unjudged])) == f"No verdict on alignment: {unjudged.note}."
     assert pairs_said(replace(answers, pairs=[])) == ""
+
+
+def test_every_pair_is_counted_once_whatever_its_verdict(answers):
+    [pair] = answers.pairs
+    few = "4 subjects cannot show a group difference in 2 pairs at once"
+    judged = [replace(pair, verdict=verdict) for verdict in ("higher", "no difference shown", few, few, "")]
+    told = pairs_said(replace(answers, pairs=judged))
+    assert told == (
+        "Of 5 aligned against base: 1 higher, 1 no difference shown, 2 not to be judged with so few subjects, "
+        "1 without a verdict (sign-flip over subjects, Holm-corrected)."
+    )
+    assert sum(map(int, re.findall(r"\d+(?= [a-z])", told.partition(": ")[2]))) == len(judged)
+    unjudged = [replace(pair, verdict="", note=f"{why}: no verdict") for why in ("no base", "random weights")]
+    assert pairs_said(replace(answers, pairs=unjudged)) == "No verdict on alignment: no base; random weights."
+
+
+def test_nothing_leads_at_chance_and_equals_share_the_lead(answers):
+    first, *rest = answers.ranks
+    at_chance = [
+        replace(row, top1=top1, interval=Interval(0.02, 0.1, "images"))
+        for row, top1 in zip(answers.ranks, (0.07, 0.06, 0.05, 0.05, 0.05), strict=True)
+    ]
+    told = best_said(replace(answers, ranks=at_chance))
+    assert told.startswith(
+        f"No embedding is shown to be above chance; {first.embedding} is the highest of 5 on made-up"
+    )
+    assert "lead" not in told
+    equal = [first, replace(rest[0], top1=first.top1), *rest[1:]]
+    assert f"{first.embedding} shares the lead of 5 embeddings with {rest[0].embedding} on" in best_said(
+        replace(answers, ranks=equal)
+    )
+    wide = [replace(first, interval=Interval(0.01, 0.9, "images")), *rest]
+    assert "leads 5 embeddings, though its own interval reaches chance, on" in best_said(replace(answers, ranks=wide))

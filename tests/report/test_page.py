@@ -17,6 +17,7 @@ from embedctl.cli import app
 from embedctl.report.build import build
 from embedctl.report.page import page
 from embedctl.report.parts import Figure, Report, Section, Table
+from pipelines.findings.retrieved import Query
 from tests.browser import browser, find_chromium
 from tests.report.conftest import IMAGES, NASTY, STRENGTH
 
@@ -103,6 +104,46 @@ def test_json_has_every_table_and_markdown_every_heading(workspace, report):
     assert [figure["title"] for section in found["sections"] for figure in section["figures"]] == titles
     shown = run(workspace, "--format", "md").stdout
     assert shown.count("\n### ") == len(titles) and "<script" not in shown.replace("\\<script", "")
+
+
+@pytest.mark.parametrize("form", ["html", "csv", "md", "json"])
+def test_a_name_that_is_no_text_or_no_path_stops_no_format(
+    request_of, workspace, material, monkeypatch, tmp_path, form
+):
+    odd = "a\0b\udcff"
+    [answers] = material.answers
+    ranks = [replace(answers.ranks[0], aligned_by=odd), *answers.ranks[1:]]
+    hits = {run_id: replace(run, concepts=[odd] * 12, images=[odd] * 12) for run_id, run in answers.hits.items()}
+    strange = replace(material, answers=[replace(answers, ranks=ranks, hits=hits)])
+    monkeypatch.setattr("embedctl.report.build.gather", lambda request: strange)
+    drawn = [Query(odd, 1, (odd,))]
+    monkeypatch.setattr("embedctl.report.gallery.queries", lambda *_: (drawn, []))
+    out = tmp_path / "answers"
+    result = run(workspace, "--format", form, "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert out.read_bytes().decode()
+
+
+def test_a_report_goes_into_no_folder_and_over_nothing_it_is_read_from(workspace, tmp_path):
+    table = workspace.runs / "results.parquet"
+    before = table.read_bytes()
+    some_run = next(workspace.runs.glob("made-up*"))
+    inside = [table, some_run / "report.csv", some_run / "summary.json", workspace.embeddings / "report.csv"]
+    for out in [*inside, workspace.images / IMAGES[0]]:
+        result = run(workspace, "--format", "csv", "--out", str(out))
+        assert result.exit_code == 2 and "which the answer is read from" in result.stderr
+        assert len(result.stderr.splitlines()) == 2
+    assert table.read_bytes() == before
+    folder = run(workspace, "--format", "csv", "--out", str(tmp_path))
+    assert (folder.exit_code, folder.stderr.splitlines()[0]) == (2, f"error: '{tmp_path}' is a folder")
+    (tmp_path / "file").touch()
+    for words in (["report", "--format=csv", "--out"], ["results", "--plot"]):
+        words = [words[0], f"--runs={workspace.runs}", *words[1:], str(tmp_path / "file" / "x.csv")]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 7 and result.stderr.startswith("error: cannot write"), result.stderr
+        assert len(result.stderr.splitlines()) == 2
+    result = CliRunner().invoke(app, ["results", f"--runs={workspace.runs}", "--plot", str(table)])
+    assert result.exit_code == 2 and table.read_bytes() == before
 
 
 def test_an_unknown_format_and_no_runs_are_two_lines(workspace, tmp_path):

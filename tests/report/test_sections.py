@@ -40,6 +40,20 @@ def test_layers_come_in_the_order_of_their_depth(answers):
     assert dots[0]["cx"] < dots[1]["cx"]
 
 
+def test_layers_whose_names_do_not_tell_their_order_are_not_drawn_as_if_they_did(answers):
+    layers = ("avgpool", "conv1", "layer1", "layer3", "layer20", "stages.0.blocks.2", "stages.1.blocks.0")
+    row = answers.ranks[0]
+    ranks = [replace(row, embedding=f"resnet18-tv:{layer}", top1=n / 10) for n, layer in enumerate(layers)]
+    [figure] = [f for f in variation(replace(answers, ranks=ranks)).figures if "depth" in f.title]
+    assert [(layer, top1) for _, layer, top1 in figure.table.rows] == [
+        (layer, n / 10) for n, layer in enumerate(layers) if n > 1
+    ]
+    assert len(marks(figure.picture, "polyline")) == 2
+    assert "resnet18-tv:layer*" in figure.picture and "resnet18-tv:stages.*.blocks.*" in figure.picture
+    nameless = replace(answers, ranks=ranks[:3])
+    assert not [f for f in variation(nameless).figures if "depth" in f.title]
+
+
 def test_seeds_are_dots_about_their_subjects_mean(answers):
     figure = by_title(variation(answers))["How much the seed alone changes top-1"]
     value = across(figure.picture)
@@ -111,6 +125,26 @@ def test_learning_curves_are_means_over_runs(answers):
     assert [row[1:] for row in cost.table.rows] == [(8, 2.0, 16.0)] * len(STRENGTH)
 
 
+def test_a_run_that_stopped_early_does_not_cut_the_others(answers):
+    runs = [row["run_id"] for seeds in answers.cells["pixels"].runs.values() for row in seeds.values()]
+    short = [{"pass": 1, "loss": 4.0, "val_top1": 0.2}, {"pass": 2, "loss": 2.0, "val_top1": 0.1}]
+    hits = answers.hits | {runs[0]: replace(answers.hits[runs[0]], curve=short)}
+    curves = training(replace(answers, hits=hits)).figures[0]
+    found = by_row(curves)["pixels"]
+    assert found["passes"] == "2 to 3" and found["runs"] == 8
+    assert found["best validation top-1"] == pytest.approx((7 * 0.3 + 0.2) / 8)
+    assert found["after pass"] == pytest.approx((7 * 3 + 1) / 8)
+    assert found["last loss"] == pytest.approx((7 * 1.0 + 2.0) / 8)
+    value = across(curves.picture, upwards=True)
+    course = next(line for line in marks(curves.picture, "polyline") if line["said"] == "pixels")
+    heights = [value(float(point.split(",")[1])) for point in course["points"].split()]
+    assert heights == pytest.approx([(7 * 10 + 20) / 8, (7 * 20 + 10) / 8, 30], abs=1)
+
+
+def test_the_last_step_is_not_kept_quiet_about(material):
+    assert "the last step" in " ".join(looks(material).text)
+
+
 def test_every_configuration_that_saw_the_test_set_is_counted(material, tmp_path):
     record_tested(tmp_path, [("made-up", "hog", "0a1b", "ridge"), ("another", "hog", "0a1b", "ridge")])
     elsewhere = replace(material, request=replace(material.request, runs=tmp_path))
@@ -173,6 +207,7 @@ def interpreted(material, answers):
         "notes": [],
         "times": (np.arange(50) / 100).tolist(),
         "tests": [test],
+        "run_ids": [*runs[ALIGNED], *runs[BASE]],
     }
     said = {
         "profiles": [
@@ -213,14 +248,30 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     assert pair.title.startswith(f"{ALIGNED} minus {BASE}")
 
 
+def test_a_pair_of_another_condition_or_of_removed_runs_is_not_drawn(answers, material, interpreted):
+    said = json.loads(interpreted.read_text())
+    [mine] = said["pairs"]
+    elsewhere = mine | {"run_ids": [f"{run_id}_of-another-recipe" for run_id in mine["run_ids"]]}
+    removed = mine | {"run_ids": [*mine["run_ids"], "a run that was removed"]}
+    interpreted.write_text(json.dumps(said | {"pairs": [elsewhere, removed]}))
+    assert len(evidence(answers, material.request.runs).figures) == 3
+    interpreted.write_text(json.dumps(said | {"pairs": [elsewhere, mine, removed]}))
+    assert len(evidence(answers, material.request.runs).figures) == 4
+
+
 def test_without_an_interpretation_the_command_is_named(answers, material):
     assert evidence(answers, material.request.runs).text == [
         "None of these runs has been interpreted: embedctl interpret does it."
     ]
 
 
-def test_a_damaged_interpretation_is_a_problem_with_a_hint(answers, material, interpreted):
-    interpreted.write_text('{"profiles": 3}')
+@pytest.mark.parametrize("missing", ["profiles", "times", "run_ids", "bands", "tests"])
+def test_a_damaged_interpretation_is_a_problem_with_a_hint(answers, material, interpreted, missing):
+    said = json.loads(interpreted.read_text())
+    for part in (said, said["profiles"][0], said["pairs"][0]):
+        if missing in part:
+            part[missing] = 3
+    interpreted.write_text(json.dumps(said))
     with pytest.raises(DamagedStore) as problem:
         evidence(answers, material.request.runs)
     assert "embedctl interpret" in problem.value.hint
