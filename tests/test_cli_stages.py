@@ -142,6 +142,7 @@ def test_a_sweep_that_left_runs_to_another_process_lists_them_and_ends_with_3(wo
     assert run(*words, "--runs", tmp_path, "--seed", "0,1").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
 def test_the_runs_that_a_killed_sweep_finished_are_there_for_results_and_compare(workspace, tmp_path):
     words = ("train", "--brain", "eeg", "--recipe", "quick.toml", "--seed", "0..20", "--runs", tmp_path)

@@ -80,6 +80,7 @@ def shard_of(request: ExtractRequest, together) -> None:
     extract(request)
 
 
+@pytest.mark.slow
 def test_shards_at_the_same_time_write_the_files_of_one_command(request_of, whole):
     request = request_of("together.zarr")
     context = multiprocessing.get_context("spawn")

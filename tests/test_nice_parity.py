@@ -76,6 +76,7 @@ def both(tmp_path_factory):
     return EpochStore.open(folder / "epochs.zarr")["things-eeg2", 1], reference(raw / "sub-01", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_every_repetition_equals_the_reference_in_its_order(both, split):
     ours, theirs = both[0], dict(zip(("train", "test"), both[1], strict=True))[split]

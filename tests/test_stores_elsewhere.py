@@ -83,6 +83,7 @@ def workspace(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_extract_wrote_opens_with_zarr_and_xarray_and_nothing_of_ours(workspace, tmp_path):
     found = elsewhere(workspace / "embeddings.zarr", tmp_path)
     store = embedctl.open_embeddings(workspace / "embeddings.zarr")
@@ -97,6 +98,7 @@ def test_what_extract_wrote_opens_with_zarr_and_xarray_and_nothing_of_ours(works
         assert np.isnan(values[~committed]).all()
 
 
+@pytest.mark.slow
 def test_what_preprocess_wrote_opens_with_zarr_and_xarray_and_nothing_of_ours(workspace, tmp_path):
     found = elsewhere(workspace / "epochs.zarr", tmp_path)
     epochs = embedctl.open_epochs(workspace / "epochs.zarr")

@@ -94,6 +94,7 @@ print(n)
 """
 
 
+@pytest.mark.slow
 def test_no_reader_ever_sees_a_wrong_row_while_another_process_writes(tmp_path):
     path = tmp_path / "e.zarr"
     begin(path)
