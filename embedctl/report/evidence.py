@@ -26,6 +26,7 @@ from embedctl.report.svg import (
     nice,
     shortened,
     span,
+    whole,
 )
 from stores.errors import DamagedStore
 
@@ -154,7 +155,7 @@ def _shares(title: str, profiles: dict[str, list[Profile]], what: str) -> Figure
     most, width = max(abs(v) for row in means.values() for v in row) or 1.0, (WIDTH - LABELS - 6) / len(parts)
     picture = Picture(WIDTH, 22 + _ROW * len(means))
     for column, part in enumerate(parts):
-        told = shortened(part, max(4, int(width / 5.5)))
+        told = shortened(part, width + 2, size=10)
         picture.text(LABELS + width * (column + 0.5), 13, told, "middle", "small", part)
     for number, (name, row) in enumerate(means.items()):
         y = 18 + _ROW * number
@@ -165,9 +166,7 @@ def _shares(title: str, profiles: dict[str, list[Profile]], what: str) -> Figure
             told, x = f"{name}, {part}: {100 * value:.1f} %", LABELS + width * column
             picture.box(x, y, width - 1, _ROW - 1, diverging(value / most), told)
             if width >= 24:
-                picture.text(
-                    x + width / 2, y + 13, f"{100 * value + 0:.0f}".replace("-0", "0"), "middle", "small", told, INK
-                )
+                picture.text(x + width / 2, y + 13, whole(100 * value), "middle", "small", told, INK)
     columns = (("embedding", "text"), ("subject", "count"), *((part, "percent") for part in parts))
     rows = [(n, p["subject"], *(p[what].get(part) for part in parts)) for n, mine in profiles.items() for p in mine]
     note = "Orange speaks for the right image, blue against it. Grey names: nothing is shown to be there."
@@ -187,7 +186,7 @@ def _topographies(profiles: dict[str, list[Profile]]) -> Figure:
     radius = max(2.0, min(6.0, 40 / len(names) ** 0.5))
     for name, values in shares.items():
         picture = Picture(160, 174)
-        picture.text(80, 12, shortened(name, 26), "middle", "", name)
+        picture.text(80, 12, shortened(name, 156), "middle", "", name)
         picture.dot(across(0), up(0), _GONE, r=57, hollow=True)
         picture.curve([(across(-0.012), up(0.094)), (across(0), up(0.108)), (across(0.012), up(0.094))], _GONE, 1.5)
         for sensor, (x, y), value in zip(names, places.tolist(), values.tolist(), strict=True):

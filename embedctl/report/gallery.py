@@ -96,7 +96,7 @@ def _queries(title: str, found: Sequence[Query], pictures: _Pictures) -> Figure:
 def _confused(title: str, found: Sequence[Confusion], pictures: _Pictures) -> Figure:
     drawn = [
         Markup(
-            f"<div><p>in {one.runs} runs</p><span>{pictures(one.image)}</span>"
+            f"<div><p>in {one.runs} run{'s' if one.runs > 1 else ''}</p><span>{pictures(one.image)}</span>"
             f"<span>{pictures(one.taken_for)}</span></div>"
         )
         for one in found

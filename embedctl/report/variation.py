@@ -112,7 +112,7 @@ def _seeds(answers: Answers) -> list[Figure]:
         deviation = fmean(stdev(changes) ** 2 for changes in by_subject.values()) ** 0.5
         picture.text(WIDTH - 4, y + 4, f"{100 * deviation:.1f}", "end", "small")
         rows.append((name, len(by_subject), len(found), deviation))
-    columns = (("embedding", "text"), ("subjects", "count"), ("runs", "count"), ("SD over seeds", "points"))
+    columns = (("embedding", "text"), ("subjects", "count"), ("runs", "count"), ("SD over seeds, points", "spread"))
     title = "How much the seed alone changes top-1"
     note = "A dot per run: its distance from the mean of its subject's seeds. SD: within subjects, in points."
     return [Figure(title, Table(columns, rows), picture.svg(title), note)]

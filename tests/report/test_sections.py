@@ -12,6 +12,7 @@ from embedctl.commands.interpret import found_at
 from embedctl.report.embeddings import embeddings
 from embedctl.report.evidence import evidence
 from embedctl.report.gallery import gallery
+from embedctl.report.parts import shown
 from embedctl.report.provenance import provenance
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
@@ -66,6 +67,7 @@ def test_seeds_are_dots_about_their_subjects_mean(answers):
         assert value(dot["cx"]) == pytest.approx(100 * change, abs=0.5)
         squares.append(change**2)
     told = {row[0]: row[3] for row in figure.table.rows}
+    assert "+" not in shown(told["pixels"], figure.table.columns[3][1])
     assert told["pixels"] == pytest.approx((sum(squares) / len(SUBJECTS)) ** 0.5)
 
 
@@ -87,6 +89,7 @@ def test_the_gallery_shows_clear_hits_and_bad_misses_of_one_run(answers, materia
                     counted[IMAGES[own], IMAGES[place]] = counted.get((IMAGES[own], IMAGES[place]), 0) + 1
     assert [row[2] for row in confused.table.rows] == sorted(counted.values(), reverse=True)[: len(confused.table.rows)]
     assert all(counted[row[0], row[1]] == row[2] for row in confused.table.rows)
+    assert "in 1 runs" not in confused.picture and "in 1 run<" in confused.picture
 
 
 def test_a_concept_is_found_as_often_as_its_images(answers, material):
