@@ -50,7 +50,7 @@ _OF_A_PAIR: Mapping[type, Sequence[str]] = {
 _OF_A_TEST: Mapping[type, Sequence[str]] = {
     object: ("matched", "over", "n"),
     list: ("time", "times", "windows"),
-    dict: ("bands",),
+    dict: ("bands", "groups"),
 }
 
 
@@ -114,7 +114,7 @@ def _figures(profiles: dict[str, list[Profile]], pairs: Sequence[Profile]) -> li
         figures.append(_topographies(profiles))
     if first["groups"]:
         figures.append(_shares("Where the evidence lies: sensor groups or regions, %", profiles, "groups"))
-    return figures + [_pair(pair) for pair in pairs if timed]
+    return figures + [_pair(pair) for pair in pairs]
 
 
 def _time(profiles: dict[str, list[Profile]]) -> Figure:
@@ -200,6 +200,31 @@ def _topographies(profiles: dict[str, list[Profile]]) -> Figure:
 
 
 def _pair(pair: Profile) -> Figure:
+    """Return what differs between two sides: courses over time where there is time, and a table with every sign."""
+    said = " ".join(f"{text}." for text in filter(None, (pair["note"], *pair["notes"])))
+    against = f"{pair['embedding']} minus {pair['base']}"
+    if len(pair["times"]) < 2:
+        return Figure(f"{against}: which sensor groups or regions differ", _pair_table(pair, timed=False), note=said)
+    title = f"{against}: when the evidence comes, % of it per sample"
+    note = f"Bars: clusters where they differ, whose edges are not tested. {said}"
+    return Figure(title, _pair_table(pair, timed=True), _pair_courses(pair, title), note)
+
+
+def _pair_table(pair: Profile, *, timed: bool) -> Table:
+    columns = [("over", "text"), ("images", "text"), ("n", "count")]
+    columns += [("aligned has more", "text"), ("aligned has less", "text"), ("bands (Holm)", "text")] if timed else []
+    grouped = any(test["groups"] for test in pair["tests"])
+    columns += [("sensor groups or regions (Holm)", "text")] if grouped else []
+    rows = []
+    for test in pair["tests"]:
+        row = [test["over"], "both found" if test["matched"] else "all", test["n"]]
+        row += [_windows([w for w in test["windows"] if w["sign"] == sign]) for sign in (1, -1)] if timed else []
+        row += [_parts(test["bands"])] if timed else []
+        rows.append([*row, _parts(test["groups"])] if grouped else row)
+    return Table(columns, rows)
+
+
+def _pair_courses(pair: Profile, title: str) -> Markup:
     times = 1000 * np.array(pair["times"])
     sides = {
         label: [test for test in pair["tests"] if test["matched"] == matched]
@@ -212,18 +237,7 @@ def _pair(pair: Profile) -> Figure:
         _bars(picture, across, [w for test in sides[label] for w in test["windows"]], number, colour, label)
         points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[label].tolist(), strict=True)]
         picture.curve(points, colour, _LINE_WIDTH, label)
-    rows = [
-        (test["over"], "both found" if test["matched"] else "all", test["n"], _windows(test["windows"]), _bands(test))
-        for test in pair["tests"]
-    ]
-    columns = (
-        ("over", "text"), ("images", "text"), ("n", "count"), ("differs (cluster permutation)", "text"),
-        ("bands (Holm)", "text"),
-    )  # fmt: skip
-    title = f"{pair['embedding']} minus {pair['base']}: when the evidence comes, % of it per sample"
-    said = " ".join(f"{text}." for text in filter(None, (pair["note"], *pair["notes"])))
-    note = f"Bars: where they differ, by cluster permutation. {said}"
-    return Figure(title, Table(columns, rows), joined([picture.svg(title), legend(keys)]), note)
+    return joined([picture.svg(title), legend(keys)])
 
 
 def _over_time(times: np.ndarray, values: Sequence[float], n_bars: int) -> tuple[Picture, Scale, Scale]:
@@ -255,8 +269,8 @@ def _is_found(mine: Sequence[Profile]) -> bool:
     return any(one["windows"] or one["corrected_peak"] is not None for one in mine) or any(p <= 0.05 for p in tested)
 
 
-def _bands(test: Profile) -> str:
-    told = (f"{n} {100 * p['difference']:+.1f} points" for n, p in test["bands"].items() if p["p_holm"] <= 0.05)
+def _parts(found: Mapping[str, Any]) -> str:
+    told = (f"{name} {100 * p['difference']:+.1f} points" for name, p in found.items() if p["p_holm"] <= 0.05)
     return ", ".join(told) or "no difference shown"
 
 

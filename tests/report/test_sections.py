@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,8 +108,24 @@ def test_a_concept_is_found_as_often_as_its_images(answers, material):
 
 def test_without_images_and_store_the_gallery_has_names_alone(answers, material, tmp_path):
     bare = replace(material, store=None, request=replace(material.request, images=tmp_path))
-    assert "data:image" not in gallery(answers, bare).figures[0].picture
+    section = gallery(answers, bare)
+    assert "data:image" not in section.figures[0].picture
+    assert section.text[-1] == f"There are no images of these names at '{tmp_path}'."
     assert "no embedding store" in embeddings(bare).text[0]
+
+
+def test_pictures_come_out_of_a_zip(answers, material, tmp_path):
+    file = Path(shutil.make_archive(str(tmp_path / "images"), "zip", material.request.images))
+    zipped = replace(material, request=replace(material.request, images=file))
+    hits = gallery(answers, zipped).figures[0]
+    assert hits.picture.count("data:image/jpeg;base64,") == 6 * len(hits.table.rows)
+
+
+def test_one_image_that_the_store_does_not_know_takes_no_other_picture_along(answers, material, tmp_path):
+    shutil.copytree(material.request.images, tmp_path / "set")
+    store = SimpleNamespace(image_ids=[f"set/{image}" for image in IMAGES[1:]])
+    elsewhere = replace(material, store=store, request=replace(material.request, images=tmp_path))
+    assert "data:image/jpeg;base64," in gallery(answers, elsewhere).figures[0].picture
 
 
 def test_pictures_are_found_where_the_store_has_the_images_that_epochs_name_otherwise(answers, material, tmp_path):
@@ -202,7 +219,15 @@ def interpreted(material, answers):
 
     runs = {name: [row["run_id"] for row in cell.runs[1].values()] for name, cell in answers.cells.items()}
     sensors = {"Fz": 0.1, "T8": 0.8, "T7": -0.1, "Oz": 0.0}
-    test = {"matched": False, "over": "images of subject 1", "n": 9, "time": [0.02] * 50, "windows": [], "bands": {}}
+    test = {"matched": False, "over": "images of subject 1", "n": 9, "time": [0.02] * 50}
+    test |= {
+        "windows": [
+            {"first": 0.1, "last": 0.15, "sign": 1, "p": 0.01},
+            {"first": 0.3, "last": 0.35, "sign": -1, "p": 0.01},
+        ]
+    }
+    test |= {"bands": {"theta": {"difference": 0.1, "p": 0.01, "p_holm": 0.02}}}
+    test |= {"groups": {"frontal": {"difference": -0.2, "p": 0.01, "p_holm": 0.02}}}
     pair = {
         "embedding": ALIGNED,
         "base": BASE,
@@ -249,6 +274,28 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     assert dots["T8: 80.0 %"]["fill"] == "#d55e00" and dots["T8: 80.0 %"]["cx"] > dots["T7: -10.0 %"]["cx"]
     assert dots["Fz: 10.0 %"]["cy"] < dots["Oz: 0.0 %"]["cy"]
     assert pair.title.startswith(f"{ALIGNED} minus {BASE}")
+    found = by_row(pair)["images of subject 1"]
+    assert (found["aligned has more"], found["aligned has less"]) == ("100 to 150 ms", "300 to 350 ms")
+    assert found["bands (Holm)"] == "theta +10.0 points"
+    assert found["sensor groups or regions (Holm)"] == "frontal -20.0 points"
+    value, height = across(pair.picture), across(pair.picture, upwards=True)
+    [course] = marks(pair.picture, "polyline")
+    ends = [point.split(",") for point in course["points"].split()]
+    assert [value(float(ends[n][0])) for n in (0, -1)] == pytest.approx([0, 490], abs=3)
+    assert height(float(ends[0][1])) == pytest.approx(2, abs=0.1)
+    bars = [line for line in marks(pair.picture, "line") if line["said"]]
+    assert [value(bar["x1"]) for bar in bars] == pytest.approx([100, 300], abs=3)
+
+
+def test_a_pair_of_voxels_is_a_table_of_regions(answers, material, interpreted):
+    said = json.loads(interpreted.read_text())
+    none = {"times": [], "time": [], "windows": [], "bands": {}}
+    said["profiles"] = [p | none | {"groups": {"V1": 0.6, "FFA": 0.4}, "positions": []} for p in said["profiles"]]
+    said["pairs"] = [p | {"times": [], "tests": [t | none for t in p["tests"]]} for p in said["pairs"]]
+    interpreted.write_text(json.dumps(said))
+    _, pair = evidence(answers, material.request.runs).figures
+    assert not pair.picture and pair.title.endswith("regions differ")
+    assert list(by_row(pair)["images of subject 1"].values())[3:] == ["frontal -20.0 points"]
 
 
 def test_a_pair_of_another_condition_or_of_removed_runs_is_not_drawn(answers, material, interpreted):
