@@ -20,6 +20,7 @@ from embedctl.report.svg import (
     shortened,
     span,
 )
+from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
 
 __all__ = ["variation"]
@@ -42,7 +43,10 @@ def _layers(answers: Answers) -> list[Figure]:
     """
     depths: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for row in answers.ranks:
-        name = EmbeddingName.parse(row.embedding.partition("#")[0])
+        try:
+            name = EmbeddingName.parse(row.embedding.partition("#")[0])
+        except EmbedctlError:  # a run with a name of another program: it has no layers here
+            continue
         of = f"{name.encoder}{f', {name.pooling}' if name.pooling else ''}{f'@{name.view}' if name.view else ''}"
         if name.layer:
             depths.setdefault((of, re.sub(r"\d+", "*", name.layer)), []).append((name.layer, row.top1))

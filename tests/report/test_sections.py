@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from embedctl.commands.interpret import found_at
 from embedctl.report.embeddings import embeddings
 from embedctl.report.evidence import evidence
 from embedctl.report.gallery import gallery
@@ -199,59 +198,6 @@ def test_provenance_has_licence_and_citation_of_every_encoder(material):
     assert set(cells) == set(STRENGTH)
     [(*_, n_runs, _, _)] = settings.table.rows
     assert n_runs == 40
-
-
-@pytest.fixture
-def interpreted(material, answers):
-    """What interpret keeps, of subject 1: in the pixels at 20 ms, in the base over the right sensor."""
-
-    times = (np.arange(50) / 100).tolist()
-
-    def profile(name, peak, sensors, run_ids):
-        time = np.eye(50)[int(peak * 100)].tolist()
-        return {
-            "embedding": name, "subject": 1, "evidence": 2.0, "times": times, "time": time,
-            "bands": {"offset": -0.1, "theta": 0.9}, "sensors": sensors, "groups": {}, "peak": peak, "half": peak,
-            "positions": [[0, 0.1, 0.04], [0.1, 0, 0.04], [-0.1, 0, 0.04], [0, -0.1, 0.04]], "corrected_peak": None,
-            "windows": [{"first": peak, "last": peak + 0.05, "sign": 1, "p": 0.01}], "run_ids": run_ids,
-            "band_p": {}, "group_p": {}, "sensor_p": {},
-        }  # fmt: skip
-
-    runs = {name: [row["run_id"] for row in cell.runs[1].values()] for name, cell in answers.cells.items()}
-    sensors = {"Fz": 0.1, "T8": 0.8, "T7": -0.1, "Oz": 0.0}
-    test = {"matched": False, "over": "images of subject 1", "n": 9, "time": [0.02] * 50}
-    test |= {
-        "windows": [
-            {"first": 0.1, "last": 0.15, "sign": 1, "p": 0.01},
-            {"first": 0.3, "last": 0.35, "sign": -1, "p": 0.01},
-        ]
-    }
-    test |= {"bands": {"theta": {"difference": 0.1, "p": 0.01, "p_holm": 0.02}}}
-    test |= {"groups": {"frontal": {"difference": -0.2, "p": 0.01, "p_holm": 0.02}}}
-    pair = {
-        "embedding": ALIGNED,
-        "base": BASE,
-        "note": "",
-        "notes": [],
-        "times": (np.arange(50) / 100).tolist(),
-        "tests": [test],
-        "run_ids": [*runs[ALIGNED], *runs[BASE]],
-    }
-    said = {
-        "profiles": [
-            profile(BASE, 0.2, sensors, runs[BASE]),
-            profile(ALIGNED, 0.1, sensors, runs[ALIGNED]),
-            profile("pixels", 0.3, sensors, ["a run that was removed"]),
-        ],
-        "pairs": [pair],
-        "notes": ["theta is loaded"],
-    }
-    file = found_at(material.request.runs, "integrated-gradients")
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(said))
-    yield file
-    file.unlink()
-    file.parent.rmdir()
 
 
 def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answers, material, interpreted):
