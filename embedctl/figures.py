@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from pipelines.interpret.pairs import PairedProfile
     from pipelines.interpret.profile import Profile
 
-__all__ = ["COLOURS", "bands_figure", "new_figure", "pair_figure", "png", "sensors_figure", "time_figure"]
+__all__ = [
+    "COLOURS",
+    "bands_figure",
+    "flat",
+    "legible",
+    "new_figure",
+    "pair_figure",
+    "png",
+    "sensors_figure",
+    "time_figure",
+]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MOST_MAPS = 12  # topographies in one picture
@@ -59,7 +69,7 @@ def time_figure(profiles: "Sequence[Profile]") -> "Figure":
                 span = [1000 * window.first, 1000 * window.last]
                 axes.plot(span, [at, at], color=COLOURS[number % len(COLOURS)], lw=3, alpha=0.6)
     axes.set(
-        xlabel="ms from image onset",
+        xlabel="ms from image onset (bars: clusters above zero, per subject; their edges are not tested)",
         ylabel="% of the evidence",
         title=_title("When the evidence for the right image comes", profiles),
     )
@@ -94,17 +104,19 @@ def bands_figure(profiles: "Sequence[Profile]") -> "Figure":
 
 def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
     """Draw where the evidence lies: a topography per embedding; bars of groups where sensors have no known place."""
+    from pipelines.interpret.over_subjects import over_sensors
+
     named = dict(list(_by_embedding(profiles).items())[:MOST_MAPS])
-    first = profiles[0]
-    if not first.positions or any(at is None for at in first.positions) or len(first.sensors) < 4:
+    sensors, positions, means = over_sensors({n: [(p.sensors, p.positions) for p in mine] for n, mine in named.items()})
+    if len(sensors) < 4 or not positions:
         return _groups_figure(named, profiles)
     from mne.viz import plot_topomap
 
     figure, grid = new_figure(
         2.6 * min(4, len(named)), 2.9 * -(-len(named) // 4) + 0.4, -(-len(named) // 4), min(4, len(named))
     )
-    places = flat(np.array(first.positions, dtype=float))
-    shares = {name: 100 * _mean([np.array(list(p.sensors.values())) for p in mine]) for name, mine in named.items()}
+    places = flat(np.array(positions, dtype=float))
+    shares = {name: 100 * values for name, values in means.items()}
     most = max(float(np.abs(values).max()) for values in shares.values()) or 1.0
     drawn: Any = None
     for axes, (name, values) in zip(np.ravel(grid), shares.items(), strict=False):
@@ -124,7 +136,10 @@ def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
     for axes in np.ravel(grid)[len(named) :]:
         axes.set_visible(False)
     figure.colorbar(drawn, ax=np.ravel(grid).tolist(), shrink=0.6, label="% of the evidence")
-    figure.suptitle(_title("Over which sensors the evidence lies", profiles), fontsize=10)
+    which = (
+        "which sensors" if len(sensors) == max(len(p.sensors) for p in profiles) else "which sensors of all subjects"
+    )
+    figure.suptitle(_title(f"Over {which} the evidence lies", profiles), fontsize=10)
     return figure
 
 
@@ -198,13 +213,21 @@ def new_figure(width: float, height: float, n_rows: int = 1, n_columns: int = 1)
         If matplotlib is not installed.
     """
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure  # no window, and none of pyplot's memory
+        from matplotlib.text import Text
     except ModuleNotFoundError:
         raise NotHere("matplotlib is not installed", 'pip install "embedctl[brain]"') from None
 
     class Drawn(Figure):
         def _repr_png_(self) -> bytes:
             return png(self, dpi=80)  # a page's worth
+
+        def draw(self, renderer: Any) -> None:  # names of files may hold dollars, and are no formulas
+            for text in self.findobj(Text):
+                text.set_parse_math(False)
+            with rc_context({"text.parse_math": False}):
+                super().draw(renderer)
 
     figure = Drawn(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(n_rows, n_columns)
@@ -218,12 +241,17 @@ def _by_embedding(profiles: "Sequence[Profile]") -> "dict[str, list[Profile]]":
 
 
 def _label(name: str, mine: "Sequence[Profile]") -> str:
-    return name if any(profile.is_found for profile in mine) else f"{name} (nothing found)"
+    return legible(name) if mine[0].is_found else f"{legible(name)} (nothing found)"
+
+
+def legible(name: str) -> str:
+    """Return a name as a legend shows it: matplotlib hides those that begin with a low line."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def _strength(mine: "Sequence[Profile]") -> float:
     """Return how strongly to draw: shares of nothing look like shares of something."""
-    return 1.0 if any(profile.is_found for profile in mine) else 0.25
+    return 1.0 if mine[0].is_found else 0.25
 
 
 def _mean(values: Sequence[np.ndarray]) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedctl.figures import COLOURS, new_figure
+from embedctl.figures import COLOURS, legible, new_figure
 from embedctl.html import small_image
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def spread_figure(courses: Mapping[str, np.ndarray], times: np.ndarray, units: s
     """
     figure, axes = new_figure(8.0, 4.0)
     for number, (name, course) in enumerate(courses.items()):
-        axes.plot(1000 * times, course, color=COLOURS[number % len(COLOURS)], label=name)
+        axes.plot(1000 * times, course, color=COLOURS[number % len(COLOURS)], label=legible(name))
     axes.set(
         xlabel="ms from image onset",
         ylabel=f"spread over images, {units}",

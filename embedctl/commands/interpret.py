@@ -27,6 +27,7 @@ MODEL = option("interpret.model", "--model", "-m", metavar="E[,E...]")
 SUBJECT = option("interpret.subject", "--subject", "-s", metavar="S[,S...]")
 SEED = option("interpret.seed", "--seed", metavar="N[,N...]")
 JOIN = option("train.join", "--join", metavar="J")
+HALF = "half by, ms"  # later than the base
 
 
 def interpret(
@@ -101,7 +102,7 @@ def _tell(report: "InterpretReport", pictures: Sequence[Path]) -> None:
 def _profiles(profiles: "Sequence[Profile]", method: str) -> None:
     paper = method == "paper-gradcam"
     timed = bool(len(profiles[0].times))
-    when = ("peak as drawn", "peak in truth") if paper else ("above zero", "half by")
+    when = ("peak as drawn", "peak in truth") if paper else ("clusters above zero", "half by")
     columns = ["embedding", "subject", "top-1", "evidence"]
     columns += [*when, "strongest band"] if timed else []
     columns += [] if paper else ["strongest sensors", "most lost without"]
@@ -128,13 +129,14 @@ def _pairs(pairs: "Sequence[PairedProfile]") -> None:
     if not pairs:
         return
     render.line()
-    columns = ("aligned", "base", "over", "n", "earlier", "later", "bands (p corrected)", "regions (p corrected)")
-    rows = [
-        (pair.embedding, pair.base, f"{test.over}{', both found' if test.matched else ''}", test.n, *_differs(test))
-        for pair in pairs
-        for test in pair.tests
-    ]
-    render.table(columns, rows, right=("n",))
+    columns = ("aligned", "base", "over", "n", "aligned has more", "has less", HALF, "bands (p corrected)", "regions")
+    rows = []
+    for pair in pairs:
+        for test in pair.tests:
+            over = f"{test.over}{', both found' if test.matched else ''}"
+            more, less, bands, groups = _differs(test)
+            rows.append((pair.embedding, pair.base, over, test.n, more, less, _later(pair, test), bands, groups))
+    render.table(columns, rows, right=("n", HALF))
     for pair in pairs:
         for text in filter(None, (pair.note, *pair.notes)):
             render.note(f"{pair.embedding} and {pair.base}: {text}")
@@ -150,6 +152,15 @@ def _differs(test: "PairTest") -> tuple[str, ...]:
         for found in (test.bands, test.groups)
     )
     return (_windows(more), _windows(less), *(text or "no difference shown" for text in parts))
+
+
+def _later(pair: "PairedProfile", test: "PairTest") -> str:
+    """Say by how much later half of the aligned side's evidence has come, of all images."""
+    alone = {f"images of subject {subject}": later for subject, later in pair.half.items()}
+    later = [alone[test.over]] if test.over in alone else list(pair.half.values())
+    if test.matched or not later or (test.over not in alone and test.over != "subjects"):
+        return ""
+    return f"{1000 * sum(later) / len(later):+.0f}"
 
 
 def _windows(windows: "Sequence[Cluster]") -> str:
@@ -207,6 +218,9 @@ def found_at(runs: Path, method: str) -> Path:
 
 def _keep(report: "InterpretReport") -> None:
     """Keep what was found for the report: beside it stays what is known of runs that were not asked about now."""
+    from pipelines.interpret.notes import notes_of
+    from pipelines.interpret.over_subjects import is_found
+
     file, new = found_at(report.runs, report.method), _plain(report)
     names = {"profiles": ("condition", "embedding", "subject"), "pairs": ("condition", "embedding", "base")}
     try:
@@ -214,9 +228,22 @@ def _keep(report: "InterpretReport") -> None:
         for kind, parts in names.items():
             here = [[one[part] for part in parts] for one in new[kind]]
             new[kind] += [one for one in known[kind] if [one[part] for part in parts] not in here]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # there was nothing, or nothing that could be used: it is replaced
-    put_json(file, {part: new[part] for part in (*names, "notes")})
+        for mine in _by_embedding(new["profiles"]):  # subjects of earlier calls take part
+            shown = is_found([one["evidence"] for one in mine], [one["p"] for one in mine])
+            for one in mine:
+                one["is_found"] = shown
+        notes = notes_of(new["profiles"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # nothing, or nothing that can be used
+        new = _plain(report)
+        notes = new["notes"]
+    put_json(file, {kind: new[kind] for kind in names} | {"notes": notes})
+
+
+def _by_embedding(profiles: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in profiles:
+        found.setdefault(str((sorted(one["condition"].items()), one["embedding"])), []).append(one)
+    return list(found.values())
 
 
 def _plain(report: "InterpretReport") -> dict[str, Any]:

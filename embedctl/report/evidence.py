@@ -28,6 +28,7 @@ from embedctl.report.svg import (
     span,
     whole,
 )
+from pipelines.interpret.over_subjects import over_sensors
 from stores.errors import DamagedStore
 
 __all__ = ["evidence"]
@@ -175,12 +176,9 @@ def _shares(title: str, profiles: dict[str, list[Profile]], what: str) -> Figure
 
 def _topographies(profiles: dict[str, list[Profile]]) -> Figure:
     drawn, rows = [], []
-    shares = {
-        name: np.mean([list(p["sensors"].values()) for p in mine], axis=0)
-        for name, mine in list(profiles.items())[:_MOST_MAPS]
-    }
-    first = next(iter(profiles.values()))[0]
-    names, places = list(first["sensors"]), flat(np.array(first["positions"], dtype=float))
+    shown = list(profiles.items())[:_MOST_MAPS]
+    names, known, shares = over_sensors({n: [(p["sensors"], p["positions"]) for p in mine] for n, mine in shown})
+    places = flat(np.array(known, dtype=float))
     most = max(float(np.abs(values).max()) for values in shares.values()) or 1.0
     across, up = Scale(-0.12, 0.12, 8, 152), Scale(-0.12, 0.12, 166, 22)
     radius = max(2.0, min(6.0, 40 / len(names) ** 0.5))

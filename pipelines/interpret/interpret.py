@@ -3,15 +3,18 @@
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.interpret.bands import stimulation_note
+import numpy as np
+
 from pipelines.interpret.chain import chain_of
-from pipelines.interpret.gradcam import statement
+from pipelines.interpret.notes import notes_of
+from pipelines.interpret.over_subjects import is_found
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.profile import Profile, profile_of
 from pipelines.interpret.request import METHODS, InterpretReport, InterpretRequest
-from pipelines.interpret.run import Recorded, beside_name, explain_run, is_explained
+from pipelines.interpret.run import Recorded, explain_run, is_explained
 from pipelines.interpret.sensors import sensor_groups
 from pipelines.progress import SILENT, Progress
 from pipelines.train.cells import conditions
@@ -20,7 +23,6 @@ from pipelines.train.data import load_subject, pick_window
 from pipelines.train.recipes import Recipe
 from pipelines.train.restore import restore
 from pipelines.train.targets import Targets
-from stores.beside import read_beside
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
 from stores.errors import EmbedctlError, StoreLocked, UnknownName, suggest
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["interpret"]
 
 Row = Mapping[str, Any]
-ALIKE = 0.5  # correlation of a map with that of random weights; assumed
 
 
 def interpret(request: InterpretRequest, progress: Progress = SILENT) -> InterpretReport:
@@ -75,7 +76,7 @@ def interpret(request: InterpretRequest, progress: Progress = SILENT) -> Interpr
             hint = "train again, or choose other runs with --model, --subject and --seed"
             raise EmbedctlError(f"none of {len(rows)} runs can be interpreted: {what}", hint)
         _read(_without(table, report.skipped), request, report)
-    report.notes += _general_notes(rows, request, report)
+    report.notes = notes_of([vars(profile) for profile in report.profiles])
     report.seconds = time.perf_counter() - started
     return report
 
@@ -159,42 +160,31 @@ def _read(results: "pa.Table", request: InterpretRequest, report: InterpretRepor
     """Read profiles and pairs from what lies beside the runs."""
     found: dict[tuple[str, str], list[Profile]] = {}
     for condition, cells in conditions(results):
+        times: np.ndarray | None = None
         for cell in cells:
-            mine = [
-                profile_of(request.runs, list(seeds.values()), condition, cell.label, request.method)
-                for seeds in cell.runs.values()
-            ]
-            found[_name(condition), cell.label] = mine
+            mine = found[_name(condition), cell.label] = []
+            for seeds in cell.runs.values():
+                profile = profile_of(request.runs, list(seeds.values()), condition, cell.label, request.method)
+                times = profile.times if times is None else times
+                if np.array_equal(times, profile.times):
+                    mine.append(profile)
+                else:  # there is no mean over subjects, nor a picture of them
+                    _leave_out(profile.run_ids, "its recordings have other times than those of other subjects", report)
+            shown = is_found([profile.evidence for profile in mine], [profile.p for profile in mine])
+            mine[:] = [replace(profile, is_found=shown) for profile in mine]
             report.profiles += mine
     for pair in pairs(results, request.pairing):
         aligned, base = (found[_name(pair.condition), label] for label in (pair.embedding, pair.base))
-        report.pairs.append(paired(aligned, base, pair.note))
+        if {profile.subject for profile in aligned} & {profile.subject for profile in base}:
+            report.pairs.append(paired(aligned, base, pair.note))
+
+
+def _leave_out(run_ids: Iterable[str], why: str, report: InterpretReport) -> None:
+    report.skipped |= dict.fromkeys(run_ids, why)
+    report.to_do, report.already = (
+        [run_id for run_id in some if run_id not in report.skipped] for some in (report.to_do, report.already)
+    )
 
 
 def _name(condition: Mapping[str, Any]) -> str:
     return json.dumps(condition, sort_keys=True)
-
-
-def _general_notes(rows: Sequence[Row], request: InterpretRequest, report: InterpretReport) -> list[str]:
-    notes = []
-    for row in rows:
-        said = read_beside(request.runs, row["run_id"], beside_name(request.method))
-        if said and request.method == "paper-gradcam":
-            notes += statement(len(said["column_times"]), len(said["times"]), said["sfreq"], said["times"][0])
-        elif said and said["times"]:
-            notes.append(stimulation_note(row["dataset"]))
-    notes += [note for profile in report.profiles for note in profile.notes]
-    notes += [
-        f"{profile.embedding}, subject {profile.subject}: random weights give a similar map "
-        f"(correlation {profile.similarity:.2f}): do not trust it"
-        for profile in report.profiles
-        if abs(profile.similarity) > ALIKE
-    ]
-    by_chance = sum(bool(profile.untrained_windows or profile.untrained_bands) for profile in report.profiles)
-    if by_chance:
-        of = f"{by_chance} of {len(report.profiles)} profiles"
-        notes.append(
-            f"random weights show something in {of}: one in ten does by chance, and more where the recordings hold "
-            "much, since a random projection passes some of it on; more seeds average it away"
-        )
-    return [note for note in dict.fromkeys(notes) if note]

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from pipelines.interpret.clusters import Cluster, clusters
+from pipelines.interpret.over_subjects import FEWEST_SUBJECTS
 from pipelines.interpret.profile import Profile
 from pipelines.train.statistics import holm, sign_flip
 
-__all__ = ["FEWEST_IMAGES", "FEWEST_SUBJECTS", "PairTest", "PairedProfile", "PartTest", "paired"]
+__all__ = ["FEWEST_IMAGES", "PairTest", "PairedProfile", "PartTest", "paired"]
 
-FEWEST_SUBJECTS = 6  # 2 / 2**6 = 0.03
 FEWEST_IMAGES = 8  # that both found
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.interpret.bands import stimulation_note
 from pipelines.interpret.clusters import LEVEL, Cluster, clusters
+from pipelines.interpret.gradcam import statement
+from pipelines.interpret.over_subjects import is_found
 from pipelines.interpret.run import beside_name
 from pipelines.train.statistics import holm
 from stores.beside import read_array_beside, read_beside
@@ -59,6 +62,10 @@ class Profile:
         Mean over the seeds.
     evidence : float
         Mean ``e(x) - e(reference)``, nats; for paper-gradcam 0.
+    p : float or None
+        That it is above zero: one-sided t-test over images; None for paper-gradcam, whose maps are never negative.
+    is_found : bool
+        Whether the embedding's evidence is shown to be above zero: `pipelines.interpret.over_subjects.is_found`.
     times, time : (n_times,)
         Seconds, and the share at each.
     bands : dict of str to float
@@ -79,9 +86,10 @@ class Profile:
         For paper-gradcam: where the peak lies in the recording.
     occlusion : list of dict
         See `pipelines.interpret.occlusion`.
-    similarity, reliability : float
-        Correlation of the map with that of random weights, and with itself, between halves of the images.
-    untrained_windows, untrained_bands : list
+    similarity, reliability, random_reliability : float
+        Correlation of the map with that of random weights, of the map with itself, and of that of random weights with
+        itself, between halves of the images.
+    untrained_windows, untrained_bands, untrained_groups : list
         What the same tests find for random weights: nothing, if all is well.
     notes : list of str
         What to know.
@@ -100,6 +108,8 @@ class Profile:
     n_images: int
     top1: float
     evidence: float
+    p: float | None
+    is_found: bool
     times: np.ndarray
     time: np.ndarray
     bands: dict[str, float]
@@ -116,19 +126,13 @@ class Profile:
     occlusion: list[dict[str, Any]]
     similarity: float
     reliability: float
+    random_reliability: float
     untrained_windows: list[Cluster]
     untrained_bands: list[str]
+    untrained_groups: list[str]
     notes: list[str]
     table: Table
     run_ids: tuple[str, ...] = ()
-
-    @property
-    def is_found(self) -> bool:
-        """Whether evidence is shown to be above zero anywhere; maps that are never negative are not tested."""
-        if self.corrected_peak is not None:
-            return True
-        p = (*self.band_p.values(), *self.group_p.values(), *self.sensor_p.values())
-        return bool(self.windows) or any(value <= LEVEL for value in p)
 
 
 def share(values: np.ndarray) -> np.ndarray:
@@ -174,12 +178,15 @@ def profile_of(
     def in_bands(name: str) -> dict[str, np.ndarray]:
         return dict(zip(first["bands"], mean(name).T, strict=True)) if len(times) else {}
 
+    def in_groups(sensors: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: sensors[:, at].sum(axis=1) for name, at in first["groups"].items() if attributed}
+
     sensors = mean("sensors") if attributed else np.zeros((n_images, 0))
     table = Table(
         image_ids=first["image_ids"],
         time=mean("time") if len(times) else np.zeros((n_images, 0)),
         bands=in_bands("bands"),
-        groups={name: sensors[:, at].sum(axis=1) for name, at in first["groups"].items() if attributed},
+        groups=in_groups(sensors),
         found=np.mean([one["hits"] for one in said], axis=0),
     )
     untrained = attributed and len(times) > 0
@@ -187,6 +194,11 @@ def profile_of(
     bands = {name: values.mean() for name, values in table.bands.items()}
     mass = sum(map(abs, bands.values())) or 1.0
     at_sensors = share(sensors.mean(axis=0))
+    evidence = float(np.mean([one.get("explained", 0.0) for one in said]))
+    limits = [stimulation_note(condition["dataset"])] if len(times) else []
+    if not attributed:
+        limits = statement(len(first["column_times"]), len(times), first["sfreq"], float(times[0]))
+    p = _above_zero({"all": sensors.sum(axis=1)})["all"] if attributed else None
     return Profile(
         condition=condition,
         embedding=label,
@@ -196,7 +208,9 @@ def profile_of(
         n_seeds=len(rows),
         n_images=n_images,
         top1=float(np.mean([row["top1"] for row in rows])),
-        evidence=float(np.mean([one.get("explained", 0.0) for one in said])),
+        evidence=evidence,
+        p=p,
+        is_found=is_found([evidence], [p]),
         times=times,
         time=time,
         bands={name: float(value / mass) for name, value in bands.items()},
@@ -211,11 +225,11 @@ def profile_of(
         half=_half(times, time),
         corrected_peak=None if attributed else _corrected_peak(runs, ids, first, method),
         occlusion=_averaged([one["occlusion"] for one in said]),
-        similarity=float(np.mean([one["sanity"]["similarity"] for one in said])),
-        reliability=float(np.mean([one["sanity"]["reliability"] for one in said])),
+        **{name: float(np.mean([one["sanity"][name] for one in said])) for name in said[0]["sanity"]},
         untrained_windows=clusters(mean("untrained_time"), times, above_zero=True) if untrained else [],
         untrained_bands=_found(in_bands("untrained_bands")) if untrained else [],
-        notes=list(dict.fromkeys(note for one in said for note in one["notes"])),
+        untrained_groups=_found(in_groups(mean("untrained_sensors"))) if attributed else [],
+        notes=list(dict.fromkeys(note for note in (*limits, *(note for one in said for note in one["notes"])) if note)),
         table=table,
         run_ids=tuple(ids),
     )

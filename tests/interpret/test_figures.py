@@ -28,6 +28,8 @@ def profile(embedding, subject, peak, **changes):
         n_images=40,
         top1=0.5,
         evidence=2.0,
+        p=0.01,
+        is_found=True,
         times=TIMES,
         time=course / course.sum(),
         bands={"offset": -0.1, "theta": 0.2 + subject / 100, "alpha": 0.7},
@@ -44,8 +46,10 @@ def profile(embedding, subject, peak, **changes):
         occlusion=[],
         similarity=0.0,
         reliability=0.9,
+        random_reliability=0.9,
         untrained_windows=[],
         untrained_bands=[],
+        untrained_groups=[],
         notes=[],
         table=nothing,
     )
@@ -77,7 +81,7 @@ def test_windows_above_zero_are_bars_below_the_courses(profiles):
 
 
 def test_shares_of_nothing_are_pale_and_said_to_be(profiles):
-    nothing = replace(profiles[2], windows=[])
+    nothing = replace(profiles[2], is_found=False)
     for figure in (time_figure, bands_figure):
         [axes] = figure([*profiles[:2], nothing]).axes
         assert [text.get_text() for text in axes.get_legend().get_texts()] == ["early", "late (nothing found)"]
@@ -107,6 +111,17 @@ def test_topographies_hold_every_sensor_on_one_scale(profiles):
     rows = np.unravel_index(np.argmax(drawn), drawn.shape)
     assert rows[0] < drawn.shape[0] / 2  # the back is below: the origin of the picture is at the bottom
     assert drawn.max() == pytest.approx(80, rel=0.15)
+
+
+def test_sensors_of_subjects_are_put_together_by_their_names(profiles):
+    turned = replace(
+        profiles[1],
+        sensors={"Cz": 0.1, "T8": -0.1, "Pz": 0.0, "Oz": 0.8, "Fz": 0.0},
+        positions=[POSITIONS[3], POSITIONS[2], [0.0, -0.05, 0.1], POSITIONS[1], POSITIONS[0]],
+    )
+    one, other = (sensors_figure([profiles[0], second]) for second in (profiles[1], turned))
+    assert np.allclose(*(figure.axes[0].images[0].get_array().filled(0) for figure in (one, other)))
+    assert "which sensors of all subjects" in other.get_suptitle() and "of all" not in one.get_suptitle()
 
 
 def test_sensors_lie_where_they_are_seen_from_above():
@@ -141,5 +156,8 @@ def test_a_pair_shows_both_comparisons_and_shades_where_they_differ():
     assert "a minus b" in axes.get_title()
 
 
-def test_a_picture_is_a_png(profiles):
-    assert png(time_figure(profiles)).startswith(b"\x89PNG")
+def test_names_are_no_formulas_and_are_all_in_the_legend(profiles):
+    figure = bands_figure([replace(profiles[0], embedding=name) for name in ("cash_$5_or_$10", "_low")])
+    assert png(figure).startswith(b"\x89PNG")
+    [axes] = figure.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cash_$5_or_$10", " _low"]

@@ -84,7 +84,7 @@ def test_shares_are_of_unit_mass_and_every_sum_is_of_the_same_maps(runs, report)
 
 def test_random_weights_find_nothing_and_give_another_map(report):
     for profile in report.profiles:
-        assert (profile.untrained_windows, profile.untrained_bands) == ([], [])
+        assert (profile.untrained_windows, profile.untrained_bands, profile.untrained_groups) == ([], [], [])
         assert abs(profile.similarity) < profile.reliability
 
 

@@ -121,5 +121,5 @@ def test_a_sustained_effect_of_8_to_12_hz_is_found_in_its_band(rhythm):
 
 def test_random_weights_find_neither(twice, rhythm):
     for found in (twice.early, twice.late, rhythm.rhythmic):
-        assert (found.untrained_windows, found.untrained_bands) == ([], [])
+        assert (found.untrained_windows, found.untrained_bands, found.untrained_groups) == ([], [], [])
         assert abs(found.similarity) < found.reliability

@@ -1,0 +1,68 @@
+"""What `embedctl interpret` prints and keeps, from made-up profiles."""
+
+import json
+
+import pytest
+
+from embedctl import render
+from embedctl.commands import interpret as command
+from pipelines.interpret.pairs import paired
+from pipelines.interpret.request import InterpretReport
+from tests.interpret.test_figures import profile
+from tests.interpret.test_pairs import sides
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """The tables printed, a dict per row."""
+    printed = []
+
+    def table(columns, rows, right=()):
+        printed.append([dict(zip(columns, map(str, row), strict=True)) for row in rows])
+        assert set(right) <= set(columns)
+
+    monkeypatch.setattr(render, "table", table)
+    return printed
+
+
+@pytest.mark.parametrize(("aligned", "base", "later"), [(0.12, 0.3, -180), (0.3, 0.12, 180)])
+def test_the_side_that_has_more_is_named_and_by_how_much_half_of_it_comes_later(tables, aligned, base, later):
+    command._pairs([paired(*sides(1, aligned=aligned, base=base))])
+    [[everything, matched]] = tables
+    more, less = (float(everything[column].split()[0]) for column in ("aligned has more", "has less"))
+    assert more == pytest.approx(1000 * aligned, abs=80) and less == pytest.approx(1000 * base, abs=80)
+    assert float(everything["half by, ms"]) == pytest.approx(later, abs=1) and not matched["half by, ms"]
+
+
+def test_over_six_subjects_the_mean_of_their_halves_is_shown(tables):
+    command._pairs([paired(*sides(6))])
+    [[everything, _]] = tables
+    assert everything["over"] == "subjects" and float(everything["half by, ms"]) == pytest.approx(-180, abs=1)
+
+
+def kept(runs, *profiles):
+    """What is kept after one more call."""
+    for one in profiles:
+        for run_id in one.run_ids:
+            (runs / run_id).mkdir(exist_ok=True)
+    command._keep(InterpretReport(method="integrated-gradients", runs=runs, profiles=list(profiles)))
+    return json.loads(command.found_at(runs, "integrated-gradients").read_text())
+
+
+def test_whether_anything_is_found_is_kept_and_is_over_subjects_of_earlier_calls_too(tmp_path):
+    assert [one["is_found"] for one in kept(tmp_path, profile("hog", 1, 0.1, p=0.03))["profiles"]] == [True]
+    both = kept(tmp_path, profile("hog", 2, 0.1, p=0.04))["profiles"]
+    assert [(one["subject"], one["is_found"]) for one in both] == [(2, False), (1, False)]
+
+
+def test_what_limits_a_profile_is_kept_with_it_when_others_are_asked_about(tmp_path):
+    kept(tmp_path, profile("hog", 1, 0.1, similarity=0.8, notes=["means alone"]))
+    said = kept(tmp_path, profile("hog", 2, 0.1))
+    assert "means alone" in said["notes"] and sum("do not trust" in note for note in said["notes"]) == 1
+    assert [one["notes"] for one in said["profiles"]] == [[], ["means alone"]]
+
+
+def test_an_interpretation_that_cannot_be_read_is_replaced(tmp_path):
+    kept(tmp_path, profile("hog", 1, 0.1))
+    command.found_at(tmp_path, "integrated-gradients").write_text('{"profiles": [{}], "pairs": []}')
+    assert [one["subject"] for one in kept(tmp_path, profile("hog", 2, 0.1))["profiles"]] == [2]
