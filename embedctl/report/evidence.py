@@ -28,6 +28,7 @@ from embedctl.report.svg import (
     span,
     whole,
 )
+from pipelines.interpret.notes import notes_of
 from pipelines.interpret.over_subjects import over_sensors
 from stores.errors import DamagedStore
 
@@ -40,9 +41,10 @@ _GONE = "#c3c8d0"
 
 Profile = Mapping[str, Any]
 _OF_A_PROFILE: Mapping[type, Sequence[str]] = {
-    str: ("embedding",), object: ("subject", "evidence", "peak", "half", "corrected_peak"),
-    list: ("times", "time", "positions", "windows", "run_ids"),
-    dict: ("bands", "sensors", "groups", "band_p", "group_p", "sensor_p"),
+    str: ("embedding",), bool: ("is_found",), dict: ("bands", "sensors", "groups"),
+    list: ("times", "time", "positions", "windows", "run_ids", "notes", "untrained_windows", "untrained_bands",
+           "untrained_groups"),
+    object: ("subject", "evidence", "p", "peak", "half", "reliability", "random_reliability", "similarity"),
 }  # fmt: skip
 _OF_A_PAIR: Mapping[type, Sequence[str]] = {
     str: ("embedding", "base", "note"),
@@ -59,24 +61,25 @@ def evidence(answers: Answers, runs: Path) -> Section:
     """Return the section of one condition; it names the command where nothing was interpreted."""
     title = "When, at which frequencies and where"
     for method in METHODS:
-        profiles, pairs, notes = _found(answers, runs, method)
+        profiles, pairs = _found(answers, runs, method)
         if profiles:
             text = [
                 f"Shares of the evidence for the right image ({method}); docs/interpretation.md says what they mean."
             ]
+            notes = notes_of([profile for mine in profiles.values() for profile in mine])
             text += [note[:1].upper() + note[1:] + "." for note in notes]
             return Section(title, text, _figures(profiles, pairs))
     return Section(title, ["None of these runs has been interpreted: embedctl interpret does it."])
 
 
-def _found(answers: Answers, runs: Path, method: str) -> tuple[dict[str, list[Profile]], list[Profile], list[str]]:
+def _found(answers: Answers, runs: Path, method: str) -> tuple[dict[str, list[Profile]], list[Profile]]:
     """Return the profiles of these very runs, by embedding in the order of the ranking."""
     file = found_at(runs, method)
     if not file.is_file():
-        return {}, [], []
+        return {}, []
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
-        profiles, pairs, notes = said["profiles"], said["pairs"], said["notes"]
+        profiles, pairs = said["profiles"], said["pairs"]
         for profile in profiles:
             _check(profile, _OF_A_PROFILE)
         for pair in pairs:
@@ -91,8 +94,7 @@ def _found(answers: Answers, runs: Path, method: str) -> tuple[dict[str, list[Pr
         if profile["embedding"] in mine and set(profile["run_ids"]) <= known:
             mine[profile["embedding"]].append(profile)
     kept = {name: found for name, found in mine.items() if found}
-    both = [pair for pair in pairs if set(pair["run_ids"]) <= known]
-    return kept, both, notes if kept else []
+    return kept, [pair for pair in pairs if set(pair["run_ids"]) <= known]
 
 
 def _check(found: Mapping[str, Any], kinds: Mapping[type, Sequence[str]]) -> None:
@@ -127,7 +129,7 @@ def _time(profiles: dict[str, list[Profile]]) -> Figure:
         windows = [window for p in profiles[name] for window in p["windows"]]
         _bars(picture, across, windows, number, COLOURS[number], name)
     for name in reversed(courses):
-        colour = COLOURS[named.index(name)] if name in named and _is_found(profiles[name]) else _GONE
+        colour = COLOURS[named.index(name)] if name in named and profiles[name][0]["is_found"] else _GONE
         points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[name].tolist(), strict=True)]
         picture.curve(points, colour, _LINE_WIDTH, name)
     rows = [
@@ -140,7 +142,7 @@ def _time(profiles: dict[str, list[Profile]]) -> Figure:
         ("peak", "text"), ("half by", "text"),
     )  # fmt: skip
     title = "When the evidence for the right image comes, % of it per sample"
-    keys = [(name, COLOURS[number] if _is_found(profiles[name]) else _GONE) for number, name in enumerate(named)]
+    keys = [(name, COLOURS[number] if profiles[name][0]["is_found"] else _GONE) for number, name in enumerate(named)]
     drawn = joined([picture.svg(title), legend(keys, len(courses) - len(named))])
     note = (
         "Mean over subjects; bars: above zero in a subject, by cluster permutation. Pale: nothing is shown to be there."
@@ -161,7 +163,7 @@ def _shares(title: str, profiles: dict[str, list[Profile]], what: str) -> Figure
     for number, (name, row) in enumerate(means.items()):
         y = 18 + _ROW * number
         picture.text(
-            LABELS - 8, y + 13, shortened(name), "end", "", name, "" if _is_found(profiles[name]) else "#8a8f98"
+            LABELS - 8, y + 13, shortened(name), "end", "", name, "" if profiles[name][0]["is_found"] else "#8a8f98"
         )
         for column, (part, value) in enumerate(zip(parts, row, strict=True)):
             told, x = f"{name}, {part}: {100 * value:.1f} %", LABELS + width * column
@@ -259,12 +261,6 @@ def _bars(
     for window in windows:
         start, end = across(1000 * window["first"]), across(1000 * window["last"])
         picture.line(start, y, max(end, start + 1), y, colour, 3, title=f"{name}: {_windows([window])}")
-
-
-def _is_found(mine: Sequence[Profile]) -> bool:
-    """Say as `pipelines.interpret.profile.Profile.is_found` whether anything is shown to be there."""
-    tested = [p for one in mine for kind in ("band_p", "group_p", "sensor_p") for p in one[kind].values()]
-    return any(one["windows"] or one["corrected_peak"] is not None for one in mine) or any(p <= 0.05 for p in tested)
 
 
 def _parts(found: Mapping[str, Any]) -> str:

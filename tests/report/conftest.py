@@ -114,7 +114,9 @@ def interpretation(answers, odd=""):
             "time": np.eye(50)[int(peak * 100)].tolist(), "bands": {"offset": -0.1, f"theta{odd}": 0.9},
             "sensors": sensors, "groups": {f"frontal{odd}": 0.4} if odd else {}, "corrected_peak": None,
             "positions": [[0, 0.1, 0.04], [0.1, 0, 0.04], [-0.1, 0, 0.04], [0, -0.1, 0.04]],
-            "windows": [window(peak)], "run_ids": run_ids, "band_p": {}, "group_p": {}, "sensor_p": {},
+            "windows": [window(peak)], "run_ids": run_ids, "is_found": name != ALIGNED, "p": 0.01, "reliability": 0.9,
+            "notes": [f"theta is loaded in {name}{odd}"], "random_reliability": 0.9, "similarity": 0.0,
+            "untrained_windows": [], "untrained_bands": [], "untrained_groups": [],
         }  # fmt: skip
 
     runs = {name: [row["run_id"] for row in cell.runs[1].values()] for name, cell in answers.cells.items()}
@@ -129,7 +131,7 @@ def interpretation(answers, odd=""):
     }  # fmt: skip
     profiles = [profile(BASE, 0.2, runs[BASE]), profile(ALIGNED, 0.1, runs[ALIGNED])]
     removed = profile("pixels", 0.3, ["a run that was removed"])
-    return {"profiles": [*profiles, removed], "pairs": [pair], "notes": [f"theta is loaded{odd}"]}
+    return {"profiles": [*profiles, removed], "pairs": [pair]}
 
 
 @pytest.fixture

@@ -203,7 +203,9 @@ def test_provenance_has_licence_and_citation_of_every_encoder(material):
 def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answers, material, interpreted):
     section = evidence(answers, material.request.runs)
     time, bands, sensors, pair = section.figures
-    assert "Theta is loaded." in section.text
+    assert f"Theta is loaded in {BASE}." in section.text and "Theta is loaded in pixels." not in section.text
+    colours = {line["said"]: line["stroke"] for line in marks(time.picture, "polyline")}
+    assert colours[ALIGNED] == "#c3c8d0" != colours[BASE], "what is not shown to be there is pale"
     assert {row[0] for row in time.table.rows} == {ALIGNED, BASE}
     course = next(line for line in marks(time.picture, "polyline") if line["said"] == BASE)
     points = [tuple(map(float, point.split(","))) for point in course["points"].split()]
