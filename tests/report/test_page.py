@@ -198,16 +198,19 @@ def test_chromium_complains_of_nothing_and_is_asked_for_nothing(drawn, hostile, 
         assert seen.complaints and seen.dialogs == ["1"] and len(seen.asked_for) == 2
 
 
-def test_results_mark_the_best_and_write_the_ranking(workspace, tmp_path):
-    from PIL import Image
+def test_results_and_show_write_pictures_that_say_what_they_show(workspace, tmp_path, monkeypatch):
+    from embedctl import figures
 
-    words = ["results", f"--runs={workspace.runs}", "--plot", str(tmp_path / "ranking.png")]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, result.stderr
-    assert Image.open(tmp_path / "ranking.png").format == "PNG"
+    drawn, png = [], figures.png
+    monkeypatch.setattr(figures, "png", lambda figure: drawn.append(figure) or png(figure))
     one = str(next(workspace.runs.glob("made-up*")))
-    assert CliRunner().invoke(app, ["show", one, "--png", str(tmp_path / "run.png")]).exit_code == 0
-    assert Image.open(tmp_path / "run.png").format == "PNG"
+    for words in (["results", f"--runs={workspace.runs}", "--plot"], ["show", one, "--png"]):
+        result = CliRunner().invoke(app, [*words, str(tmp_path / f"{words[0]}.png")])
+        assert result.exit_code == 0, result.stderr
+        assert (tmp_path / f"{words[0]}.png").read_bytes().startswith(b"\x89PNG")
+    ranking, run = drawn
+    assert ranking.axes[0].get_title().startswith("Which embeddings are retrieved best, with intervals\nmade-up")
+    assert [axes.get_title() for axes in run.axes] == ["Loss after each pass", "Validation after each pass"]
 
 
 def test_the_best_run_of_each_subject_is_bold_unless_its_encoder_saw_the_answer():

@@ -14,6 +14,7 @@ from embedctl.report.evidence import evidence
 from embedctl.report.gallery import gallery
 from embedctl.report.parts import shown
 from embedctl.report.provenance import provenance
+from embedctl.report.svg import sequential
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
 from stores.errors import DamagedStore
@@ -74,7 +75,9 @@ def test_seeds_are_dots_about_their_subjects_mean(answers):
 def test_the_gallery_shows_clear_hits_and_bad_misses_of_one_run(answers, material):
     hits, misses, confused, _ = gallery(answers, material).figures
     leader = answers.ranks[0].embedding
-    assert leader in hits.title and "subject 3, seed 0" in hits.title or "seed 0" in hits.title
+    top1 = answers.ranks[0].per_subject
+    middle = sorted(SUBJECTS, key=lambda subject: (top1[subject], subject))[2]
+    assert f"({leader}, subject {middle}, seed 0)" in hits.title
     for image, rank, *nearest in hits.table.rows:
         assert rank == 1 and nearest[0] == image
     ranks = [row[1] for row in misses.table.rows]
@@ -89,6 +92,7 @@ def test_the_gallery_shows_clear_hits_and_bad_misses_of_one_run(answers, materia
                     counted[IMAGES[own], IMAGES[place]] = counted.get((IMAGES[own], IMAGES[place]), 0) + 1
     assert [row[2] for row in confused.table.rows] == sorted(counted.values(), reverse=True)[: len(confused.table.rows)]
     assert all(counted[row[0], row[1]] == row[2] for row in confused.table.rows)
+    assert confused.picture.count("data:image/jpeg;base64,") == 2 * len(confused.table.rows)
     assert "in 1 runs" not in confused.picture and "in 1 run<" in confused.picture
 
 
@@ -142,6 +146,8 @@ def test_learning_curves_are_means_over_runs(answers):
     heights = [value(float(point.split(",")[1])) for point in course["points"].split()]
     assert heights == pytest.approx([10, 20, 30], abs=1)
     assert [row[1:] for row in cost.table.rows] == [(8, 2.0, 16.0)] * len(STRENGTH)
+    ends = [across(cost.picture)(bar["x"] + bar["width"]) for bar in marks(cost.picture, "rect")]
+    assert ends == pytest.approx([2.0] * len(STRENGTH), abs=0.02)
 
 
 def test_a_run_that_stopped_early_does_not_cut_the_others(answers):
@@ -184,6 +190,19 @@ def test_health_knows_equal_rows_scale_and_geometry(material):
     }
     assert table["pixels"][BASE] == pytest.approx(1)
     assert abs(table["pixels"][ALIGNED]) < 0.9
+    value = across(ranks.picture)
+    for bar in marks(ranks.picture, "rect"):
+        expected = found[bar["said"].partition(":")[0]]["effective rank"]
+        assert value(bar["x"] + bar["width"]) == pytest.approx(expected, abs=0.05)
+    cells = {cell["said"]: cell for cell in marks(likeness.picture, "rect")}
+    assert set(cells) == {f"{one} and {other}: {table[one][other]:.2f}" for one in table for other in table}
+    assert {said for said, cell in cells.items() if cell["fill"] == sequential(1.0)[0]} >= {
+        f"pixels and {BASE}: 1.00",
+        "pixels and pixels: 1.00",
+    }
+    last = cells["pixels and pixels: 1.00"]
+    column, row = cells[f"{BASE} and pixels: {table[BASE]['pixels']:.2f}"], cells[f"pixels and {BASE}: 1.00"]
+    assert (last["x"], last["y"]) == (column["x"], row["y"])
 
 
 def test_an_embedding_too_wide_to_look_at_is_named(material, monkeypatch):
