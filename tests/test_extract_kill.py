@@ -190,10 +190,14 @@ def test_a_killed_command_resumes_to_the_same_bytes(processes, folder, uninterru
 
 @pytest.mark.slow
 def test_a_command_killed_at_twenty_random_moments_resumes_to_the_same_bytes(processes, folder, uninterrupted):
-    done = [kill_and_resume(processes, folder, uninterrupted, seed) for seed in range(1, 21)]
-    at_work = [rows for killed, rows in done if killed and min(rows or (0,)) < N_IMAGES]
-    stages = Counter(at_work)
-    assert sum(stages.values()) >= 15, stages
+    stages: Counter[tuple[int, ...]] = Counter()
+    for seed in range(1, 41):  # on a busy computer some are done before the kill comes
+        killed, rows = kill_and_resume(processes, folder, uninterrupted, seed)
+        stages[rows] += killed and min(rows or (0,)) < N_IMAGES
+        if seed >= 20 and stages.total() >= 15:
+            break
+    assert stages.total() >= 15, stages
+    stages = +stages
     assert len(stages) >= 3, stages  # it was not always killed at the same point
 
 
