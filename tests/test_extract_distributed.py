@@ -13,7 +13,7 @@ from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError, StoreLocked
 from stores.parts import Part
 from tests.photos import write_photographs
-from tests.test_extract_shards import files
+from tests.stored_files import files
 
 MODELS = ("pixels", "colour-histogram")
 

@@ -20,8 +20,8 @@ import pytest
 
 from embedctl.cli import main
 from stores.embeddings import EmbeddingStore
-from stores.speed import SPEED
 from tests.photos import write_photographs
+from tests.stored_files import files
 
 CONTROLS = ("pixels", "gabor-pyramid", "hog", "colour-histogram")
 N_FIRST, N_IMAGES, N_RECEIPTS = 8, 136, 12  # two whole blocks and a bit, of four embeddings
@@ -96,19 +96,6 @@ def fresh_receipts(store: Path) -> list[Path]:
     return [r for r in store.glob("*/values/.embedctl/receipts/*.json") if r.stat().st_mtime_ns > began]
 
 
-def files(store: Path) -> dict[str, bytes]:
-    """Return every file as it must be again, without dates, the digests that hold them, and how long it took."""
-    found = {
-        str(f.relative_to(store)): f.read_bytes() for f in sorted(store.rglob("*")) if f.is_file() and f.name != SPEED
-    }
-    for name in found:
-        if name.endswith("/metadata.json"):
-            found[name] = b""
-        elif name.endswith("zarr.json"):
-            found[name] = json.dumps(undated(json.loads(found[name]))).encode()
-    return found
-
-
 def assert_receipts_hold(store: Path) -> None:
     """Compare every file that a receipt vouches for with its size and digest, and find each file in one receipt."""
     vouched = Counter()
@@ -128,12 +115,6 @@ def assert_receipts_hold(store: Path) -> None:
             vouched[base / name] += 1
     there = {f for f in store.rglob("*") if f.is_file() and (".embedctl" not in f.parts or f.suffix == ".parquet")}
     assert set(vouched) == there and set(vouched.values()) == {1}
-
-
-def undated(thing):
-    if isinstance(thing, dict):
-        return {key: undated(value) for key, value in thing.items() if key != "date"}
-    return thing
 
 
 def seen_by_zarr(store: Path) -> dict[str, tuple[str, bytes]]:

@@ -1,6 +1,5 @@
 """Several commands on one store, each at its own blocks: the bytes are those of one command alone."""
 
-import json
 import multiprocessing
 import shutil
 from dataclasses import replace
@@ -14,8 +13,8 @@ from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError, StoreLocked
 from stores.parts import WHOLE, Part
 from stores.repair import repair
-from stores.speed import SPEED
 from tests.photos import write_photographs
+from tests.stored_files import files
 
 CONTROLS = ("pixels", "colour-histogram")
 HALVES = (Part(0, 2), Part(1, 2))
@@ -46,25 +45,6 @@ def whole(request_of) -> dict[str, bytes]:
     request = request_of("whole.zarr")
     assert extract(request).written == 2 * 134
     return files(request.store)
-
-
-def files(store: Path) -> dict[str, bytes]:
-    """Return every file as it must be again, without dates, the digests that hold them, and how long it took."""
-    found = {
-        str(f.relative_to(store)): f.read_bytes() for f in sorted(store.rglob("*")) if f.is_file() and f.name != SPEED
-    }
-    for name in found:
-        if name.endswith("/metadata.json"):
-            found[name] = b""
-        elif name.endswith("zarr.json"):
-            found[name] = json.dumps(undated(json.loads(found[name]))).encode()
-    return found
-
-
-def undated(thing):
-    if isinstance(thing, dict):
-        return {key: undated(value) for key, value in thing.items() if key != "date"}
-    return thing
 
 
 def test_shards_one_after_the_other_write_the_files_of_one_command(request_of, whole):
