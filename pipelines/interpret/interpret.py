@@ -17,7 +17,7 @@ from pipelines.interpret.request import METHODS, InterpretReport, InterpretReque
 from pipelines.interpret.run import Recorded, explain_run, is_explained
 from pipelines.interpret.sensors import sensor_groups
 from pipelines.progress import SILENT, Progress
-from pipelines.train.cells import conditions
+from pipelines.train.cells import Cell, conditions
 from pipelines.train.compare import pairs
 from pipelines.train.data import load_subject, pick_window
 from pipelines.train.recipes import Recipe
@@ -158,11 +158,11 @@ def _recorded(recordings: SubjectEpochs, recipe: Recipe) -> Recorded:
 
 def _read(results: "pa.Table", request: InterpretRequest, report: InterpretReport) -> None:
     """Read profiles and pairs from what lies beside the runs."""
-    found: dict[tuple[str, str], list[Profile]] = {}
+    found: dict[tuple[str, str], tuple[Cell, list[Profile]]] = {}
     for condition, cells in conditions(results):
         times: np.ndarray | None = None
         for cell in cells:
-            mine = found[_name(condition), cell.label] = []
+            mine: list[Profile] = []
             for seeds in cell.runs.values():
                 profile = profile_of(request.runs, list(seeds.values()), condition, cell.label, request.method)
                 times = profile.times if times is None else times
@@ -171,12 +171,27 @@ def _read(results: "pa.Table", request: InterpretRequest, report: InterpretRepor
                 else:  # there is no mean over subjects, nor a picture of them
                     _leave_out(profile.run_ids, "its recordings have other times than those of other subjects", report)
             shown = is_found([profile.evidence for profile in mine], [profile.p for profile in mine])
-            mine[:] = [replace(profile, is_found=shown) for profile in mine]
+            mine = [replace(profile, is_found=shown) for profile in mine]
             report.profiles += mine
+            found[_name(condition), cell.label] = cell, mine
     for pair in pairs(results, request.pairing):
-        aligned, base = (found[_name(pair.condition), label] for label in (pair.embedding, pair.base))
+        ours, theirs = (found[_name(pair.condition), label] for label in (pair.embedding, pair.base))
+        aligned, base = _on_shared_seeds(*ours, theirs[0], request), _on_shared_seeds(*theirs, ours[0], request)
         if {profile.subject for profile in aligned} & {profile.subject for profile in base}:
             report.pairs.append(paired(aligned, base, pair.note))
+
+
+def _on_shared_seeds(cell: Cell, profiles: Sequence[Profile], other: Cell, request: InterpretRequest) -> list[Profile]:
+    """Return profiles of the seeds that the other side has too: more seeds leave less noise in a map."""
+    shared = []
+    for profile in profiles:
+        seeds, theirs = cell.runs[profile.subject], other.runs.get(profile.subject, {})
+        rows = [row for seed, row in seeds.items() if seed in theirs]
+        if len(rows) == len(seeds):
+            shared.append(profile)
+        elif rows:
+            shared.append(profile_of(request.runs, rows, profile.condition, profile.embedding, request.method))
+    return shared
 
 
 def _leave_out(run_ids: Iterable[str], why: str, report: InterpretReport) -> None:
