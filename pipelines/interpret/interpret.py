@@ -25,7 +25,7 @@ from pipelines.train.restore import restore
 from pipelines.train.targets import Targets
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
-from stores.errors import EmbedctlError, StoreLocked, UnknownName, suggest
+from stores.errors import EmbedctlError, StoreLocked, StoreMismatch, UnknownName, suggest
 from stores.locks import lock
 from stores.results import read_results
 
@@ -145,8 +145,15 @@ def _recorded(recordings: SubjectEpochs, recipe: Recipe) -> Recorded:
     n_sensors = recordings.test.mean.shape[1]
     names = list(recordings.ch_names) or [f"voxel {i}" for i in range(n_sensors)]
     positions = recordings.info.get("ch_pos") or []
+    chain = chain_of(recordings, recipe, loaded.scale)
+    if not np.allclose(chain.input(), loaded.test.epochs.numpy(), atol=0.01 * float(loaded.test.epochs.std())):
+        raise StoreMismatch(
+            f"recordings of subject {recordings.subject} of '{recordings.dataset}', unmixed to sensors and mixed "
+            "again, are others than the run was tested on",
+            "embedctl preprocess makes them anew",
+        )
     return Recorded(
-        chain=chain_of(recordings, recipe, loaded.scale),
+        chain=chain,
         test=loaded.test,
         times=recordings.times[:0] if window is None else recordings.times[window],
         sfreq=float(recordings.sfreq),

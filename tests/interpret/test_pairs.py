@@ -157,9 +157,3 @@ def test_times_that_no_sample_has_anything_at_are_in_no_cluster_and_cost_no_warn
         warnings.simplefilter("error")
         [found] = clusters(values, np.arange(50.0))
     assert found.first == 22 and 28 <= found.last <= 31
-
-
-def test_clusters_of_nothing_are_found_in_one_trial_of_twenty():
-    values = np.random.default_rng(0).standard_normal((200, 20, 6))
-    rate = np.mean([bool(clusters(one, np.arange(6.0))) for one in values])
-    assert rate < 0.1  # 200 trials at 5 %: 3 standard errors are 4.6 %
