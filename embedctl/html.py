@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Markup", "definition", "escaped", "joined", "page", "rows_of", "small_image", "thumbnail"]
+__all__ = ["Markup", "definition", "escaped", "joined", "page", "rows_of", "small_image", "thumbnail", "thumbnail_of"]
 
 _PIXELS = 64
 
@@ -53,24 +53,37 @@ def definition(facts: Mapping[str, object]) -> Markup:
 
 def small_image(folder: Path, image_id: str, pixels: int = _PIXELS) -> "Image.Image | None":
     """Return an image of ``folder``, made small; None where it cannot be read or lies outside."""
-    from PIL import Image
-
     try:
         file = (folder / image_id).resolve()
-        if not file.is_relative_to(folder.resolve()):
-            return None
-        with Image.open(file) as image:
-            image.draft("RGB", (pixels, pixels))
-            small = image.convert("RGB")
-            small.thumbnail((pixels, pixels))
-    except (OSError, RuntimeError, ValueError, Image.DecompressionBombError):
+        return _small(file, pixels) if file.is_relative_to(folder.resolve()) else None
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that is none
         return None
-    return small
 
 
 def thumbnail(folder: Path, image_id: str, pixels: int = _PIXELS) -> Markup:
     """Return a small picture of an image of ``folder``, or nothing where it cannot be read or lies outside."""
-    small = small_image(folder, image_id, pixels)
+    return _picture(small_image(folder, image_id, pixels))
+
+
+def thumbnail_of(data: bytes, pixels: int = _PIXELS) -> Markup:
+    """Return a small picture of the bytes of an image file, or nothing where they are none."""
+    return _picture(_small(io.BytesIO(data), pixels))
+
+
+def _small(file: Path | io.BytesIO, pixels: int) -> "Image.Image | None":
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            image.draft("RGB", (pixels, pixels))
+            small = image.convert("RGB")
+            small.thumbnail((pixels, pixels))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    return small
+
+
+def _picture(small: "Image.Image | None") -> Markup:
     if small is None:
         return Markup("")
     data = io.BytesIO()

@@ -243,12 +243,20 @@ class OneEmbedding:
         ------
         UnknownName
             If the image has no row.
+        TypeError
+            If ``image_id`` is no text.
+        ValueError
+            If ``k`` is below 1.
 
         Returns
         -------
         Neighbours
             Ids and cosine similarities, the nearest first; equal ones in the order of the store.
         """
+        if not isinstance(image_id, str):
+            raise TypeError(f"image_id is {image_id!r}, expected the id of an image, such as {self.image_ids[0]!r}")
+        if k < 1:
+            raise ValueError(f"k is {k}, expected 1 or more")
         if image_id not in self.image_ids:
             reason = f": {self.absent[image_id]}" if image_id in self.absent else ""
             raise UnknownName(f"{self.name} has no row for '{image_id}'{reason}", suggest(image_id, self.image_ids))
@@ -270,7 +278,7 @@ class OneEmbedding:
         Raises
         ------
         ValueError
-            If a row does not vary over its features.
+            If a row does not vary over its features, or ``n`` is below 1.
         """
         from embedctl.pictures import rdm_figure
 
@@ -290,6 +298,11 @@ class OneEmbedding:
         ----------
         n : int
             At most so many images, spread evenly over the store.
+
+        Raises
+        ------
+        ValueError
+            If ``n`` is below 1.
         """
         from embedctl.pictures import map_figure
 
@@ -302,6 +315,8 @@ class OneEmbedding:
         return map_figure(places, explained, [self.image_ids[row] for row in rows], self._images, self.name)
 
     def _spread(self, n: int) -> list[int]:
+        if n < 1:
+            raise ValueError(f"n is {n}, expected 1 or more")
         return np.linspace(0, len(self) - 1, min(n, len(self))).round().astype(int).tolist()
 
     def _cosines(self, query: np.ndarray) -> np.ndarray:

@@ -162,16 +162,20 @@ def ranking_figure(ranks: "Sequence[RankRow]", title: str) -> "Figure":
 
 
 def curve_figure(metrics: Sequence[Mapping[str, Any]], title: str) -> "Figure":
-    """Draw how a run learned: its loss, and validation top-1, after each pass."""
+    """Draw how a run learned: its loss, and validation top-1 with its chance where that was kept, after each pass."""
     figure, (left, right) = new_figure(8.0, 3.4, 1, 2)
     passes = [row["pass"] for row in metrics]
     for name, colour in (("loss", COLOURS[0]), ("val_loss", COLOURS[1])):
         if all(name in row for row in metrics):
             left.plot(passes, [row[name] for row in metrics], color=colour, label=name.replace("val_", "validation "))
-    left.set(xlabel="pass", title="loss")
+    left.set(xlabel="pass", ylabel="loss", title="Loss after each pass")
     left.legend(fontsize=8, frameon=False)
     right.plot(passes, [100 * row["val_top1"] for row in metrics], color=COLOURS[1])
-    right.set(xlabel="pass", title="validation top-1, %")
+    if all("val_chance" in row for row in metrics):
+        chance = 100 * metrics[-1]["val_chance"]
+        right.axhline(chance, color="black", ls=":", lw=1.2, label=f"chance {chance:.1f} %")
+        right.legend(fontsize=8, frameon=False)
+    right.set(xlabel="pass", ylabel="top-1, %", title="Validation after each pass", ylim=(0, None))
     figure.suptitle(title, fontsize=9)
     return figure
 

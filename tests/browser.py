@@ -4,6 +4,7 @@ import base64
 import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -23,14 +24,23 @@ FLAGS = (
 HAND_OVER = "import os, sys; [os.dup2(int(sys.argv[n]), n + 2) for n in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
 
 
+CUT = """[...document.querySelectorAll("svg text")].filter(text => {
+    const [inner, outer] = [text, text.ownerSVGElement].map(one => one.getBoundingClientRect());
+    return inner.left < outer.left - 1 || inner.right > outer.right + 1;
+}).map(text => text.firstChild.data)"""
+PATIENCE = 60.0  # seconds without a word from the browser
+
+
 @dataclass
 class Seen:
-    """What a page did: complaints on the console, addresses asked for, dialogs opened, and what it looks like."""
+    """What a page did: complaints on the console, addresses asked for, dialogs opened, and what it looks like;
+    ``cut`` is the text of pictures that reaches beyond their edges."""
 
     complaints: list = field(default_factory=list)
     asked_for: list = field(default_factory=list)
     dialogs: list = field(default_factory=list)
     width: int = 0
+    cut: list = field(default_factory=list)
     picture: bytes = b""
 
 
@@ -83,10 +93,11 @@ class _Pages:
         self._ask("Page.navigate", url=address)
         self._until("Page.loadEventFired")
         measured = self._ask("Runtime.evaluate", expression="document.documentElement.scrollWidth")
+        cut = self._ask("Runtime.evaluate", expression=CUT, returnByValue=True)
         picture = self._ask("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
         self._session = None
         self._ask("Target.closeTarget", targetId=target)
-        seen = Seen(width=measured["result"]["value"], picture=base64.b64decode(picture))
+        seen = Seen(width=measured["result"]["value"], cut=cut["result"]["value"], picture=base64.b64decode(picture))
         for event in self._events:
             method, told = event["method"], event["params"]
             if method == "Log.entryAdded" and told["entry"]["level"] in ("warning", "error"):
@@ -119,6 +130,8 @@ class _Pages:
 
     def _hear(self):
         while b"\0" not in self._rest:
+            if not select.select([self._reader], [], [], PATIENCE)[0]:
+                raise TimeoutError(f"the browser has said nothing for {PATIENCE:.0f} s")
             if not (piece := os.read(self._reader, 1 << 20)):
                 raise RuntimeError("the browser has ended")
             self._rest += piece

@@ -191,6 +191,8 @@ def test_a_signal_unwinds_the_program_and_has_its_code(number, code):
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        # A shell that starts something in the background has it ignore SIGINT, and so would all that follows.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)

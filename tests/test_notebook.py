@@ -86,6 +86,17 @@ def test_the_nearest_images_are_those_of_a_plain_loop(store, values):
     assert len(store["pixels"].nearest(IDS[7], k=99)) == 19
 
 
+def test_what_cannot_be_asked_is_said_as_found_and_expected(store):
+    with pytest.raises(TypeError, match="expected the id of an image"):
+        store["pixels"].nearest(0)
+    with pytest.raises(ValueError, match="k is -1, expected 1 or more"):
+        store["pixels"].nearest(IDS[7], k=-1)
+    for n in (0, -3):
+        for draw in (store["pixels"].plot_map, store["pixels"].plot_rdm):
+            with pytest.raises(ValueError, match=f"n is {n}, expected 1 or more"):
+                draw(n=n)
+
+
 def test_the_nearest_of_an_image_without_a_row_says_why(store):
     with pytest.raises(UnknownName, match="truncated"):
         store["hog"].nearest(IDS[3])

@@ -137,11 +137,17 @@ def test_the_ranking_has_points_intervals_subjects_and_chance():
 
 
 def test_a_run_draws_its_losses_and_its_validation():
-    metrics = [{"pass": n, "loss": 3.0 / n, "val_loss": 4.0 / n, "val_top1": 0.1 * n} for n in (1, 2)]
+    metrics = [
+        {"pass": n, "loss": 3.0 / n, "val_loss": 4.0 / n, "val_top1": 0.1 * n, "val_chance": 0.02} for n in (1, 2)
+    ]
     left, right = curve_figure(metrics, "a run").axes
     drawn = {line.get_label(): list(line.get_ydata()) for line in left.lines}
     assert drawn == {"loss": [3.0, 1.5], "validation loss": [4.0, 2.0]}
     assert right.lines[0].get_ydata() == pytest.approx([10, 20])
+    assert right.lines[1].get_ydata() == pytest.approx([2, 2]) and right.lines[1].get_label() == "chance 2.0 %"
+    assert (left.get_ylabel(), right.get_ylabel()) == ("loss", "top-1, %")
+    older = [{name: value for name, value in row.items() if name != "val_chance"} for row in metrics]
+    assert len(curve_figure(older, "a run").axes[1].lines) == 1
 
 
 @pytest.mark.parametrize("what", ["embeddings.zarr", "epochs.zarr"])

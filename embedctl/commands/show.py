@@ -193,7 +193,9 @@ def picture(path: Path, kind: str, file: Path) -> None:
 
         ranks = ranking(read_results(path), path)
         first = [row for row in ranks if row.condition == ranks[0].condition]
-        drawn = pictures.ranking_figure(first, said(first[0].condition))
+        drawn = pictures.ranking_figure(
+            first, f"Which embeddings are retrieved best, with intervals\n{said(first[0].condition)}"
+        )
         if len(first) < len(ranks):
             render.note("the picture shows the first of several settings; 'embedctl report' has them all")
     put_file(file, png(drawn))

@@ -20,6 +20,7 @@ from embedctl.report.svg import (
     sequential,
     shortened,
     span,
+    whole,
 )
 from pipelines.train.compare import PairRow, RankRow
 from pipelines.train.statistics import Interval
@@ -125,12 +126,14 @@ def _ranking(answers: Answers) -> Figure:
     for number, row in enumerate(ranks):
         y, colour = 10 + _ROW * (number + 0.5), ALIGNED if row.aligned_by else BASE
         name, best = marked(row.embedding, row.weights), row is answers.leader
-        picture.text(LABELS - 8, y + 4, shortened(name), "end", "strong" if best else "", name)
-        for subject, top1 in row.per_subject.items():
-            picture.dot(scale(top1), y, "#c3c8d0", f"{name}, subject {subject}: {100 * top1:.1f} %", 2)
+        picture.text(
+            LABELS - 8, y + 4, shortened(name, size=12.5 if best else 11), "end", "strong" if best else "", name
+        )
         if row.interval.low is not None and row.interval.high is not None:
             told = f"{name}: {_interval_said(row.interval)}"
             picture.line(scale(row.interval.low), y, scale(row.interval.high), y, colour, 2, title=told)
+        for subject, top1 in row.per_subject.items():
+            picture.dot(scale(top1), y, "#c3c8d0", f"{name}, subject {subject}: {100 * top1:.1f} %", 2.4)
         told = f"{name}: {100 * row.top1:.1f} %"
         picture.dot(scale(row.top1), y, colour, told, 4, hollow=row.contaminated)
     over = ", or ".join(dict.fromkeys(row.interval.over for row in ranks))
@@ -159,7 +162,7 @@ def _heatmap(answers: Answers) -> Figure:
                 x, told = LABELS + width * column, f"{name}, subject {subject}: {100 * top1:.1f} %"
                 picture.box(x, y, width - 1, _ROW - 1, colour, told)
                 if width >= 20:
-                    picture.text(x + width / 2, y + 13, f"{100 * top1:.0f}", "middle", "small", told, ink)
+                    picture.text(x + width / 2, y + 13, whole(100 * top1), "middle", "small", told, ink)
     columns = (("embedding", "text"), *((f"subject {subject}", "percent") for subject in subjects))
     rows = [(row.embedding, *(row.per_subject.get(subject) for subject in subjects)) for row in answers.ranks]
     title = "Top-1 of every embedding and subject, %"
@@ -193,7 +196,7 @@ def _slopes(answers: Answers) -> Figure:
 def _slope(pair: PairRow, base: dict[int, float], aligned: dict[int, float], low: float, high: float) -> Markup:
     picture, scale = Picture(170, 172), Scale(low, high, 142, 34)
     axis_left(picture, scale, 34, 160, 100)
-    picture.text(4, 11, shortened(pair.embedding, 24), "start", "strong", pair.embedding)
+    picture.text(4, 11, shortened(pair.embedding, 160, size=12.5), "start", "strong", pair.embedding)
     told = f"{100 * pair.difference:+.1f} points" + (f", {pair.verdict}" if len(pair.verdict) < 22 else "")
     picture.text(4, 25, told.removesuffix(", "), "start", "small", pair.verdict or pair.note)
     both = [subject for subject in pair.subjects if subject in base and subject in aligned]

@@ -83,7 +83,7 @@ def _likeness(samples: dict[str, np.ndarray]) -> Figure:
     picture = Picture(WIDTH, 20 + high * len(names))
     for row, name in enumerate(names):
         y = 18 + high * row
-        picture.text(LABELS - 8, y + high / 2 + 4, f"{shortened(name, 21)} {row + 1}", "end", "", name)
+        picture.text(LABELS - 8, y + high / 2 + 4, f"{shortened(name, LABELS - 30)} {row + 1}", "end", "", name)
         if width >= 12 or row % 5 == 4:
             picture.text(LABELS + width * (row + 0.5), 12, row + 1, "middle", "small", name)
         for column, other in enumerate(names):

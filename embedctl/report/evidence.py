@@ -26,7 +26,9 @@ from embedctl.report.svg import (
     nice,
     shortened,
     span,
+    whole,
 )
+from pipelines.interpret.notes import notes_of
 from pipelines.interpret.over_subjects import over_sensors
 from stores.errors import DamagedStore
 
@@ -39,9 +41,10 @@ _GONE = "#c3c8d0"
 
 Profile = Mapping[str, Any]
 _OF_A_PROFILE: Mapping[type, Sequence[str]] = {
-    str: ("embedding",), object: ("subject", "evidence", "peak", "half", "corrected_peak"),
-    list: ("times", "time", "positions", "windows", "run_ids"),
-    dict: ("bands", "sensors", "groups", "band_p", "group_p", "sensor_p"),
+    str: ("embedding",), bool: ("is_found",), dict: ("bands", "sensors", "groups"),
+    list: ("times", "time", "positions", "windows", "run_ids", "notes", "untrained_windows", "untrained_bands",
+           "untrained_groups"),
+    object: ("subject", "evidence", "p", "peak", "half", "reliability", "random_reliability", "similarity"),
 }  # fmt: skip
 _OF_A_PAIR: Mapping[type, Sequence[str]] = {
     str: ("embedding", "base", "note"),
@@ -50,7 +53,7 @@ _OF_A_PAIR: Mapping[type, Sequence[str]] = {
 _OF_A_TEST: Mapping[type, Sequence[str]] = {
     object: ("matched", "over", "n"),
     list: ("time", "times", "windows"),
-    dict: ("bands",),
+    dict: ("bands", "groups"),
 }
 
 
@@ -58,24 +61,25 @@ def evidence(answers: Answers, runs: Path) -> Section:
     """Return the section of one condition; it names the command where nothing was interpreted."""
     title = "When, at which frequencies and where"
     for method in METHODS:
-        profiles, pairs, notes = _found(answers, runs, method)
+        profiles, pairs = _found(answers, runs, method)
         if profiles:
             text = [
                 f"Shares of the evidence for the right image ({method}); docs/interpretation.md says what they mean."
             ]
+            notes = notes_of([profile for mine in profiles.values() for profile in mine])
             text += [note[:1].upper() + note[1:] + "." for note in notes]
             return Section(title, text, _figures(profiles, pairs))
     return Section(title, ["None of these runs has been interpreted: embedctl interpret does it."])
 
 
-def _found(answers: Answers, runs: Path, method: str) -> tuple[dict[str, list[Profile]], list[Profile], list[str]]:
+def _found(answers: Answers, runs: Path, method: str) -> tuple[dict[str, list[Profile]], list[Profile]]:
     """Return the profiles of these very runs, by embedding in the order of the ranking."""
     file = found_at(runs, method)
     if not file.is_file():
-        return {}, [], []
+        return {}, []
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
-        profiles, pairs, notes = said["profiles"], said["pairs"], said["notes"]
+        profiles, pairs = said["profiles"], said["pairs"]
         for profile in profiles:
             _check(profile, _OF_A_PROFILE)
         for pair in pairs:
@@ -90,8 +94,7 @@ def _found(answers: Answers, runs: Path, method: str) -> tuple[dict[str, list[Pr
         if profile["embedding"] in mine and set(profile["run_ids"]) <= known:
             mine[profile["embedding"]].append(profile)
     kept = {name: found for name, found in mine.items() if found}
-    both = [pair for pair in pairs if set(pair["run_ids"]) <= known]
-    return kept, both, notes if kept else []
+    return kept, [pair for pair in pairs if set(pair["run_ids"]) <= known]
 
 
 def _check(found: Mapping[str, Any], kinds: Mapping[type, Sequence[str]]) -> None:
@@ -114,7 +117,7 @@ def _figures(profiles: dict[str, list[Profile]], pairs: Sequence[Profile]) -> li
         figures.append(_topographies(profiles))
     if first["groups"]:
         figures.append(_shares("Where the evidence lies: sensor groups or regions, %", profiles, "groups"))
-    return figures + [_pair(pair) for pair in pairs if timed]
+    return figures + [_pair(pair) for pair in pairs]
 
 
 def _time(profiles: dict[str, list[Profile]]) -> Figure:
@@ -126,7 +129,7 @@ def _time(profiles: dict[str, list[Profile]]) -> Figure:
         windows = [window for p in profiles[name] for window in p["windows"]]
         _bars(picture, across, windows, number, COLOURS[number], name)
     for name in reversed(courses):
-        colour = COLOURS[named.index(name)] if name in named and _is_found(profiles[name]) else _GONE
+        colour = COLOURS[named.index(name)] if name in named and profiles[name][0]["is_found"] else _GONE
         points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[name].tolist(), strict=True)]
         picture.curve(points, colour, _LINE_WIDTH, name)
     rows = [
@@ -139,7 +142,7 @@ def _time(profiles: dict[str, list[Profile]]) -> Figure:
         ("peak", "text"), ("half by", "text"),
     )  # fmt: skip
     title = "When the evidence for the right image comes, % of it per sample"
-    keys = [(name, COLOURS[number] if _is_found(profiles[name]) else _GONE) for number, name in enumerate(named)]
+    keys = [(name, COLOURS[number] if profiles[name][0]["is_found"] else _GONE) for number, name in enumerate(named)]
     drawn = joined([picture.svg(title), legend(keys, len(courses) - len(named))])
     note = (
         "Mean over subjects; bars: above zero in a subject, by cluster permutation. Pale: nothing is shown to be there."
@@ -155,20 +158,18 @@ def _shares(title: str, profiles: dict[str, list[Profile]], what: str) -> Figure
     most, width = max(abs(v) for row in means.values() for v in row) or 1.0, (WIDTH - LABELS - 6) / len(parts)
     picture = Picture(WIDTH, 22 + _ROW * len(means))
     for column, part in enumerate(parts):
-        told = shortened(part, max(4, int(width / 5.5)))
+        told = shortened(part, width + 2, size=10)
         picture.text(LABELS + width * (column + 0.5), 13, told, "middle", "small", part)
     for number, (name, row) in enumerate(means.items()):
         y = 18 + _ROW * number
         picture.text(
-            LABELS - 8, y + 13, shortened(name), "end", "", name, "" if _is_found(profiles[name]) else "#8a8f98"
+            LABELS - 8, y + 13, shortened(name), "end", "", name, "" if profiles[name][0]["is_found"] else "#8a8f98"
         )
         for column, (part, value) in enumerate(zip(parts, row, strict=True)):
             told, x = f"{name}, {part}: {100 * value:.1f} %", LABELS + width * column
             picture.box(x, y, width - 1, _ROW - 1, diverging(value / most), told)
             if width >= 24:
-                picture.text(
-                    x + width / 2, y + 13, f"{100 * value + 0:.0f}".replace("-0", "0"), "middle", "small", told, INK
-                )
+                picture.text(x + width / 2, y + 13, whole(100 * value), "middle", "small", told, INK)
     columns = (("embedding", "text"), ("subject", "count"), *((part, "percent") for part in parts))
     rows = [(n, p["subject"], *(p[what].get(part) for part in parts)) for n, mine in profiles.items() for p in mine]
     note = "Orange speaks for the right image, blue against it. Grey names: nothing is shown to be there."
@@ -185,7 +186,7 @@ def _topographies(profiles: dict[str, list[Profile]]) -> Figure:
     radius = max(2.0, min(6.0, 40 / len(names) ** 0.5))
     for name, values in shares.items():
         picture = Picture(160, 174)
-        picture.text(80, 12, shortened(name, 26), "middle", "", name)
+        picture.text(80, 12, shortened(name, 156), "middle", "", name)
         picture.dot(across(0), up(0), _GONE, r=57, hollow=True)
         picture.curve([(across(-0.012), up(0.094)), (across(0), up(0.108)), (across(0.012), up(0.094))], _GONE, 1.5)
         for sensor, (x, y), value in zip(names, places.tolist(), values.tolist(), strict=True):
@@ -199,6 +200,31 @@ def _topographies(profiles: dict[str, list[Profile]]) -> Figure:
 
 
 def _pair(pair: Profile) -> Figure:
+    """Return what differs between two sides: courses over time where there is time, and a table with every sign."""
+    said = " ".join(f"{text}." for text in filter(None, (pair["note"], *pair["notes"])))
+    against = f"{pair['embedding']} minus {pair['base']}"
+    if len(pair["times"]) < 2:
+        return Figure(f"{against}: which sensor groups or regions differ", _pair_table(pair, timed=False), note=said)
+    title = f"{against}: when the evidence comes, % of it per sample"
+    note = f"Bars: clusters where they differ, whose edges are not tested. {said}"
+    return Figure(title, _pair_table(pair, timed=True), _pair_courses(pair, title), note)
+
+
+def _pair_table(pair: Profile, *, timed: bool) -> Table:
+    columns = [("over", "text"), ("images", "text"), ("n", "count")]
+    columns += [("aligned has more", "text"), ("aligned has less", "text"), ("bands (Holm)", "text")] if timed else []
+    grouped = any(test["groups"] for test in pair["tests"])
+    columns += [("sensor groups or regions (Holm)", "text")] if grouped else []
+    rows = []
+    for test in pair["tests"]:
+        row = [test["over"], "both found" if test["matched"] else "all", test["n"]]
+        row += [_windows([w for w in test["windows"] if w["sign"] == sign]) for sign in (1, -1)] if timed else []
+        row += [_parts(test["bands"])] if timed else []
+        rows.append([*row, _parts(test["groups"])] if grouped else row)
+    return Table(columns, rows)
+
+
+def _pair_courses(pair: Profile, title: str) -> Markup:
     times = 1000 * np.array(pair["times"])
     sides = {
         label: [test for test in pair["tests"] if test["matched"] == matched]
@@ -211,18 +237,7 @@ def _pair(pair: Profile) -> Figure:
         _bars(picture, across, [w for test in sides[label] for w in test["windows"]], number, colour, label)
         points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[label].tolist(), strict=True)]
         picture.curve(points, colour, _LINE_WIDTH, label)
-    rows = [
-        (test["over"], "both found" if test["matched"] else "all", test["n"], _windows(test["windows"]), _bands(test))
-        for test in pair["tests"]
-    ]
-    columns = (
-        ("over", "text"), ("images", "text"), ("n", "count"), ("differs (cluster permutation)", "text"),
-        ("bands (Holm)", "text"),
-    )  # fmt: skip
-    title = f"{pair['embedding']} minus {pair['base']}: when the evidence comes, % of it per sample"
-    said = " ".join(f"{text}." for text in filter(None, (pair["note"], *pair["notes"])))
-    note = f"Bars: where they differ, by cluster permutation. {said}"
-    return Figure(title, Table(columns, rows), joined([picture.svg(title), legend(keys)]), note)
+    return joined([picture.svg(title), legend(keys)])
 
 
 def _over_time(times: np.ndarray, values: Sequence[float], n_bars: int) -> tuple[Picture, Scale, Scale]:
@@ -248,14 +263,8 @@ def _bars(
         picture.line(start, y, max(end, start + 1), y, colour, 3, title=f"{name}: {_windows([window])}")
 
 
-def _is_found(mine: Sequence[Profile]) -> bool:
-    """Say as `pipelines.interpret.profile.Profile.is_found` whether anything is shown to be there."""
-    tested = [p for one in mine for kind in ("band_p", "group_p", "sensor_p") for p in one[kind].values()]
-    return any(one["windows"] or one["corrected_peak"] is not None for one in mine) or any(p <= 0.05 for p in tested)
-
-
-def _bands(test: Profile) -> str:
-    told = (f"{n} {100 * p['difference']:+.1f} points" for n, p in test["bands"].items() if p["p_holm"] <= 0.05)
+def _parts(found: Mapping[str, Any]) -> str:
+    told = (f"{name} {100 * p['difference']:+.1f} points" for name, p in found.items() if p["p_holm"] <= 0.05)
     return ", ".join(told) or "no difference shown"
 
 

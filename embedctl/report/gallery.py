@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from embedctl.html import Markup, escaped, joined, thumbnail
+from embedctl.html import Markup, escaped, joined, thumbnail, thumbnail_of
 from embedctl.report.gather import Answers, Material
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, Scale, axis_below, shortened
+from pipelines.extract.sources import ImageSource, open_images
 from pipelines.findings.hits import concept_accuracy
 from pipelines.findings.retrieved import Confusion, Query, confusions, queries
 from pipelines.train.join import resolve
@@ -39,9 +40,11 @@ def gallery(answers: Answers, material: Material) -> Section:
         _confused(f"What is most often taken for what ({leader.embedding}, {len(kept)} runs)", wrong, pictures),
         _concepts(answers, leader.embedding),
     ]
+    missing = [f"There are no images of these names at '{material.request.images}'."] if pictures.none else []
     text = [
         f"The best embedding, {leader.embedding}, at work. Single queries are of the subject in the middle of the "
-        "ranking by accuracy; confusions and concepts are over all its runs."
+        "ranking by accuracy; confusions and concepts are over all its runs.",
+        *missing,
     ]
     return Section("What was retrieved", text, [figure for figure in figures if figure.table.rows])
 
@@ -56,22 +59,52 @@ class _Pictures:
     """Small pictures of test images, each found as training found it, and made once."""
 
     def __init__(self, material: Material, images: Sequence[str]) -> None:
-        self._folder: Path = material.request.images
-        known = material.store.image_ids if material.store else []
-        there = set(known)
+        self._images: Path = material.request.images
+        self._known = material.store.image_ids if material.store else []
+        there = set(self._known)
         elsewhere = [image for image in dict.fromkeys(images) if image not in there]
         self._ids: dict[str, str] = {}
-        with suppress(EmbedctlError):  # what the store does not know is looked for under its own name
-            if known:
-                rows = resolve(elsewhere, known).tolist()
-                self._ids = {image: known[row] for image, row in zip(elsewhere, rows, strict=True)}
+        try:
+            self._ids = self._resolved(elsewhere)
+        except EmbedctlError:  # one is not known or not clear: those that are drawn are looked for alone
+            self._unclear = set(elsewhere)
+        else:
+            self._unclear = set()
         self._made: dict[str, Markup] = {}
+        self._source: ImageSource | None = None
+        folder = self._images.is_dir() and next(self._images.glob("*.tar"), None) is None
+        if not folder:  # a folder is not listed for a few of its images
+            with suppress(EmbedctlError, OSError):
+                self._source = open_images(self._images)
 
     def __call__(self, image: str) -> Markup:
         if image not in self._made:
-            drawn = thumbnail(self._folder, self._ids.get(image, image), _PIXELS)
+            drawn = self._drawn(image)
             self._made[image] = Markup(f'{drawn}<span class="name">{escaped(_short(image))}</span>')
         return self._made[image]
+
+    @property
+    def none(self) -> bool:
+        """Whether not one picture was found."""
+        return not any("<img" in made for made in self._made.values())
+
+    def _drawn(self, image: str) -> Markup:
+        if image in self._unclear:
+            with suppress(EmbedctlError):
+                self._ids |= self._resolved([image])
+        named = self._ids.get(image, image)  # what the store does not know is looked for under its own name
+        if self._source is None:
+            return thumbnail(self._images, named, _PIXELS)
+        try:
+            return thumbnail_of(self._source.read(named), _PIXELS)
+        except (OSError, KeyError, ValueError):
+            return Markup("")
+
+    def _resolved(self, images: Sequence[str]) -> dict[str, str]:
+        if not self._known:
+            return {}
+        rows = resolve(images, self._known).tolist()
+        return {image: self._known[row] for image, row in zip(images, rows, strict=True)}
 
 
 def _short(image: str) -> str:
@@ -96,7 +129,7 @@ def _queries(title: str, found: Sequence[Query], pictures: _Pictures) -> Figure:
 def _confused(title: str, found: Sequence[Confusion], pictures: _Pictures) -> Figure:
     drawn = [
         Markup(
-            f"<div><p>in {one.runs} runs</p><span>{pictures(one.image)}</span>"
+            f"<div><p>in {one.runs} run{'s' if one.runs > 1 else ''}</p><span>{pictures(one.image)}</span>"
             f"<span>{pictures(one.taken_for)}</span></div>"
         )
         for one in found

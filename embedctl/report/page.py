@@ -13,7 +13,7 @@ from embedctl.report.parts import Figure, Report, Section, Table, shown
 
 __all__ = ["page"]
 
-_NUMBERS = ("percent", "points", "count", "number", "seconds")
+_NUMBERS = ("percent", "points", "spread", "count", "number", "seconds")
 _MOST_ROWS = 500
 
 
@@ -69,7 +69,7 @@ def _figure(figure: Figure) -> Markup:
 
 def _table(table: Table) -> Markup:
     kinds = [kind for _, kind in table.columns]
-    classes = [' class="n"' if kind in _NUMBERS else "" for kind in kinds]
+    classes = [' class="n"' if kind in _NUMBERS else ' class="cite"' if kind == "link" else "" for kind in kinds]
     head = "".join(f"<th{c}>{escaped(heading)}</th>" for (heading, _), c in zip(table.columns, classes, strict=True))
     body = "".join(
         ('<tr class="best">' if row == table.best else "<tr>")

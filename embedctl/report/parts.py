@@ -13,7 +13,7 @@ from embedctl.html import Markup
 
 __all__ = ["Figure", "Report", "Section", "Table", "shown"]
 
-KINDS = ("text", "percent", "points", "count", "number", "seconds", "link")
+KINDS = ("text", "percent", "points", "spread", "count", "number", "seconds", "link")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Table:
     Parameters
     ----------
     columns : sequence of (str, str)
-        Heading and kind: one of `KINDS`. A percentage is a fraction, points are a difference of two.
+        Heading and kind: one of `KINDS`. A percentage is a fraction, points are a difference of two, a
+        spread is a standard deviation of such.
     rows : sequence of sequence
         Values; ``None`` is an empty cell.
     best : int
@@ -108,6 +109,8 @@ def shown(value: Any, kind: str) -> str:
         return render.percent(value)
     if kind == "points":
         return f"{100 * value:+.1f}"
+    if kind == "spread":
+        return f"{100 * value:.1f}"
     if kind == "count":
         return f"{value:,}"
     if kind == "number":

@@ -19,12 +19,19 @@ from embedctl.html import Markup
 
 __all__ = [
     "ALIGNED", "BASE", "COLOURS", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_below", "diverging", "legend",
-    "nice", "sequential", "shortened", "span",
+    "nice", "sequential", "shortened", "span", "whole",
 ]  # fmt: skip
 
 WIDTH, LABELS = 400, 160  # of a picture, and of the names on its left
 BASE, ALIGNED, GREY = COLOURS[0], COLOURS[1], "#8a8f98"
 LINE, INK = "#d9dde3", "#20242a"
+_WIDTHS = (
+    (0.34, "iljI.,:;'|! "),
+    (0.42, "ftr-()[]/"),
+    (0.61, "acekosvxyz"),
+    (0.84, "wABCDGHKNOQRUVXY&"),
+    (1.02, "mMW@%…"),
+)
 _VIRIDIS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 
 
@@ -180,16 +187,38 @@ def diverging(share: float) -> str:
     return _mixed("#f4f4f4", ALIGNED if share > 0 else BASE, min(abs(share), 1.0))
 
 
-def shortened(name: str, most: int = 25) -> str:
-    """Return a name with its middle left out where it is too long for its place.
+def shortened(name: str, room: float = LABELS - 10, size: float = 11) -> str:
+    """Return a name with its middle left out where it is wider than its place; ``size`` is that of the font.
 
     Examples
     --------
     >>> shortened("dreamsim-dinov2-vitb14-base:blocks.10.mean")
-    'dreamsim-din…cks.10.mean'
+    'dreamsim-d…ks.10.mean'
     """
-    half = (most - 1) // 2
-    return name if len(name) <= most else f"{name[:half]}…{name[-(half - 1) :]}"
+    short, kept = name, len(name)
+    while kept > 2 and size * sum(map(_em, short)) > room:
+        kept -= 1
+        short = f"{name[: (kept + 1) // 2]}…{name[len(name) - kept // 2 :]}"
+    return short
+
+
+def _em(character: str) -> float:
+    """Return how wide a character is at most, as a share of the font's size: measured on DejaVu Sans, a wide one."""
+    for width, characters in _WIDTHS:
+        if character in characters:
+            return width
+    return 0.65 if character.isascii() else 1.02
+
+
+def whole(number: float) -> str:
+    """Return a number without its fraction; halves go away from zero, as people round.
+
+    Examples
+    --------
+    >>> whole(2.5), whole(-2.5), whole(37.5), whole(-0.2)
+    ('3', '-3', '38', '0')
+    """
+    return f"{math.copysign(math.floor(abs(number) + 0.5), number) + 0:.0f}".replace("-0", "0", number > -0.5)
 
 
 def _mixed(one: str, other: str, share: float) -> str:

@@ -20,6 +20,7 @@ from embedctl.report.svg import (
     shortened,
     span,
 )
+from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
 
 __all__ = ["variation"]
@@ -42,7 +43,10 @@ def _layers(answers: Answers) -> list[Figure]:
     """
     depths: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for row in answers.ranks:
-        name = EmbeddingName.parse(row.embedding.partition("#")[0])
+        try:
+            name = EmbeddingName.parse(row.embedding.partition("#")[0])
+        except EmbedctlError:  # a run with a name of another program: it has no layers here
+            continue
         of = f"{name.encoder}{f', {name.pooling}' if name.pooling else ''}{f'@{name.view}' if name.view else ''}"
         if name.layer:
             depths.setdefault((of, re.sub(r"\d+", "*", name.layer)), []).append((name.layer, row.top1))
@@ -112,7 +116,7 @@ def _seeds(answers: Answers) -> list[Figure]:
         deviation = fmean(stdev(changes) ** 2 for changes in by_subject.values()) ** 0.5
         picture.text(WIDTH - 4, y + 4, f"{100 * deviation:.1f}", "end", "small")
         rows.append((name, len(by_subject), len(found), deviation))
-    columns = (("embedding", "text"), ("subjects", "count"), ("runs", "count"), ("SD over seeds", "points"))
+    columns = (("embedding", "text"), ("subjects", "count"), ("runs", "count"), ("SD over seeds, points", "spread"))
     title = "How much the seed alone changes top-1"
     note = "A dot per run: its distance from the mean of its subject's seeds. SD: within subjects, in points."
     return [Figure(title, Table(columns, rows), picture.svg(title), note)]

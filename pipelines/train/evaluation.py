@@ -22,7 +22,7 @@ def validate(
     images: torch.Tensor,
     sizes: Sequence[int],
 ) -> dict[str, float]:
-    """Score every validation round, and average: ``val_loss``, ``val_top1`` and ``val_mrr``.
+    """Score every validation round, and average: ``val_loss``, ``val_top1``, its ``val_chance``, and ``val_mrr``.
 
     Parameters
     ----------
@@ -48,6 +48,7 @@ def validate(
     return {
         "val_loss": float(np.mean(losses)),
         "val_top1": float(np.mean([f.top(1) for f in found])),
+        "val_chance": float(np.mean([1 / n for n in sizes])),
         "val_mrr": float(np.mean([f.mrr for f in found])),
     }
 

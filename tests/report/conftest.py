@@ -1,5 +1,6 @@
 """A workspace of made-up runs: an aligned encoder and its base, two layers, four people, and one hostile name."""
 
+import json
 import os
 from types import SimpleNamespace
 
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embedctl.commands.interpret import found_at
 from pipelines.train.metrics import retrieve
 from stores.embeddings import EmbeddingStore
 from stores.images import ImageRecord
 from stores.names import EmbeddingName
 from stores.results import assemble, write_run
 
+BAD = "</title></svg></style></script><script>alert(2)</script><img src=x onerror=alert(3)>"  # a name of anything
 NASTY = "b/</script><script>alert(1)</script>.jpg"
 IMAGES = [f"concept_{n}/apicturewithoutanyplacetobreakitsname{n}.jpg" for n in range(11)] + [NASTY]
 CONCEPTS = [f"concept_{n // 2}" for n in range(12)]
@@ -22,7 +25,7 @@ STRENGTH = {ALIGNED: 2.5, BASE: 1.0, LAYERS[0]: 0.3, LAYERS[1]: 2.0, "pixels": 0
 SUBJECTS, SEEDS = (1, 2, 3, 4), (0, 1)
 
 
-def write(runs, name, subject, seed, scores, **changes):
+def write(runs, name, subject, seed, scores, concepts=CONCEPTS, **changes):
     found, own = retrieve(scores), np.arange(len(scores))
     pair = {"aligned_by": "dreamsim", "base": BASE, "matched_base": BASE, "match": "exact"}
     none = dict.fromkeys(pair, "")
@@ -39,7 +42,7 @@ def write(runs, name, subject, seed, scores, **changes):
     }  # fmt: skip
     config = summary | {
         "gallery_ids": IMAGES,
-        "gallery_concepts": CONCEPTS,
+        "gallery_concepts": concepts,
         "preprocessing": {"name": "clean"},
     }
     arrays = {"scores": scores, "hits": found.hits(1), "target": own}
@@ -94,3 +97,75 @@ def material(request_of):
 def answers(material):
     [only] = material.answers
     return only
+
+
+def interpretation(answers, odd=""):
+    """What interpret keeps, of subject 1: in the base at 200 ms over the right sensor, in the aligned at 100 ms."""
+    times = (np.arange(50) / 100).tolist()
+    parts = {"difference": 0.1, "p": 0.01, "p_holm": 0.02}
+    sensors = {f"Fz{odd}": 0.1, "T8": 0.8, "T7": -0.1, "Oz": 0.0}
+
+    def window(start, sign=1):
+        return {"first": start, "last": start + 0.05, "sign": sign, "p": 0.01}
+
+    def profile(name, peak, run_ids):
+        return {
+            "embedding": name, "subject": 1, "evidence": 2.0, "times": times, "peak": peak, "half": peak,
+            "time": np.eye(50)[int(peak * 100)].tolist(), "bands": {"offset": -0.1, f"theta{odd}": 0.9},
+            "sensors": sensors, "groups": {f"frontal{odd}": 0.4} if odd else {}, "corrected_peak": None,
+            "positions": [[0, 0.1, 0.04], [0.1, 0, 0.04], [-0.1, 0, 0.04], [0, -0.1, 0.04]],
+            "windows": [window(peak)], "run_ids": run_ids, "is_found": name != ALIGNED, "p": 0.01, "reliability": 0.9,
+            "notes": [f"theta is loaded in {name}{odd}"], "random_reliability": 0.9, "similarity": 0.0,
+            "untrained_windows": [], "untrained_bands": [], "untrained_groups": [],
+        }  # fmt: skip
+
+    runs = {name: [row["run_id"] for row in cell.runs[1].values()] for name, cell in answers.cells.items()}
+    test = {
+        "matched": False, "over": f"images of subject 1{odd}", "n": 9, "time": [0.02] * 50,
+        "windows": [window(0.1), window(0.3, -1)], "bands": {f"theta{odd}": parts},
+        "groups": {f"frontal{odd}": parts | {"difference": -0.2}},
+    }  # fmt: skip
+    pair = {
+        "embedding": ALIGNED, "base": BASE, "note": odd, "notes": [odd] if odd else [], "times": times,
+        "tests": [test], "run_ids": [*runs[ALIGNED], *runs[BASE]],
+    }  # fmt: skip
+    profiles = [profile(BASE, 0.2, runs[BASE]), profile(ALIGNED, 0.1, runs[ALIGNED])]
+    removed = profile("pixels", 0.3, ["a run that was removed"])
+    return {"profiles": [*profiles, removed], "pairs": [pair]}
+
+
+@pytest.fixture
+def interpreted(material, answers):
+    file = found_at(material.request.runs, "integrated-gradients")
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(interpretation(answers)))
+    yield file
+    file.unlink()
+    file.parent.rmdir()
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory):
+    """A page in which everything that has a name has a bad one, and every section has something to show."""
+    from embedctl.report.build import build
+    from embedctl.report.gather import ReportRequest, gather
+    from embedctl.report.page import page
+
+    folder = tmp_path_factory.mktemp("hostile")
+    rng = np.random.default_rng(0)
+    names = dict.fromkeys(("dataset", "brain_encoder", "recipe", "image_head", "gallery", "version", "weights"), BAD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        for number, name in enumerate((ALIGNED, BASE, f"pixels{BAD}")):
+            for subject in (1, 2):
+                for seed in (0, 1):
+                    scores = rng.standard_normal((12, 12)).astype("f4")
+                    changes = names | {"run_id": f"run-{number}-{subject}-{seed}", "encoder": name}
+                    write(folder, name, subject, seed, scores, [f"{BAD}{n}" for n in CONCEPTS], **changes)
+        assemble(folder)
+        request = ReportRequest(runs=folder, embeddings=folder / BAD, images=folder / BAD)
+        [answers] = gather(request).answers
+        file = found_at(folder, "integrated-gradients")
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(interpretation(answers, odd=BAD)))
+        return page(build(request))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from embedctl.report.accuracy import accuracy, best_said, pairs_said
+from embedctl.report.svg import whole
 from pipelines.train.compare import pairs, ranking
 from pipelines.train.statistics import Interval
 from tests.report.conftest import ALIGNED, BASE, STRENGTH, SUBJECTS
@@ -56,7 +57,7 @@ def test_the_heatmap_has_every_embedding_and_subject_in_its_colour(figures, answ
         written = [
             text for text, x, y in texts(picture) if cell["x"] < x < cell["x"] + 64 and cell["y"] < y < cell["y"] + 18
         ]
-        assert written == [f"{100 * top1:.0f}"]
+        assert written == [whole(100 * top1)]
         assert (cell["fill"] == "#fde725") == (top1 == max(values.values()))
 
 

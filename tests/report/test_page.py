@@ -9,6 +9,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from typer.testing import CliRunner
@@ -19,7 +20,7 @@ from embedctl.report.page import page
 from embedctl.report.parts import Figure, Report, Section, Table
 from pipelines.findings.retrieved import Query
 from tests.browser import browser, find_chromium
-from tests.report.conftest import IMAGES, NASTY, STRENGTH
+from tests.report.conftest import BAD, BASE, IMAGES, NASTY, STRENGTH
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,12 @@ def test_the_policy_lets_nothing_in_but_the_style_sheet_and_the_pictures(drawn):
 
 def test_a_hostile_name_is_shown_and_does_nothing(drawn):
     assert html.escape(NASTY) in drawn and "<script" not in drawn
+
+
+def test_no_name_of_anything_is_html(hostile):
+    assert not re.search(r"<script|<img(?! alt)", hostile)
+    for what in ("theta", "frontal", "Fz", "images of subject 1", f"heta is loaded in {BASE}", "pixels", "concept_0"):
+        assert re.search(rf"{what}{re.escape(html.escape(BAD))}|{re.escape(html.escape(BAD))}{what}", hostile), what
 
 
 def test_an_address_that_is_none_is_text():
@@ -170,34 +177,40 @@ def test_runs_that_kept_no_hits_still_make_a_report(request_of, material, monkey
 
 
 @pytest.mark.slow
-def test_chromium_complains_of_nothing_and_is_asked_for_nothing(drawn, tmp_path):
+def test_chromium_complains_of_nothing_and_is_asked_for_nothing(drawn, hostile, tmp_path):
     if not find_chromium():
         if os.environ.get("CI") == "true":
             pytest.fail("no Chromium: .ci/run installs it (Debian package chromium)")
         pytest.skip("no Chromium here; with CI=true this is a failure")
     assert NASTY in IMAGES
-    file, unsafe = tmp_path / "report.html", tmp_path / "unsafe.html"
-    file.write_text(drawn, encoding="utf-8")
+    files = {"report.html": drawn, "hostile.html": hostile}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    unsafe = tmp_path / "unsafe.html"
     unsafe.write_text('<img src="http://127.0.0.1:1/x"><script>alert(1);nothing()</script>', encoding="utf-8")
     with browser() as opened:
-        for width in (1280, 390):
+        for file, width in product((tmp_path / name for name in files), (1280, 390)):
             seen = opened(file.as_uri(), width)
             assert (seen.complaints, seen.dialogs, seen.asked_for) == ([], [], [file.as_uri()])
             assert seen.width == width, "something is wider than the screen"
+            assert seen.cut == [], "a name reaches beyond its picture"
         seen = opened(unsafe.as_uri(), 390)  # what this test is blind to, it could not fail on
         assert seen.complaints and seen.dialogs == ["1"] and len(seen.asked_for) == 2
 
 
-def test_results_mark_the_best_and_write_the_ranking(workspace, tmp_path):
-    from PIL import Image
+def test_results_and_show_write_pictures_that_say_what_they_show(workspace, tmp_path, monkeypatch):
+    from embedctl import figures
 
-    words = ["results", f"--runs={workspace.runs}", "--plot", str(tmp_path / "ranking.png")]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, result.stderr
-    assert Image.open(tmp_path / "ranking.png").format == "PNG"
+    drawn, png = [], figures.png
+    monkeypatch.setattr(figures, "png", lambda figure: drawn.append(figure) or png(figure))
     one = str(next(workspace.runs.glob("made-up*")))
-    assert CliRunner().invoke(app, ["show", one, "--png", str(tmp_path / "run.png")]).exit_code == 0
-    assert Image.open(tmp_path / "run.png").format == "PNG"
+    for words in (["results", f"--runs={workspace.runs}", "--plot"], ["show", one, "--png"]):
+        result = CliRunner().invoke(app, [*words, str(tmp_path / f"{words[0]}.png")])
+        assert result.exit_code == 0, result.stderr
+        assert (tmp_path / f"{words[0]}.png").read_bytes().startswith(b"\x89PNG")
+    ranking, run = drawn
+    assert ranking.axes[0].get_title().startswith("Which embeddings are retrieved best, with intervals\nmade-up")
+    assert [axes.get_title() for axes in run.axes] == ["Loss after each pass", "Validation after each pass"]
 
 
 def test_the_best_run_of_each_subject_is_bold_unless_its_encoder_saw_the_answer():

@@ -3,16 +3,18 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from embedctl.commands.interpret import found_at
 from embedctl.report.embeddings import embeddings
 from embedctl.report.evidence import evidence
 from embedctl.report.gallery import gallery
+from embedctl.report.parts import shown
 from embedctl.report.provenance import provenance
+from embedctl.report.svg import sequential
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
 from stores.errors import DamagedStore
@@ -66,13 +68,16 @@ def test_seeds_are_dots_about_their_subjects_mean(answers):
         assert value(dot["cx"]) == pytest.approx(100 * change, abs=0.5)
         squares.append(change**2)
     told = {row[0]: row[3] for row in figure.table.rows}
+    assert "+" not in shown(told["pixels"], figure.table.columns[3][1])
     assert told["pixels"] == pytest.approx((sum(squares) / len(SUBJECTS)) ** 0.5)
 
 
 def test_the_gallery_shows_clear_hits_and_bad_misses_of_one_run(answers, material):
     hits, misses, confused, _ = gallery(answers, material).figures
     leader = answers.ranks[0].embedding
-    assert leader in hits.title and "subject 3, seed 0" in hits.title or "seed 0" in hits.title
+    top1 = answers.ranks[0].per_subject
+    middle = sorted(SUBJECTS, key=lambda subject: (top1[subject], subject))[2]
+    assert f"({leader}, subject {middle}, seed 0)" in hits.title
     for image, rank, *nearest in hits.table.rows:
         assert rank == 1 and nearest[0] == image
     ranks = [row[1] for row in misses.table.rows]
@@ -87,6 +92,8 @@ def test_the_gallery_shows_clear_hits_and_bad_misses_of_one_run(answers, materia
                     counted[IMAGES[own], IMAGES[place]] = counted.get((IMAGES[own], IMAGES[place]), 0) + 1
     assert [row[2] for row in confused.table.rows] == sorted(counted.values(), reverse=True)[: len(confused.table.rows)]
     assert all(counted[row[0], row[1]] == row[2] for row in confused.table.rows)
+    assert confused.picture.count("data:image/jpeg;base64,") == 2 * len(confused.table.rows)
+    assert "in 1 runs" not in confused.picture and "in 1 run<" in confused.picture
 
 
 def test_a_concept_is_found_as_often_as_its_images(answers, material):
@@ -104,8 +111,24 @@ def test_a_concept_is_found_as_often_as_its_images(answers, material):
 
 def test_without_images_and_store_the_gallery_has_names_alone(answers, material, tmp_path):
     bare = replace(material, store=None, request=replace(material.request, images=tmp_path))
-    assert "data:image" not in gallery(answers, bare).figures[0].picture
+    section = gallery(answers, bare)
+    assert "data:image" not in section.figures[0].picture
+    assert section.text[-1] == f"There are no images of these names at '{tmp_path}'."
     assert "no embedding store" in embeddings(bare).text[0]
+
+
+def test_pictures_come_out_of_a_zip(answers, material, tmp_path):
+    file = Path(shutil.make_archive(str(tmp_path / "images"), "zip", material.request.images))
+    zipped = replace(material, request=replace(material.request, images=file))
+    hits = gallery(answers, zipped).figures[0]
+    assert hits.picture.count("data:image/jpeg;base64,") == 6 * len(hits.table.rows)
+
+
+def test_one_image_that_the_store_does_not_know_takes_no_other_picture_along(answers, material, tmp_path):
+    shutil.copytree(material.request.images, tmp_path / "set")
+    store = SimpleNamespace(image_ids=[f"set/{image}" for image in IMAGES[1:]])
+    elsewhere = replace(material, store=store, request=replace(material.request, images=tmp_path))
+    assert "data:image/jpeg;base64," in gallery(answers, elsewhere).figures[0].picture
 
 
 def test_pictures_are_found_where_the_store_has_the_images_that_epochs_name_otherwise(answers, material, tmp_path):
@@ -123,6 +146,8 @@ def test_learning_curves_are_means_over_runs(answers):
     heights = [value(float(point.split(",")[1])) for point in course["points"].split()]
     assert heights == pytest.approx([10, 20, 30], abs=1)
     assert [row[1:] for row in cost.table.rows] == [(8, 2.0, 16.0)] * len(STRENGTH)
+    ends = [across(cost.picture)(bar["x"] + bar["width"]) for bar in marks(cost.picture, "rect")]
+    assert ends == pytest.approx([2.0] * len(STRENGTH), abs=0.02)
 
 
 def test_a_run_that_stopped_early_does_not_cut_the_others(answers):
@@ -165,6 +190,19 @@ def test_health_knows_equal_rows_scale_and_geometry(material):
     }
     assert table["pixels"][BASE] == pytest.approx(1)
     assert abs(table["pixels"][ALIGNED]) < 0.9
+    value = across(ranks.picture)
+    for bar in marks(ranks.picture, "rect"):
+        expected = found[bar["said"].partition(":")[0]]["effective rank"]
+        assert value(bar["x"] + bar["width"]) == pytest.approx(expected, abs=0.05)
+    cells = {cell["said"]: cell for cell in marks(likeness.picture, "rect")}
+    assert set(cells) == {f"{one} and {other}: {table[one][other]:.2f}" for one in table for other in table}
+    assert {said for said, cell in cells.items() if cell["fill"] == sequential(1.0)[0]} >= {
+        f"pixels and {BASE}: 1.00",
+        "pixels and pixels: 1.00",
+    }
+    last = cells["pixels and pixels: 1.00"]
+    column, row = cells[f"{BASE} and pixels: {table[BASE]['pixels']:.2f}"], cells[f"pixels and {BASE}: 1.00"]
+    assert (last["x"], last["y"]) == (column["x"], row["y"])
 
 
 def test_an_embedding_too_wide_to_look_at_is_named(material, monkeypatch):
@@ -181,55 +219,12 @@ def test_provenance_has_licence_and_citation_of_every_encoder(material):
     assert n_runs == 40
 
 
-@pytest.fixture
-def interpreted(material, answers):
-    """What interpret keeps, of subject 1: in the pixels at 20 ms, in the base over the right sensor."""
-
-    times = (np.arange(50) / 100).tolist()
-
-    def profile(name, peak, sensors, run_ids):
-        time = np.eye(50)[int(peak * 100)].tolist()
-        return {
-            "embedding": name, "subject": 1, "evidence": 2.0, "times": times, "time": time,
-            "bands": {"offset": -0.1, "theta": 0.9}, "sensors": sensors, "groups": {}, "peak": peak, "half": peak,
-            "positions": [[0, 0.1, 0.04], [0.1, 0, 0.04], [-0.1, 0, 0.04], [0, -0.1, 0.04]], "corrected_peak": None,
-            "windows": [{"first": peak, "last": peak + 0.05, "sign": 1, "p": 0.01}], "run_ids": run_ids,
-            "band_p": {}, "group_p": {}, "sensor_p": {},
-        }  # fmt: skip
-
-    runs = {name: [row["run_id"] for row in cell.runs[1].values()] for name, cell in answers.cells.items()}
-    sensors = {"Fz": 0.1, "T8": 0.8, "T7": -0.1, "Oz": 0.0}
-    test = {"matched": False, "over": "images of subject 1", "n": 9, "time": [0.02] * 50, "windows": [], "bands": {}}
-    pair = {
-        "embedding": ALIGNED,
-        "base": BASE,
-        "note": "",
-        "notes": [],
-        "times": (np.arange(50) / 100).tolist(),
-        "tests": [test],
-        "run_ids": [*runs[ALIGNED], *runs[BASE]],
-    }
-    said = {
-        "profiles": [
-            profile(BASE, 0.2, sensors, runs[BASE]),
-            profile(ALIGNED, 0.1, sensors, runs[ALIGNED]),
-            profile("pixels", 0.3, sensors, ["a run that was removed"]),
-        ],
-        "pairs": [pair],
-        "notes": ["theta is loaded"],
-    }
-    file = found_at(material.request.runs, "integrated-gradients")
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(said))
-    yield file
-    file.unlink()
-    file.parent.rmdir()
-
-
 def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answers, material, interpreted):
     section = evidence(answers, material.request.runs)
     time, bands, sensors, pair = section.figures
-    assert "Theta is loaded." in section.text
+    assert f"Theta is loaded in {BASE}." in section.text and "Theta is loaded in pixels." not in section.text
+    colours = {line["said"]: line["stroke"] for line in marks(time.picture, "polyline")}
+    assert colours[ALIGNED] == "#c3c8d0" != colours[BASE], "what is not shown to be there is pale"
     assert {row[0] for row in time.table.rows} == {ALIGNED, BASE}
     course = next(line for line in marks(time.picture, "polyline") if line["said"] == BASE)
     points = [tuple(map(float, point.split(","))) for point in course["points"].split()]
@@ -246,6 +241,28 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     assert dots["T8: 80.0 %"]["fill"] == "#d55e00" and dots["T8: 80.0 %"]["cx"] > dots["T7: -10.0 %"]["cx"]
     assert dots["Fz: 10.0 %"]["cy"] < dots["Oz: 0.0 %"]["cy"]
     assert pair.title.startswith(f"{ALIGNED} minus {BASE}")
+    found = by_row(pair)["images of subject 1"]
+    assert (found["aligned has more"], found["aligned has less"]) == ("100 to 150 ms", "300 to 350 ms")
+    assert found["bands (Holm)"] == "theta +10.0 points"
+    assert found["sensor groups or regions (Holm)"] == "frontal -20.0 points"
+    value, height = across(pair.picture), across(pair.picture, upwards=True)
+    [course] = marks(pair.picture, "polyline")
+    ends = [point.split(",") for point in course["points"].split()]
+    assert [value(float(ends[n][0])) for n in (0, -1)] == pytest.approx([0, 490], abs=3)
+    assert height(float(ends[0][1])) == pytest.approx(2, abs=0.1)
+    bars = [line for line in marks(pair.picture, "line") if line["said"]]
+    assert [value(bar["x1"]) for bar in bars] == pytest.approx([100, 300], abs=3)
+
+
+def test_a_pair_of_voxels_is_a_table_of_regions(answers, material, interpreted):
+    said = json.loads(interpreted.read_text())
+    none = {"times": [], "time": [], "windows": [], "bands": {}}
+    said["profiles"] = [p | none | {"groups": {"V1": 0.6, "FFA": 0.4}, "positions": []} for p in said["profiles"]]
+    said["pairs"] = [p | {"times": [], "tests": [t | none for t in p["tests"]]} for p in said["pairs"]]
+    interpreted.write_text(json.dumps(said))
+    _, pair = evidence(answers, material.request.runs).figures
+    assert not pair.picture and pair.title.endswith("regions differ")
+    assert list(by_row(pair)["images of subject 1"].values())[3:] == ["frontal -20.0 points"]
 
 
 def test_a_pair_of_another_condition_or_of_removed_runs_is_not_drawn(answers, material, interpreted):
