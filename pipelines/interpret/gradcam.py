@@ -48,7 +48,7 @@ def paper_gradcam(brain: torch.nn.Module, epochs: torch.Tensor, target: torch.Te
     if not isinstance(brain, NICE):
         raise EmbedctlError(
             f"paper-gradcam is defined for NICE, this run has {type(brain).__name__}",
-            "use another --method, or train one: embedctl train --brain eeg --brain-encoder nice",
+            "train it: embedctl train --brain eeg --brain-encoder nice; or use another --method",
         )
     kept: list[torch.Tensor] = []
 

@@ -18,7 +18,7 @@ from pipelines.interpret.run import Recorded, explain_run, is_explained
 from pipelines.interpret.sensors import sensor_groups
 from pipelines.progress import SILENT, Progress
 from pipelines.train.cells import Cell, conditions
-from pipelines.train.compare import pairs
+from pipelines.train.compare import check_pairing, pairs
 from pipelines.train.data import load_subject, pick_window
 from pipelines.train.recipes import Recipe
 from pipelines.train.restore import restore
@@ -57,23 +57,24 @@ def interpret(request: InterpretRequest, progress: Progress = SILENT) -> Interpr
     UnknownName
         If there is no such method or embedding.
     EmbedctlError
-        If none of the runs can be explained.
+        If there is no such pairing, or none of the runs can be explained.
     """
     started = time.perf_counter()
     if request.method not in METHODS:
         raise UnknownName(f"no method called '{request.method}'", suggest(request.method, METHODS))
+    check_pairing(request.pairing)
     table = _chosen(read_results(request.runs), request)
     rows = table.to_pylist()
     report = InterpretReport(method=request.method, runs=request.runs, dry_run=request.dry_run)
     to_do = [row for row in rows if not is_explained(request.runs, row["run_id"], request.method)]
     report.to_do = [row["run_id"] for row in to_do]
-    report.already = [row["run_id"] for row in rows if row not in to_do]
+    report.already = [row["run_id"] for row in rows if row["run_id"] not in set(report.to_do)]
     if not request.dry_run:
-        _explain(to_do, request, report, progress)
+        hint = _explain(to_do, request, report, progress)
         report.to_do = [run_id for run_id in report.to_do if run_id not in report.skipped]
         if not report.to_do and not report.already:
             what = next(iter(report.skipped.values()))
-            hint = "train again, or choose other runs with --model, --subject and --seed"
+            hint = hint or "train again, or choose other runs with --model, --subject and --seed"
             raise EmbedctlError(f"none of {len(rows)} runs can be interpreted: {what}", hint)
         _read(_without(table, report.skipped), request, report)
     report.notes = notes_of([vars(profile) for profile in report.profiles])
@@ -83,9 +84,10 @@ def interpret(request: InterpretRequest, progress: Progress = SILENT) -> Interpr
 
 def _chosen(results: "pa.Table", request: InterpretRequest) -> "pa.Table":
     """Return the rows that were asked for."""
+    known = set(results["embedding"].to_pylist())
     for model in request.models:
-        if model not in results["embedding"].to_pylist():
-            raise UnknownName(f"no run with the embedding '{model}'", suggest(model, results["embedding"].to_pylist()))
+        if model not in known:
+            raise UnknownName(f"no run with the embedding '{model}'", suggest(model, known))
     asked = {"embedding": request.models, "subject": request.subjects, "seed": request.seeds}
     mask = [all(not some or row[name] in some for name, some in asked.items()) for row in results.to_pylist()]
     if not any(mask):
@@ -98,11 +100,18 @@ def _without(results: "pa.Table", skipped: Iterable[str]) -> "pa.Table":
     return results.filter([run_id not in left_out for run_id in results["run_id"].to_pylist()])
 
 
-def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretReport, progress: Progress) -> None:
-    """Explain runs, subject by subject, each subject's recordings loaded once per way of loading them."""
+def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretReport, progress: Progress) -> str:
+    """Explain runs, subject by subject, each subject's recordings loaded once per way of loading them.
+
+    Returns
+    -------
+    str
+        What to do about the first run that was skipped.
+    """
     progress.start("interpreting", len(rows), "runs")
     if not rows:
-        return
+        return ""
+    hints: list[str] = []
     epochs, embeddings = EpochStore.open(request.epochs), EmbeddingStore.open(request.embeddings)
     targets = Targets(embeddings, request.join)
     by_subject: dict[tuple[str, int], list[Row]] = {}
@@ -130,11 +139,14 @@ def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretRe
                     explain_run(request.runs, trained, loaded[as_loaded], gallery, request.method)
             except StoreLocked as problem:
                 report.skipped[run_id] = problem.what
+                hints.append(problem.hint)
             except EmbedctlError as problem:
                 if problem.exit_code != EmbedctlError.exit_code:  # damage, a full disk: nothing to go on after
                     raise
                 report.skipped[run_id] = problem.what
+                hints.append(problem.hint)
             progress.advance()
+    return hints[0] if hints else ""
 
 
 _LOADING = ("channels", "window", "trial_norm", "unit_scale", "train_on")  # what decides how recordings are loaded
