@@ -62,7 +62,7 @@ def results(
     ]
     render.table(columns, rows, right=("subject", "seed", *_FIGURES), best=_best(ordered))
     say_seen(tested)
-    render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders")
+    render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders, with intervals")
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> list[int]:

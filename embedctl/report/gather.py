@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedctl.commands.compare import said
-from pipelines.findings.hits import RunHits, interval_of, read_hits
-from pipelines.train.cells import Cell, conditions
+from pipelines.findings.hits import RunHits, read_hits
+from pipelines.train.cells import Cell, HitsOf, conditions, hits_interval
 from pipelines.train.compare import PairRow, RankRow, left_out, pairs, ranking
 from stores.errors import EmbedctlError
 from stores.results import read_results
@@ -115,7 +115,9 @@ def gather(request: ReportRequest) -> Material:
         hits = read_hits(request.runs, found)
         mine = [replace(row, condition=condition) for row in ranked if row.condition == without_runs]
         ranks = [
-            replace(row, interval=_fraction(interval_of([(cells[row.embedding].runs, 1)], hits, _values(row))))
+            replace(
+                row, interval=_fraction(hits_interval([(cells[row.embedding].runs, 1)], _looked_up(hits), _values(row)))
+            )
             for row in mine
         ]
         tests = [
@@ -144,7 +146,11 @@ def _with_interval(pair: PairRow, cells: dict[str, Cell], hits: dict[str, RunHit
         {subject: {seed: cells[name].runs[subject][seed] for seed in seeds} for subject, seeds in shared.items()}
         for name in (pair.embedding, pair.base)
     )
-    return replace(pair, interval=interval_of([(ours, 1), (theirs, -1)], hits, _values(pair)))
+    return replace(pair, interval=hits_interval([(ours, 1), (theirs, -1)], _looked_up(hits), _values(pair)))
+
+
+def _looked_up(hits: dict[str, RunHits]) -> HitsOf:
+    return lambda run_id: hits[run_id].by_image if run_id in hits else None
 
 
 def _fraction(interval: Any) -> Any:

@@ -1,17 +1,16 @@
-"""The hits of every run, read once: per image and per concept, and the intervals that rest on them."""
+"""The hits of every run, read once: per image and per concept."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.train.cells import FEW, Cell, Runs
-from pipelines.train.statistics import Interval, image_interval, interval
+from pipelines.train.cells import Cell, Runs
 from stores.errors import EmbedctlError
 from stores.results import RunReader
 
-__all__ = ["RunHits", "concept_accuracy", "interval_of", "read_hits"]
+__all__ = ["RunHits", "concept_accuracy", "read_hits"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,11 @@ class RunHits:
     concepts: list[str]
     hits: np.ndarray
     curve: list[dict[str, float]]
+
+    @property
+    def by_image(self) -> tuple[list[str], list[float]]:
+        """The image of every query and its hit, as `pipelines.train.cells.hits_interval` asks for them."""
+        return self.images, self.hits.tolist()
 
 
 def read_hits(runs: Path, cells: Iterable[Cell]) -> dict[str, RunHits]:
@@ -59,32 +63,6 @@ def read_hits(runs: Path, cells: Iterable[Cell]) -> dict[str, RunHits]:
     return found
 
 
-def interval_of(
-    sides: Sequence[tuple[Runs, int]], hits: Mapping[str, RunHits], per_subject: Sequence[float]
-) -> Interval:
-    """Return what `pipelines.train.cells.hits_interval` does, from hits that are read already.
-
-    Parameters
-    ----------
-    sides : sequence of (Runs, int)
-        The runs, and the sign with which they count.
-    hits : mapping of str to RunHits
-        By run id.
-    per_subject : sequence of float
-        What to take where the hits are missing.
-    """
-    tables = [(table, sign) for rows, sign in sides if (table := _by_image(rows, hits))]
-    if len(tables) == len(sides):
-        images = sorted(set.intersection(*(set(row) for table, _ in tables for row in table)))
-        if images:
-            signed = (sign * np.array([[row[i] for i in images] for row in table]) for table, sign in tables)
-            values = np.asarray(sum(signed))
-            if len(values) < FEW:
-                return image_interval(values.mean(axis=0), differences=len(sides) > 1)
-            return interval(values)
-    return interval(per_subject, images=False)
-
-
 def concept_accuracy(rows: Runs, hits: Mapping[str, RunHits]) -> dict[str, float]:
     """Return the share of hits of each concept: over its images, then seeds, then subjects."""
     collected: dict[str, list[float]] = {}
@@ -97,23 +75,3 @@ def concept_accuracy(rows: Runs, hits: Mapping[str, RunHits]) -> dict[str, float
         for concept, values in mine.items():
             collected.setdefault(concept, []).append(sum(values) / len(values))
     return {concept: sum(values) / len(values) for concept, values in collected.items()}
-
-
-def _by_image(rows: Runs, hits: Mapping[str, RunHits]) -> list[dict[str, float]]:
-    """Return a table per subject from image to its mean hit over seeds; empty where a run kept no hits."""
-    table = []
-    for seeds in rows.values():
-        mine = [hits.get(row["run_id"]) for row in seeds.values()]
-        if any(run is None for run in mine):
-            return []
-        known = [run for run in mine if run is not None]
-        if all(run.images == known[0].images for run in known) and len(set(known[0].images)) == len(known[0].images):
-            mean = np.mean([run.hits for run in known], axis=0).tolist()
-            table.append(dict(zip(known[0].images, mean, strict=True)))
-            continue
-        collected: dict[str, list[float]] = {}
-        for run in known:
-            for image, hit in zip(run.images, run.hits.tolist(), strict=True):
-                collected.setdefault(image, []).append(hit)
-        table.append({image: sum(values) / len(values) for image, values in collected.items()})
-    return table

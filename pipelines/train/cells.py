@@ -1,6 +1,6 @@
 """Runs grouped for comparison: what ran under the same conditions, by embedding, subject and seed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from stores.results import read_array, read_config
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FEW", "Cell", "Runs", "conditions", "divided", "hits_interval"]
+__all__ = ["FEW", "Cell", "Runs", "conditions", "HitsOf", "divided", "hits_in", "hits_interval"]
 
 CONDITION = (
     "dataset",
@@ -32,6 +32,7 @@ FEW = 4
 
 Row = Mapping[str, Any]  # of the results
 Runs = Mapping[int, Mapping[int, Row]]  # subject -> seed -> row
+HitsOf = Callable[[str], tuple[Sequence[str], Sequence[float]] | None]  # run id -> the images and hits of its queries
 
 
 class Cell:
@@ -129,7 +130,21 @@ def _preprocessing(runs: Path | None, run_id: str) -> str:
         return ""
 
 
-def hits_interval(sides: Sequence[tuple[Runs, int]], runs: Path | None, per_subject: Sequence[float]) -> Interval:
+def hits_in(runs: Path) -> HitsOf:
+    """Return what reads the hits of a run in a folder of runs."""
+
+    def read(run_id: str) -> tuple[Sequence[str], Sequence[float]] | None:
+        try:
+            gallery = read_config(runs, run_id)["gallery_ids"]
+            hits, target = (read_array(runs, run_id, name) for name in ("hits", "target"))
+        except (EmbedctlError, KeyError):
+            return None
+        return [gallery[own] for own in target.tolist()], hits.tolist()
+
+    return read
+
+
+def hits_interval(sides: Sequence[tuple[Runs, int]], hits_of: HitsOf | None, per_subject: Sequence[float]) -> Interval:
     """Return the interval of a mean, or with two sides of a difference.
 
     It is over subjects and images; with fewer than `FEW` subjects over images alone, for these very subjects.
@@ -138,12 +153,12 @@ def hits_interval(sides: Sequence[tuple[Runs, int]], runs: Path | None, per_subj
     ----------
     sides : sequence of (Runs, int)
         The runs, and the sign with which they count.
-    runs : Path or None
-        Folder of the runs with the hits of every test image.
+    hits_of : callable or None
+        From the id of a run to the image of every query and its hit; None where it kept none. See `hits_in`.
     per_subject : sequence of float
         What to take, over subjects alone, where the hits are missing.
     """
-    tables = [(table, sign) for rows, sign in sides if runs and (table := _hits(rows, runs))]
+    tables = [(table, sign) for rows, sign in sides if hits_of and (table := _hits(rows, hits_of))]
     if len(tables) == len(sides):
         images = sorted(set.intersection(*(set(hits) for table, _ in tables for hits in table.values())))
         if images:
@@ -155,18 +170,15 @@ def hits_interval(sides: Sequence[tuple[Runs, int]], runs: Path | None, per_subj
     return interval(per_subject, images=False)
 
 
-def _hits(of_subjects: Runs, runs: Path) -> dict[int, dict[str, float]] | None:
+def _hits(of_subjects: Runs, hits_of: HitsOf) -> dict[int, dict[str, float]] | None:
     """Return, per subject, the mean hit over seeds of every test image; None where a run did not keep its hits."""
     found: dict[int, dict[str, float]] = {}
     for subject, seeds in of_subjects.items():
         collected: dict[str, list[float]] = {}
         for row in seeds.values():
-            try:
-                gallery = read_config(runs, row["run_id"])["gallery_ids"]
-                hits, target = (read_array(runs, row["run_id"], name) for name in ("hits", "target"))
-            except (EmbedctlError, KeyError):
+            if (kept := hits_of(row["run_id"])) is None:
                 return None
-            for hit, own in zip(hits.tolist(), target.tolist(), strict=True):
-                collected.setdefault(gallery[own], []).append(hit)
+            for image, hit in zip(*kept, strict=True):
+                collected.setdefault(image, []).append(hit)
         found[subject] = {image: float(np.mean(values)) for image, values in collected.items()}
     return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.train.cells import Cell, conditions, divided, hits_interval
+from pipelines.train.cells import Cell, conditions, divided, hits_in, hits_interval
 from pipelines.train.origin import doubt
 from pipelines.train.statistics import Interval, holm, sign_flip
 from stores.errors import EmbedctlError
@@ -155,7 +155,11 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
                     n_seeds=min(len(seeds) for seeds in cell.runs.values()),
                     most_seeds=max(len(seeds) for seeds in cell.runs.values()),
                     top1=cell.top1,
-                    interval=_fraction(hits_interval([(cell.runs, 1)], runs, list(cell.per_subject.values()))),
+                    interval=_fraction(
+                        hits_interval(
+                            [(cell.runs, 1)], hits_in(runs) if runs else None, list(cell.per_subject.values())
+                        )
+                    ),
                     figures={name: cell.mean(name) for name in FIGURES},
                     per_subject=cell.per_subject,
                     contaminated=spec is not None and spec.contaminated,
@@ -263,7 +267,7 @@ def _pair(condition: dict[str, Any], cell: Cell, base: Cell, pairing: str, runs:
         subjects=tuple(shared),
         n_seeds=min(len(seeds) for seeds in shared.values()),
         difference=float(np.mean(list(per_subject.values()))),
-        interval=hits_interval([(ours, 1), (theirs, -1)], runs, list(per_subject.values())),
+        interval=hits_interval([(ours, 1), (theirs, -1)], hits_in(runs) if runs else None, list(per_subject.values())),
         per_subject=per_subject,
         p=test.p,
         p_floor=test.floor,
