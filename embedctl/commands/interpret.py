@@ -72,7 +72,8 @@ def interpret(
     )
     with shown() as progress:
         report = run(request, progress)
-    pictures = [] if dry_run else _draw(report)
+    asked = [*request.models, *(f"subject-{s}" for s in request.subjects), *(f"seed-{s}" for s in request.seeds)]
+    pictures = [] if dry_run else _draw(report, asked)
     if not dry_run:
         _keep(report)
     if json:
@@ -189,16 +190,19 @@ def _most_lost(parts: Sequence[dict[str, Any]]) -> str:
     return ", ".join(part["part"] for part in kinds.values() if part["lost"] > 0)
 
 
-def _draw(report: "InterpretReport") -> list[Path]:
-    """Write the pictures of every condition, and return where they are."""
+def _draw(report: "InterpretReport", asked: Sequence[str]) -> list[Path]:
+    """Write the pictures of every condition, and return where they are: those of a narrower call beside the whole's."""
     from embedctl.figures import bands_figure, pair_figure, png, sensors_figure, time_figure
-    from stores.commits import put_bytes
+    from stores.commits import digest, put_bytes
 
-    written = []
+    only, written = "_".join(asked), []
+    if len(only) > 60:
+        only = f"{only[:40]}-{digest(only.encode())[:8]}"
     for condition, same in groupby(report.profiles, key=lambda profile: profile.condition):
         profiles = list(same)
         name = "_".join(str(condition[part]) for part in ("dataset", "brain_encoder", "recipe", "config_key"))
         folder = report.runs / "interpret" / report.method / name.replace("/", "-")
+        folder = folder / f"only-{only}".replace("/", "-").replace(":", "~") if only else folder
         timed, placed = bool(len(profiles[0].times)), bool(profiles[0].sensors)
         drawn = {"time.png": time_figure(profiles), "bands.png": bands_figure(profiles)} if timed else {}
         drawn |= {"sensors.png": sensors_figure(profiles)} if placed else {}
@@ -226,6 +230,7 @@ def _keep(report: "InterpretReport") -> None:
     try:
         known = parse_json(file.read_text(encoding="utf-8"))
         for kind, parts in names.items():
+            new[kind] = [_with_most_runs(one, known[kind], parts) for one in new[kind]]
             here = [[one[part] for part in parts] for one in new[kind]]
             new[kind] += [one for one in known[kind] if [one[part] for part in parts] not in here]
         for mine in _by_embedding(new["profiles"]):  # subjects of earlier calls take part
@@ -237,6 +242,12 @@ def _keep(report: "InterpretReport") -> None:
         new = _plain(report)
         notes = new["notes"]
     put_json(file, {kind: new[kind] for kind in names} | {"notes": notes})
+
+
+def _with_most_runs(new: dict[str, Any], known: list[dict[str, Any]], parts: Sequence[str]) -> dict[str, Any]:
+    """Return what was known where it is of these runs and more: a call for one seed does not replace all."""
+    same = (one for one in known if all(one[part] == new[part] for part in parts))
+    return next((one for one in same if set(one["run_ids"]) > set(new["run_ids"])), new)
 
 
 def _by_embedding(profiles: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -14,6 +14,7 @@ from pipelines.train.data import pick_channels, pick_window
 from pipelines.train.recipes import Recipe
 from pipelines.train.repetitions import normalise
 from stores.epochs import SplitEpochs, SubjectEpochs
+from stores.errors import StoreMismatch
 
 __all__ = ["Chain", "chain_of"]
 
@@ -142,6 +143,11 @@ def chain_of(epochs: SubjectEpochs, recipe: Recipe, scale: float) -> Chain:
         How they were trained on.
     scale : float
         `Recordings.scale` of the training recordings.
+
+    Raises
+    ------
+    StoreMismatch
+        If a session was whitened and its whitener is not kept.
     """
     split, window = epochs.test, pick_window(epochs, recipe)
     chans = pick_channels(epochs, recipe)[0]
@@ -156,7 +162,13 @@ def chain_of(epochs: SubjectEpochs, recipe: Recipe, scale: float) -> Chain:
         valid, session = split.valid[row], split.session[row]
         for number in np.unique(session[valid]).tolist():
             mine = np.flatnonzero(valid & (session == number))
-            whitener = row_of.get(number, 0)
+            if number not in row_of:
+                raise StoreMismatch(
+                    f"subject {epochs.subject} of '{epochs.dataset}' has repetitions of session {number}, "
+                    "and no whitener of it",
+                    "embedctl preprocess makes them anew",
+                )
+            whitener = row_of[number]
             if singly:
                 parts += [(trials[i], place, whitener, 1 / valid.sum()) for i in mine]
             else:
@@ -178,7 +190,13 @@ def _of_means(
     """Unmix means over all sessions, by the mean of the sessions' whiteners where there are several."""
     known = [matrix for matrix in whiteners if matrix is not None]
     if len(known) > 1:
-        notes = [*notes, "the store keeps means alone: the sessions' average whitener stands for each of them"]
+        average = np.mean(known, axis=0)
+        apart = max(np.linalg.norm(matrix - average) for matrix in known) / np.linalg.norm(average)
+        notes = [
+            *notes,
+            "the store keeps means alone: the sessions' average whitener stands for each of them, "
+            f"which differ from it by up to {100 * apart:.0f} %",
+        ]
     one: list[np.ndarray | None] = [np.mean(known, axis=0)] if known else [None]
     n = len(kept)
     mean = _timed(np.asarray(split.mean)[kept], window)
@@ -206,12 +224,12 @@ def _unmixed(
 
 def _whiteners(epochs: SubjectEpochs) -> tuple[list[np.ndarray | None], dict[int, int], list[str]]:
     """Return the whiteners, which session has which, and a note where there is none."""
-    sessions = epochs.info.get("sessions") or sorted(set(np.unique(epochs.test.session).tolist()) - {-1})
-    row_of = {int(number): row for row, number in enumerate(sessions)}
-    found = epochs.arrays.get("whitener")
-    if found is not None:
-        return list(found), row_of, []
-    return [None] * len(sessions), row_of, ["these recordings are not whitened: each channel is its own sensor"]
+    there = np.unique(epochs.test.session[epochs.test.valid]).tolist()
+    whitener = epochs.arrays.get("whitener")
+    if whitener is None:
+        row_of = {number: row for row, number in enumerate(there)}
+        return [None] * len(there), row_of, ["these recordings are not whitened: each channel is its own sensor"]
+    return list(whitener), {int(n): row for row, n in enumerate(epochs.info.get("sessions") or there)}, []
 
 
 def _timed(x: np.ndarray, window: np.ndarray | None) -> np.ndarray:

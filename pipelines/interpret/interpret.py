@@ -17,15 +17,15 @@ from pipelines.interpret.request import METHODS, InterpretReport, InterpretReque
 from pipelines.interpret.run import Recorded, explain_run, is_explained
 from pipelines.interpret.sensors import sensor_groups
 from pipelines.progress import SILENT, Progress
-from pipelines.train.cells import conditions
-from pipelines.train.compare import pairs
+from pipelines.train.cells import Cell, conditions
+from pipelines.train.compare import check_pairing, pairs
 from pipelines.train.data import load_subject, pick_window
 from pipelines.train.recipes import Recipe
 from pipelines.train.restore import restore
 from pipelines.train.targets import Targets
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
-from stores.errors import EmbedctlError, StoreLocked, UnknownName, suggest
+from stores.errors import EmbedctlError, StoreLocked, StoreMismatch, UnknownName, suggest
 from stores.locks import lock
 from stores.results import read_results
 
@@ -57,23 +57,24 @@ def interpret(request: InterpretRequest, progress: Progress = SILENT) -> Interpr
     UnknownName
         If there is no such method or embedding.
     EmbedctlError
-        If none of the runs can be explained.
+        If there is no such pairing, or none of the runs can be explained.
     """
     started = time.perf_counter()
     if request.method not in METHODS:
         raise UnknownName(f"no method called '{request.method}'", suggest(request.method, METHODS))
+    check_pairing(request.pairing)
     table = _chosen(read_results(request.runs), request)
     rows = table.to_pylist()
     report = InterpretReport(method=request.method, runs=request.runs, dry_run=request.dry_run)
     to_do = [row for row in rows if not is_explained(request.runs, row["run_id"], request.method)]
     report.to_do = [row["run_id"] for row in to_do]
-    report.already = [row["run_id"] for row in rows if row not in to_do]
+    report.already = [row["run_id"] for row in rows if row["run_id"] not in set(report.to_do)]
     if not request.dry_run:
-        _explain(to_do, request, report, progress)
+        hint = _explain(to_do, request, report, progress)
         report.to_do = [run_id for run_id in report.to_do if run_id not in report.skipped]
         if not report.to_do and not report.already:
             what = next(iter(report.skipped.values()))
-            hint = "train again, or choose other runs with --model, --subject and --seed"
+            hint = hint or "train again, or choose other runs with --model, --subject and --seed"
             raise EmbedctlError(f"none of {len(rows)} runs can be interpreted: {what}", hint)
         _read(_without(table, report.skipped), request, report)
     report.notes = notes_of([vars(profile) for profile in report.profiles])
@@ -83,9 +84,10 @@ def interpret(request: InterpretRequest, progress: Progress = SILENT) -> Interpr
 
 def _chosen(results: "pa.Table", request: InterpretRequest) -> "pa.Table":
     """Return the rows that were asked for."""
+    known = set(results["embedding"].to_pylist())
     for model in request.models:
-        if model not in results["embedding"].to_pylist():
-            raise UnknownName(f"no run with the embedding '{model}'", suggest(model, results["embedding"].to_pylist()))
+        if model not in known:
+            raise UnknownName(f"no run with the embedding '{model}'", suggest(model, known))
     asked = {"embedding": request.models, "subject": request.subjects, "seed": request.seeds}
     mask = [all(not some or row[name] in some for name, some in asked.items()) for row in results.to_pylist()]
     if not any(mask):
@@ -98,11 +100,18 @@ def _without(results: "pa.Table", skipped: Iterable[str]) -> "pa.Table":
     return results.filter([run_id not in left_out for run_id in results["run_id"].to_pylist()])
 
 
-def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretReport, progress: Progress) -> None:
-    """Explain runs, subject by subject, each subject's recordings loaded once per way of loading them."""
+def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretReport, progress: Progress) -> str:
+    """Explain runs, subject by subject, each subject's recordings loaded once per way of loading them.
+
+    Returns
+    -------
+    str
+        What to do about the first run that was skipped.
+    """
     progress.start("interpreting", len(rows), "runs")
     if not rows:
-        return
+        return ""
+    hints: list[str] = []
     epochs, embeddings = EpochStore.open(request.epochs), EmbeddingStore.open(request.embeddings)
     targets = Targets(embeddings, request.join)
     by_subject: dict[tuple[str, int], list[Row]] = {}
@@ -130,11 +139,14 @@ def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretRe
                     explain_run(request.runs, trained, loaded[as_loaded], gallery, request.method)
             except StoreLocked as problem:
                 report.skipped[run_id] = problem.what
+                hints.append(problem.hint)
             except EmbedctlError as problem:
                 if problem.exit_code != EmbedctlError.exit_code:  # damage, a full disk: nothing to go on after
                     raise
                 report.skipped[run_id] = problem.what
+                hints.append(problem.hint)
             progress.advance()
+    return hints[0] if hints else ""
 
 
 _LOADING = ("channels", "window", "trial_norm", "unit_scale", "train_on")  # what decides how recordings are loaded
@@ -145,8 +157,15 @@ def _recorded(recordings: SubjectEpochs, recipe: Recipe) -> Recorded:
     n_sensors = recordings.test.mean.shape[1]
     names = list(recordings.ch_names) or [f"voxel {i}" for i in range(n_sensors)]
     positions = recordings.info.get("ch_pos") or []
+    chain = chain_of(recordings, recipe, loaded.scale)
+    if not np.allclose(chain.input(), loaded.test.epochs.numpy(), atol=0.01 * float(loaded.test.epochs.std())):
+        raise StoreMismatch(
+            f"recordings of subject {recordings.subject} of '{recordings.dataset}', unmixed to sensors and mixed "
+            "again, are others than the run was tested on",
+            "embedctl preprocess makes them anew",
+        )
     return Recorded(
-        chain=chain_of(recordings, recipe, loaded.scale),
+        chain=chain,
         test=loaded.test,
         times=recordings.times[:0] if window is None else recordings.times[window],
         sfreq=float(recordings.sfreq),
@@ -158,11 +177,11 @@ def _recorded(recordings: SubjectEpochs, recipe: Recipe) -> Recorded:
 
 def _read(results: "pa.Table", request: InterpretRequest, report: InterpretReport) -> None:
     """Read profiles and pairs from what lies beside the runs."""
-    found: dict[tuple[str, str], list[Profile]] = {}
+    found: dict[tuple[str, str], tuple[Cell, list[Profile]]] = {}
     for condition, cells in conditions(results):
         times: np.ndarray | None = None
         for cell in cells:
-            mine = found[_name(condition), cell.label] = []
+            mine: list[Profile] = []
             for seeds in cell.runs.values():
                 profile = profile_of(request.runs, list(seeds.values()), condition, cell.label, request.method)
                 times = profile.times if times is None else times
@@ -171,12 +190,27 @@ def _read(results: "pa.Table", request: InterpretRequest, report: InterpretRepor
                 else:  # there is no mean over subjects, nor a picture of them
                     _leave_out(profile.run_ids, "its recordings have other times than those of other subjects", report)
             shown = is_found([profile.evidence for profile in mine], [profile.p for profile in mine])
-            mine[:] = [replace(profile, is_found=shown) for profile in mine]
+            mine = [replace(profile, is_found=shown) for profile in mine]
             report.profiles += mine
+            found[_name(condition), cell.label] = cell, mine
     for pair in pairs(results, request.pairing):
-        aligned, base = (found[_name(pair.condition), label] for label in (pair.embedding, pair.base))
+        ours, theirs = (found[_name(pair.condition), label] for label in (pair.embedding, pair.base))
+        aligned, base = _on_shared_seeds(*ours, theirs[0], request), _on_shared_seeds(*theirs, ours[0], request)
         if {profile.subject for profile in aligned} & {profile.subject for profile in base}:
             report.pairs.append(paired(aligned, base, pair.note))
+
+
+def _on_shared_seeds(cell: Cell, profiles: Sequence[Profile], other: Cell, request: InterpretRequest) -> list[Profile]:
+    """Return profiles of the seeds that the other side has too: more seeds leave less noise in a map."""
+    shared = []
+    for profile in profiles:
+        seeds, theirs = cell.runs[profile.subject], other.runs.get(profile.subject, {})
+        rows = [row for seed, row in seeds.items() if seed in theirs]
+        if len(rows) == len(seeds):
+            shared.append(profile)
+        elif rows:
+            shared.append(profile_of(request.runs, rows, profile.condition, profile.embedding, request.method))
+    return shared
 
 
 def _leave_out(run_ids: Iterable[str], why: str, report: InterpretReport) -> None:

@@ -137,6 +137,11 @@ def paired(aligned: Sequence[Profile], base: Sequence[Profile], note: str = "") 
                 notes.append(f"subject {subject}: both found {n} images only, too few to match accuracy")
             else:
                 sides[subject] = found
+        if matched and 0 < len(sides) < FEWEST_SUBJECTS <= len(subjects):
+            notes.append(
+                f"in {len(sides)} of {len(subjects)} subjects alone both found enough images: "
+                "there each is tested alone, over images"
+            )
         tests += _tests(sides, ours[subjects[0]].times, matched)
     halves = {s: (ours[s].half, theirs[s].half) for s in subjects}
     return PairedProfile(

@@ -20,7 +20,7 @@ from stores.names import EmbeddingName
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PairRow", "RankRow", "left_out", "pairs", "ranking"]
+__all__ = ["PairRow", "RankRow", "check_pairing", "left_out", "pairs", "ranking"]
 
 LEVEL = 0.05
 FIGURES = (
@@ -190,8 +190,7 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
     EmbedctlError
         If there is no such pairing.
     """
-    if pairing not in ("matched_base", "paper"):
-        raise EmbedctlError(f"no pairing called '{pairing}'", "there are: matched_base, paper")
+    check_pairing(pairing)
     column = "base" if pairing == "paper" else "matched_base"
     rows: list[PairRow] = []
     for condition, cells in conditions(results, runs):
@@ -204,6 +203,18 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
         ]
         rows += _with_verdicts([pair for pair in found if pair is not None])
     return rows
+
+
+def check_pairing(pairing: str) -> None:
+    """Refuse a pairing that there is not.
+
+    Raises
+    ------
+    EmbedctlError
+        Naming those there are.
+    """
+    if pairing not in ("matched_base", "paper"):
+        raise EmbedctlError(f"no pairing called '{pairing}'", "there are: matched_base, paper")
 
 
 def _fraction(found: Interval) -> Interval:

@@ -6,10 +6,12 @@ import torch
 
 from pipelines.interpret.bands import keep_band
 from pipelines.interpret.chain import chain_of
+from pipelines.interpret.interpret import _recorded
 from pipelines.interpret.occlusion import occlude
 from pipelines.train.data import load_subject
 from pipelines.train.recipes import read_recipe
 from stores.epochs import EpochStore
+from stores.errors import StoreMismatch
 from tests.interpret.conftest import CH_NAMES, write_whitened
 from tests.train.conftest import DIM, TEST_IDS, TRAIN_IDS
 
@@ -74,7 +76,22 @@ def test_a_store_of_means_alone_is_read_with_the_average_whitener_and_says_so(pl
     loaded = load_subject(epochs, recipe)
     found = chain_of(epochs, recipe, loaded.scale)
     assert np.allclose(found.input(), loaded.test.epochs.numpy(), atol=1e-4)
-    assert "average whitener" in found.notes[0]
+    assert "average whitener" in found.notes[0] and "by up to 20 %" in found.notes[0]  # of gains 1 and 1/1.5
+
+
+def test_a_session_without_a_whitener_is_not_unmixed_with_that_of_another(planted, monkeypatch):
+    recipe, epochs = recipe_of(planted), EpochStore.open(planted.epochs)["things-eeg2", 1]
+    monkeypatch.setitem(epochs.info, "sessions", [1])
+    with pytest.raises(StoreMismatch, match="session 2, and no whitener"):
+        chain_of(epochs, recipe, 1.0)
+
+
+def test_recordings_that_are_not_what_the_run_was_tested_on_are_not_explained(planted):
+    epochs = EpochStore.open(planted.epochs)["things-eeg2", 1]
+    assert _recorded(epochs, recipe_of(planted)).sensors == CH_NAMES
+    epochs.arrays["whitener"][1, 7] = 0.0
+    with pytest.raises(StoreMismatch, match="others than the run was tested on"):
+        _recorded(epochs, recipe_of(planted))
 
 
 def test_parts_are_taken_away_at_the_sensors_before_whitening(planted):

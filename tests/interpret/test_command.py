@@ -8,7 +8,7 @@ from embedctl import render
 from embedctl.commands import interpret as command
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.request import InterpretReport
-from tests.interpret.test_figures import profile
+from tests.interpret.test_figures import CONDITION, profile
 from tests.interpret.test_pairs import sides
 
 
@@ -66,3 +66,20 @@ def test_an_interpretation_that_cannot_be_read_is_replaced(tmp_path):
     kept(tmp_path, profile("hog", 1, 0.1))
     command.found_at(tmp_path, "integrated-gradients").write_text('{"profiles": [{}], "pairs": []}')
     assert [one["subject"] for one in kept(tmp_path, profile("hog", 2, 0.1))["profiles"]] == [2]
+
+
+def test_a_call_for_one_seed_leaves_what_all_seeds_said_in_place(tmp_path):
+    kept(tmp_path, profile("hog", 1, 0.1, run_ids=("a", "b")))
+    [one] = kept(tmp_path, profile("hog", 1, 0.3, run_ids=("a",)))["profiles"]
+    assert (one["peak"], one["run_ids"]) == (0.1, ["a", "b"])
+
+
+def test_pictures_of_a_narrower_call_lie_beside_those_of_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("embedctl.figures.png", lambda figure: b"")
+    of = CONDITION | {"recipe": "modern", "config_key": "0a1b"}
+    one = profile("hog", 1, 0.1, condition=of, sensors={}, positions=[])
+    report = InterpretReport(method="integrated-gradients", runs=tmp_path, profiles=[one])
+    whole, narrow = command._draw(report, []), command._draw(report, ["timm:a/b", "subject-1"])
+    assert len(whole) == len(narrow) == 2 and not set(whole) & set(narrow)
+    assert narrow[0].parent == whole[0].parent / "only-timm~a-b_subject-1"
+    assert len(command._draw(report, ["x" * 300])[0].parent.name) < 60

@@ -120,14 +120,18 @@ def test_gradient_x_input_finds_the_same_place(planted, runs, report):
 def test_what_cannot_be_asked_is_said(planted, runs, tmp_path):
     with pytest.raises(UnknownName, match="no method"):
         interpreted(planted, runs, method="saliency")
-    with pytest.raises(UnknownName, match="no run with the embedding"):
-        interpreted(planted, runs, models=("earl",))
+    with pytest.raises(UnknownName, match="no run with the embedding") as problem:
+        interpreted(planted, runs, models=("other",))
+    assert problem.value.hint == "known: early, late"
+    with pytest.raises(EmbedctlError, match="no pairing called 'junk'"):
+        interpreted(planted, runs, pairing="junk", dry_run=True)
     with pytest.raises(EmbedctlError, match="no finished run"):
         interpreted(planted, runs, subjects=(9,))
     with pytest.raises(EmbedctlError, match="no results"):
         interpreted(planted, tmp_path)
-    with pytest.raises(EmbedctlError, match="defined for NICE, this run has EEGProject"):
+    with pytest.raises(EmbedctlError, match="defined for NICE, this run has EEGProject") as problem:
         interpreted(planted, runs, method="paper-gradcam")
+    assert "--brain-encoder nice" in problem.value.hint
 
 
 def test_runs_on_other_recordings_are_skipped_with_the_reason(planted, runs, report, tmp_path):
@@ -156,7 +160,8 @@ def test_paper_gradcam_draws_the_effect_too_early_and_says_so(planted, tmp_path)
     # One column: what it sees holds the effect, and it is drawn where it sees nothing of the kind.
     assert abs(profile.corrected_peak - np.mean(EARLY)) < 0.148
     column = round((profile.corrected_peak - 0.148) / 0.02)
-    assert profile.peak == pytest.approx(stretched_times(16, len(TIMES), SFREQ)[column], abs=0.012)
+    half_a_column = 0.019
+    assert profile.peak == pytest.approx(stretched_times(16, len(TIMES), SFREQ)[column], abs=half_a_column)
     assert profile.corrected_peak - profile.peak > 0.06
     assert any("wrong time" in note for note in found.notes) and any("no topography" in note for note in found.notes)
     assert profile.sensors == {} and profile.windows == []

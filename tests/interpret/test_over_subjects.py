@@ -12,6 +12,28 @@ from pipelines.interpret import interpret as module
 from pipelines.interpret.over_subjects import is_found
 from pipelines.interpret.request import InterpretReport, InterpretRequest
 from tests.interpret.test_figures import CONDITION, TIMES, profile
+from tests.interpret.test_pairs import subject
+
+
+def test_a_pair_is_compared_on_the_seeds_that_both_have(monkeypatch):
+    """Five seeds beside one would have the cleaner map for that alone."""
+
+    def cell(label, seeds):
+        row = {"subject": 1}
+        return SimpleNamespace(label=label, runs={1: {s: row | {"run_id": f"{label}-{s}"} for s in seeds}})
+
+    def profile_of(runs, rows, condition, label, *_):
+        return replace(subject(1, label, 0.1), run_ids=tuple(row["run_id"] for row in rows))
+
+    cells = [cell("aligned", [0, 1, 2]), cell("base", [2, 3])]
+    pair = SimpleNamespace(condition=CONDITION, embedding="aligned", base="base", note="")
+    monkeypatch.setattr(module, "conditions", lambda results: [(CONDITION, cells)])
+    monkeypatch.setattr(module, "profile_of", profile_of)
+    monkeypatch.setattr(module, "pairs", lambda results, pairing: [pair])
+    report = InterpretReport(method="integrated-gradients", runs=Path("runs"))
+    module._read(None, InterpretRequest(), report)
+    assert [len(one.run_ids) for one in report.profiles] == [3, 2]
+    assert [one.run_ids for one in report.pairs] == [("aligned-2", "base-2")]
 
 
 def test_a_subject_recorded_at_other_times_is_left_out_and_it_is_said(monkeypatch):

@@ -119,6 +119,14 @@ def test_too_few_images_that_both_found_are_no_comparison():
     assert "both found 7 images only" in pair.notes[1]
 
 
+def test_it_is_said_when_images_that_both_found_are_too_few_for_a_test_over_subjects():
+    aligned, base = sides(6)
+    aligned[0] = subject(1, "aligned", 0.12, found=np.arange(N_IMAGES) < 7)
+    pair = paired(aligned, base)
+    assert [test.over for test in pair.tests] == ["subjects", *(f"images of subject {s}" for s in range(2, 7))]
+    assert "in 5 of 6 subjects alone both found enough images" in pair.notes[-1]
+
+
 def test_images_are_paired_by_name_whatever_their_order():
     aligned, base = sides(1)
     table = base[0].table
