@@ -161,6 +161,8 @@ def _tested(rows: "Sequence[PairRow]") -> None:
         for row, interval in zip(rows, intervals, strict=True)
     ]
     render.table(columns, cells, right=columns[3:8])
+    for one, *others in dict.fromkeys(tuple(sorted({row.embedding, *row.shares})) for row in rows if row.shares):
+        render.note(f"{', '.join([one, *others])} share a network: what they show is not independent")
     _explained([row.interval for row in rows])
 
 
