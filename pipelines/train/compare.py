@@ -20,7 +20,17 @@ from stores.names import EmbeddingName
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PairRow", "RankRow", "check_pairing", "left_out", "pairs", "ranking"]
+__all__ = [
+    "PairRow",
+    "RankRow",
+    "check_pairing",
+    "left_out",
+    "pair_of",
+    "pairs",
+    "ranking",
+    "weights_pair",
+    "with_verdicts",
+]
 
 LEVEL = 0.05
 ADVERSARIAL = "adversarial training"
@@ -199,13 +209,13 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
     rows: list[PairRow] = []
     for condition, cells in conditions(results, runs):
         found = [
-            _pair(condition, cell, base, pairing, runs)
+            pair_of(condition, cell, base, pairing, runs)
             for cell in cells
             if cell.first["aligned_by"] and cell.first[column]
             for base in cells
-            if base.first["embedding"] == _base_name(cell.first, column) and _weights_pair(cell.first, base.first)
+            if base.first["embedding"] == _base_name(cell.first, column) and weights_pair(cell.first, base.first)
         ]
-        rows += _with_verdicts([pair for pair in found if pair is not None])
+        rows += with_verdicts([pair for pair in found if pair is not None])
     return rows
 
 
@@ -233,14 +243,15 @@ def _base_name(row: Mapping[str, Any], column: str) -> str:
     return str(replace(EmbeddingName.parse(row["embedding"]), encoder=row[column]))
 
 
-def _weights_pair(aligned: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+def weights_pair(aligned: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    """Return whether two rows may be compared by their weights: random ones only with random ones of the same seed."""
     ours, theirs = aligned["weights"], base["weights"]
     if ours.startswith("random:") or theirs.startswith("random:"):
         return bool(ours == theirs)
     return True
 
 
-def _pair(condition: dict[str, Any], cell: Cell, base: Cell, pairing: str, runs: Path | None) -> PairRow | None:
+def pair_of(condition: dict[str, Any], cell: Cell, base: Cell, pairing: str, runs: Path | None) -> PairRow | None:
     """Compare two embeddings on the subjects and seeds they share."""
     shared = {
         subject: sorted(set(seeds) & set(base.runs[subject]))
@@ -309,7 +320,7 @@ def _why_no_verdict(row: Mapping[str, Any], base: Mapping[str, Any], match: str)
     return ""
 
 
-def _with_verdicts(rows: list[PairRow]) -> list[PairRow]:
+def with_verdicts(rows: list[PairRow]) -> list[PairRow]:
     """Correct the p-values of the pairs that carry a verdict, and give it."""
     judged = [row for row in rows if not row.note]
     corrected = iter(holm([row.p for row in judged]))

@@ -13,7 +13,7 @@ from pipelines.train.restore import restore
 from pipelines.train.sweep import train
 from stores.epochs import EpochStore
 from stores.errors import EmbedctlError, StoreMismatch, UnknownName
-from stores.results import read_array, read_summary
+from stores.results import read_array, read_results, read_summary
 from tests.train.conftest import TEST_IDS, TRAIN_IDS, write_subject
 
 
