@@ -9,6 +9,7 @@ from torch import nn
 from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.evaluation import validate
 from pipelines.train.image_head import ImageHead
+from pipelines.train.image_side import ImageSide
 from pipelines.train.losses import loss_function
 from pipelines.train.recipes import Recipe
 from stores.errors import EmbedctlError
@@ -47,7 +48,9 @@ class Learner:
         Name of the brain encoder.
     n_chans, n_times : int
         Shape of an epoch.
-    images : (n_images, dim)
+    side : ImageSide
+        How embeddings are read.
+    images : (n_images, dim) or (n_images, stacked, dim)
         What the image head reads of every training image, on the device to train on.
 
     Attributes
@@ -62,11 +65,14 @@ class Learner:
         Weights of the ``chosen`` pass and, in the end, of the ``last``.
     """
 
-    def __init__(self, recipe: Recipe, kind: str, n_chans: int, n_times: int, images: torch.Tensor) -> None:
-        self.recipe, self.images = recipe, images
-        dim, device = images.shape[1], images.device
+    def __init__(
+        self, recipe: Recipe, kind: str, n_chans: int, n_times: int, side: ImageSide, images: torch.Tensor
+    ) -> None:
+        self.recipe, self.side, self.images = recipe, side, images
+        dim, device = images.shape[-1], images.device
         brain_side = brain_encoder(kind)(n_chans, n_times, dim)
-        self.model = nn.ModuleDict({"brain": brain_side, "image": ImageHead(recipe.image_head, dim)}).to(device)
+        image_head = ImageHead(recipe.image_head, dim, side.stacked)
+        self.model = nn.ModuleDict({"brain": brain_side, "image": image_head}).to(device)
         self.log_scale = nn.Parameter(torch.tensor(1 / recipe.temperature, device=device).log())
         self.log_scale.requires_grad_(recipe.learn_temperature)
         self._loss_of = loss_function(recipe.loss)

@@ -57,7 +57,7 @@ def _steps(config: RunConfig, data: Recordings, against: Sequence[Against]) -> t
     device = data.mean.device
     with reproducible(config.seed, device):
         course = Course(config.recipe, config.seed, data)
-        learners, _ = learners_of(config, data, course, against)
+        learners = learners_of(config, data, course, against)
         gradients = learners[0].gradients if len(learners) == 1 else stack(learners).gradients
         for learner in learners:
             learner.model.train()

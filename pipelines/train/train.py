@@ -17,7 +17,8 @@ import torch
 from pipelines.train.course import Course
 from pipelines.train.data import Recordings, Test
 from pipelines.train.evaluation import embed, retrieval_figures
-from pipelines.train.image_head import image_vectors, principal_axes
+from pipelines.train.image_head import FASTER
+from pipelines.train.image_side import fit_image_side
 from pipelines.train.learner import Learner
 from pipelines.train.metrics import centre_scores, retrieve
 from pipelines.train.recipes import Recipe
@@ -63,8 +64,8 @@ class RunOutcome:
         ``scores`` and ``scores_last`` (n_queries, n_gallery), ``brain`` (n_queries, dim), ``hits`` and ``target``
         (n_queries,).
     state : dict
-        Weights of the chosen checkpoint: ``brain.*``, ``image.*``, ``log_scale``, and ``axes`` where the image
-        embedding was narrowed.
+        Weights of the chosen checkpoint: ``brain.*``, ``image.*``, ``log_scale``, and what
+        `pipelines.train.image_side.ImageSide` keeps.
     metrics : list of dict
         One row per pass.
     """
@@ -78,7 +79,7 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """The embedding that a run is trained against.
+    """What a run is trained against: an embedding, or several side by side.
 
     Parameters
     ----------
@@ -86,13 +87,18 @@ class Against:
         Of every training image.
     gallery : (n_gallery, dim)
         Of every test image.
+    widths : sequence of int
+        Features of each embedding, where there are several.
     """
 
     target: np.ndarray
     gallery: np.ndarray
+    widths: Sequence[int] = ()
 
 
-def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: np.ndarray) -> RunOutcome:
+def train_run(
+    config: RunConfig, data: Recordings, target: np.ndarray, gallery: np.ndarray, widths: Sequence[int] = ()
+) -> RunOutcome:
     """Train one brain encoder on one embedding, choose its checkpoint on validation, and test it once.
 
     Parameters
@@ -105,6 +111,8 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         Embedding of every training image.
     gallery : (n_gallery, dim)
         Embedding of every test image.
+    widths : sequence of int
+        Features of each embedding, where several stand side by side.
 
     Returns
     -------
@@ -116,7 +124,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
     EmbedctlError
         If nothing is left to train on, or training leaves the finite numbers.
     """
-    (outcome,) = train_together(config, data, [Against(target, gallery)])
+    (outcome,) = train_together(config, data, [Against(target, gallery, widths)])
     return outcome
 
 
@@ -130,7 +138,7 @@ def train_together(config: RunConfig, data: Recordings, against: Sequence[Agains
     with reproducible(config.seed, device):
         # ------------------------------------------------------------------ data on the device, models, optimisers
         course = Course(recipe, config.seed, data)
-        learners, axes = learners_of(config, data, course, against)
+        learners = learners_of(config, data, course, against)
         gradients = learners[0].gradients if len(learners) == 1 else stack(learners).gradients
 
         # ------------------------------------------------------------------ loop
@@ -151,34 +159,23 @@ def train_together(config: RunConfig, data: Recordings, against: Sequence[Agains
 
         # ------------------------------------------------------------------ evaluation: the test set is read here, once
         outcomes = []
-        for learner, narrowed, one in zip(learners, axes, against, strict=True):
-            gallery = image_vectors(one.gallery, device)
-            gallery = gallery if narrowed is None else gallery @ narrowed
-            outcome = _tested(learner, data.test, gallery)
+        for learner, one in zip(learners, against, strict=True):
+            outcome = _tested(learner, data.test, learner.side(one.gallery, device))
             outcome.figures["steps"] = len(learner.metrics) * course.n_batches
-            if narrowed is not None:
-                outcome.state["axes"] = narrowed
             outcomes.append(outcome)
     for outcome in outcomes:
         outcome.figures["seconds"] = (time.perf_counter() - started) / len(outcomes)
     return outcomes
 
 
-def learners_of(
-    config: RunConfig, data: Recordings, course: Course, against: Sequence[Against]
-) -> tuple[list[Learner], list[torch.Tensor | None]]:
-    """Return what learns on each embedding, as it would be alone, and what narrows the embedding, or None."""
-    recipe, device = config.recipe, data.mean.device
-    learners, all_axes = [], []
+def learners_of(config: RunConfig, data: Recordings, course: Course, against: Sequence[Against]) -> list[Learner]:
+    """Return what learns each embedding, as it would be alone."""
+    recipe, n_chans, learners = config.recipe, data.rows.shape[1], list[Learner]()
     for one in against:
         torch.manual_seed(config.seed)
-        images, axes = image_vectors(one.target, device), None
-        if 0 < recipe.dim < images.shape[1]:
-            axes = principal_axes(images[torch.from_numpy(course.train).to(device)], recipe.dim).to(device)
-            images = images @ axes
-        learners.append(Learner(recipe, config.brain_encoder, data.rows.shape[1], data.n_times, images))
-        all_axes.append(axes)
-    return learners, all_axes
+        side, images = fit_image_side(one.target, course.train, one.widths, recipe, data.mean.device)
+        learners.append(Learner(recipe, config.brain_encoder, n_chans, data.n_times, side, images))
+    return learners
 
 
 def stack(learners: Sequence[Learner]) -> "Stack":
@@ -216,6 +213,8 @@ def _tested(learner: Learner, test: Test, gallery: torch.Tensor) -> RunOutcome:
         "n_queries": len(own),
         "checkpoint": f"{learner.recipe.choose_by}:{learner.chosen_pass}",
     }
+    if learner.side.stacked:
+        figures["route"] = (FASTER * learner.states["chosen"]["image.route"]).softmax(dim=0).tolist()
     arrays = {
         "scores": scores["chosen"],
         "scores_last": scores["last"],
@@ -223,7 +222,7 @@ def _tested(learner: Learner, test: Test, gallery: torch.Tensor) -> RunOutcome:
         "hits": found.hits(1),
         "target": own,
     }
-    return RunOutcome(figures, last, arrays, dict(learner.states["chosen"]), learner.metrics)
+    return RunOutcome(figures, last, arrays, learner.states["chosen"] | learner.side.state(), learner.metrics)
 
 
 @contextmanager

@@ -154,7 +154,7 @@ def test_a_hundred_steps_of_the_paper_follow_a_transcription_of_it(monkeypatch, 
     monkeypatch.setattr(module, "brain_encoder", lambda name: Watched)
     monkeypatch.setattr(module, "loss_function", lambda name: watched_loss)
     monkeypatch.setattr(
-        "pipelines.train.train.image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5
+        "pipelines.train.image_side.image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5
     )
     with monkeypatch.context() as patched:
         patched.setattr(torch.optim.AdamW, "step", watched_step)
@@ -176,7 +176,7 @@ def test_training_ends_when_patience_does_and_keeps_the_best_pass(monkeypatch, f
     figures = iter([5.0, 4.0, 4.5, 4.6, 4.7, 4.8, 1.0])
     monkeypatch.setattr(module, "validate", lambda *args: {"val_loss": next(figures), "val_mrr": 0.1, "val_top1": 0.1})
     monkeypatch.setattr(
-        "pipelines.train.train.image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5
+        "pipelines.train.image_side.image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5
     )
     data, target = simulated()
     paper = read_recipe("paper", "eeg", "linear").with_(batch=64, passes=50, patience=3)
