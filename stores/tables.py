@@ -44,7 +44,7 @@ def read_table(path: Path) -> "pa.Table":
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
             return file.read()
     except (OSError, pa.ArrowInvalid) as error:
         raise DamagedStore(f"the table '{path}' cannot be read") from error

@@ -11,7 +11,7 @@ import typer
 
 from embedctl import config, options, render
 from embedctl.commands.compare import PAIRING, said
-from embedctl.options import option, path
+from embedctl.options import option, path, place
 from stores.commits import put_json
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def interpret(
         subjects=chosen.value("interpret.subject", subject),
         seeds=chosen.value("interpret.seed", seed),
         pairing=pairing,
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=place(chosen.value("embeddings", embeddings)),
         epochs=path(chosen.value("epochs", epochs)),
         runs=path(chosen.value("runs", runs)),
         join=chosen.value("train.join", join),

@@ -8,7 +8,7 @@ import typer
 
 from embedctl import config, options, render
 from embedctl.commands.compare import beside
-from embedctl.options import path
+from embedctl.options import path, place
 from stores.errors import UnknownName, suggest
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def reproduce(
 
     folder = path(chosen.value("runs", runs))
     plan = look(
-        path(chosen.value("embeddings", embeddings)),
+        place(chosen.value("embeddings", embeddings)),
         path(chosen.value("epochs", epochs)),
         folder,
         device=chosen.value("device", device),
