@@ -28,7 +28,9 @@ def tell(rows: "Sequence[DepthRow]") -> None:
     for about, group in groupby(rows, key=lambda row: [row.condition[name] for name in _TOGETHER]):
         dataset, preprocessing, protocol, gallery, n_way, recipe = about
         epochs = f" on {preprocessing} epochs" if preprocessing else ""
-        render.line(f"{dataset}{epochs}, {n_way}-way retrieval in {gallery} images, recipe {recipe}, {protocol} subject")
+        render.line(
+            f"{dataset}{epochs}, {n_way}-way retrieval in {gallery} images, recipe {recipe}, {protocol} subject"
+        )
         _table(list(group))
     if rows:
         render.note(
