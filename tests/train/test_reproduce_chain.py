@@ -86,4 +86,5 @@ def test_from_images_and_recordings_to_numbers_beside_the_published_ones(simulat
         mean = np.mean([row["top1"] for row in results if row["embedding"] == name])
         assert f"{100 * mean:.1f} %" in line
     again = embedctl(simulated, monkeypatch, "--json", "--dry-run")
+    assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["first"] == [] and json.loads(again.stdout)["sweeps"][0]["n_finished"] == 10
