@@ -1,6 +1,6 @@
 """Pictures of stores and results: dissimilarities, a map with thumbnails, likeness, spread of recordings, the ranking.
 
-As in `embedctl.figures`, each function returns a matplotlib figure and writes nothing.
+As in `embedctl.interpretation_figures`, each function returns a matplotlib figure and writes nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedctl.figures import COLOURS, legible, new_figure
+from embedctl.drawing import COLOURS, legible, new_figure
 from embedctl.html import small_image
 
 if TYPE_CHECKING:

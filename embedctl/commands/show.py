@@ -175,8 +175,8 @@ def _runs(path: Path, json: bool) -> None:
 def picture(path: Path, kind: str, file: Path) -> None:
     """Write the picture of a store, of runs or of a run."""
     from embedctl import notebook, pictures
-    from embedctl.commands.compare import said
-    from embedctl.figures import png
+    from embedctl.captions import said
+    from embedctl.drawing import png
 
     check_file(file, ".png", path, beside=path if kind == "runs" else None)
     if kind == "embeddings":

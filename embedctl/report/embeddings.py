@@ -6,13 +6,12 @@ import numpy as np
 
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, Scale, axis_below, sequential, shortened
+from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, rows, sequential, shortened
 from pipelines.findings.health import Health, health, sample
 from pipelines.similarity import cka_matrix
 
 __all__ = ["embeddings"]
 
-_ROW = 17
 _FEWEST = 8  # images
 _MOST_FEATURES = 16_384  # tokens of a whole layer would cost gigabytes
 
@@ -53,13 +52,9 @@ def _warnings(found: list[Health]) -> list[str]:
 
 
 def _ranks(found: list[Health], n_images: int) -> Figure:
-    bottom = 10 + _ROW * len(found)
-    picture = Picture(WIDTH, bottom + 32)
-    scale = Scale(0, 1.05 * max(1.0, *(one.effective_rank for one in found)), LABELS, WIDTH - 14)
-    axis_below(picture, scale, 6, bottom, "directions")
-    for number, one in enumerate(found):
-        y = 10 + _ROW * (number + 0.5)
-        picture.text(LABELS - 8, y + 4, shortened(one.name), "end", "", one.name)
+    most = 1.05 * max(1.0, *(one.effective_rank for one in found))
+    picture, scale, places = rows([one.name for one in found], (0, most), "directions")
+    for one, y in zip(found, places, strict=True):
         told = f"{one.name}: {one.effective_rank:.1f} of {one.dim} features"
         picture.box(LABELS, y - 5, scale(one.effective_rank) - LABELS, 10, BASE, told)
     columns = (
@@ -67,13 +62,13 @@ def _ranks(found: list[Health], n_images: int) -> Figure:
         ("norm", "number"), ("its spread", "percent"), ("effective rank", "number"), ("equal rows", "count"),
         ("constant features", "count"),
     )  # fmt: skip
-    rows = [
+    cells = [
         (*(h.name, h.dim, h.n_images, h.n_absent), *(h.norm, h.norm_spread, h.effective_rank), h.equal_rows, h.constant)
         for h in found
     ]
     title = "Over how many directions each embedding spreads"
     note = f"Effective rank: the exponential of the entropy of the variances; at most {n_images - 1} here."
-    return Figure(title, Table(columns, rows), picture.svg(title), note)
+    return Figure(title, Table(columns, cells), picture.svg(title), note)
 
 
 def _likeness(samples: dict[str, np.ndarray]) -> Figure:
@@ -104,9 +99,9 @@ def _likeness(samples: dict[str, np.ndarray]) -> Figure:
                     ink,
                 )
     columns = (("embedding", "text"), *((name, "number") for name in names))
-    rows = [(n, *(None if math.isnan(v) else float(v) for v in table[i])) for i, n in enumerate(names)]
+    cells = [(n, *(None if math.isnan(v) else float(v) for v in table[i])) for i, n in enumerate(names)]
     title = "How alike the encoders are: CKA between embeddings"
     note = (
         "Debiased linear CKA: 1 for the same geometry, about 0 for unrelated ones. Columns are numbered like the rows."
     )
-    return Figure(title, Table(columns, rows), picture.svg(title), note)
+    return Figure(title, Table(columns, cells), picture.svg(title), note)

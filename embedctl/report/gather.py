@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedctl.commands.compare import said
+from embedctl.captions import said
 from pipelines.findings.hits import RunHits, read_hits
 from pipelines.train.cells import Cell, HitsOf, conditions, hits_interval
 from pipelines.train.compare import PairRow, RankRow, left_out, pairs, ranking

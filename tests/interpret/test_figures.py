@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from embedctl.figures import COLOURS, bands_figure, flat, pair_figure, png, sensors_figure, time_figure
+from embedctl.drawing import COLOURS, flat, png
+from embedctl.interpretation_figures import bands_figure, pair_figure, sensors_figure, time_figure
 from pipelines.interpret.clusters import Cluster
 from pipelines.interpret.pairs import PairedProfile, PairTest
 from pipelines.interpret.profile import Profile, Table

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from embedctl.cli import app
-from embedctl.figures import sensors_figure
+from embedctl.interpretation_figures import sensors_figure
 from embedctl.report.build import build
 from embedctl.report.gather import ReportRequest
 from pipelines.interpret.gradcam import stretched_times

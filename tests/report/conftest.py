@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedctl.commands.interpret import found_at
+from pipelines.interpret.kept import found_at
 from pipelines.train.metrics import retrieve
 from stores.embeddings import EmbeddingStore
 from stores.images import ImageRecord

@@ -199,10 +199,10 @@ def test_chromium_complains_of_nothing_and_is_asked_for_nothing(drawn, hostile, 
 
 
 def test_results_and_show_write_pictures_that_say_what_they_show(workspace, tmp_path, monkeypatch):
-    from embedctl import figures
+    from embedctl import drawing
 
-    drawn, png = [], figures.png
-    monkeypatch.setattr(figures, "png", lambda figure: drawn.append(figure) or png(figure))
+    drawn, png = [], drawing.png
+    monkeypatch.setattr(drawing, "png", lambda figure: drawn.append(figure) or png(figure))
     one = str(next(workspace.runs.glob("made-up*")))
     for words in (["results", f"--runs={workspace.runs}", "--plot"], ["show", one, "--png"]):
         result = CliRunner().invoke(app, [*words, str(tmp_path / f"{words[0]}.png")])
