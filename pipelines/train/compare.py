@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.train.cells import Cell, conditions, divided, hits_in, hits_interval
-from pipelines.train.origin import doubt
+from pipelines.train.origin import doubt, is_contaminated
 from pipelines.train.statistics import Interval, holm, sign_flip
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
@@ -137,13 +137,10 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
     list of RankRow
         By condition, then best first.
     """
-    from pipelines.encoders.registry import registry
-
     rows = []
     for condition, cells in conditions(results, runs):
         placed = sorted(cells, key=lambda cell: -cell.top1)
         for place, cell in enumerate(placed, start=1):
-            spec = registry().get(cell.first["encoder"])
             rows.append(
                 RankRow(
                     condition=condition,
@@ -162,7 +159,7 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
                     ),
                     figures={name: cell.mean(name) for name in FIGURES},
                     per_subject=cell.per_subject,
-                    contaminated=spec is not None and spec.contaminated,
+                    contaminated=is_contaminated(cell.first["encoder"]),
                 )
             )
     return rows
@@ -290,16 +287,13 @@ def left_out(results: "pa.Table") -> list[str]:
 
 def _why_no_verdict(row: Mapping[str, Any], base: Mapping[str, Any], match: str) -> str:
     """Return the reason why a pair carries no verdict; empty when it carries one."""
-    from pipelines.encoders.registry import registry
-
     if match == "paper":
         return "the paper's own base, which differs in more than the alignment"
     if match != "exact":
         return f"the base matches in {match or 'name only'}: no verdict"
     if row["weights"].startswith("random:"):
         return "random weights: alignment has nothing to show here"
-    spec = registry().get(row["encoder"])
-    if spec is not None and spec.contaminated:
+    if is_contaminated(row["encoder"]):
         return "it was fitted to the THINGS images or to brain data: no verdict"
     if doubts := [found for side in (row, base) if (found := doubt(side))]:
         return f"{'; '.join(doubts)}: no verdict"

@@ -6,7 +6,7 @@ the CPU uses one thread, so its sums do not depend on how many cores there are.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,8 @@ from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.data import Recordings
 from pipelines.train.draws import Draws
 from pipelines.train.evaluation import embed, retrieval_figures, validate
-from pipelines.train.image_head import ImageHead, image_vectors, principal_axes
+from pipelines.train.image_head import FASTER, ImageHead
+from pipelines.train.image_side import fit_image_side
 from pipelines.train.losses import loss_function
 from pipelines.train.metrics import centre_scores, retrieve
 from pipelines.train.recipes import Recipe
@@ -60,15 +61,15 @@ class RunOutcome:
     figures : dict
         Test and validation figures of the chosen checkpoint, by column of the results; ``checkpoint`` names the
         validation figure that chose it, and the pass; ``top1_by_repetitions`` is the top-1 of means over fewer
-        repetitions, by their number.
+        repetitions, by their number; ``route`` is what each of a stack of embeddings weighs.
     last : dict
         The same test figures of the last step.
     arrays : dict
         ``scores`` and ``scores_last`` (n_queries, n_gallery), ``brain`` (n_queries, dim), ``hits`` and ``target``
         (n_queries,).
     state : dict
-        Weights of the chosen checkpoint: ``brain.*``, ``image.*``, ``log_scale``, and ``axes`` where the image
-        embedding was narrowed.
+        Weights of the chosen checkpoint: ``brain.*``, ``image.*``, ``log_scale``, and what
+        `ImageSide` keeps.
     metrics : list of dict
         One row per pass.
     """
@@ -80,7 +81,9 @@ class RunOutcome:
     metrics: list[dict[str, float]]
 
 
-def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: np.ndarray) -> RunOutcome:
+def train_run(
+    config: RunConfig, data: Recordings, target: np.ndarray, gallery: np.ndarray, widths: Sequence[int] = ()
+) -> RunOutcome:
     """Train one brain encoder on one embedding, choose its checkpoint on validation, and test it once.
 
     Parameters
@@ -93,6 +96,8 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         Embedding of every training image.
     gallery : (n_gallery, dim)
         Embedding of every test image.
+    widths : sequence of int
+        Features of each embedding, where several stand side by side.
 
     Returns
     -------
@@ -117,10 +122,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
             seed=config.seed,
             round_of=recipe.val_batch,
         )
-        images, axes = image_vectors(target, device), None
-        if 0 < recipe.dim < images.shape[1]:
-            axes = principal_axes(images[torch.from_numpy(split.train).to(device)], recipe.dim).to(device)
-            images = images @ axes
+        side, images = fit_image_side(target, split.train, widths, recipe, device)
         trained_on = torch.zeros(len(images), dtype=torch.bool, device=device)
         trained_on[torch.from_numpy(split.train)] = True
         rows = torch.nonzero(trained_on[data.shown]).flatten()
@@ -137,9 +139,11 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
 
         # ------------------------------------------------------------------ model
         kind = brain_encoder(config.brain_encoder)
-        dim = images.shape[1]
+        dim = images.shape[-1]
         brain_side = kind(data.rows.shape[1], data.n_times, dim)
-        model = nn.ModuleDict({"brain": brain_side, "image": ImageHead(recipe.image_head, dim)}).to(device)
+        model = nn.ModuleDict({"brain": brain_side, "image": ImageHead(recipe.image_head, dim, side.stacked)}).to(
+            device
+        )
         log_scale = nn.Parameter(torch.tensor(1 / recipe.temperature, device=device).log())
         log_scale.requires_grad_(recipe.learn_temperature)
         loss_of = loss_function(recipe.loss)
@@ -192,8 +196,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
 
         # ------------------------------------------------------------------ evaluation: the test set is read here, once
         test, brain = data.test.epochs, dict[str, torch.Tensor]()
-        pictures, shown_in_test = dict[str, torch.Tensor](), image_vectors(gallery, device)
-        shown_in_test = shown_in_test if axes is None else shown_in_test @ axes
+        pictures, shown_in_test = dict[str, torch.Tensor](), side(gallery, device)
         for name, state in states.items():
             model.load_state_dict({key: value for key, value in state.items() if key != "log_scale"})
             brain[name] = embed(model["brain"], test)
@@ -222,6 +225,8 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         "checkpoint": f"{recipe.choose_by}:{chosen_pass}",
         "seconds": time.perf_counter() - started,
     }
+    if side.stacked:
+        figures["route"] = (FASTER * chosen["image.route"]).softmax(dim=0).tolist()
     arrays = {
         "scores": scores["chosen"],
         "scores_last": scores["last"],
@@ -229,8 +234,7 @@ def train_run(config: RunConfig, data: Recordings, target: np.ndarray, gallery: 
         "hits": found.hits(1),
         "target": own,
     }
-    state = chosen if axes is None else chosen | {"axes": axes}
-    return RunOutcome(figures, last, arrays, state, metrics)
+    return RunOutcome(figures, last, arrays, chosen | side.state(), metrics)
 
 
 def val_loss_cosine(lr: float, val_loss: float) -> float:

@@ -71,7 +71,7 @@ def test_voxels_are_not_read_by_a_run_on_channels(workspace, run, tmp_path):
 
 def test_a_store_without_the_very_embedding_is_refused(workspace, run, tmp_path, monkeypatch):
     trained = restore(*run)
-    trained.config["embedding_key"] = "ffffffffffff"
+    trained.config.update({"embedding_key": "ffffffffffff", "parts": ["planted#ffffffffffff"]})
     monkeypatch.setattr("pipelines.export.predict.restore", lambda *_: trained)
     with pytest.raises(StoreMismatch, match="does not hold planted#ffffffffffff"):
         predict(*run, **stores(workspace))

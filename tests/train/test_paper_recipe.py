@@ -126,6 +126,7 @@ def float64():
 
 @pytest.mark.slow
 def test_a_hundred_steps_of_the_paper_follow_a_transcription_of_it(monkeypatch, float64):
+    from pipelines.train import image_side as side
     from pipelines.train import train as module
 
     paper = read_recipe("paper", "eeg").with_(batch=64, passes=25)
@@ -153,7 +154,7 @@ def test_a_hundred_steps_of_the_paper_follow_a_transcription_of_it(monkeypatch, 
     data, target = simulated()
     monkeypatch.setattr(module, "brain_encoder", lambda name: Watched)
     monkeypatch.setattr(module, "loss_function", lambda name: watched_loss)
-    monkeypatch.setattr(module, "image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5)
+    monkeypatch.setattr(side, "image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5)
     with monkeypatch.context() as patched:
         patched.setattr(torch.optim.AdamW, "step", watched_step)
         outcome = train_run(RunConfig(paper, paper.brain_encoder, SEED), data.ready(kind, "cpu"), target, target[:8])
@@ -169,11 +170,12 @@ def test_a_hundred_steps_of_the_paper_follow_a_transcription_of_it(monkeypatch, 
 
 
 def test_training_ends_when_patience_does_and_keeps_the_best_pass(monkeypatch, float64):
+    from pipelines.train import image_side as side
     from pipelines.train import train as module
 
     figures = iter([5.0, 4.0, 4.5, 4.6, 4.7, 4.8, 1.0])
     monkeypatch.setattr(module, "validate", lambda *args: {"val_loss": next(figures), "val_mrr": 0.1, "val_top1": 0.1})
-    monkeypatch.setattr(module, "image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5)
+    monkeypatch.setattr(side, "image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5)
     data, target = simulated()
     paper = read_recipe("paper", "eeg", "linear").with_(batch=64, passes=50, patience=3)
     outcome = train_run(RunConfig(paper, "linear", SEED), data, target, target[:8])
