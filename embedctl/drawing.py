@@ -17,7 +17,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 HEAD = 0.095  # m: radius of the head that MNE draws
 _HEAD_MIDDLE = np.array([0.0, 0.0, 0.04])  # m: in head coordinates, whose origin lies between the ears
-_FEWEST_TO_FIT, _THINNEST_TO_FIT = 12, 0.01  # sensors; m, their spread in the direction of the least
+_FEWEST_TO_FIT = 12  # sensors
+_ABOUT = (
+    0.08  # how much distances from it may differ: those of posterior electrodes do by 0.05, a helmet's off it by 0.1
+)
 _MOST_LETTERS = 40
 
 
@@ -93,9 +96,9 @@ def flat(positions: np.ndarray) -> np.ndarray:
 
 
 def _middle(positions: np.ndarray) -> np.ndarray:
-    """Return the middle of the sphere nearest to the sensors, or that of a head where they say too little about it."""
-    n = len(positions)
-    if n < _FEWEST_TO_FIT or np.linalg.svd(positions - positions.mean(axis=0))[1][-1] / n**0.5 < _THINNEST_TO_FIT:
+    """Return the middle of a head where sensors lie about that, or are few; else that of the sphere nearest to them."""
+    n, away = len(positions), np.linalg.norm(positions - _HEAD_MIDDLE, axis=1)
+    if n < _FEWEST_TO_FIT or away.std() < _ABOUT * away.mean():
         return _HEAD_MIDDLE
     # |p|^2 = 2 c p + (r^2 - |c|^2)
     unknown = np.column_stack([2 * positions, np.ones(n)])

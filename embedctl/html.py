@@ -32,7 +32,7 @@ def escaped(value: object) -> "Markup":
     Examples
     --------
     >>> escaped("<b>"), escaped("gpj.\u202eevil")
-    ('&lt;b&gt;', 'gpj.\N{REPLACEMENT CHARACTER}evil')
+    ('&lt;b&gt;', 'gpj.�evil')
     """
     return value if isinstance(value, Markup) else Markup(html.escape(str(value).translate(_OBEYED)))
 

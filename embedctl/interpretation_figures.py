@@ -5,10 +5,11 @@ is drawn pale. Of more embeddings than there are colours, the best are drawn; th
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedctl.captions import ms
 from embedctl.drawing import COLOURS, HEAD, flat, legible, new_figure
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def time_figure(profiles: "Sequence[Profile]") -> "Figure":
                 axes.plot(span, [at, at], color=COLOURS[number], lw=3, alpha=0.6)
     below = "ms from image onset (bars: clusters above zero, per subject; their edges are not tested)"
     if _is_of_the_paper(profiles):
-        below = "ms as the paper draws it: the recording itself lies elsewhere, embedctl interpret says where"
+        one = profiles[0]
+        truly = f"{legible(one.embedding)} peaks at {ms(one.peak)}, in the recording at {ms(one.corrected_peak)}"
+        below = f"ms as the paper draws it, which is wrong: {truly}"
     axes.set(
         xlabel=below,
         ylabel="% of the evidence per sample",
@@ -82,14 +85,16 @@ def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
     sensors, positions, means = over_sensors({n: [(p.sensors, p.positions) for p in mine] for n, mine in named.items()})
     if len(sensors) < 4 or not positions:
         return _groups_figure(profiles)
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from mne.viz import plot_topomap
 
     n_columns, n_rows = min(4, len(named)), -(-len(named) // 4)
     figure, grid = new_figure(2.6 * n_columns, 2.9 * n_rows + 0.4, n_rows, n_columns)
     places = flat(np.array(positions, dtype=float))
     shares = {name: 100 * values for name, values in means.items()}
-    most = max(float(np.abs(values).max()) for values in shares.values()) or 1.0
-    drawn: Any = None
+    found = [values for name, values in shares.items() if named[name][0].is_found] or list(shares.values())
+    most = max(float(np.abs(values).max()) for values in found) or 1.0
     for axes, (name, values) in zip(np.ravel(grid), shares.items(), strict=False):
         with np.errstate(invalid="ignore"):  # two gradiometers at one place have no slope between them
             drawn, _ = plot_topomap(
@@ -103,10 +108,12 @@ def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
                 contours=0,
                 extrapolate="local",
             )
+        drawn.set_alpha(_strength(named[name]))
         axes.set_title(_label(name, named[name]), fontsize=8)
     for axes in np.ravel(grid)[len(named) :]:
         axes.set_visible(False)
-    figure.colorbar(drawn, ax=np.ravel(grid).tolist(), shrink=0.6, label="% of the evidence")
+    scale = ScalarMappable(Normalize(-most, most), "RdBu_r")
+    figure.colorbar(scale, ax=np.ravel(grid).tolist(), shrink=0.6, label="% of the evidence")
     which = (
         "which sensors" if len(sensors) == max(len(p.sensors) for p in profiles) else "which sensors of all subjects"
     )

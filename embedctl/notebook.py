@@ -11,15 +11,14 @@
     s.test.mean, s.ch_names, s.to_mne("test")
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedctl import render
 from embedctl.html import page, rows_of
 from embedctl.one_embedding import OneEmbedding
+from embedctl.stored import COLUMNS, embedding_rows
 from stores.embeddings import EmbeddingStore
 from stores.errors import UnknownName, suggest
 
@@ -134,7 +133,8 @@ class Embeddings:
     def similarities(self, measure: str = "cka") -> tuple[list[str], np.ndarray, int]:
         """Return how alike all embeddings are: their names, the table, and over how many images.
 
-        At most 400 images are used, spread evenly over those that every embedding has.
+        At most 400 images are used, spread evenly over those that every embedding has. Embeddings of more than 16,384
+        features, such as all tokens of a layer, are left out.
 
         Parameters
         ----------
@@ -148,15 +148,14 @@ class Embeddings:
         ValueError
             If the embeddings share fewer than four images, or one has a row that does not vary.
         """
-        from pipelines.findings.health import sample
+        from pipelines.findings.health import samples
         from pipelines.similarity import cka_matrix, rsa_matrix
 
         measures = {"cka": cka_matrix, "rsa": rsa_matrix}
         if measure not in measures:
             raise UnknownName(f"no measure called '{measure}'", suggest(measure, measures))
-        rows = sample(self._store, self._store.entries())
-        images = [self._store.image_ids[row] for row in rows]
-        return self.names, measures[measure]([self._of(name, images) for name in self.names]), len(images)
+        images, values = samples(self._store)
+        return list(values), measures[measure](list(values.values())), len(images)
 
     def plot_similarity(self, measure: str = "cka") -> "Figure":
         """Draw how alike all embeddings are, by ``cka`` or ``rsa``; see `similarities`."""
@@ -165,22 +164,9 @@ class Embeddings:
         names, table, n_images = self.similarities(measure)
         return similarity_figure(table, names, {"cka": "CKA", "rsa": "RSA"}[measure], n_images)
 
-    def _of(self, name: str, images: Sequence[str]) -> np.ndarray:
-        embedding = self._store[name]
-        row_of = {image: row for row, image in enumerate(embedding.image_ids)}
-        return embedding.take([row_of[image] for image in images])
-
     def __repr__(self) -> str:
         return f"<Embeddings {self.path}: {len(self)} embeddings, {len(self._store.image_ids)} images>"
 
     def _repr_html_(self) -> str:
-        columns = ("embedding", "dim", "dtype", "images", "without a row", "weights", "computed")
-        rows = [
-            (
-                *(name, entry.dim, entry.dtype, entry.n_committed, entry.n_absent),
-                render.weights(str(entry.provenance.get("weights", ""))),
-                str(entry.provenance.get("date", ""))[:19],
-            )
-            for name, entry in zip(self.names, self._store.entries(), strict=True)
-        ]
-        return page(f"{self.path}: {len(self._store.image_ids):,} images", rows_of(columns, rows))
+        title = f"{self.path}: {len(self._store.image_ids):,} images"
+        return page(title, rows_of(COLUMNS, embedding_rows(self._store)))

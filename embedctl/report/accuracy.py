@@ -1,6 +1,7 @@
 """How well each embedding is retrieved: the ranking, aligned against base, subject by subject."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from embedctl.captions import marked
 from embedctl.html import Markup, joined
@@ -169,10 +170,9 @@ def _heatmap(answers: Answers) -> Figure:
 
 
 def _slopes(answers: Answers) -> Figure:
-    ranks = {row.embedding: row.per_subject for row in answers.ranks}
-    values = [v for pair in answers.pairs for n in (pair.base, pair.embedding) for v in ranks[n].values()]
-    low, high = span(values)
-    pictures = [_slope(pair, ranks[pair.base], ranks[pair.embedding], low, high) for pair in answers.pairs]
+    sides = [_sides(answers, pair) for pair in answers.pairs]
+    low, high = span([top1 for both in sides for side in both for top1 in side.values()])
+    pictures = [_slope(pair, *both, low, high) for pair, both in zip(answers.pairs, sides, strict=True)]
     columns = (
         ("aligned", "text"), ("base", "text"), ("match", "text"), ("subjects", "count"), ("difference", "points"),
         ("95 % from", "points"), ("to", "points"), ("over", "text"), ("p", "number"), ("p corrected", "number"),
@@ -191,19 +191,29 @@ def _slopes(answers: Answers) -> Figure:
     return Figure(title, Table(columns, rows), grid, note)
 
 
+def _sides(answers: Answers, pair: PairRow) -> tuple[dict[int, float], dict[int, float]]:
+    """Return top-1 of base and aligned by subject, over the seeds that both have, as the difference is."""
+    base, aligned = (answers.cells[name].runs for name in (pair.base, pair.embedding))
+    shared = {subject: base[subject].keys() & aligned[subject].keys() for subject in pair.subjects}
+    theirs, ours = (
+        {subject: fmean(side[subject][seed]["top1"] for seed in seeds) for subject, seeds in shared.items()}
+        for side in (base, aligned)
+    )
+    return theirs, ours
+
+
 def _slope(pair: PairRow, base: dict[int, float], aligned: dict[int, float], low: float, high: float) -> Markup:
     picture, scale = Picture(170, 172), Scale(low, high, 142, 34)
     axis_left(picture, scale, 34, 160, 100)
     picture.text(4, 11, shortened(pair.embedding, 160, size=12.5), "start", "strong", pair.embedding)
     told = f"{100 * pair.difference:+.1f} points" + (f", {pair.verdict}" if len(pair.verdict) < 22 else "")
     picture.text(4, 25, told.removesuffix(", "), "start", "small", pair.verdict or pair.note)
-    both = [subject for subject in pair.subjects if subject in base and subject in aligned]
-    for subject in both:
+    for subject in pair.subjects:
         said = f"subject {subject}: {100 * base[subject]:.1f} % to {100 * aligned[subject]:.1f} %"
         picture.line(58, scale(base[subject]), 138, scale(aligned[subject]), "#aab0ba", 1.2, title=said)
         picture.dot(58, scale(base[subject]), BASE, said, 2.5)
         picture.dot(138, scale(aligned[subject]), ALIGNED, said, 2.5)
-    means = [sum(side[subject] for subject in both) / len(both) for side in (base, aligned)]
+    means = [fmean(side.values()) for side in (base, aligned)]
     picture.line(58, scale(means[0]), 138, scale(means[1]), "#20242a", 3, title="mean over subjects")
     picture.text(58, 158, "base", "middle", "small", pair.base)
     picture.text(138, 158, "aligned", "middle", "small", pair.embedding)

@@ -7,13 +7,12 @@ import numpy as np
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, rows, sequential, shortened
-from pipelines.findings.health import Health, health, sample
+from pipelines.findings.health import Health, health, samples
 from pipelines.similarity import cka_matrix
 
 __all__ = ["embeddings"]
 
 _FEWEST = 8  # images
-_MOST_FEATURES = 16_384  # tokens of a whole layer would cost gigabytes
 
 
 def embeddings(material: Material) -> Section:
@@ -22,23 +21,18 @@ def embeddings(material: Material) -> Section:
     if store is None:
         return Section(title, [f"There is no embedding store at '{material.request.embeddings}'."])
     everything = list(zip(store.names, store.entries(), strict=True))
-    entries = [(name, entry) for name, entry in everything if entry.dim <= _MOST_FEATURES]
-    if not entries:
+    images, values = samples(store)
+    if not values:
         return Section(title, ["The store holds no embedding of a size that is looked at here."])
-    rows = sample(store, [entry for _, entry in entries])
-    if len(rows) < _FEWEST:
-        return Section(title, [f"Only {len(rows)} images have a row in every embedding: too few to say anything."])
-    values = {name: store[f"{entry.name}#{entry.key}"] for name, entry in entries}
-    row_of = {name: {image: row for row, image in enumerate(e.image_ids)} for name, e in values.items()}
-    images = [store.image_ids[row] for row in rows]
-    samples = {name: e.take([row_of[name][image] for image in images]) for name, e in values.items()}
-    found = [health(name, entry, samples[name]) for name, entry in entries]
+    if len(images) < _FEWEST:
+        return Section(title, [f"Only {len(images)} images have a row in every embedding: too few to say anything."])
+    found = [health(name, entry, values[name]) for name, entry in everything if name in values]
     text = [
-        f"Measured on {len(rows):,} of {len(store.image_ids):,} images, spread over those that every embedding has.",
-        *(f"{name} is left out: it has {e.dim:,} features." for name, e in everything if e.dim > _MOST_FEATURES),
+        f"Measured on {len(images):,} of {len(store.image_ids):,} images, spread over those that every embedding has.",
+        *(f"{name} is left out: it has {e.dim:,} features." for name, e in everything if name not in values),
         *_warnings(found),
     ]
-    return Section(title, text, [_ranks(found, len(rows)), _likeness(samples)])
+    return Section(title, text, [_ranks(found, len(images)), _likeness(values)])
 
 
 def _warnings(found: list[Health]) -> list[str]:
@@ -71,8 +65,8 @@ def _ranks(found: list[Health], n_images: int) -> Figure:
     return Figure(title, Table(columns, cells), picture.svg(title), note)
 
 
-def _likeness(samples: dict[str, np.ndarray]) -> Figure:
-    names, table = list(samples), cka_matrix(list(samples.values()))
+def _likeness(values: dict[str, np.ndarray]) -> Figure:
+    names, table = list(values), cka_matrix(list(values.values()))
     width = min(34.0, (WIDTH - LABELS - 6) / len(names))
     high = max(width, 12.0)
     picture = Picture(WIDTH, 20 + high * len(names))

@@ -35,7 +35,18 @@ __all__ = ["evidence"]
 
 _ROW, _BAR, _LINE_WIDTH = 19, 5, 1.8
 _MOST_MAPS = 12
-_GONE = "#c3c8d0"
+_GONE, _FAINT = "#c3c8d0", 0.25  # what is not shown to be there
+_KINDS = {"time": "without 50 ms", "sensors": "without sensors", "band": "without a band"}
+_EVIDENCE = (
+    "The evidence is the log odds with which a trained run points at the right image, beyond those of the average "
+    "recording. Shares of it add up to 100 % in absolute value; a negative share speaks against the right image. "
+)
+_MEANING = {
+    "integrated-gradients": _EVIDENCE + "By integrated gradients: contributions add up to the evidence.",
+    "gradient-x-input": _EVIDENCE + "By gradient x input: contributions need not add up to the evidence.",
+    "paper-gradcam": "The maps of Rajabi et al. (2025), their Grad-CAM, averaged over images; read first what is wrong "
+    "with them.",
+}
 
 
 def evidence(answers: Answers, runs: Path) -> Section:
@@ -44,9 +55,7 @@ def evidence(answers: Answers, runs: Path) -> Section:
     for method in METHODS:
         profiles, pairs = _of_these(answers, *read_found(runs, method))
         if profiles:
-            text = [
-                f"Shares of the evidence for the right image ({method}); docs/interpretation.md says what they mean."
-            ]
+            text = [_MEANING[method]]
             notes = notes_of([profile for mine in profiles.values() for profile in mine])
             text += [note[:1].upper() + note[1:] + "." for note in notes]
             return Section(title, text, _figures(profiles, pairs))
@@ -76,6 +85,7 @@ def _figures(profiles: dict[str, list[Found]], pairs: Sequence[Found]) -> list[F
         figures.append(_topographies(profiles))
     if first["groups"]:
         figures.append(_shares("Where the evidence lies: sensor groups or regions, %", profiles, "groups"))
+    figures += [_lost(profiles)] if any(p["occlusion"] for mine in profiles.values() for p in mine) else []
     return figures + [_pair(pair) for pair in pairs]
 
 
@@ -114,25 +124,24 @@ def _shares(title: str, profiles: dict[str, list[Found]], what: str) -> Figure:
     means = {
         n: [float(np.mean([p[what].get(part, 0.0) for p in mine])) for part in parts] for n, mine in profiles.items()
     }
-    most, width = max(abs(v) for row in means.values() for v in row) or 1.0, (WIDTH - LABELS - 6) / len(parts)
+    width, is_found = (WIDTH - LABELS - 6) / len(parts), {name: mine[0]["is_found"] for name, mine in profiles.items()}
+    most = max((abs(v) for n, row in means.items() for v in row if is_found[n] or not any(is_found.values()))) or 1.0
     picture = Picture(WIDTH, 22 + _ROW * len(means))
     for column, part in enumerate(parts):
         told = shortened(part, width + 2, size=10)
         picture.text(LABELS + width * (column + 0.5), 13, told, "middle", "small", part)
     for number, (name, row) in enumerate(means.items()):
         y = 18 + _ROW * number
-        picture.text(
-            LABELS - 8, y + 13, shortened(name), "end", "", name, "" if profiles[name][0]["is_found"] else "#8a8f98"
-        )
+        picture.text(LABELS - 8, y + 13, shortened(name), "end", "", name, "" if is_found[name] else "#8a8f98")
         for column, (part, value) in enumerate(zip(parts, row, strict=True)):
             told, x = f"{name}, {part}: {100 * value:.1f} %", LABELS + width * column
-            colour, ink = diverging(value / most)
+            colour, ink = diverging(value / most * (1 if is_found[name] else _FAINT))
             picture.box(x, y, width - 1, _ROW - 1, colour, told)
             if width >= 24:
                 picture.text(x + width / 2, y + 13, whole(100 * value), "middle", "small", told, ink)
     columns = (("embedding", "text"), ("subject", "count"), *((part, "percent") for part in parts))
     rows = [(n, p["subject"], *(p[what].get(part) for part in parts)) for n, mine in profiles.items() for p in mine]
-    note = "Purple speaks for the right image, brown against it. Grey names: nothing is shown to be there."
+    note = "Purple speaks for the right image, brown against it. Grey names, pale: nothing is shown to be there."
     return Figure(title, Table(columns, rows), picture.svg(title), note)
 
 
@@ -159,6 +168,29 @@ def _topographies(profiles: dict[str, list[Found]]) -> Figure:
     note = f"Seen from above, nose up. Purple speaks for the right image, brown against it, up to {100 * most:.1f} %."
     title = "Over which sensors the evidence lies"
     return Figure(title, Table(columns, rows), Markup(f'<div class="multiples">{joined(drawn)}</div>'), note)
+
+
+def _lost(profiles: dict[str, list[Found]]) -> Figure:
+    """Return, as a table, what is missed most, of each kind, when it is taken away before whitening."""
+    shown = {name: mine for name, mine in profiles.items() if mine[0]["is_found"]} or profiles
+    everything = [part for mine in shown.values() for p in mine for part in p["occlusion"]]
+    kinds = [kind for kind in _KINDS if any(part["kind"] == kind for part in everything)]
+    rows = []
+    for name, mine in shown.items():
+        for p in mine:
+            row = [name, p["subject"], p["evidence"]]
+            for kind in kinds:
+                of_kind = [part for part in p["occlusion"] if part["kind"] == kind]
+                most = max(of_kind, key=lambda part: float(part["lost"]), default={"part": "", "lost": None})
+                row += [most["part"], most["lost"]]
+            rows.append(row)
+    columns = [("embedding", "text"), ("subject", "count"), ("evidence, nats", "number")]
+    columns += [column for kind in kinds for column in ((_KINDS[kind], "text"), ("lost", "number"))]
+    note = (
+        "Taken away at the sensors, before whitening: what is lost is what a run uses, to cancel noise too; parts need "
+        "not add up. The part without which most is lost, and how much, in nats."
+    )
+    return Figure("What is lost when a part of the recording is taken away", Table(columns, rows), note=note)
 
 
 def _pair(pair: Found) -> Figure:

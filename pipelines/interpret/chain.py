@@ -210,7 +210,7 @@ def chain_of(epochs: SubjectEpochs, recipe: Recipe, scale: float) -> Chain:
                     "embedctl preprocess makes them anew",
                 )
             whitener = row_of[number]
-            start, mean_of = len(parts), [[i] for i in mine] if singly else [mine]
+            start, mean_of = len(parts), np.split(mine, len(mine)) if singly else [mine]
             for place_of, some in enumerate(mean_of, start):
                 units[place_of] = trials[some].mean(axis=0)
             parts += [(place, whitener, len(some) / valid.sum()) for some in mean_of]

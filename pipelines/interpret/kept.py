@@ -28,7 +28,7 @@ _WAIT = 60.0  # s, for another call to keep what it found
 _OF_A_PROFILE: Mapping[type, Sequence[str]] = {
     str: ("embedding",), bool: ("is_found",), dict: ("bands", "sensors", "groups"),
     list: ("times", "time", "positions", "windows", "run_ids", "notes", "untrained_windows", "untrained_bands",
-           "untrained_groups"),
+           "untrained_groups", "occlusion"),
     object: ("subject", "evidence", "p", "peak", "half", "reliability", "random_reliability", "similarity"),
 }  # fmt: skip
 _OF_A_PAIR: Mapping[type, Sequence[str]] = {

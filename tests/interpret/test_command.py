@@ -10,8 +10,7 @@ from embedctl.interpretation_tables import show_pairs
 from pipelines.interpret.kept import found_at, keep_found
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.request import InterpretReport
-from tests.interpret.test_figures import CONDITION, profile
-from tests.interpret.test_pairs import sides
+from tests.interpret.made_up import CONDITION, profile, sides
 
 
 @pytest.fixture

@@ -108,6 +108,11 @@ def interpretation(answers, odd=""):
     def window(start, sign=1):
         return {"first": start, "last": start + 0.05, "sign": sign, "p": 0.01}
 
+    occlusion = [
+        {"kind": "time", "part": "100 to 150 ms", "lost": 1.5, "share": 0.75, "top1": 0.25},
+        {"kind": "time", "part": "150 to 200 ms", "lost": -0.5, "share": -0.25, "top1": 0.5},
+    ]
+
     def profile(name, peak, run_ids):
         return {
             "embedding": name, "subject": 1, "evidence": 2.0, "times": times, "peak": peak, "half": peak,
@@ -117,6 +122,7 @@ def interpretation(answers, odd=""):
             "windows": [window(peak)], "run_ids": run_ids, "is_found": name != ALIGNED, "p": 0.01, "reliability": 0.9,
             "notes": [f"theta is loaded in {name}{odd}"], "random_reliability": 0.9, "similarity": 0.0,
             "untrained_windows": [], "untrained_bands": [], "untrained_groups": [],
+            "occlusion": [part | {"part": f"{part['part']}{odd}"} for part in occlusion],
         }  # fmt: skip
 
     runs = {name: [row["run_id"] for row in cell.runs[1].values()] for name, cell in answers.cells.items()}
