@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 import embedctl
 from embedctl.cli import app
+from embedctl.decisive import depth_figure
 from embedctl.pictures import curve_figure, ranking_figure, spread_figure
 from pipelines.similarity import debiased_cka, rsa
+from pipelines.train.depths import AtDepth
 from pipelines.train.statistics import Interval
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
@@ -122,6 +124,23 @@ def test_of_many_subjects_the_mean_is_drawn():
     lines = spread_figure(courses, times, "sd").axes[0].lines
     assert len(lines) == 11 and len({line.get_color() for line in lines[:10]}) == 1
     assert (lines[-1].get_label(), lines[-1].get_ydata().tolist()) == ("mean", [5.5] * 3)
+
+
+def test_a_pair_over_depth_has_its_validation_its_choice_and_its_test():
+    def side(name, values, top1):
+        layers = {f"{name}:{at}": value for at, value in enumerate(values)}
+        return AtDepth(embedding=max(layers, key=layers.get), validation=layers, top1=top1)
+
+    row = SimpleNamespace(
+        aligned=side("a", [0.1, 0.4, 0.3], 0.35), base=side("b", [0.2, 0.1], 0.15),
+        condition={"n_way": 50, "brain_encoder": "nice", "image_head": "linear"},
+    )  # fmt: skip
+    [axes] = depth_figure([row]).axes
+    base, ringed, test, aligned, *_, chance = axes.lines  # two curves of three artists each
+    assert base.get_ydata() == pytest.approx([20, 10]) and aligned.get_ydata() == pytest.approx([10, 40, 30])
+    assert (ringed.get_xdata()[0], ringed.get_ydata()[0], test.get_ydata()[0]) == pytest.approx((0, 20, 15))
+    assert axes.lines[5].get_xdata()[0] == 0.5 and axes.lines[5].get_ydata()[0] == pytest.approx(35)
+    assert chance.get_ydata()[0] == 2
 
 
 def test_an_unknown_measure_is_a_problem(store):
