@@ -102,4 +102,5 @@ def _command(request: ReportRequest) -> str:
     for name in ("runs", "embeddings", "images"):
         words += [f"--{name}", str(getattr(request, name).absolute())]
     words += ["--pairing", request.pairing] if request.pairing != "matched_base" else []
-    return shlex.join(words)
+    setting = f"EMBEDCTL_CARDS={shlex.quote(str(request.cards.absolute()))} " if request.cards else ""
+    return setting + shlex.join(words)
