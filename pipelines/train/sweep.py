@@ -140,6 +140,7 @@ def _decide(request: TrainRequest) -> _Sweep:
         company = Company(epochs, dataset, casts[subject])
         notes += [note for note in company.memory(recipe) if note not in notes]
         n_gallery = len(company.gallery(request.gallery)[0])
+        seconds = company.seconds(recipe, kind) if request.dry_run else 0.0
         for target in chosen:
             images = targets.check(target, company.train_ids, company.tested.test.image_ids)
             size = run_bytes(company.tested, recipe, kind, width_of(target, recipe), n_gallery)
@@ -156,6 +157,7 @@ def _decide(request: TrainRequest) -> _Sweep:
                         finished=finished(request.runs, name_of_run),
                         images_key=images,
                         bytes=size,
+                        seconds=seconds,
                     )
                 )
     return _Sweep(
