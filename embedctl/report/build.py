@@ -13,6 +13,7 @@ from embedctl.report.gather import Answers, Material, ReportRequest, gather
 from embedctl.report.page import page
 from embedctl.report.parts import Report, Section, Table
 from embedctl.report.provenance import provenance
+from embedctl.report.repetitions import repetitions
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
 from pipelines.progress import SILENT, Progress
@@ -69,6 +70,7 @@ def _of_condition(place: int, material: Material) -> list[Section]:
     sections = [
         accuracy(answers),
         variation(answers),
+        repetitions(answers, material.request.runs),
         gallery(answers, material),
         evidence(answers, material.request.runs),
         training(answers),

@@ -57,6 +57,26 @@ def test_layers_whose_names_do_not_tell_their_order_are_not_drawn_as_if_they_did
     assert not [f for f in variation(nameless).figures if "depth" in f.title]
 
 
+def test_accuracy_over_repetitions_is_a_mean_over_seeds_then_subjects_up_to_all_of_them(answers, monkeypatch):
+    from embedctl.report import repetitions as module
+
+    few = replace(answers, cells={name: answers.cells[name] for name in (ALIGNED, BASE)})
+
+    def summary(runs, run_id):
+        top1 = 0.1 * int(run_id.split("sub-")[1][:2]) + (0.02 if run_id.endswith("seed-1") else 0)
+        kept = {"1": top1 / 4, "2": top1 / 2} if BASE not in run_id else {}
+        return {"top1": top1, "test_repetitions": 6, "top1_by_repetitions": kept}
+
+    monkeypatch.setattr(module, "read_summary", summary)
+    [figure] = module.repetitions(few, Path("runs")).figures
+    assert [name for name, _ in figure.table.columns] == ["embedding", "1", "2", "6"]
+    mean = 0.25 + 0.01  # four subjects, two seeds
+    assert figure.table.rows == [(ALIGNED, *map(pytest.approx, (mean / 4, mean / 2, mean)))]
+    dots, value = marks(figure.picture, "circle"), across(figure.picture, upwards=True)
+    assert [value(dot["cy"]) for dot in dots] == pytest.approx([100 * mean / 4, 100 * mean / 2, 100 * mean], abs=1)
+    assert not module.repetitions(replace(few, cells={BASE: few.cells[BASE]}), Path("runs")).figures
+
+
 def test_seeds_are_dots_about_their_subjects_mean(answers):
     figure = by_title(variation(answers))["How much the seed alone changes top-1"]
     value = across(figure.picture)
