@@ -155,7 +155,7 @@ def ranking_figure(ranks: "Sequence[RankRow]", title: str) -> "Figure":
     axes.set_yticks(range(len(ranks)), [row.embedding for row in ranks], fontsize=8)
     axes.invert_yaxis()
     over = ", ".join(dict.fromkeys(row.interval.over for row in ranks))
-    aligned = "; orange: human-aligned" if any(row.aligned_by for row in ranks) else ""
+    aligned = "; orange: aligned" if any(row.aligned_by for row in ranks) else ""
     axes.set_xlabel(f"top-1, %; line: 95 % over {over}; pale: subjects; dotted: chance{aligned}", fontsize=8)
     axes.set_title(title, fontsize=9)
     return figure

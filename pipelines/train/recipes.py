@@ -26,6 +26,7 @@ CHOICES = {
     "split": ("concept", "image"),
     "choose_by": ("val_mrr", "val_loss"),
     "image_head": ("none", "linear", "mlp"),
+    "several": ("concatenate", "route"),
     "brain_encoder": tuple(BRAIN_ENCODERS),
     "loss": ("info-nce", "soft-clip"),
     "lr_rule": ("constant", "val-loss-cosine"),
@@ -86,6 +87,10 @@ class Recipe:
         Default brain encoder.
     image_head : str
         Trainable map on the image side, applied to the gallery too.
+    several : str
+        What several embeddings become that are trained against together, ``--model A+B``: ``concatenate``, all features
+        side by side, standardised on the images trained on; or ``route``, the sum of embeddings of one width, such as
+        layers of an encoder, with trained weights (a softmax).
     dim : int
         Widest space to train in: wider embeddings are reduced to so many principal components of the images trained
         on. 0 to leave them as they are.
@@ -125,6 +130,7 @@ class Recipe:
     choose_by: str
     brain_encoder: str
     image_head: str
+    several: str
     dim: int
     loss: str
     temperature: float
@@ -139,8 +145,12 @@ class Recipe:
     seeds: tuple[int, ...]
 
     def settings(self) -> dict[str, Any]:
-        """Return what changes the numbers of a run, as plain values: everything but the name and the seeds."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key not in ("name", "seeds")}
+        """Return what changes the numbers of a run, as plain values: everything but the name and the seeds.
+
+        ``several`` is told only where it is not ``concatenate``, which one embedding by itself knows nothing of.
+        """
+        settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("name", "seeds")}
+        return {key: value for key, value in settings.items() if (key, value) != ("several", "concatenate")}
 
     @property
     def n_random(self) -> int:
