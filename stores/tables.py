@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BYTES", "read_table", "table_bytes"]
 
-MAX_BYTES = 1 << 30
-"""What a table may unpack to: records of a million images are a fifth of it."""
+MAX_BYTES = 1 << 27
+"""What a table may unpack to: records of half a million images, the trials of a hundred subjects."""
 
 
 def table_bytes(table: "pa.Table") -> bytes:
