@@ -39,6 +39,7 @@ from stores.disk import bytes_free
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.errors import CannotWrite, EmbedctlError, NotHere, StoreLocked
+from stores.inside import refuse_links
 from stores.locks import lock
 from stores.results import assemble, finished, write_run
 from stores.versions import installed_version
@@ -178,6 +179,7 @@ def _decide(request: TrainRequest) -> _Sweep:
 
 def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
     """Run what is not finished, subject by subject, and assemble the table even when interrupted."""
+    refuse_links(sweep.request.runs)
     progress.start("training", report.n_to_do, "runs")
     try:
         for subject, of in sweep.casts.items():
