@@ -176,13 +176,8 @@ def _current(
     if digest(data) != voucher["blake2b"]:
         # Carrying its rows over would give damaged numbers a fresh digest.
         raise DamagedStore(f"'{file}' is not what its receipt says")
-<<<<<<< HEAD
     content = decode_rows(data, node.chunks, node.dtype, node.inner)
-    kept = {row for start, stop in voucher["rows"] for row in range(start, stop)}
-=======
-    content = np.frombuffer(data[:-CRC_BYTES], np.dtype(node.dtype).newbyteorder("<")).reshape(node.chunks)
     kept = {row for start, stop in voucher["rows"] for row in range(start, min(stop, start + len(content)))}
->>>>>>> main
     return content.astype(node.dtype), kept, {int(row): why for row, why in voucher["absent"].items()}
 
 

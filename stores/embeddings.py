@@ -20,12 +20,8 @@ from stores.images import ImageRecord, check_ids, image_table_bytes, read_image_
 from stores.locks import clear_dead, of_living
 from stores.names import EmbeddingName
 from stores.parts import WHOLE, Part, refuse_beside
-<<<<<<< HEAD
 from stores.remote import locate
-from stores.roots import Root, read_strings, string_files
-=======
 from stores.roots import Root, count_strings, read_strings, string_files
->>>>>>> main
 from stores.speed import read_speed, write_speed
 
 __all__ = ["EmbeddingStore", "ImageRecord", "Rows"]
