@@ -133,7 +133,11 @@ def test_a_channel_dead_for_a_whole_session_is_zero_there_and_said(raw, tmp_path
     for part in ("training", "test"):
         edit(raw, kill, f"sub-01/ses-02/raw_eeg_{part}.npy")
     line = run(raw, tmp_path).subjects[0]
-    assert line.notes == ["sub-01/ses-02: O1 flat or broken in most epochs: zero in this session"]
+    *located, dead = line.notes
+    assert dead == "sub-01/ses-02: O1 flat or broken in most epochs: zero in this session"
+    for split, note in zip(("train", "test"), located, strict=True):
+        assert note.startswith("sub-01/ses-02: channel O1 at ")
+        assert note.endswith(f" s of {split} is the first sample that is not a finite number")
     found = subject(tmp_path)
     epochs = found.test.take(np.arange(len(TEST)))
     second = found.test.session == 2
@@ -172,14 +176,18 @@ def test_a_channel_dead_in_training_is_zero_in_a_test_recording_where_it_lives(r
     assert not second[:, 3].any() and second[:, 4].any()
 
 
-def test_nice_names_the_sample_that_is_not_finite(raw, tmp_path):
-    (tmp_path / "nice.toml").write_text(f'base = "nice"\nchannels = {list(CHANNELS)}\n'.replace("'", '"'))
-    at = onsets(raw)[0][5]
+@pytest.mark.parametrize("mvnn", ["epochs", "time", "none"])
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_nice_names_the_sample_that_is_not_finite(raw, tmp_path, part, mvnn):
+    more = f'repetitions = {{}}\nmvnn = "{mvnn}"\n'
+    (tmp_path / "nice.toml").write_text(f'base = "nice"\nchannels = {list(CHANNELS)}\n{more}'.replace("'", '"'))
+    file = f"sub-01/ses-01/raw_eeg_{part}.npy"
+    at = onsets(raw, file)[0][5]
 
     def spoil(samples):
         samples[2, at + 50] = np.nan
 
-    edit(raw, spoil)
+    edit(raw, spoil, file)
     with pytest.raises(BadRecording, match=rf"channel Pz at {(at + 50) / 1000:.3f} s is not a finite number") as caught:
         run(raw, tmp_path, recipe=str(tmp_path / "nice.toml"))
     assert "--recipe clean" in caught.value.hint
@@ -375,3 +383,30 @@ def test_what_is_heard_is_what_is_done(raw, tmp_path):
     preprocess(PreprocessRequest(dataset="things-eeg2", raw=raw, store=tmp_path / "epochs.zarr"), heard)
     assert [part[0] for part in heard.parts] == ["sub-01: examine", "sub-01: whiten and write"]
     assert all(total == advanced for _, total, _, advanced in heard.parts)
+
+
+def show_once(raw, part):
+    """Leave every image of a part's recordings one presentation per session."""
+
+    def change(samples):
+        codes = samples[-1]
+        for at in np.flatnonzero(codes):
+            codes[at] = 0 if codes[at] in codes[:at] else codes[at]
+
+    for session in (1, 2):
+        edit(raw, change, f"sub-01/ses-{session:02d}/raw_eeg_{part}.npy")
+
+
+def test_images_seen_once_have_no_say_in_whitening_over_repetitions(raw, tmp_path):
+    show_once(raw, "test")
+    whiteners = {}
+    for fit in ("train", "all"):
+        (tmp_path / f"{fit}.toml").write_text(f'base = "clean"\nmvnn = "time"\nfit = "{fit}"\n')
+        line = run(raw, tmp_path, store=f"{fit}.zarr", recipe=str(tmp_path / f"{fit}.toml")).subjects[0]
+        whiteners[fit] = subject(tmp_path, f"{fit}.zarr").arrays["whitener"]
+    assert np.array_equal(whiteners["train"], whiteners["all"]), "an empty estimate halves the covariance"
+    assert line.notes[0] == "sub-01/ses-01: no test image was seen twice: the whitening is that of the others"
+    show_once(raw, "training")
+    with pytest.raises(BadRecording, match="ses-01: no image was seen twice") as caught:
+        run(raw, tmp_path, store="none.zarr", recipe=str(tmp_path / "all.toml"))
+    assert 'mvnn = "epochs"' in caught.value.hint

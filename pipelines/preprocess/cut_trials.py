@@ -149,6 +149,11 @@ class CutTrials:
             good = {s: self._usable(self._rows[session, s], progress) for s in SPLITS if (session, s) in self._rows}
             judges = good.get("train", next(iter(good.values())))
             dead = (~judges).sum(axis=0) > _DEAD * len(judges)
+            if dead.all():
+                raise BadRecording(
+                    f"{subject_name(self.subject)}/ses-{session:02d}: every channel is flat or broken in most trials",
+                    "is this the right file? leave the session out of the table to go on without it",
+                )
             if dead.any():
                 found.counts["dead channels"] += int(dead.sum())
                 listed = [self._name(channel) for channel in np.flatnonzero(dead)[:5]]

@@ -172,6 +172,11 @@ def with_column(name, value):
     return lambda raw: write_csv(raw / "trials.csv", [{**row, name: value} for row in lines(1)])
 
 
+def longer_table(raw):
+    rows = [{**row, "row": k} for k, row in enumerate(lines(1))]
+    write_csv(raw / "trials.csv", [*rows, {**rows[0], "row": ""}])
+
+
 class Hostile:
     def __reduce__(self):
         return (exec, ("raise SystemExit('it ran')",))
@@ -197,6 +202,7 @@ def hostile(raw):
         (with_column("row", "first"), "row", "'first' in line 2", "from 0"),
         (with_column("row", 0), "row", "a second time", "one line"),
         (with_column("row", 99), "row", "row 99", "versions"),
+        (longer_table, "row", "line 14 is row 12 of sub-01.npy, which has 12", "versions"),
         (rewrite("split", "dev"), "split", "'dev' in line 2", "train or test"),
         (rewrite("image", ""), "image", "empty in line 2", "name the image"),
         (rewrite("session", "one"), "session", "'one' in line 2", "whole number"),
@@ -273,3 +279,27 @@ def test_another_table_is_not_taken_for_the_same_trials(raw, tmp_path):
     rewrite("image", "train/a9_01b.jpg")(raw)
     with pytest.raises(StoreMismatch, match="from other recordings"):
         run(raw, tmp_path, subjects=(1,))
+
+
+def test_a_session_without_training_is_known_before_anything_is_read(raw, tmp_path):
+    rows = lines(1)
+    for row in rows:
+        row["session"] = 2 if row["image"].startswith("test") else 1
+    write_csv(raw / "trials.csv", rows)
+    (tmp_path / "own.toml").write_text('base = "clean"\nscale = "zscore"\n')
+    (problem,) = look(raw, str(tmp_path / "own.toml")).problems
+    assert (problem.field, problem.what) == ("session", "session 2 has no training trial to fit its scaling on")
+    assert not look(raw).problems, "what does not scale needs none"
+
+
+def test_a_session_of_which_nothing_can_be_used_is_refused(raw, tmp_path):
+    np.save(raw / "sub-01.npy", np.full((12, 3, 20), np.nan, np.float32))
+    with pytest.raises(BadRecording, match="sub-01/ses-01: every channel is flat or broken"):
+        run(raw, tmp_path)
+
+
+def test_two_columns_of_one_name_are_refused(raw):
+    text = (raw / "trials.csv").read_text().replace("mood", "image")
+    (raw / "trials.csv").write_text(text)
+    with pytest.raises(BadRecording, match="two columns 'image'"):
+        open_dataset("arrays", raw, "clean")

@@ -152,8 +152,7 @@ class Arrays:
             try:
                 whole[name] = map_array(self._raw / name)
             except BadRecording as bad:
-                short = bad.what.replace(str(self._raw / name), "").strip().removeprefix(": ")
-                flight.problems.append(Problem(name, "file", short, bad.hint))
+                flight.problems.append(Problem.of(bad, self._raw / name, name))
         if len(whole) < len(set(files)):
             return {}, []
         numbered = self._column("row", "")
@@ -171,7 +170,7 @@ class Arrays:
             next_row[name] += 1
             if line not in mine:
                 continue
-            if row >= len(whole[name]) and numbered[line]:
+            if row >= len(whole[name]) and "row" in self._table.column_names:
                 what = f"line {line + 2} is row {row} of {name}, which has {len(whole[name])}"
                 problem("row", what, "the table and the array belong to different versions: make both again")
                 return {}, []

@@ -48,7 +48,7 @@ class EpochFiles(Named):
             try:
                 epochs = open_with_mne(path, "read_epochs")
             except BadRecording as bad:
-                flight.problems.append(Problem(where, "file", bad.what.removeprefix(f"{path}: "), bad.hint))
+                flight.problems.append(Problem.of(bad, path, where))
                 continue
             table = _metadata(epochs)
             images, splits = self.shown(flight, where, table)

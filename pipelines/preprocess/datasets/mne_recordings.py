@@ -54,8 +54,7 @@ class RecordingFiles(Named):
                     (path, open_with_mne(path, "read_raw"))
                 )
             except BadRecording as bad:
-                what = bad.what.removeprefix(f"{path}: ")
-                flight.problems.append(Problem(self.short(path), "file", what, bad.hint))
+                flight.problems.append(Problem.of(bad, path, self.short(path)))
         runs = [run for session in opened.values() for run in session]
         if not runs:
             return flight
@@ -99,7 +98,7 @@ class RecordingFiles(Named):
             try:
                 columns = read_trials(beside)
             except BadRecording as bad:
-                flight.problems.append(Problem(where, "file", bad.what.replace(str(beside), "").strip(), bad.hint))
+                flight.problems.append(Problem.of(bad, beside, where))
                 return []
             table = {name: [v or "" for v in columns[name].to_pylist()] for name in columns.column_names}
             samples = _samples(flight, where, table, raw)

@@ -81,8 +81,7 @@ class MergedEEG2:
             try:
                 data[split] = self._open(flight, split, files[split], where)
             except BadRecording as bad:
-                what = bad.what.replace(str(files[split]), "").strip(" :")
-                flight.problems.append(Problem(where, "file", what, bad.hint))
+                flight.problems.append(Problem.of(bad, files[split], where))
         if flight.problems or len(data) < len(SPLITS):
             return flight
         if data["train"].shape[2:] != data["test"].shape[2:]:

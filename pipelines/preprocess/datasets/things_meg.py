@@ -72,14 +72,13 @@ class ThingsMEG:
         try:
             epochs = open_with_mne(path, "read_epochs")
         except BadRecording as bad:
-            flight.problems.append(Problem(path.name, "file", bad.what.removeprefix(f"{path}: "), bad.hint))
+            flight.problems.append(Problem.of(bad, path, path.name))
         told_by = self._tables.get(subject, path.with_name(f"sample_attributes_P{subject}.csv"))
         try:
             table = read_trials(told_by)
             missing_columns(told_by, table, _COLUMNS)
         except BadRecording as bad:
-            what = bad.what.replace(str(told_by), "").strip(" :")
-            flight.problems.append(Problem(told_by.name, "table", what, bad.hint))
+            flight.problems.append(Problem.of(bad, told_by, told_by.name, "table"))
             table = None
         if table is not None:
             columns = {name: [value or "" for value in table[name].to_pylist()] for name in _COLUMNS}
