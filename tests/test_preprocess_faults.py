@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-import pipelines.preprocess.examining as examining
+import pipelines.cores as cores
 import pipelines.preprocess.preprocess as module
 import pipelines.preprocess.recorded as recorded
+import pipelines.preprocess.recording_checks as checks
 from pipelines.preprocess.cutting import good_channels
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
+from pipelines.preprocess.things_eeg2 import Recording
 from pipelines.preprocess.whitening import CovarianceSum, inverse_square_root
 from pipelines.simulate.recordings import simulate_things_eeg2
 from stores import epoch_writer
@@ -240,7 +242,7 @@ def test_an_interrupted_subject_is_invisible_goes_on_and_ends_with_the_same_byte
 
     monkeypatch.setattr(stores.split_writer, "BLOCK_BYTES", 40_000)  # several blocks
     run(raw, tmp_path, store="whole.zarr")
-    monkeypatch.setattr(module, "n_cores", lambda: 1)  # so that none is computed ahead
+    monkeypatch.setattr(cores, "n_cores", lambda: 1)  # so that none is computed ahead
     real, calls = recorded.block_of_epochs, []
 
     def failing(*arguments):
@@ -270,8 +272,7 @@ def test_the_bytes_are_the_same_on_any_number_of_cores(raw, tmp_path, monkeypatc
     monkeypatch.setattr(stores.split_writer, "BLOCK_BYTES", 40_000)  # several blocks
     keys = []
     for n in (1, 3):
-        for stage in (module, examining):
-            monkeypatch.setattr(stage, "n_cores", lambda n=n: n)
+        monkeypatch.setattr(cores, "n_cores", lambda n=n: n)
         line = run(raw, tmp_path, store=f"{n}.zarr").subjects[0]
         held = subject(tmp_path, f"{n}.zarr")
         keys.append((held.key, held.arrays["whitener"].tobytes(), line.counts, line.notes))
@@ -410,3 +411,25 @@ def test_images_seen_once_have_no_say_in_whitening_over_repetitions(raw, tmp_pat
     with pytest.raises(BadRecording, match="ses-01: no image was seen twice") as caught:
         run(raw, tmp_path, store="none.zarr", recipe=str(tmp_path / "all.toml"))
     assert 'mvnn = "epochs"' in caught.value.hint
+
+
+def test_recordings_whose_codes_mean_other_images_are_not_taken_for_the_same(raw, tmp_path):
+    run(raw, tmp_path)
+    path = raw / "image_metadata.npy"
+    whole = np.load(path, allow_pickle=True).item()
+    for key in ("train_img_files", "train_img_concepts"):
+        whole[key] = whole[key][::-1]
+    np.save(path, whole, allow_pickle=True)
+    with pytest.raises(StoreMismatch, match="other recordings than .* what they mean changed"):
+        run(raw, tmp_path)
+
+
+def test_a_dry_run_and_a_check_map_no_more_than_the_event_channel_and_eight_seconds(raw, tmp_path, monkeypatch):
+    seconds = []
+    monkeypatch.setattr(
+        Recording, "read", lambda self, first, stop, *more: seconds.append(stop - first) or np.ones((6, stop - first))
+    )
+    monkeypatch.setattr(checks, "_PLAUSIBLE_SD", (-1, 1))
+    run(raw, tmp_path, check=True)
+    run(raw, tmp_path, dry_run=True)
+    assert seconds == [1000] * 8 * 4 * 2, "four files, looked at twice"

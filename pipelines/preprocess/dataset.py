@@ -212,8 +212,9 @@ class SubjectPlan(Protocol):
     def n_examined(self) -> int:
         """How many epochs the first pass reads."""
 
+    @property
     def sources(self) -> list[dict[str, Any]]:
-        """Return what identifies the files it is made from."""
+        """What its files, and what was understood of them, are known by: see `pipelines.preprocess.identity`."""
 
     def examine(self, progress: Progress) -> Examined:
         """Read what the recipe's statistics need, and find what cannot be used."""

@@ -5,7 +5,7 @@ from threading import Lock
 
 import numpy as np
 
-from pipelines.cores import in_order, n_cores
+from pipelines.cores import in_order, n_threads
 from pipelines.preprocess.cutting import first_broken, good_channels, n_extreme
 from pipelines.preprocess.dataset import SPLITS, Examined
 from pipelines.preprocess.recording import Recording
@@ -18,6 +18,7 @@ from stores.names import subject_name
 __all__ = ["Examination", "examine"]
 
 _FILLED = 100  # epochs per recording whose bad channels are filled in for the covariance; in the rest they are left out
+_COPIES = 4  # of a batch of epochs while its covariances are computed
 _TOGETHER = 128  # epochs whose covariance over repetitions is computed at once
 _DEAD = 0.5  # a channel unusable in more than half of a session's training epochs is left out of that session
 
@@ -49,7 +50,8 @@ def examine(plan: SubjectPlan, progress: Progress) -> Examination:
     """
     found = Examination(counts={"unusable channel-epochs": 0, "repetitions lost to them": 0, "dead channels": 0})
     together = _Together(progress)
-    made = in_order(lambda session: _examine_session(plan, session, together), plan.sessions, n_cores())
+    at_once = n_threads(plan.cutter.batch_bytes + _TOGETHER * plan.cutter.epoch_bytes * _COPIES)
+    made = in_order(lambda session: _examine_session(plan, session, together), plan.sessions, at_once)
     for session, (good, whitener, counts, notes) in zip(plan.sessions, made, strict=True):
         found.good |= good
         found.whiteners[session] = whitener

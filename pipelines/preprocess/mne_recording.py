@@ -1,17 +1,19 @@
 """Recordings that MNE reads, as something epochs can be cut out of: one or more runs on one axis of samples."""
 
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from pipelines.preprocess.bids import RECORDINGS
 from pipelines.preprocess.channels import canonical_names
 from pipelines.preprocess.resampling import import_mne
 from stores.errors import BadRecording
 
-__all__ = ["MneRecording", "open_with_mne"]
+__all__ = ["MneRecording", "files_of", "open_with_mne"]
 
 _TO_VOLTS = {"eeg": 1.0, "meg": 1e9}  # so that a recipe's microvolts are femtotesla
 
@@ -43,13 +45,30 @@ def open_with_mne(path: Path, read: str) -> Any:
         raise BadRecording(f"{path}: MNE cannot read it: {first}", "is it whole, and what its name says?") from None
 
 
+def files_of(path: Path, inst: Any = None) -> list[Path]:
+    """Return the files (or folders) that hold a recording's or epochs' samples, whatever the format calls them.
+
+    Parameters
+    ----------
+    path : Path
+        What MNE was asked to read.
+    inst : mne object, optional
+        What it made of it, if that knows its files.
+    """
+    end = next((end for end in RECORDINGS if path.name.lower().endswith(end)), path.suffix)
+    stem = escape(path.name[: len(path.name) - len(end)])
+    beside = [*path.parent.glob(f"{stem}.*"), *path.parent.glob(f"{stem}-[0-9]*")]
+    known = [Path(file) for file in getattr(inst, "filenames", []) if file]
+    return sorted({path, *known, *(file for file in beside if file.suffix not in (".tsv", ".json", ".txt", ".csv"))})
+
+
 class MneRecording:
     """The runs of one session, one after the other with a pause in between in which nothing was recorded.
 
     Parameters
     ----------
-    path : Path
-        Where the first run lies.
+    paths : sequence of Path
+        Where the runs lie.
     runs : sequence of mne.io.BaseRaw
         Opened, not loaded; all at one sampling frequency.
     channels : sequence of str
@@ -58,8 +77,9 @@ class MneRecording:
         Tesla are returned times 1e9, so that "microvolts" are femtotesla.
     """
 
-    def __init__(self, path: Path, runs: Sequence[Any], channels: Sequence[str], modality: str) -> None:
-        self.path, self._runs = path, list(runs)
+    def __init__(self, paths: Sequence[Path], runs: Sequence[Any], channels: Sequence[str], modality: str) -> None:
+        self.path, self._runs = paths[0], list(runs)
+        self.files = {path: files_of(path, run) for path, run in zip(paths, self._runs, strict=True)}
         self._reading = Lock()  # MNE moves about in a file
         self.sfreq = float(runs[0].info["sfreq"])
         self.rows = {name: row for row, name in enumerate(channels)}
@@ -68,6 +88,9 @@ class MneRecording:
         lengths = np.array([run.n_times for run in self._runs])
         self.starts = np.concatenate([[0], np.cumsum(lengths[:-1] + pause)])
         self._stops = self.starts + lengths
+        self._bad = np.concatenate(
+            [_bad_stretches(run) + start for run, start in zip(self._runs, self.starts, strict=True)]
+        )
 
     @property
     def n_samples(self) -> int:
@@ -83,6 +106,13 @@ class MneRecording:
         """Return which stretches from sample ``first`` to sample ``last`` lie inside one run."""
         run = np.searchsorted(self.starts, np.maximum(first, 0), side="right") - 1
         return (first >= self.starts[run]) & (last < self._stops[run])
+
+    def is_marked(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Return which stretches from sample ``first`` to sample ``last`` meet one that somebody marked as bad."""
+        found = np.zeros(len(first), bool)
+        for start, end in self._bad:
+            found |= (start < last + 1) & (end > first)
+        return found
 
     def read(self, first: int, stop: int, channels: Sequence[str], scale: float = 1.0) -> np.ndarray:
         """Return samples ``first`` to ``stop``; outside of runs their outermost value, for the tails of a low-pass."""
@@ -100,13 +130,15 @@ class MneRecording:
             edge = high
         return out * (scale * self._volts)
 
-    def sample(self, places: np.ndarray) -> np.ndarray:
-        """Return every channel at some samples, ``(n_rows, n)``."""
-        found = []
-        run, at = self.place(places)
-        for where, sample in zip(run.tolist(), at.tolist(), strict=True):
-            raw = self._runs[where]
-            sample = min(sample, raw.n_times - 1)
-            picks = [raw.ch_names.index(name) for name in self.rows]
-            found.append(raw.get_data(picks, sample, sample + 1, verbose="error")[:, 0])
-        return np.stack(found, axis=1)
+
+def _bad_stretches(raw: Any) -> np.ndarray:
+    """Return where annotations that begin with ``bad`` or ``edge`` start and end, in samples, ``(n, 2)``.
+
+    They mark artefacts, and seams between recordings that were joined, which are stretches without length.
+    """
+    noted = [k for k, text in enumerate(raw.annotations.description) if str(text).lower().startswith(("bad", "edge"))]
+    if not noted:
+        return np.zeros((0, 2))
+    # Counted from the first sample: to the sample by MNE, which knows what onsets count from.
+    starts = raw.time_as_index(raw.annotations.onset[noted], use_rounding=True, origin=raw.annotations.orig_time)
+    return np.stack([starts, starts + raw.annotations.duration[noted] * raw.info["sfreq"]], axis=1)

@@ -19,7 +19,7 @@ _PLAUSIBLE_SD = (0.5e-6, 500e-6)  # V
 def short_name(path: Path) -> str:
     """Return the end of a path that identifies it: ``sub-01/ses-02/raw_eeg_test.npy``."""
     parts = path.parts
-    starts = [i for i, part in enumerate(parts) if re.fullmatch(r"sub-?\d+", part)]
+    starts = [i for i, part in enumerate(parts) if re.fullmatch(r"sub-?[0-9A-Za-z]+", part)]
     return "/".join(parts[starts[-1] if starts else -1 :])
 
 

@@ -82,13 +82,18 @@ class Recording:
         """Return which stretches from sample ``first`` to sample ``last`` lie inside the recording."""
         return (first >= 0) & (last < self.n_samples)
 
+    def is_marked(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Return which stretches somebody marked as bad: the format has no place for that."""
+        return np.zeros(len(first), bool)
+
     def place(self, onsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return in which run onsets are: the seams of the five runs are not marked, so all are in the first."""
         return np.zeros_like(onsets), onsets
 
-    def sample(self, places: np.ndarray) -> np.ndarray:
-        """Return every channel at some samples, ``(n_rows, n)``."""
-        return self.samples[:, places]
+    @property
+    def files(self) -> dict[Path, list[Path]]:
+        """The one file."""
+        return {self.path: [self.path]}
 
     def read(self, first: int, stop: int, channels: Sequence[str], scale: float = 1.0) -> np.ndarray:
         """Return samples ``first`` to ``stop`` of ``channels`` times ``scale``, float64, ``(n_chans, stop - first)``.

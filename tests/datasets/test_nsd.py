@@ -16,7 +16,7 @@ from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from pipelines.preprocess.trial_recipes import read_trial_recipe
 from stores.epochs import EpochStore
-from stores.errors import BadRecording, UnknownName
+from stores.errors import BadRecording, StoreMismatch, UnknownName
 
 SHAPE = (3, 2, 4)  # x, y, z
 MASK = np.random.default_rng(5).integers(-1, 2, SHAPE).astype(np.int16)
@@ -352,3 +352,11 @@ def test_a_group_where_numbers_should_be_and_a_damaged_archive_are_bad_recording
     (tmp_path / "m.nii.gz").write_bytes(b"\x1f\x8b\x08\x00\0\0\0\0\0\x03" + b"\xff" * 600)
     with pytest.raises(BadRecording, match="m.nii.gz is truncated or damaged"):
         open_nifti(tmp_path / "m.nii.gz")
+
+
+def test_another_mask_is_not_taken_for_the_same_voxels(tmp_path):
+    write_betas(tmp_path / "raw", "hdf5")
+    run(tmp_path / "raw", tmp_path)
+    write_nifti(tmp_path / "raw/nsddata/ppdata/subj01/func1pt8mm/roi/nsdgeneral.nii.gz", -MASK)
+    with pytest.raises(StoreMismatch, match="what they mean changed"):
+        run(tmp_path / "raw", tmp_path)

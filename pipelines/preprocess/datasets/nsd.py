@@ -14,7 +14,6 @@ thousand: the test images. A session has 750 trials. Betas are stored as percent
 numbers.
 """
 
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
 from pipelines.preprocess.datasets.nsd_rois import read_rois
+from pipelines.preprocess.identity import identify
 from pipelines.preprocess.impostors import read_head
 from pipelines.preprocess.nifti import open_nifti
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
@@ -147,7 +147,7 @@ class NSD:
             self._regions(flight, mask_path, mask)
         flight.units, flight.row_shape = "sd", (values.shape[1],)
         flight.read = lambda rows: _rows_of(values, rows)
-        flight.sources = [_identity(path, self._raw)]
+        flight.sources = [identify(path.name, [path])]
         return list(range(1, n // _PER_SESSION + 1))
 
     def _from_betas(self, flight: TrialFlight) -> list[int]:
@@ -188,7 +188,7 @@ class NSD:
         flight.units, flight.row_shape = "percent signal change", (len(voxels),)
         flight.arrays = {"voxel": voxels.astype(np.int32)}
         flight.read = _Sessions(readers, list(files)).read
-        flight.sources = [_identity(path, self._raw) for path in files.values()]
+        flight.sources = [identify(path.relative_to(self._raw).as_posix(), [path]) for path in files.values()]
         return list(files)
 
     def _mask_path(self, subject: int, resolution: str) -> Path | None:
@@ -329,16 +329,6 @@ def _rows_of(values: Any, rows: np.ndarray) -> np.ndarray:
     if stop - first <= 2 * len(rows):
         return np.asarray(values[first:stop], np.float32)[rows - first]
     return np.asarray(values[rows], np.float32)
-
-
-def _identity(path: Path, raw: Path) -> dict[str, Any]:
-    """Return name, size and a fingerprint of beginning, middle and end of a file."""
-    size, state = path.stat().st_size, hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        for start in (0, size // 2, max(size - 65536, 0)):
-            file.seek(start)
-            state.update(file.read(65536))
-    return {"file": path.relative_to(raw).as_posix(), "bytes": size, "fingerprint": state.hexdigest()}
 
 
 def _read_design(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -120,7 +120,7 @@ class ThingsEEG1:
         of_test = {concept for concept, split in zip(concepts, splits, strict=True) if split == "test"}
         removed = [split == "train" and concept in of_test for concept, split in zip(concepts, splits, strict=True)]
         channels = [name for name in raw.ch_names if name not in {*not_brain(path), *raw.info["bads"]}]
-        recording = MneRecording(path, [raw], channels, "eeg")
+        recording = MneRecording([path], [raw], channels, "eeg")
         flight.problems += [Problem(short_name(path), *rest) for rest in wrong_samples(recording, "samples")]
         flight.ch_pos = dict(zip(channels, channel_positions(raw, channels), strict=True))
         for split in SPLITS:

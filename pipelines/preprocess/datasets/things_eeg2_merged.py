@@ -11,7 +11,6 @@ is image ``k`` of the metadata. Which session a repetition is from is not in the
 entries for 250 samples, its first 50 too many.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import SPLITS, Problem
+from pipelines.preprocess.identity import identify
 from pipelines.preprocess.raw_npy import map_pickled
 from pipelines.preprocess.recipes import built_in_folder, names_in
 from pipelines.preprocess.recorded import positions
@@ -144,8 +144,7 @@ class MergedEEG2:
             flight.time_offset_ms = offset
         elif flight.ch_names and names != flight.ch_names:
             problem("ch_names", "other channels, or another order, than in training", "use one family of files")
-        state = hashlib.blake2b(np.ascontiguousarray(sample).tobytes(), digest_size=16)
-        flight.sources.append({"file": where, "bytes": path.stat().st_size, "fingerprint": state.hexdigest()})
+        flight.sources.append(identify(where, [path]))
         return values
 
     def _list(self, flight: TrialFlight, data: dict[str, np.ndarray]) -> None:
