@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.preprocess.bids import RECORDINGS
 from pipelines.preprocess.channels import canonical_names
+from pipelines.preprocess.impostors import read_head
 from pipelines.preprocess.resampling import import_mne
 from stores.errors import BadRecording
 
@@ -31,9 +32,11 @@ def open_with_mne(path: Path, read: str) -> Any:
     Raises
     ------
     BadRecording
-        If MNE cannot read it.
+        If it is a pointer or a web page, an EDF or BDF that was cut, or MNE cannot read it.
     """
     mne = import_mne()
+    if not path.is_dir():
+        _refuse_short(path, read_head(path))
     how = mne.io.read_raw if read == "read_raw" else mne.read_epochs
     try:
         inst = how(path, preload=False, verbose="error")
@@ -43,6 +46,21 @@ def open_with_mne(path: Path, read: str) -> Any:
     except Exception as problem:  # every reader of MNE has errors of its own
         first = next(iter(str(problem).splitlines()), type(problem).__name__)
         raise BadRecording(f"{path}: MNE cannot read it: {first}", "is it whole, and what its name says?") from None
+
+
+def _refuse_short(path: Path, head: bytes) -> None:
+    """Raise `BadRecording` if an EDF or BDF is shorter than its header says: MNE reads what there is."""
+    width = {".edf": 2, ".bdf": 3}.get(path.suffix.lower())
+    try:
+        start, n_records, n_signals = (int(head[a:b]) for a, b in ((184, 192), (236, 244), (252, 256)))
+        with open(path, "rb") as file:
+            file.seek(256 + 216 * n_signals)
+            per_record = sum(int(file.read(8)) for _ in range(n_signals))
+    except ValueError:  # no such header
+        return
+    if width and n_records > 0 and path.stat().st_size < start + n_records * per_record * width:
+        need = start + n_records * per_record * width
+        raise BadRecording(f"{path} is truncated: have {path.stat().st_size:,} of {need:,} bytes", "download it again")
 
 
 def files_of(path: Path, inst: Any = None) -> list[Path]:

@@ -77,7 +77,7 @@ def _of_subjects(raw: Path, found: list[Path]) -> dict[int, list[Path]]:
     for path, name in labels.items():
         if not name.isdigit():
             what = f"{path.relative_to(raw)}: " + (f"subject '{name}' has no number" if name else "of which subject?")
-            raise BadRecording(what, "name its folder sub-01, sub-02, ...: subjects are numbered here")
+            raise BadRecording(what, "name its folder and its files sub-01, sub-02, ...: subjects are numbers here")
     files: dict[int, list[Path]] = {}
     for path, name in labels.items():
         others = files.setdefault(int(name), [])

@@ -66,7 +66,7 @@ class Named:
         """Return the session of every file of a subject, adding a note where their labels are no numbers."""
         labels = {path: label(path.relative_to(self.raw), "ses") for path in self.files_of(flight.subject)}
         numbers = numbered(labels.values())
-        if any(str(number) != name.lstrip("0") for name, number in numbers.items() if number) and list(numbers) != [""]:
+        if list(numbers) != [""] and any(not name.isdigit() or int(name) != n for name, n in numbers.items()):
             said = ", ".join(f"{name or 'no session'} is {number}" for name, number in numbers.items())
             flight.notes.append(f"{subject_name(flight.subject)}: sessions are numbered: {said}")
         return {path: numbers[name] for path, name in labels.items()}
