@@ -14,11 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Epochs", "Subject", "spread"]
 
-# What MNE calls channels in a stored unit, and volts, tesla or tesla per metre in one of it.
+# Volts, tesla or tesla per metre in one of a stored unit, and what MNE calls a kind of channel.
 _IN_SI = {
-    **{unit: ("eeg", factor) for unit, factor in {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "µV": 1e-6}.items()},
-    **{unit: ("mag", factor) for unit, factor in {"T": 1.0, "nT": 1e-9, "fT": 1e-15}.items()},
-    **{unit: ("grad", factor) for unit, factor in {"T/m": 1.0, "fT/cm": 1e-13}.items()},
+    **{"V": 1.0, "mV": 1e-3, "uV": 1e-6, "µV": 1e-6, "T": 1.0, "nT": 1e-9, "fT": 1e-15},
+    **{"T/m": 1.0, "fT/cm": 1e-13},
 }
 _SCALED = ("sd of noise", "sd of baseline", "interquartile ranges", "sd")  # what has no unit any more
 _KIND = {"eeg": "eeg", "meg": "mag"}
@@ -144,10 +143,10 @@ class Subject:
                 f"epochs in '{self.units}' cannot be put into volts or tesla",
                 f"known: {', '.join(_IN_SI)}; test.take(range(len(test))) gives the numbers as they are stored",
             )
-        kind, factor = _IN_SI.get(self.units, (_KIND[self.modality], 1.0))
+        kind = "grad" if self.units in ("T/m", "fT/cm") else _KIND[self.modality]
         chosen = self.train if split == "train" else self.test
         rows, repetitions = np.nonzero(chosen.valid)
-        data = chosen.take(range(len(chosen)))[rows, repetitions] * factor
+        data = chosen.take(range(len(chosen)))[rows, repetitions] * _IN_SI.get(self.units, 1.0)
         events = np.column_stack([np.arange(len(rows)), np.zeros_like(rows), rows + 1])
         codes = {image: row + 1 for row, image in enumerate(chosen.image_ids) if chosen.valid[row].any()}
         info = mne.create_info(self.ch_names, self.sfreq, kind)
@@ -155,7 +154,10 @@ class Subject:
             data, info, events, tmin=float(self.times[0]), event_id=codes, baseline=None, proj=False, verbose="error"
         )
         positions: Any = self.info.get("ch_pos")
-        if positions:
+        if positions and self.modality == "meg":  # a montage is of electrodes
+            for channel, at in zip(made.info["chs"], positions, strict=True):
+                channel["loc"][:3] = np.nan if at is None else at
+        elif positions:
             placed = {name: np.array(at) for name, at in zip(self.ch_names, positions, strict=True) if at is not None}
             made.set_montage(mne.channels.make_dig_montage(placed, coord_frame="head"), on_missing="ignore")
         return made

@@ -199,7 +199,6 @@ def test_mne_gets_every_valid_repetition_in_volts(epochs):
 def test_mne_gets_every_unit_that_preprocessing_writes_in_volts_and_tesla(epochs, modality, units, kind, factor):
     s = epochs["things-eeg2", 1]
     s.modality, s.units = modality, units
-    s.info = {**s.info, "ch_pos": None}
     made = s.to_mne("test")
     assert set(made.get_channel_types()) == {kind}
     assert made.get_data(copy=True)[1] == pytest.approx(s.test.take([1])[0, 0] * factor)
@@ -210,6 +209,16 @@ def test_mne_gets_no_unit_that_nobody_knows(epochs):
     s.units = "furlongs"
     with pytest.raises(EmbedctlError, match="'furlongs' cannot be put into volts or tesla"):
         s.to_mne("test")
+
+
+def test_sensors_of_a_helmet_keep_their_places(epochs):
+    s = epochs["things-eeg2", 1]
+    s.modality = "meg"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = s.to_mne("test")
+    assert made.get_channel_types() == ["mag", "mag"]
+    assert made.info["chs"][1]["loc"][:3] == pytest.approx([0, -0.1, 0.03])
 
 
 def test_a_split_that_is_not_there_is_a_problem(epochs):

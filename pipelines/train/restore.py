@@ -16,9 +16,9 @@ from pipelines.train.brain_encoders.elsewhere import content
 from pipelines.train.data import pick_window
 from pipelines.train.image_head import ImageHead
 from pipelines.train.image_side import ImageSide
+from pipelines.train.learner import HIGHEST_SCALE
 from pipelines.train.losses import unit
 from pipelines.train.recipes import Recipe, read_recipe
-from pipelines.train.train import HIGHEST_SCALE
 from stores.errors import StoreMismatch
 from stores.results import read_array, read_checkpoint, read_config
 

@@ -168,7 +168,8 @@ class RecordingFiles(Named):
                 flight.problems.append(Problem(self.short(path), "ch_names", what, "mark them bad in all recordings"))
         if flight.problems:
             return
-        recording = MneRecording(*zip(*runs, strict=True), channels, modality)
+        paths, raws = zip(*runs, strict=True)
+        recording = MneRecording(paths, raws, channels, modality)
         if modality == "eeg":
             where = self.short(runs[0][0])
             flight.problems += [Problem(where, *rest) for rest in wrong_samples(recording, "samples")]
