@@ -1,5 +1,7 @@
 """Recordings that MNE reads, as something epochs can be cut out of: one or more runs on one axis of samples."""
 
+import gzip
+import zlib
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
@@ -12,6 +14,7 @@ from pipelines.preprocess.bids import RECORDINGS
 from pipelines.preprocess.channels import canonical_names
 from pipelines.preprocess.impostors import read_head
 from pipelines.preprocess.resampling import import_mne
+from pipelines.unpack import refuse_bomb
 from stores.errors import BadRecording
 
 __all__ = ["MneRecording", "files_of", "open_with_mne"]
@@ -34,6 +37,8 @@ def open_with_mne(path: Path, read: str) -> Any:
     BadRecording
         If it is a pointer or a web page, an EDF or BDF that was cut, or MNE cannot read it.
     """
+    if path.name.endswith(".gz") and path.is_file():
+        _refuse_bomb(path)
     mne = import_mne()
     if not path.is_dir():
         _refuse_short(path, read_head(path))
@@ -51,6 +56,8 @@ def open_with_mne(path: Path, read: str) -> Any:
 def _refuse_short(path: Path, head: bytes) -> None:
     """Raise `BadRecording` if an EDF or BDF is shorter than its header says: MNE reads what there is."""
     width = {".edf": 2, ".bdf": 3}.get(path.suffix.lower())
+    if not width:
+        return
     try:
         start, n_records, n_signals = (int(head[a:b]) for a, b in ((184, 192), (236, 244), (252, 256)))
         with open(path, "rb") as file:
@@ -58,7 +65,7 @@ def _refuse_short(path: Path, head: bytes) -> None:
             per_record = sum(int(file.read(8)) for _ in range(n_signals))
     except ValueError:  # no such header
         return
-    if width and n_records > 0 and path.stat().st_size < start + n_records * per_record * width:
+    if n_records > 0 and path.stat().st_size < start + n_records * per_record * width:
         need = start + n_records * per_record * width
         raise BadRecording(f"{path} is truncated: have {path.stat().st_size:,} of {need:,} bytes", "download it again")
 
@@ -78,6 +85,18 @@ def files_of(path: Path, inst: Any = None) -> list[Path]:
     beside = [*path.parent.glob(f"{stem}.*"), *path.parent.glob(f"{stem}-[0-9]*")]
     known = [Path(file) for file in getattr(inst, "filenames", []) if file]
     return sorted({path, *known, *(file for file in beside if file.suffix not in (".tsv", ".json", ".txt", ".csv"))})
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Unpack a file piece by piece and keep nothing: MNE takes any number of bytes a tag of it claims."""
+    unpacked = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                unpacked += len(piece)
+                refuse_bomb(path.stat().st_size, unpacked)
+    except (ValueError, OSError, EOFError, zlib.error) as problem:
+        raise BadRecording(f"{path}: {problem}", "is it whole? Download it again, or write it again") from None
 
 
 class MneRecording:

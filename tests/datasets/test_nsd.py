@@ -348,7 +348,7 @@ def test_a_group_where_numbers_should_be_and_a_damaged_archive_are_bad_recording
     with h5py.File(tmp_path / "raw/subj01_nsdgeneral.hdf5", "w") as file:
         file.create_group("voxels")
     (problem,) = open_dataset("nsd", tmp_path / "raw", "clean").preflight(1).problems
-    assert (problem.field, problem.fix) == ("voxels", "expected an array of real numbers, (trial, voxel)")
+    assert (problem.field, problem.what) == ("voxels", "it is a group")
     (tmp_path / "m.nii.gz").write_bytes(b"\x1f\x8b\x08\x00\0\0\0\0\0\x03" + b"\xff" * 600)
     with pytest.raises(BadRecording, match="m.nii.gz is truncated or damaged"):
         open_nifti(tmp_path / "m.nii.gz")

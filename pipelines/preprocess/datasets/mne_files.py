@@ -93,7 +93,7 @@ def _column_named(path: Path) -> str:
         return ""
     try:
         about = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise BadRecording(f"{path} is not TOML: {problem}", "correct the line it names") from None
     for key in sorted(about.keys() - {"image"}):
         raise BadRecording(f"{path} has an unknown key {key!r}", 'only image = "COLUMN" can be said here')

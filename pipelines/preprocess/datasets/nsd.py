@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.hdf5 import not_plain
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
 from pipelines.preprocess.datasets.nsd_rois import read_rois
@@ -130,10 +131,13 @@ class NSD:
         key = next((key for key in ("voxels", "betas") if key in file), None)
         if key is None:
             return problem("voxels", f"not in it: it holds {', '.join(file) or 'nothing'}", "is this the right file?")
-        values = file[key]
-        shape, dtype = getattr(values, "shape", ()), getattr(values, "dtype", np.dtype("V"))  # a group has neither
-        if len(shape) != 2 or dtype.kind != "f":
-            return problem(key, f"{dtype} {shape}", "expected an array of real numbers, (trial, voxel)")
+        try:
+            values = _dataset(path, file, key)
+        except BadRecording as bad:
+            flight.problems.append(Problem.of(bad, path, path.name, key))
+            return []
+        if values.ndim != 2 or values.dtype.kind != "f":
+            return problem(key, f"{values.dtype} {values.shape}", "expected real numbers, (trial, voxel)")
         n = len(values)
         if n == 0 or n % _PER_SESSION:
             return problem(key, f"{n:,} trials, which is no multiple of {_PER_SESSION}", "download it again")
@@ -266,9 +270,9 @@ def _session_reader(path: Path, mask: np.ndarray) -> Callable[[], np.ndarray]:
         file = _open_hdf5(path)
         if "betas" not in file:
             raise BadRecording(f"{path} lacks 'betas'", f"it holds {', '.join(file) or 'nothing'}")
-        betas = file["betas"]
-        if len(getattr(betas, "shape", ())) != 4:
-            raise BadRecording(f"{path}: betas is {betas}", "expected an array (trial, z, y, x)")
+        betas = _dataset(path, file, "betas")
+        if betas.ndim != 4:
+            raise BadRecording(f"{path}: betas has {betas.ndim} axes", "expected an array (trial, z, y, x)")
         shape, dtype = betas.shape[:0:-1] + betas.shape[:1], betas.dtype  # written x fastest, as MATLAB does
         middle = betas[:, betas.shape[1] // 2] if dtype.kind == "f" else np.zeros(1)
         biggest = float(np.nanmax(np.abs(middle), initial=0.0))
@@ -321,6 +325,15 @@ def _open_hdf5(path: Path) -> Any:
         return h5py.File(path, "r")
     except OSError as problem:
         raise BadRecording(f"{path} is truncated or damaged: {problem}", "download it again") from None
+
+
+def _dataset(path: Path, file: Any, key: str) -> Any:
+    """Return a dataset whose bytes are in its file, as many as it says."""
+    if not hasattr(file[key], "shape"):
+        raise BadRecording(f"{path}: it is a group", "expected an array of real numbers")
+    if why := not_plain(file[key], file):
+        raise BadRecording(f"{path}: {why}", "download it again: published files are plain")
+    return file[key]
 
 
 def _rows_of(values: Any, rows: np.ndarray) -> np.ndarray:
