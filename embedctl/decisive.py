@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from embedctl import render
-from embedctl.figures import COLOURS, new_figure
+from embedctl.drawing import COLOURS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

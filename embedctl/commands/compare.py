@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedctl import config, options, render
-from embedctl.figures import png
+from embedctl.captions import marked, said
 from embedctl.options import path
 from embedctl.outfile import check_file, put_file
 from embedctl.seen import say_seen
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.train.compare import PairRow, RankRow
     from pipelines.train.statistics import Interval
 
-__all__ = ["beside", "compare", "marked", "ranked", "said"]
+__all__ = ["beside", "compare", "ranked"]
 
 PAIRING = typer.Option("--pairing", metavar="P", help="matched_base (differs in the alignment alone) or paper")
 
@@ -102,6 +102,7 @@ def compare(
 def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot: str | None, json: bool) -> None:
     """Show, and write where asked to, every pair at the depths that validation chose."""
     from embedctl import decisive
+    from embedctl.drawing import png
     from pipelines.train.depths import at_best_depths
     from stores.screens import seen
 
@@ -155,13 +156,6 @@ def ranked(rows: "Sequence[RankRow]") -> None:
         render.note(f"{_FITTED.strip()} fitted to THINGS or to brain data: such an encoder leads nothing")
     _explained([row.interval for row in rows])
     _reliability(rows)
-
-
-def marked(embedding: str, weights: str) -> str:
-    """Return an embedding's name, marked where its weights are not the published ones."""
-    from pipelines.train.origin import mark
-
-    return f"{embedding} ({mark(weights)})" if mark(weights) else embedding
 
 
 def _explained(intervals: "Sequence[Interval]") -> None:
@@ -263,12 +257,3 @@ def _intervals(intervals: "Sequence[Interval]") -> tuple[str, list[str]]:
     if len(over) == 1 and over != {"nothing"}:
         return f"95 % over {over.pop()}", cells
     return "95 % interval", [f"{cell} ({one.over})" for cell, one in zip(cells, intervals, strict=True)]
-
-
-def said(condition: dict[str, Any]) -> str:
-    """Say in a line what all rows of a table have in common."""
-    epochs = f" on {condition['preprocessing']} epochs" if condition["preprocessing"] else ""
-    return (
-        f"{condition['dataset']}{epochs}, {condition['n_way']}-way retrieval with {condition['brain_encoder']}, "
-        f"recipe {condition['recipe']} ({condition['config_key']}), {condition['protocol']} subject"
-    )

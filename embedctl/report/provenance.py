@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from embedctl import render
-from embedctl.commands.datasets import known
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
 from pipelines.encoders.registry import registry
+from pipelines.known_datasets import known_datasets
 from pipelines.train.origin import mark
 
 __all__ = ["provenance"]
@@ -46,7 +46,7 @@ def _encoders(rows: list[dict[str, Any]]) -> Figure:
 
 
 def _recordings(rows: list[dict[str, Any]]) -> Figure:
-    datasets: Mapping[str, Mapping[str, Any]] = known()
+    datasets: Mapping[str, Mapping[str, Any]] = known_datasets()
     found: dict[tuple[str, int, str], int] = {}
     for row in rows:
         at = (row["dataset"], row["subject"], row["epochs_key"])

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.interpret.chain import chain_of
+from pipelines.interpret.methods import METHODS
 from pipelines.interpret.notes import notes_of
 from pipelines.interpret.over_subjects import is_found
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.profile import Profile, profile_of
-from pipelines.interpret.request import METHODS, InterpretReport, InterpretRequest
+from pipelines.interpret.request import InterpretReport, InterpretRequest
 from pipelines.interpret.run import Recorded, explain_run, is_explained
 from pipelines.interpret.sensors import sensor_groups
 from pipelines.progress import SILENT, Progress

@@ -194,6 +194,7 @@ def config_key(
         }
         | ({"own": dict(own)} if own else {})
         | ({"gallery": gallery} if gallery != "test" else {})
+        | ({"rounds": "dealt"} if recipe.split == "concept" and recipe.val_batch else {})
     )
 
 

@@ -1,8 +1,8 @@
 """Recipes: every setting of a training run, as data.
 
 A recipe is a TOML file. It may start from another one with ``base = "modern"``; a table ``[eeg]``, ``[meg]`` or
-``[fmri]`` holds what differs for that kind of recording, and a table ``[brain.NAME]`` for that brain encoder, with or
-without ``+linear``. Reading one imports no torch.
+``[fmri]`` holds what differs for that kind of recording, a table ``[cross]`` what differs across subjects, and a table
+``[brain.NAME]`` for that brain encoder, with or without ``+linear``. Reading one imports no torch.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ __all__ = ["Recipe", "read_recipe", "recipe_names"]
 
 FOLDER = Path(__file__).parent / "recipes"
 MODALITIES = ("eeg", "meg", "fmri")
+CROSS = "cross"
 CHOICES = {
     "trial_norm": ("none", "norm-then-mean", "mean-then-norm"),
     "split": ("concept", "image"),
@@ -79,7 +80,7 @@ class Recipe:
     held_out_at_most : int
         Upper bound of the number held out.
     val_batch : int
-        Images in a validation gallery of the ``image`` split; 0 for all of them in one.
+        Images in a validation gallery, at most; 0 for all of them in one, or of ``concept`` one of each concept.
     choose_by : str
         Validation figure that chooses the checkpoint: the pass with the lowest ``val_loss``, or with the highest
         ``val_mrr``, the mean reciprocal rank; of several with the same figure the last.
@@ -173,7 +174,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def read_recipe(name: str, modality: str, brain_encoder: str = "") -> Recipe:
+def read_recipe(name: str, modality: str, brain_encoder: str = "", protocol: str = "") -> Recipe:
     """Read a recipe by name, or from a TOML file.
 
     Parameters
@@ -184,6 +185,8 @@ def read_recipe(name: str, modality: str, brain_encoder: str = "") -> Recipe:
         ``eeg``, ``meg`` or ``fmri``.
     brain_encoder : str
         The one to train; the recipe's when empty.
+    protocol : str
+        ``cross`` for what it says of runs across subjects.
 
     Raises
     ------
@@ -205,19 +208,19 @@ def read_recipe(name: str, modality: str, brain_encoder: str = "") -> Recipe:
         if path.suffix != ".toml":
             raise UnknownName(f"no recipe called '{name}'", suggest(name, recipe_names()))
     asked = {"brain_encoder": canonical(brain_encoder)} if brain_encoder else {}
-    table, for_brain = _table(path, modality)
+    table, for_brain = _table(path, modality, protocol)
     chosen = str((table | asked).get("brain_encoder")).removesuffix("+linear")
     return _checked(table | for_brain.get(chosen, {}) | asked | {"name": path.stem})
 
 
-def _table(path: Path, modality: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the settings of a file for one modality, and by brain encoder what differs there; else its base's."""
+def _table(path: Path, modality: str, protocol: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the settings of a file for a modality and protocol, and by brain encoder what differs; else its base's."""
     own = _parsed(path)
     base = own.pop("base", None)
     if base is not None and base not in recipe_names():
         raise UnknownName(f"recipe '{path.name}' starts from '{base}'", suggest(str(base), recipe_names()))
-    inherited, for_brain = _table(FOLDER / f"{base}.toml", modality) if base is not None else ({}, {})
-    differing = {kind: own.pop(kind, {}) for kind in MODALITIES}
+    inherited, for_brain = _table(FOLDER / f"{base}.toml", modality, protocol) if base is not None else ({}, {})
+    differing = {kind: own.pop(kind, {}) for kind in (*MODALITIES, CROSS)}
     brains = own.pop("brain", {})
     if not isinstance(brains, dict):
         raise EmbedctlError(f"recipe '{path.name}': brain = {brains!r} is no table", "write [brain.NAME] on a line")
@@ -232,10 +235,10 @@ def _table(path: Path, modality: str) -> tuple[dict[str, Any], dict[str, dict[st
             section = f" in [{where}]" if where else ""
             raise UnknownName(
                 f"recipe '{path.name}' has an unknown setting '{unknown[0]}'{section}",
-                suggest(unknown[0], known if where else {*known, "base", "brain", *MODALITIES}),
+                suggest(unknown[0], known if where else {*known, "base", "brain", *MODALITIES, CROSS}),
             )
     # What is said here goes before what a base says, also what it says of a brain encoder.
-    said_here = own | differing[modality]
+    said_here = own | differing[modality] | (differing[CROSS] if protocol == CROSS else {})
     kept = {name: {k: v for k, v in table.items() if k not in said_here} for name, table in for_brain.items()}
     return inherited | said_here, kept | brains
 

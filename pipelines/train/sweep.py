@@ -103,7 +103,7 @@ def _decide(request: TrainRequest) -> _Sweep:
         "image_head": request.image_head,
         "loss": request.loss,
     }
-    recipe = read_recipe(request.recipe, request.brain, request.brain_encoder)
+    recipe = read_recipe(request.recipe, request.brain, request.brain_encoder, request.protocol)
     recipe = recipe.with_(**{key: value for key, value in changes.items() if value})
     if request.protocol == "cross":
         recipe = for_cross(recipe, request.brain, request.split)
