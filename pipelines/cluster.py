@@ -21,17 +21,15 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
     Parameters
     ----------
     scheduler : str
-        Address of a dask scheduler.
+        Address of a dask scheduler; empty to start one.
     workers : int
         Processes to start on this computer, of one thread each.
 
     Raises
     ------
     EmbedctlError
-        If both are asked for, or no scheduler answers.
+        If no scheduler answers.
     """
-    if scheduler and workers:
-        raise EmbedctlError("--workers starts a cluster, and --scheduler names one", "leave one of them out")
     from distributed import Client, LocalCluster  # 1.8 s: only when asked for
 
     if scheduler:

@@ -30,6 +30,7 @@ from stores.disk import bytes_free
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.errors import CannotWrite
+from stores.inside import refuse_links
 from stores.results import assemble, finished
 
 __all__ = ["train"]
@@ -122,6 +123,7 @@ def _decide(request: TrainRequest) -> _Sweep:
         company = Company(epochs, dataset, casts[subject])
         notes += [note for note in company.memory(recipe) if note not in notes]
         n_gallery = len(company.gallery(request.gallery)[0])
+        seconds = company.seconds(recipe, kind) if request.dry_run else 0.0
         for target in chosen:
             images = targets.check(target, company.train_ids, company.tested.test.image_ids)
             size = run_bytes(company.tested, recipe, kind, width_of(target, recipe), n_gallery)
@@ -138,6 +140,7 @@ def _decide(request: TrainRequest) -> _Sweep:
                         finished=finished(request.runs, name_of_run),
                         images_key=images,
                         bytes=size,
+                        seconds=seconds,
                     )
                 )
     return _Sweep(
@@ -160,8 +163,9 @@ def _decide(request: TrainRequest) -> _Sweep:
 
 def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
     """Run what is not finished, and assemble the table even when interrupted."""
-    progress.start("training", report.n_to_do, "runs")
     runs = sweep.common.request.runs
+    refuse_links(runs)
+    progress.start("training", report.n_to_do, "runs")
     try:
         for done in do_runs(sweep.common, sweep.device, sweep.targets, sweep.jobs, progress.say):
             for note in done.notes:

@@ -93,6 +93,15 @@ def test_a_store_without_the_very_embedding_is_refused(workspace, run, tmp_path,
         predict(*run, **stores(workspace))
 
 
+def test_a_run_of_another_version_is_refused_in_two_lines(workspace, run, monkeypatch):
+    trained = restore(*run)
+    del trained.config["scale"]
+    monkeypatch.setattr("pipelines.export.predict.restore", lambda *_: trained)
+    with pytest.raises(StoreMismatch, match="is of another version of embedctl") as problem:
+        predict(*run, epochs=workspace.epochs, embeddings=workspace.embeddings)
+    assert problem.value.hint == "train it again"
+
+
 def test_a_run_whose_own_network_has_changed_since_is_refused(workspace, tmp_path):
     file = tmp_path / "mine.py"
     text = "from pipelines.train.brain_encoders.linear import LinearReadout as Net\n"
