@@ -27,6 +27,16 @@ LOSS = option("train.loss", "--loss", metavar="L")
 IMAGE_HEAD = option("train.image-head", "--image-head", metavar="H")
 SPLIT = option("train.split", "--split", metavar="S")
 TRAIN_ON = option("train.train-on", "--train-on", metavar="T")
+WORKERS = typer.Option(
+    "--workers",
+    metavar="N",
+    min=1,
+    help="train in N processes on this computer [default: as many as are worth starting]",
+    show_default=False,
+)
+SCHEDULER = typer.Option(
+    "--scheduler", metavar="ADDRESS", help="train on this dask cluster, tcp://host:8786", show_default=False
+)
 JOIN = option("train.join", "--join", metavar="J")
 
 
@@ -49,6 +59,8 @@ def train(
     epochs: options.Epochs = None,
     runs: options.Runs = None,
     device: options.Device = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -89,6 +101,8 @@ def train(
         runs=path(chosen.value("runs", runs)),
         join=chosen.value("train.join", join),
         device=chosen.value("device", device),
+        workers=workers or 0,
+        scheduler=scheduler or "",
         dry_run=dry_run,
     )
     with shown() as progress:
