@@ -19,7 +19,6 @@ Parts, all by default:
 """
 
 import argparse
-import hashlib
 import os
 import resource
 import subprocess
@@ -28,9 +27,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,8 @@ from stores.embeddings import EmbeddingStore, ImageRecord
 
 if TYPE_CHECKING:
     from pipelines.extract.forward import Networks
+
+Made = TypeVar("Made")
 
 MODELS = {"resnet18-tv": 0.95, "clip-vitb32": 0.95, "mobilenetv3-small-tv": 0.90}
 LIGHT = (
@@ -126,28 +128,32 @@ def stages(request: ExtractRequest) -> dict[str, float]:
 
 
 def _stages(source: ImageSource, networks: "Networks") -> dict[str, float]:
+    """Do the work of some batches, one after the other as an extraction does, so that memory is used again; time it."""
     from pipelines.extract.images import DecodedImage, decode
 
     ids = list(source.stamps)[:: max(1, len(source.stamps) // N_SAMPLE)][:N_SAMPLE]
-    found = {"read": cpu_of(lambda: [hashlib.sha256(source.read(i)).digest() for i in ids])}
-    data = [source.read(i) for i in ids]
-    decoded: list[DecodedImage] = []
-    with_hash = cpu_of(lambda: decoded.extend(d for d in map(decode, data) if isinstance(d, DecodedImage)))
-    found["decode"] = with_hash - cpu_of(lambda: [hashlib.sha256(d).digest() for d in data])
     transforms = networks.transforms(networks.names)
-    loaded: list[LoadedImage] = []
+    places, n_batches = np.arange(BATCH), len(ids) // BATCH
+    for number in (0, *range(n_batches)):  # the first batch twice: once to get everything ready
+        if number == 0:
+            spent = dict.fromkeys(("read", "decode", "preprocess", "forward"), 0.0)
+        loaded = []
+        for image_id in ids[number * BATCH : (number + 1) * BATCH]:
+            data = _timed(spent, "read", lambda image_id=image_id: source.read(image_id))
+            decoded = _timed(spent, "decode", lambda data=data: decode(data))  # hashes as well, a tenth of it
+            assert isinstance(decoded, DecodedImage)
+            see = {n: partial(transform, decoded) for n, (_, transform) in transforms.items()}
+            tensors = _timed(spent, "preprocess", lambda see=see: {n: make() for n, make in see.items()})
+            loaded.append(LoadedImage(decoded.sha256, tensors=tensors))
+        _timed(spent, "forward", lambda loaded=loaded: networks(loaded, places, BATCH, networks.names))
+    return {stage: seconds / (n_batches * BATCH) for stage, seconds in spent.items()}
 
-    def preprocess() -> None:
-        for image in decoded:
-            tensors = {number: transform(image) for number, (_, transform) in transforms.items()}
-            loaded.append(LoadedImage(image.sha256, tensors=tensors))
 
-    found["preprocess"] = cpu_of(preprocess)
-    batches = [loaded[at : at + BATCH] for at in range(0, len(loaded) - BATCH + 1, BATCH)]
-    places = np.arange(BATCH)
-    networks(batches[0], places, BATCH, networks.names)
-    forward = cpu_of(lambda: [networks(b, places, BATCH, networks.names) for b in batches])
-    return {stage: spent / len(loaded) for stage, spent in found.items()} | {"forward": forward / BATCH / len(batches)}
+def _timed(spent: dict[str, float], stage: str, work: Callable[[], Made]) -> Made:
+    begun = time.thread_time()
+    made = work()
+    spent[stage] += time.thread_time() - begun
+    return made
 
 
 def efficiency(request: ExtractRequest, place: Path) -> None:
