@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
-from embedctl.options import option, path
+from embedctl.options import option, path, place
 from stores.errors import EmbedctlError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def train(
         split=chosen.value("train.split", split),
         train_on=chosen.value("train.train-on", train_on),
         dataset=chosen.value("train.dataset", dataset),
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=place(chosen.value("embeddings", embeddings)),
         epochs=path(chosen.value("epochs", epochs)),
         runs=path(chosen.value("runs", runs)),
         join=chosen.value("train.join", join),
