@@ -10,7 +10,7 @@ This process holds the part of the store, all of it, on behalf of the workers.
 import asyncio
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -23,6 +23,7 @@ from distributed.scheduler import KilledWorker
 
 from pipelines.cluster import connected
 from pipelines.cores import n_cores
+from pipelines.extract.allocator import kept_memory
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
 from pipelines.extract.forward import Networks, build_networks
 from pipelines.extract.pace import Pace
@@ -156,6 +157,11 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
     def setup(self, worker: Worker) -> None:
         """Build nothing yet: that takes long, and a worker that cannot answer counts as lost."""
         self.turn = threading.Lock()
+        self._memory = ExitStack()
+
+    def teardown(self, worker: Worker) -> None:
+        """Give memory back."""
+        self._memory.close()
 
     @cached_property
     def networks(self) -> Networks:
@@ -173,6 +179,7 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
         if "networks" in self.__dict__ and not self.networks.facts.serve(self._targets):
             del self.networks
         source = open_images(self._request.images)
+        self._memory.enter_context(kept_memory())  # a block is short: the next one needs the memory of this one
         return BlockEngine(self._targets, source, store, self.networks, self._n_cores or n_cores())
 
 
