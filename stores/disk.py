@@ -1,9 +1,12 @@
-"""How much room there is on a disk, for a folder that may have to be made yet."""
+"""What a disk has to offer: how much room there is, and whether it can be written to at all."""
 
+import os
 import shutil
 from pathlib import Path
 
-__all__ = ["bytes_free"]
+from stores.errors import CannotWrite
+
+__all__ = ["bytes_free", "check_writable"]
 
 
 def bytes_free(path: Path) -> int:
@@ -14,7 +17,24 @@ def bytes_free(path: Path) -> int:
     >>> bytes_free(Path("nowhere/yet")) > 0
     True
     """
+    return shutil.disk_usage(_there(path)).free
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a disk that is read-only where ``path`` is, or will be, before anything is computed for it.
+
+    Raises
+    ------
+    CannotWrite
+        If it is mounted so.
+    """
+    where = _there(path)
+    if hasattr(os, "statvfs") and os.statvfs(where).f_flag & os.ST_RDONLY:
+        raise CannotWrite(f"cannot write '{path}': the disk is read-only", "name a folder you can write to")
+
+
+def _there(path: Path) -> Path:
     path = path.absolute()
     while not path.exists():
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path

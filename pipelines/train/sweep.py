@@ -27,7 +27,7 @@ from pipelines.train.repetitions import usual_number
 from pipelines.train.request import Job, TrainReport, TrainRequest
 from pipelines.train.targets import Targets
 from pipelines.train.train import RunConfig, train_run
-from stores.disk import bytes_free
+from stores.disk import bytes_free, check_writable
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
@@ -77,9 +77,11 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
     if not request.dry_run:
         if report.bytes_needed > report.bytes_free:
             raise CannotWrite(
-                f"'{request.runs}' needs {report.bytes_needed / 1e6:.0f} MB, {report.bytes_free / 1e6:.0f} MB are free",
+                f"'{request.runs}' needs {report.bytes_needed / 1e6:,.1f} MB, {report.bytes_free / 1e6:,.1f} MB are free",
                 "free some space, or name a folder on another disk",
             )
+        if report.n_to_do:
+            check_writable(request.runs)
         _run(sweep, report, progress)
     report.seconds = time.perf_counter() - started
     return report
