@@ -26,4 +26,4 @@ bare:
 
 # run the notebooks in the workspace of a demo, and take the pictures of the README there
 pictures WORKSPACE:
-    PYTHONPATH=. python docs/make_pictures.py {{WORKSPACE}}
+    PYTHONPATH="$PWD" python docs/make_pictures.py {{WORKSPACE}}

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 N_EMBEDDINGS, SUBJECTS, SEEDS, N_TEST, N_TRAIN, DIM = 40, range(1, 11), range(5), 200, 16_540, 512
-PASSES = 40
+PASSES, N_SENSORS, METHOD = 40, 63, "integrated-gradients"
 
 
 def embeddings() -> list[str]:
@@ -35,6 +35,7 @@ def make(folder: Path) -> None:
     ids = _images(folder / "images")
     _store(folder / "embeddings.zarr", ids)
     _runs(folder / "runs", ids[:N_TEST])
+    _interpretation(folder / "runs", ids[:N_TEST])
 
 
 def _images(folder: Path) -> list[str]:
@@ -114,6 +115,44 @@ def _runs(runs: Path, test: list[str]) -> None:
                 arrays = {"scores": scores, "hits": found.hits(1), "target": own}
                 write_run(runs, run_id, config=config, summary=summary, arrays=arrays, checkpoint=b"", metrics=curve)
     assemble(runs)
+
+
+def _interpretation(runs: Path, test: list[str]) -> None:
+    """Keep what ``embedctl interpret`` would have found: evidence at 100 to 180 ms in noise, over 63 sensors."""
+    from pipelines.interpret import clusters
+    from pipelines.interpret.interpret import _read
+    from pipelines.interpret.kept import keep_found
+    from pipelines.interpret.request import InterpretReport, InterpretRequest
+    from pipelines.interpret.run import MADE, beside_name
+    from stores.beside import write_beside
+    from stores.results import read_results
+
+    clusters.PERMUTATIONS = 49  # 800 tests of what is made up
+    rng, times = np.random.default_rng(3), np.arange(250) / 250
+    angle, around = np.arccos(np.linspace(1, -0.2, N_SENSORS)), 2.4 * np.arange(N_SENSORS)
+    ring = [np.sin(angle) * np.cos(around), np.sin(angle) * np.sin(around), np.cos(angle)]
+    places = np.round(0.095 * np.stack(ring, axis=1) + [0, 0, 0.04], 4).tolist()
+    bands = ["offset", "delta", "theta", "alpha", "beta", "gamma"]
+    groups = {name: list(range(n, N_SENSORS, 5)) for n, name in enumerate(("frontal", "central", "temporal"))}
+    lost = [{"kind": "time", "part": f"{n} to {n + 50} ms", "lost": 0.1, "share": 0.1, "top1": 0.2} for n in range(20)]
+    for run_id in read_results(runs)["run_id"].to_pylist():
+        course = np.exp(-(((times - 0.14) / 0.03) ** 2)) / 10
+        evidence = {"time": course + 0.05 * rng.standard_normal((N_TEST, 250)).astype("f4")}
+        evidence |= {
+            "bands": 0.1 + rng.standard_normal((N_TEST, 6)),
+            "sensors": rng.standard_normal((N_TEST, N_SENSORS)),
+        }
+        arrays = evidence | {f"untrained_{name}": values - values.mean(axis=0) for name, values in evidence.items()}
+        summary = {
+            "made": MADE, "method": METHOD, "image_ids": test, "hits": (rng.random(N_TEST) < 0.4).tolist(),
+            "times": times.tolist(), "sfreq": 250.0, "sensors": [f"E{n}" for n in range(N_SENSORS)], "bands": bands,
+            "positions": places, "groups": groups, "notes": [], "occlusion": lost, "explained": 1.0,
+            "sanity": {"similarity": 0.0, "reliability": 0.8, "random_reliability": 0.5},
+        }  # fmt: skip
+        write_beside(runs, run_id, beside_name(METHOD), summary=summary, arrays=arrays)
+    found = InterpretReport(method=METHOD, runs=runs)
+    _read(read_results(runs), InterpretRequest(runs=runs), found)
+    keep_found(found)
 
 
 def measure(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Runs the notebooks and takes the README's pictures, in the workspace of a demo: needs Chromium.
 
 embedctl demo && (cd embedctl-demo && embedctl interpret)
-PYTHONPATH=. python docs/make_pictures.py embedctl-demo
+PYTHONPATH="$PWD" python docs/make_pictures.py embedctl-demo
 """
 
 import html

@@ -10,7 +10,7 @@ code  when
 4     integrity failure found
 5     locked by a live writer
 6     weights, an extra or a device is missing
-7     disk full or read-only
+7     disk full, read-only or broken
 130   interrupted
 143   terminated after a clean commit
 ====  ==================================================================

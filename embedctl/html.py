@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Markup", "definition", "escaped", "joined", "page", "rows_of", "small_image", "thumbnail", "thumbnail_of"]
 
 _PIXELS = 64
+_CONTROLS = {*range(9), 11, 12, *range(14, 32), *range(127, 160)}
+_TURNING = {0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # marks of the direction of text
+_OBEYED = dict.fromkeys(_CONTROLS | _TURNING, "\N{REPLACEMENT CHARACTER}")
 
 
 class Markup(str):
@@ -24,8 +27,14 @@ class Markup(str):
 
 
 def escaped(value: object) -> "Markup":
-    """Return text so that nothing in it is HTML; what is HTML already stays."""
-    return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
+    r"""Return text so that nothing in it is HTML, or turns what follows around; what is HTML already stays.
+
+    Examples
+    --------
+    >>> escaped("<b>"), escaped("gpj.\u202eevil")
+    ('&lt;b&gt;', 'gpj.�evil')
+    """
+    return value if isinstance(value, Markup) else Markup(html.escape(str(value).translate(_OBEYED)))
 
 
 def joined(pieces: Iterable[Markup]) -> Markup:
@@ -35,7 +44,7 @@ def joined(pieces: Iterable[Markup]) -> Markup:
 
 def page(title: str, body: Markup) -> Markup:
     """Return a title over a body."""
-    return Markup(f"<div>{f'<b>{escaped(title)}</b>' if title else ''}{body}</div>")
+    return Markup(f"<div>{f'<b>{escaped(title)}</b>' if title else ''}{escaped(body)}</div>")
 
 
 def rows_of(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:

@@ -8,6 +8,9 @@ from stores.errors import CannotWrite, EmbedctlError
 __all__ = ["check_file", "put_file"]
 
 
+_KINDS = (".html", ".csv", ".md", ".json", ".png", ".svg", ".pdf", ".jpg", ".jpeg")
+
+
 def check_file(file: Path, suffix: str, *folders: Path, beside: Path | None = None) -> None:
     """Refuse a place where an answer would replace runs, rows or images; before anything is computed.
 
@@ -16,8 +19,10 @@ def check_file(file: Path, suffix: str, *folders: Path, beside: Path | None = No
     Raises
     ------
     EmbedctlError
-        If ``file`` is a folder or lies in one of these.
+        If ``file`` is a folder or lies in one of these, or is named as what it would not be.
     """
+    if file.name == "-":
+        raise EmbedctlError("'-' is no name of a file", "name one; what can go to stdout does without")
     if file.is_dir():
         raise EmbedctlError(f"'{file}' is a folder", f"name a file in it: {file / f'report{suffix}'}")
     real = file.resolve()
@@ -25,6 +30,11 @@ def check_file(file: Path, suffix: str, *folders: Path, beside: Path | None = No
         allowed = folder == beside and real.suffix == suffix and real.parent == folder.resolve()
         if real.is_relative_to(folder.resolve()) and not allowed:
             raise EmbedctlError(f"'{file}' lies in '{folder}', which the answer is read from", "name a file elsewhere")
+    if file.suffix.lower() in _KINDS and file.suffix.lower() != suffix:
+        raise EmbedctlError(
+            f"'{file.name}' would hold {suffix[1:].upper()}",
+            f"name it {file.with_suffix(suffix).name}, or choose another format",
+        )
 
 
 def put_file(file: Path, data: bytes) -> None:

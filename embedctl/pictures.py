@@ -1,6 +1,6 @@
 """Pictures of stores and results: dissimilarities, a map with thumbnails, likeness, spread of recordings, the ranking.
 
-As in `embedctl.figures`, each function returns a matplotlib figure and writes nothing.
+As in `embedctl.interpretation_figures`, each function returns a matplotlib figure and writes nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedctl.figures import COLOURS, legible, new_figure
+from embedctl.drawing import COLOURS, legible, new_figure
 from embedctl.html import small_image
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def rdm_figure(distances: np.ndarray, image_ids: Sequence[str], name: str) -> "F
     ticks = firsts[:: -(-len(firsts) // _MOST_TICKS)]
     axes.set_yticks(ticks, [_end(folders[row] or image_ids[row]) for row in ticks], fontsize=7)
     axes.set_xticks([])
-    axes.set_title(f"{name}: how unlike {len(image_ids)} images are")
+    axes.set_title(f"{legible(name)}: how unlike {len(image_ids)} images are")
     figure.colorbar(drawn, ax=axes, shrink=0.8, label="1 - correlation")
     return figure
 
@@ -73,7 +73,7 @@ def map_figure(
         if small is not None:
             axes.add_artist(AnnotationBbox(OffsetImage(np.asarray(small), zoom=0.6), place, frameon=False, pad=0))
     first, second = (f"{100 * share:.0f} % of the variance" for share in explained)
-    axes.set(xlabel=first, ylabel=second, title=f"{name}: {len(image_ids)} images, near where they are alike")
+    axes.set(xlabel=first, ylabel=second, title=f"{legible(name)}: {len(image_ids)} images, near where they are alike")
     axes.margins(0.08)
     return figure
 
@@ -95,8 +95,9 @@ def similarity_figure(table: np.ndarray, names: Sequence[str], measure: str, n_i
     side = max(3.6, 0.42 * len(names) + 2.2)
     figure, axes = new_figure(side + 0.8, side)
     drawn = axes.imshow(table, cmap="viridis", vmin=min(0.0, float(np.nanmin(table))), vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    told = [legible(name) for name in names]
+    axes.set_xticks(range(len(names)), told, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(names)), told, fontsize=7)
     if len(names) <= 15:
         for row, column in np.argwhere(np.isfinite(table)).tolist():
             ink = "black" if table[row, column] > 0.6 else "white"
@@ -119,8 +120,12 @@ def spread_figure(courses: Mapping[str, np.ndarray], times: np.ndarray, units: s
         Of the recordings.
     """
     figure, axes = new_figure(8.0, 4.0)
+    few = len(courses) <= len(COLOURS)
     for number, (name, course) in enumerate(courses.items()):
-        axes.plot(1000 * times, course, color=COLOURS[number % len(COLOURS)], label=legible(name))
+        label = legible(name) if few else "" if number else f"each of {len(courses)}"
+        axes.plot(1000 * times, course, color=COLOURS[number] if few else "0.75", label=label)
+    if not few:
+        axes.plot(1000 * times, np.mean(list(courses.values()), axis=0), color="black", label="mean")
     axes.set(
         xlabel="ms from image onset",
         ylabel=f"spread over images, {units}",
@@ -131,7 +136,7 @@ def spread_figure(courses: Mapping[str, np.ndarray], times: np.ndarray, units: s
 
 
 def ranking_figure(ranks: "Sequence[RankRow]", title: str) -> "Figure":
-    """Draw the ranking of one condition: top-1 with its interval, a pale dot per subject, chance dotted.
+    """Draw the ranking of one condition: top-1 with its interval, a small dot per subject below, chance dotted.
 
     Parameters
     ----------
@@ -144,7 +149,7 @@ def ranking_figure(ranks: "Sequence[RankRow]", title: str) -> "Figure":
     for place, row in enumerate(ranks):
         colour = COLOURS[1] if row.aligned_by else COLOURS[0]
         each = [100 * top1 for top1 in row.per_subject.values()]
-        axes.plot(each, [place] * len(each), ".", color="0.75", ms=6)
+        axes.plot(each, [place + 0.28] * len(each), ".", color="0.5", ms=4)
         if row.interval.low is not None and row.interval.high is not None:
             axes.plot([100 * row.interval.low, 100 * row.interval.high], [place, place], color=colour, lw=2)
         face = "white" if row.contaminated else colour
@@ -152,11 +157,11 @@ def ranking_figure(ranks: "Sequence[RankRow]", title: str) -> "Figure":
     chance = ranks[0].figures["chance"]
     if chance is not None:
         axes.axvline(100 * chance, color="black", ls=":", lw=1.2)
-    axes.set_yticks(range(len(ranks)), [row.embedding for row in ranks], fontsize=8)
+    axes.set_yticks(range(len(ranks)), [legible(row.embedding) for row in ranks], fontsize=8)
     axes.invert_yaxis()
     over = ", ".join(dict.fromkeys(row.interval.over for row in ranks))
-    aligned = "; orange: human-aligned" if any(row.aligned_by for row in ranks) else ""
-    axes.set_xlabel(f"top-1, %; line: 95 % over {over}; pale: subjects; dotted: chance{aligned}", fontsize=8)
+    aligned = "; orange: aligned" if any(row.aligned_by for row in ranks) else ""
+    axes.set_xlabel(f"top-1, %; line: 95 % over {over}; small dots: subjects; dotted: chance{aligned}", fontsize=8)
     axes.set_title(title, fontsize=9)
     return figure
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedctl.figures import COLOURS, flat
+from embedctl.drawing import COLOURS, HEAD, flat
 from stores.commits import put_bytes
 from stores.names import subject_name
 
@@ -29,8 +29,7 @@ __all__ = ["draw_pages", "page_path", "quality_figure"]
 
 _MAPS = (0.1, 0.15, 0.2, 0.3, 0.5)  # s: when topographies are drawn
 _OCCIPITAL = re.compile(r"(P?O\w*\d|P?Oz|I\d+|Iz|M[LRZ]O\w*).*")  # electrodes, and CTF's sensors
-_HEAD = 0.095  # m, the radius of `flat`'s head
-_EDGE = 0.135  # m, half the width of a topography
+_EDGE = 0.135  # m, half the width of a topography, at least
 _GRID = 60  # its pixels across
 _MOST_LINES = 12  # of what was left out and noted
 
@@ -135,15 +134,16 @@ def _draw_maps(figure: "Figure", place: tuple[float, float, float, float], quali
         return
     places = flat(np.array([quality.positions[i] for i in known], dtype=float))
     values = [quality.evoked[known, int(np.argmin(np.abs(quality.times - t)))] for t in moments]
-    maps = [topography(value, places) for value in values]
+    edge = max(_EDGE, 1.05 * float(np.linalg.norm(places, axis=1).max()))  # helmets go on below the equator
+    maps = [topography(value, places, edge) for value in values]
     most = max(float(np.abs(value).max()) for value in values) or 1.0
     axes = figure.add_axes(place)
     drawn = axes.imshow(np.hstack(maps), cmap="RdBu_r", vmin=-most, vmax=most, origin="lower")
     around = np.linspace(0, 2 * np.pi, 60)
-    per_m = _GRID / (2 * _EDGE)
+    per_m = _GRID / (2 * edge)
     for number, t in enumerate(moments):
         x, y = (number + 0.5) * _GRID - 0.5, _GRID / 2 - 0.5
-        head = _HEAD * per_m
+        head = HEAD * per_m
         axes.plot(x + head * np.cos(around), y + head * np.sin(around), color="0.3", lw=0.8)
         axes.plot([x - 0.1 * head, x, x + 0.1 * head], [y + head, y + 1.12 * head, y + head], color="0.3", lw=0.8)
         axes.plot(x + places[:, 0] * per_m, y + places[:, 1] * per_m, ".", color="0.2", ms=1.5)
@@ -152,7 +152,7 @@ def _draw_maps(figure: "Figure", place: tuple[float, float, float, float], quali
     figure.colorbar(drawn, ax=axes, shrink=0.8, label=quality.units)
 
 
-def topography(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+def topography(values: np.ndarray, places: np.ndarray, edge: float = _EDGE) -> np.ndarray:
     """Return a picture of values over the head, nose up, by a thin-plate spline through the sensors.
 
     Parameters
@@ -160,12 +160,14 @@ def topography(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     values : (n,)
         Of each sensor.
     places : (n, 2)
-        Where it is, m from the vertex (`embedctl.figures.flat`).
+        Where it is, m from the vertex (`embedctl.drawing.flat`).
+    edge : float
+        Half the width of the picture, m.
 
     Returns
     -------
     (60, 60)
-        From ``-0.135`` to ``0.135`` m, NaN beyond the outermost sensors.
+        From ``-edge`` to ``edge``, NaN beyond the outermost sensors.
 
     Examples
     --------
@@ -174,7 +176,7 @@ def topography(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     >>> bool(np.nanmax(picture[:, 30:]) > 0.08 and np.nanmin(picture[:, :30]) < -0.08)
     True
     """
-    side = (np.arange(_GRID) + 0.5) / _GRID * 2 * _EDGE - _EDGE
+    side = (np.arange(_GRID) + 0.5) / _GRID * 2 * edge - edge
     x, y = np.meshgrid(side, side)
 
     def basis(at: np.ndarray) -> np.ndarray:
@@ -187,7 +189,7 @@ def topography(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     system[n:, :n] = system[:n, n:].T
     weights = np.linalg.lstsq(system, np.concatenate([values, np.zeros(3)]), rcond=None)[0]
     picture = (basis(np.stack([x.ravel(), y.ravel()], axis=1)) @ weights).reshape(_GRID, _GRID)
-    beyond = max(_HEAD, 1.05 * float(np.linalg.norm(places, axis=1).max()))
+    beyond = max(HEAD, 1.05 * float(np.linalg.norm(places, axis=1).max()))
     found: np.ndarray = np.where(np.hypot(x, y) > beyond, np.nan, picture)
     return found
 

@@ -144,7 +144,10 @@ class Subject:
             data, info, events, tmin=float(self.times[0]), event_id=codes, baseline=None, proj=False, verbose="error"
         )
         positions: Any = self.info.get("ch_pos")
-        if positions:
+        if positions and self.modality == "meg":  # a montage is of electrodes
+            for channel, at in zip(made.info["chs"], positions, strict=True):
+                channel["loc"][:3] = np.nan if at is None else at
+        elif positions:
             placed = {name: np.array(at) for name, at in zip(self.ch_names, positions, strict=True) if at is not None}
             made.set_montage(mne.channels.make_dig_montage(placed, coord_frame="head"), on_missing="ignore")
         return made

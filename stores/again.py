@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from stores.commits import digest, put_json
 
@@ -78,7 +79,7 @@ def _file(hidden: Path, part: str) -> Path:
     return hidden / COMMANDS / f"{digest(part.encode())[:16]}.json"
 
 
-def _read(hidden: Path, part: str) -> list[dict]:
+def _read(hidden: Path, part: str) -> list[dict[str, Any]]:
     try:
         found = json.loads(_file(hidden, part).read_bytes())
         return [entry for entry in found["commands"] if {"words", "option", "value"} <= set(entry)]

@@ -35,7 +35,7 @@ def rebuild_receipt(store: Path, kind: str, receipt: Path, base: Path, names: li
     for name in names:
         file = base / name
         data = file.read_bytes() if file.is_file() else b""
-        is_table = file.name == "images.parquet" and _is_whole_table(file, store)
+        is_table = file.suffix == ".parquet" and _is_whole_table(file, store)
         if not data or not (is_table or data in _candidates(store, kind, file)):
             return False
         files[name] = vouch(data)
@@ -77,6 +77,7 @@ def _candidates(store: Path, kind: str, file: Path) -> Iterator[bytes]:
 
 def _is_whole_table(file: Path, store: Path) -> bool:
     try:
-        return list(read_image_table(file)) == read_strings(store / "image")
+        size, number = read_array(store / "image").chunks[0], int(file.stem.rpartition("-")[2])
+        return list(read_image_table(file)) == read_strings(store / "image")[number * size : (number + 1) * size]
     except DamagedStore:
         return False

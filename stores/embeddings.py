@@ -29,7 +29,7 @@ __all__ = ["EmbeddingStore", "ImageRecord", "Rows"]
 Rows = tuple[np.ndarray, np.ndarray]
 """Rows of the store, ``(n,)``, and their values, ``(n, dim)``."""
 
-_TABLE = "image/.embedctl/images.parquet"
+_TABLE = "image/.embedctl/images-{}.parquet"
 
 PATIENCE = 600.0
 """Seconds that the holder of a part waits for its turn at what all parts share: others hold that for seconds."""
@@ -129,11 +129,17 @@ class EmbeddingStore:
 
     def images(self) -> dict[str, ImageRecord]:
         """Return the record of every image, in row order."""
-        table = read_image_table(self.path / _TABLE)
+        n_tables = -(-self.n_images // string_chunk(self.block_rows)) if self.n_images else 0
+        return {record.id: record for number in range(n_tables) for record in self._records(number)}
+
+    def _records(self, number: int) -> list[ImageRecord]:
+        """Return what one table of images says: each is of as many rows as a chunk of ids."""
+        size, path = string_chunk(self.block_rows), self.path / _TABLE.format(number)
+        table = read_image_table(path)
         try:
-            return {image: table[image] for image in self.image_ids}
+            return [table[image] for image in self.image_ids[number * size : (number + 1) * size]]
         except KeyError as error:
-            raise DamagedStore(f"'{self.path / _TABLE}' lacks the image {error}") from error
+            raise DamagedStore(f"'{path}' lacks the image {error}") from error
 
     def resolve(self, text: str) -> Entry:
         """Return the entry that ``NAME`` or ``NAME#KEY`` means (see `stores.embedding.resolve`)."""
@@ -238,12 +244,17 @@ class EmbeddingStore:
                 return
             if not self.n_images:
                 self.block_rows = block_rows_for(len(new))
-            table = image_table_bytes([*self.images().values(), *new])
+            size, first = string_chunk(self.block_rows), self.n_images // string_chunk(self.block_rows)
+            known = self._records(first) if self.n_images % size else []
+            tables = {
+                _TABLE.format(first + at // size): image_table_bytes([*known, *new][at : at + size])
+                for at in range(0, len(known) + len(new), size)
+            }
             ids = [*self.image_ids, *(record.id for record in new)]
             attributes = self._root.with_attributes(block_rows=self.block_rows)
             # The ids come last, and of those their number: it is what makes the new rows exist.
             id_files = string_files("image", ids, string_chunk(self.block_rows))
-            self._root.change({"zarr.json": attributes, _TABLE: table, **id_files})
+            self._root.change({"zarr.json": attributes, **tables, **id_files})
             self._set_ids(ids)
             for group in self._groups.values():
                 group.grow(ids, self.block_rows)
@@ -257,17 +268,25 @@ class EmbeddingStore:
             If an image is not known.
         """
         with self.lock():
-            table = self.images()
-            unknown = [record.id for record in records if record.id not in table]
+            unknown = [record.id for record in records if record.id not in self.row_of]
             if unknown:
                 raise ValueError(f"these images are not in the store: {unknown[:5]}")
+            # Only these tables are read and written: an extraction comes by after every block.
+            numbers = sorted({self.row_of[record.id] // string_chunk(self.block_rows) for record in records})
+            tables = {number: {record.id: record for record in self._records(number)} for number in numbers}
+            table = {image: record for one in tables.values() for image, record in one.items()}
             # A hash that was not known has not changed: rows may have been imported before anybody read the image.
             other = [r.id for r in records if table[r.id].sha256 not in ("", r.sha256)]
             changed = [self.row_of[image_id] for image_id in other]
             for group in self._groups.values():  # first: a crash must not leave old numbers under a new hash
                 group.forget(changed, self.block_rows)
-            table |= {record.id: record for record in records}
-            self._root.change({_TABLE: image_table_bytes(table.values())})
+            new = {record.id: record for record in records}
+            self._root.change(
+                {
+                    _TABLE.format(number): image_table_bytes(new.get(image, record) for image, record in one.items())
+                    for number, one in tables.items()
+                }
+            )
 
     def create(self, name: EmbeddingName, key: str, *, dim: int, dtype: str, provenance: Mapping[str, Any]) -> Entry:
         """Make room for an embedding, or return the one that is there.

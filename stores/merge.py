@@ -19,7 +19,7 @@ from stores.errors import CannotWrite, EmbedctlError, StoreMismatch
 __all__ = ["Brought", "Merge", "merge"]
 
 # Recorded with the first rows of an embedding: the last bits of a row depend on them (the batch size is in the key).
-_RECORDED = ("threads", "device")
+_RECORDED = ("threads", "device", "form")
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,7 @@ def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair) ->
             file for file in sorted((root.path / root.array).rglob("*")) if file.is_file() and _is_public(file, root)
         ]
         names = ["zarr.json", *(file.relative_to(root.path).as_posix() for file in ids)]
-        table = root.private / "images.parquet"
-        names += [table.relative_to(root.path).as_posix()] * table.is_file()
+        names += [table.relative_to(root.path).as_posix() for table in sorted(root.private.glob("images-*.parquet"))]
         if not rebuild_receipt(root.path, root.kind, receipt, root.path, names, root.drafts):
             hint = "embedctl extract into another store, or take the file from a copy of this one"
             raise DamagedStore(f"lost, and said nowhere else: {receipt}", hint)

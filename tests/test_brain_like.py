@@ -13,7 +13,7 @@ from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
 
 IDS = list(ARCHITECTURES)
-LARGE = {"vonenet-alexnet", "vonenet-cornets"}
+LARGE = {"cornet-s", "vonenet-alexnet", "vonenet-cornets"}
 
 
 def checkpoint(id_, path, *, counts=True):

@@ -50,6 +50,7 @@ def run(*words):
     return CliRunner().invoke(app, list(words))
 
 
+@pytest.mark.slow
 def test_the_example_of_contributing_is_ten_lines_and_runs_as_it_stands(here):
     assert len(TABLE.splitlines()) == 10 and len(COMMANDS) == 2
     for command in COMMANDS:

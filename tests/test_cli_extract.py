@@ -75,11 +75,11 @@ def test_the_configuration_decides_what_no_flag_says(here):
 
 
 def test_layers_by_depth_and_views_are_put_on_every_model_that_names_none(here):
-    asked = ["--layers", "depth:0.25,0.5,0.75,layer1.tokens", "--view", "grey,blur-9"]
+    asked = ["--layers", "depth:0.25,0.5,layer1.tokens", "--view", "grey,lowres-20", "--batch-size", "4"]
     result = run("extract", "--model", "resnet18-tv,pixels:output", "--weights", "random:0", *asked)
     assert result.exit_code == 3, result.stderr
-    layers = ("pixels:output", *(f"resnet18-tv:{layer}" for layer in ("layer1", "layer1.tokens", "layer2", "layer3")))
-    expected = [f"{layer}@{view}" for layer in layers for view in ("blur-9", "grey")]
+    layers = ("pixels:output", *(f"resnet18-tv:{layer}" for layer in ("layer1", "layer1.tokens", "layer2")))
+    expected = [f"{layer}@{view}" for layer in layers for view in ("grey", "lowres-20")]
     assert sorted(EmbeddingStore.open(here / "embeddings.zarr").names) == sorted(expected)
 
 

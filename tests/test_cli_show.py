@@ -41,8 +41,8 @@ def runs(tmp_path):
 def test_an_embedding_store_lists_its_embeddings(store):
     result = run("show", store)
     assert result.stdout.splitlines() == [
-        "embedding  dim  dtype    rows  without a row  weights   computed",
-        "hog          2  float16     2              1  random:7  2026-01-01T00:00:00",
+        "embedding  dim  dtype    images  without a row  weights   computed",
+        "hog          2  float16       2              1  random:7  2026-01-01T00:00:00",
     ]
     assert result.stderr == f"{store}: 3 images\n"
 

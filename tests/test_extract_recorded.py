@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from embedctl.cli import app
 from pipelines.encoders import registry as cards
 from pipelines.encoders.registry import add_cards, registry
-from pipelines.extract import forward
+from pipelines.extract import forms, forward
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
 from stores.embeddings import EmbeddingStore
@@ -185,3 +185,37 @@ def test_a_network_gives_the_same_bytes_on_one_core_and_on_three(small, images, 
         rows.append(found)
         assert facts["threads"] == 1
     assert len(rows[0]) == 6 and rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_a_network_goes_on_in_the_form_the_store_recorded_whatever_pays_by_now(small, images, monkeypatch):
+    small()
+    stores = {form: images.parent / f"{form}.zarr" for form in ("plain", "folded")}
+
+    def decide(form: str) -> None:
+        def choose(encoder) -> tuple[str, str]:
+            if form == "folded":
+                encoder.fold()
+            return form, "as the test says"
+
+        monkeypatch.setattr(forms, "_found", {})
+        monkeypatch.setattr(forms, "choose_form", choose)
+
+    def run(form: str, **options) -> dict[str, bytes]:
+        request = request_for(images, "small-resnet", store=stores[form], dtype="float32", **options)
+        extract(request)
+        facts, rows = of_store(stores[form], "small-resnet")
+        assert facts["form"] == form
+        return rows
+
+    for form in stores:
+        decide(form)
+        run(form)
+    write_photographs(images, 3, first=6)
+    decide("plain")
+    folded = run("folded")
+    assert len(folded) == 9 and folded != run("plain")
+    decide("folded")
+    assert run("folded", overwrite=True) == folded
+    assert extract(request_for(images, "small-resnet", store=images.parent / "exact.zarr", exact=True)).written == 9
+    assert of_store(images.parent / "exact.zarr", "small-resnet")[0]["form"] == "plain"

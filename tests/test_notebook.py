@@ -187,6 +187,16 @@ def test_mne_gets_every_valid_repetition_in_volts(epochs):
     assert made.get_montage().get_positions()["ch_pos"]["Oz"] == pytest.approx([0, -0.1, 0.03])
 
 
+def test_sensors_of_a_helmet_keep_their_places(epochs):
+    s = epochs["things-eeg2", 1]
+    s.modality = "meg"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = s.to_mne("test")
+    assert made.get_channel_types() == ["mag", "mag"]
+    assert made.info["chs"][1]["loc"][:3] == pytest.approx([0, -0.1, 0.03])
+
+
 def test_a_split_that_is_not_there_is_a_problem(epochs):
     with pytest.raises(UnknownName, match="validation"):
         epochs["things-eeg2", 1].to_mne("validation")

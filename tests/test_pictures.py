@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 import embedctl
 from embedctl.cli import app
-from embedctl.pictures import curve_figure, ranking_figure
+from embedctl.decisive import depth_figure
+from embedctl.pictures import curve_figure, ranking_figure, spread_figure
 from pipelines.similarity import debiased_cka, rsa
+from pipelines.train.depths import AtDepth
 from pipelines.train.statistics import Interval
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
@@ -96,6 +98,49 @@ def test_the_similarity_of_all_embeddings_is_that_of_each_pair(store, values, me
     assert [label.get_text() for label in axes.get_yticklabels()] == ["hog", "pixels"]
     assert f"{expected:.2f}" in [text.get_text() for text in axes.texts]
     assert "19 images" in axes.get_title()
+
+
+def test_embeddings_too_wide_to_hold_are_left_out_of_the_likeness(store, monkeypatch):
+    monkeypatch.setattr("pipelines.findings.health.MOST_FEATURES", store["pixels"].dim)
+    assert store["hog"].dim > store["pixels"].dim
+    assert store.similarities()[0] == ["pixels"]
+
+
+def test_show_prints_how_alike_embeddings_are_and_what_each_finds_nearest(folder, store, values):
+    lines = CliRunner().invoke(app, ["show", str(folder / "embeddings.zarr")]).stdout.splitlines()
+    kept = np.delete(np.arange(20), 3)
+    alike = debiased_cka(values["hog"][kept], values["pixels"][kept])
+    at = lines.index("how alike they are: debiased linear CKA over 19 images; columns are numbered like rows")
+    assert lines[at + 2].split() == ["1", "hog", "1.00", f"{alike:.2f}"]
+    first = store["pixels"].image_ids[0]
+    assert f"nearest to {first}, by cosine, of these images" in lines
+    nearest = [(image, cosine) for image, cosine in store["hog"].nearest(first, k=3)]
+    told = next(line for line in lines[at + 4 :] if line.startswith("hog"))
+    assert told.split()[1:] == [text for image, cosine in nearest for text in (f"{cosine:.2f}", image.split("/")[-1])]
+
+
+def test_of_many_subjects_the_mean_is_drawn():
+    times, courses = np.arange(3) / 10, {f"subject {n}": np.full(3, float(n)) for n in range(1, 11)}
+    lines = spread_figure(courses, times, "sd").axes[0].lines
+    assert len(lines) == 11 and len({line.get_color() for line in lines[:10]}) == 1
+    assert (lines[-1].get_label(), lines[-1].get_ydata().tolist()) == ("mean", [5.5] * 3)
+
+
+def test_a_pair_over_depth_has_its_validation_its_choice_and_its_test():
+    def side(name, values, top1):
+        layers = {f"{name}:{at}": value for at, value in enumerate(values)}
+        return AtDepth(embedding=max(layers, key=layers.get), validation=layers, top1=top1)
+
+    row = SimpleNamespace(
+        aligned=side("a", [0.1, 0.4, 0.3], 0.35), base=side("b", [0.2, 0.1], 0.15),
+        condition={"n_way": 50, "brain_encoder": "nice", "image_head": "linear"},
+    )  # fmt: skip
+    [axes] = depth_figure([row]).axes
+    base, ringed, test, aligned, *_, chance = axes.lines  # two curves of three artists each
+    assert base.get_ydata() == pytest.approx([20, 10]) and aligned.get_ydata() == pytest.approx([10, 40, 30])
+    assert (ringed.get_xdata()[0], ringed.get_ydata()[0], test.get_ydata()[0]) == pytest.approx((0, 20, 15))
+    assert axes.lines[5].get_xdata()[0] == 0.5 and axes.lines[5].get_ydata()[0] == pytest.approx(35)
+    assert chance.get_ydata()[0] == 2
 
 
 def test_an_unknown_measure_is_a_problem(store):

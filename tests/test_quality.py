@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipelines.preprocess.quality import compare_halves
+from embedctl.quality_page import quality_figure
+from pipelines.preprocess.quality import Halves, Quality, compare_halves
 
 N_IMAGES, N_SESSIONS, PER_SESSION = 300, 4, 5
 
@@ -81,3 +82,48 @@ def test_invalid_repetitions_have_no_say_and_one_repetition_nothing_to_compare()
         compare_halves(FakeSplit(epochs, session, valid)).reliability,
     )
     assert compare_halves(FakeSplit(epochs[:, :1], session[:, :1])) is None
+
+
+def quality(**changes):
+    rng, chans = np.random.default_rng(0), ["Fz", "T8", "O1", "Oz", "O2"]
+    halves = Halves(between="sessions", reliability=rng.random((5, 60)), ncsnr=rng.random((5, 60)), top1=0.5, top5=0.9,
+                    n_images=40)  # fmt: skip
+    fields = {
+        "dataset": "made-up", "subject": 1, "modality": "eeg", "units": "uV", "ch_names": chans, "split": "test",
+        "times": np.arange(60) / 100, "n_images": 40, "n_repetitions": 20, "evoked": rng.standard_normal((5, 60)),
+        "positions": [[0, 0.1, 0.04], [0.1, 0, 0.04], [-0.03, -0.09, 0.04], [0, -0.1, 0.04], [0.03, -0.09, 0.04]],
+        "halves": halves, "before": np.diag(np.arange(1.0, 6)), "after": np.eye(5), "counts": {"targets": 7},
+        "notes": ["T8 is flat in session 2"],
+    }  # fmt: skip
+    return Quality(**fields | changes)
+
+
+def test_the_page_of_a_subject_shows_what_was_measured():
+    made_up = quality()
+    figure = quality_figure(made_up)
+    titled = {axes.get_title(): axes for axes in figure.axes}
+    evoked = next(axes for title, axes in titled.items() if title.startswith("evoked response, mean of 3 occipital"))
+    bold = next(line for line in evoked.lines if line.get_linewidth() == 2)
+    assert np.allclose(bold.get_ydata(), made_up.evoked[2:].mean(axis=0))
+    assert np.allclose(bold.get_xdata(), 1000 * made_up.times)
+    course = next(axes for title, axes in titled.items() if title.startswith("noise ceiling"))
+    drawn = {line.get_label(): line.get_ydata() for line in course.lines}
+    reliability = made_up.halves.reliability
+    assert np.allclose(drawn["of occipital ones"], reliability[2:].mean(axis=0))
+    assert np.allclose(drawn["best channel"], reliability.max(axis=0))
+    assert np.allclose(titled["reliability"].images[0].get_array(), reliability)
+    assert np.allclose(titled["covariance before whitening"].images[0].get_array(), made_up.before)
+    assert np.allclose(titled["after: 1 on the diagonal"].images[0].get_array(), np.eye(5))
+    said = " ".join(text.get_text() for text in figure.texts)
+    assert "top-1 50.0 %" in said and "7 targets" in said and "T8 is flat" in said and "made-up sub-01" in said
+    maps = next(axes for axes in figure.axes if axes.texts and axes.texts[0].get_text() == "100 ms")
+    at_100_ms, value = maps.images[0].get_array()[:, :60], made_up.evoked[1, 10]
+    assert at_100_ms[30, 51] == pytest.approx(value, abs=0.3)  # T8: a right angle to the right, 0.095 m of 0.135
+
+
+def test_voxels_have_histograms():
+    halves = Halves(between="sessions", reliability=np.full(9, 0.25), ncsnr=np.arange(9.0), top1=0.1, top5=0.2,
+                    n_images=40)  # fmt: skip
+    left, right = quality_figure(quality(evoked=None, halves=halves, before=None, after=None)).axes[:2]
+    assert sum(bar.get_height() for bar in left.patches) == sum(bar.get_height() for bar in right.patches) == 9
+    assert right.lines[0].get_xdata()[0] == 4 and right.get_title() == "median 4.00, best 8.00"

@@ -39,10 +39,10 @@ def same(a, b) -> bool:
     return type(a) is type(b) and a == b
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60)
 @given(DICTIONARIES, st.sampled_from([3, 4, 5, "numpy"]))
 def test_what_was_pickled_comes_back(tmp_path_factory, whole, protocol):
-    path = tmp_path_factory.mktemp("raw") / "raw.npy"
+    path = tmp_path_factory.getbasetemp() / "pickled.npy"
     if protocol == "numpy":
         np.save(path, whole, allow_pickle=True)
     else:

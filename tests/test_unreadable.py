@@ -74,7 +74,7 @@ PLACES = [
     ("embeddings.zarr/zarr.json", EMBEDDINGS, DAMAGED),
     ("embeddings.zarr/image/zarr.json", EMBEDDINGS, DAMAGED),
     ("embeddings.zarr/image/c/0", EMBEDDINGS, DAMAGED),
-    ("embeddings.zarr/image/.embedctl/images.parquet", ("extract", "train"), DAMAGED),
+    ("embeddings.zarr/image/.embedctl/images-0.parquet", ("extract", "train"), DAMAGED),
     ("embeddings.zarr/image/.embedctl/metadata.json", ("import",), DAMAGED),
     ("embeddings.zarr/planted-*/zarr.json", EMBEDDINGS, DAMAGED),
     ("embeddings.zarr/planted-*/values/zarr.json", EMBEDDINGS, DAMAGED),

@@ -33,7 +33,7 @@ MAY_WRITE = {
 }
 # Into memory, and read-only opening: named so that the list above says what touches the disk.
 HARMLESS = {
-    "embedctl/figures.py": {"figure.savefig"},  # into a BytesIO
+    "embedctl/drawing.py": {"figure.savefig"},  # into a BytesIO
     "embedctl/quality_page.py": {"figure.savefig"},  # into a BytesIO
     "embedctl/html.py": {"small.save"},  # into a BytesIO
     "stores/beside.py": {"np.save"},  # into a BytesIO

@@ -3,23 +3,36 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedctl import config, options, render
+from embedctl.captions import marked, said
 from embedctl.options import path
+from embedctl.outfile import check_file, put_file
 from embedctl.seen import say_seen
+from stores.errors import EmbedctlError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipelines.paper.beside import PaperRow
     from pipelines.train.compare import PairRow, RankRow
     from pipelines.train.statistics import Interval
 
-__all__ = ["beside", "compare", "marked", "ranked", "said"]
+__all__ = ["beside", "compare", "ranked"]
 
 PAIRING = typer.Option("--pairing", metavar="P", help="matched_base (differs in the alignment alone) or paper")
 
+LAYERS = typer.Option(
+    "--layers",
+    help="each encoder at the layer that validation chose; other layers' test is not told",
+    show_default=False,
+)
+PLOT = typer.Option("--plot", metavar="FILE", show_default=False, help="with --layers: validation over depth, a PNG")
+CSV = typer.Option("--csv", metavar="FILE", show_default=False, help="with --layers: the table as CSV")
 PAPER = typer.Option("--paper", help="beside the published numbers, with the paper's own bases", show_default=False)
 
 _POINTS = 100
@@ -29,6 +42,9 @@ _FITTED = " *"
 def compare(
     pairing: Annotated[str, PAIRING] = "matched_base",
     paper: Annotated[bool, PAPER] = False,
+    layers: Annotated[bool, LAYERS] = False,
+    csv: Annotated[str | None, CSV] = None,
+    plot: Annotated[str | None, PLOT] = None,
     runs: options.Runs = None,
     json: options.Json = False,
 ) -> None:
@@ -41,7 +57,12 @@ def compare(
       embedctl compare
       embedctl compare --pairing paper --json
       embedctl compare --paper
+      embedctl compare --layers --plot depth.png
     """
+    if (csv or plot) and not layers:
+        raise EmbedctlError(
+            "compare writes the table of --layers alone", "add --layers; 'embedctl results --plot' draws the ranking"
+        )
     from pipelines.paper.beside import beside_paper
     from pipelines.train.compare import left_out, pairs, ranking
     from stores.results import read_results
@@ -52,6 +73,9 @@ def compare(
     folder = path(chosen.value("runs", runs))
     table = read_results(folder)
     pairing = "paper" if paper else pairing
+    if layers:
+        _layers(table, pairing, folder, csv, plot, json)
+        return
     ranks, tests, outdated = ranking(table, folder), pairs(table, pairing, folder), left_out(table)
     tested = seen(folder, table)
     published = beside_paper(table) if paper else []
@@ -72,6 +96,33 @@ def compare(
         _tested([row for row in tests if row.condition == condition])
     if paper:
         beside(published)
+    say_seen(tested)
+
+
+def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot: str | None, json: bool) -> None:
+    """Show, and write where asked to, every pair at the depths that validation chose."""
+    from embedctl import decisive
+    from embedctl.drawing import png
+    from pipelines.train.depths import at_best_depths
+    from stores.screens import seen
+
+    files = [(path(file), suffix) for file, suffix in ((csv, ".csv"), (plot, ".png")) if file]
+    for file, suffix in files:
+        check_file(file, suffix, folder, beside=folder)
+    rows, notes = at_best_depths(table, pairing, folder)
+    if files and not rows:
+        raise EmbedctlError("there is no pair to write", "train an aligned encoder and its base")
+    for file, suffix in files:
+        put_file(file, decisive.as_csv(rows) if suffix == ".csv" else png(decisive.depth_figure(rows)))
+        render.note(f"{file}: written")
+    tested = seen(folder, table)
+    if json:
+        counts = {dataset: asdict(counts) for dataset, counts in tested.items()}
+        render.as_json(layers=[asdict(row) for row in rows], notes=notes, tested=counts)
+        return
+    for text in notes:
+        render.note(text)
+    decisive.tell(rows)
     say_seen(tested)
 
 
@@ -105,13 +156,6 @@ def ranked(rows: "Sequence[RankRow]") -> None:
         render.note(f"{_FITTED.strip()} fitted to THINGS or to brain data: such an encoder leads nothing")
     _explained([row.interval for row in rows])
     _reliability(rows)
-
-
-def marked(embedding: str, weights: str) -> str:
-    """Return an embedding's name, marked where its weights are not the published ones."""
-    from pipelines.train.origin import mark
-
-    return f"{embedding} ({mark(weights)})" if mark(weights) else embedding
 
 
 def _explained(intervals: "Sequence[Interval]") -> None:
@@ -161,6 +205,8 @@ def _tested(rows: "Sequence[PairRow]") -> None:
         for row, interval in zip(rows, intervals, strict=True)
     ]
     render.table(columns, cells, right=columns[3:8])
+    for one, *others in dict.fromkeys(tuple(sorted({row.embedding, *row.shares})) for row in rows if row.shares):
+        render.note(f"{', '.join([one, *others])} share a network: what they show is not independent")
     _explained([row.interval for row in rows])
 
 
@@ -211,12 +257,3 @@ def _intervals(intervals: "Sequence[Interval]") -> tuple[str, list[str]]:
     if len(over) == 1 and over != {"nothing"}:
         return f"95 % over {over.pop()}", cells
     return "95 % interval", [f"{cell} ({one.over})" for cell, one in zip(cells, intervals, strict=True)]
-
-
-def said(condition: dict[str, Any]) -> str:
-    """Say in a line what all rows of a table have in common."""
-    epochs = f" on {condition['preprocessing']} epochs" if condition["preprocessing"] else ""
-    return (
-        f"{condition['dataset']}{epochs}, {condition['n_way']}-way retrieval with {condition['brain_encoder']}, "
-        f"recipe {condition['recipe']} ({condition['config_key']}), {condition['protocol']} subject"
-    )

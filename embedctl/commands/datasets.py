@@ -1,24 +1,18 @@
 """``embedctl datasets``: which recordings to download, from where, and where they go."""
 
-import tomllib
-from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from embedctl import render
 from embedctl.group import DefaultList
 from embedctl.options import Json
+from pipelines.known_datasets import known_datasets
 from stores.errors import UnknownName, suggest
 
-__all__ = ["datasets", "known"]
+__all__ = ["datasets"]
 
 datasets = typer.Typer(cls=DefaultList, rich_markup_mode=None, help="List the datasets, or show what to download.")
-
-
-def known() -> dict[str, dict[str, Any]]:
-    """Return what is known of every dataset, by its id."""
-    return tomllib.loads(files("embedctl").joinpath("datasets.toml").read_text(encoding="utf-8"))
 
 
 @datasets.command("list")
@@ -28,7 +22,7 @@ def _list(json: Json = False) -> None:
     \b
       embedctl datasets
     """
-    found = known()
+    found = known_datasets()
     if json:
         render.as_json(datasets=[{"id": name, **facts} for name, facts in found.items()])
         return
@@ -48,7 +42,7 @@ def show(
     \b
       embedctl datasets show things-eeg2
     """
-    found = known()
+    found = known_datasets()
     if dataset not in found:
         raise UnknownName(f"no dataset called '{dataset}'", suggest(dataset, found))
     facts = found[dataset]

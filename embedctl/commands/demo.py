@@ -42,8 +42,9 @@ def demo(
 
 
 def _tell(report: "DemoReport") -> None:
+    from embedctl.captions import said
     from embedctl.commands import extract, preprocess, train
-    from embedctl.commands.compare import ranked, said
+    from embedctl.commands.compare import ranked
     from pipelines.train.compare import ranking
     from stores.results import read_results
 

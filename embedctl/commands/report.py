@@ -54,6 +54,7 @@ def report(
         embeddings=path(chosen.value("embeddings", embeddings)),
         images=path(chosen.value("images", images)),
         pairing=pairing,
+        cards=path(cards) if (cards := chosen.value("cards", None)) else None,
     )
     file = path(out or DEFAULT_NAME)
     if out or form == "html":

@@ -13,6 +13,7 @@ from stores.errors import UnknownName, suggest
 
 if TYPE_CHECKING:
     from pipelines.paper.beside import PaperRow
+    from pipelines.paper.chain import Chain, Step
     from pipelines.paper.reproduce import Planned
 
 __all__ = ["reproduce"]
@@ -32,10 +33,11 @@ def reproduce(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Train what a paper's tables need, and compare.
+    """Do what a paper's tables need, from images and recordings on, and compare.
 
-    Says what is missing, what to type for it and what all of it costs; trains what can be trained with what is there;
-    and shows published and measured numbers side by side. Where something was missing the exit code is 3.
+    Says what is missing, what to type for it and what all of it costs; extracts, preprocesses and trains what can be
+    with what is there; and shows published and measured numbers side by side. Images are taken where recordings or
+    epochs of their dataset are. Where something was missing the exit code is 3.
 
     \b
       embedctl reproduce icml2025 --dry-run
@@ -47,35 +49,47 @@ def reproduce(
     options.use_cards(chosen)
     from embedctl.progress import shown
     from pipelines.paper.beside import beside_paper
+    from pipelines.paper.chain import Workspace, follow, steps
     from pipelines.paper.reproduce import look
     from pipelines.paper.reproduce import reproduce as run
     from stores.results import any_results
 
     folder = path(chosen.value("runs", runs))
-    plan = look(
-        path(chosen.value("embeddings", embeddings)),
-        path(chosen.value("epochs", epochs)),
-        folder,
+    place = Workspace(
+        images=path(chosen.value("images")),
+        raw=path(chosen.value("raw")),
+        embeddings=path(chosen.value("embeddings", embeddings)),
+        epochs=path(chosen.value("epochs", epochs)),
         device=chosen.value("device", device),
-        join=chosen.value("train.join"),
+        offline=chosen.value("extract.offline"),
     )
+
+    def planned() -> "list[Planned]":
+        return look(place.embeddings, place.epochs, folder, device=place.device, join=chosen.value("train.join"))
+
+    plan, chain = planned(), steps(place)
     if not json:
-        tell(plan)
+        tell(plan, chain)
+    lacking = chain.missing
     if not dry_run:
         with shown() as progress:
+            lacking = lacking + follow(chain, progress)
+            plan = planned() if chain.steps else plan
             run(plan, progress)
+            for text in lacking:
+                progress.say(f"missing: {text}")
     results = any_results(folder)
     rows = beside_paper(results) if results is not None else []
     if json:
-        _as_json(plan, rows)
+        _as_json(plan, chain, lacking, rows)
     elif rows:
         beside(rows)
-    if not dry_run and any(planned.missing for planned in plan):
+    if not dry_run and (lacking or any(one.missing for one in plan)):
         raise typer.Exit(SKIPPED)
 
 
-def tell(plan: "Sequence[Planned]") -> None:
-    """Show what each sweep of the paper needs, and what is missing."""
+def tell(plan: "Sequence[Planned]", chain: "Chain") -> None:
+    """Show what each sweep of the paper needs, what is missing, and what is done before."""
     figures = ("runs", "finished", "can run now", "disk", "core-hours")
     columns = ("tables", "dataset", "protocol", "gallery", "brain encoder", "subjects", *figures)
     rows = [
@@ -97,17 +111,30 @@ def tell(plan: "Sequence[Planned]") -> None:
     render.table(columns, rows, right=("subjects", *figures))
     n_runs, hours = sum(one.sweep.n_runs for one in plan), sum(one.seconds for one in plan) / 3600
     render.line(f"{n_runs:,} runs; what is not there takes at most {hours:,.0f} core-hours here, all passes made")
-    for text in dict.fromkeys(text for one in plan for text in one.missing):
+    for text in dict.fromkeys([*(text for one in plan for text in one.missing), *chain.missing]):
         render.line(f"missing: {text}")
+    for step in chain.steps:
+        render.line(f"first: {step.what}: {_cost(step)}")
     for text in dict.fromkeys(text for one in plan for text in one.notes):
         render.note(text)
 
 
-def _as_json(plan: "Sequence[Planned]", rows: "Sequence[PaperRow]") -> None:
+def _cost(step: "Step") -> str:
+    fetched = ""
+    if step.fetch:
+        sizes = list(step.fetch.values())
+        unknown = f" and {sizes.count(0)} of unknown size" if 0 in sizes else ""
+        fetched = f", weights of {len(sizes)} encoders to fetch ({render.size(sum(sizes))}{unknown})"
+    time = "time unknown" if step.seconds is None else f"about {step.seconds / 3600:.1f} hours"
+    return f"{render.size(step.bytes)}{fetched}, {time}"
+
+
+def _as_json(plan: "Sequence[Planned]", chain: "Chain", lacking: "Sequence[str]", rows: "Sequence[PaperRow]") -> None:
     sweeps = [
         asdict(one.sweep)
         | {"n_runs": one.sweep.n_runs, "train": one.sweep.words}
         | {name: getattr(one, name) for name in ("missing", "notes", "n_finished", "n_ready", "bytes", "seconds")}
         for one in plan
     ]
-    render.as_json(sweeps=sweeps, paper=[asdict(row) for row in rows])
+    first = [{name: getattr(step, name) for name in ("what", "bytes", "fetch", "seconds")} for step in chain.steps]
+    render.as_json(sweeps=sweeps, first=first, missing=list(lacking), paper=[asdict(row) for row in rows])

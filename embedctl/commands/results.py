@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,10 +11,13 @@ from embedctl.commands.show import picture
 from embedctl.options import path
 from embedctl.seen import say_seen
 
+if TYPE_CHECKING:
+    from pipelines.train.cells import HitsOf
+
 __all__ = ["results"]
 
 _SHOWN = ("dataset", "subject", "embedding", "weights", "brain_encoder", "recipe", "seed")
-_FIGURES = ("top-1", "last step", "top-5", "chance", "way", "median rank", "seconds")
+_FIGURES = ("top-1", "95 % over images", "last step", "top-5", "chance", "way", "median rank", "seconds")
 
 
 def results(
@@ -34,6 +37,7 @@ def results(
       embedctl results --plot ranking.png
       embedctl results --json
     """
+    from pipelines.train.cells import hits_in
     from pipelines.train.origin import mark
     from stores.results import read_results
     from stores.screens import seen
@@ -49,11 +53,14 @@ def results(
     across = any(row["protocol"] == "cross" for row in table)
     shown = (*_SHOWN, *(["protocol"] if across else []))
     columns = (*(name.replace("_", " ") for name in shown), *_FIGURES)
+    hits_of = hits_in(folder)
     ordered = sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
     rows = [
         (
             *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in shown),
-            *(render.percent(row[name]) for name in ("top1", "last_top1", "top5", "chance")),
+            render.percent(row["top1"]),
+            _interval(row, hits_of),
+            *(render.percent(row[name]) for name in ("last_top1", "top5", "chance")),
             row["n_way"],
             f"{row['median_rank']:g}",
             f"{row['seconds']:.1f}",
@@ -62,16 +69,25 @@ def results(
     ]
     render.table(columns, rows, right=("subject", "seed", *_FIGURES), best=_best(ordered))
     say_seen(tested)
-    render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders, with intervals")
+    render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders, with intervals over subjects")
+
+
+def _interval(row: Mapping[str, Any], hits_of: "HitsOf") -> str:
+    """Return the interval of a run's top-1 for other images like these; empty where it kept no hits."""
+    from pipelines.train.cells import hits_interval
+
+    found = hits_interval([({row["subject"]: {row["seed"]: row}}, 1)], hits_of, [])
+    if found.low is None or found.high is None:
+        return ""
+    return f"{100 * max(0.0, found.low):.1f} to {100 * min(1.0, found.high):.1f}"
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     """Return the first row of each dataset and subject whose encoder has not seen the answer."""
-    from pipelines.encoders.registry import registry
+    from pipelines.train.origin import is_contaminated
 
-    known, found = registry(), dict[tuple[str, int], int]()
+    found = dict[tuple[str, int], int]()
     for place, row in enumerate(rows):
-        spec = known.get(row["encoder"])
-        if spec is None or not spec.contaminated:
+        if not is_contaminated(row["encoder"]):
             found.setdefault((row["dataset"], row["subject"]), place)
     return list(found.values())

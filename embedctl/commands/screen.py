@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
-from embedctl.commands.compare import marked
+from embedctl.captions import marked
 from embedctl.options import option, path
 from embedctl.seen import say_seen
 from stores.errors import EmbedctlError

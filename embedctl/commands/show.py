@@ -26,8 +26,8 @@ def show(
 ) -> None:
     """Show what is in a store, in a folder of runs, or in one run.
 
-    The picture is, of embeddings, how alike they are (CKA); of epochs, how far images lie apart; of runs, the
-    ranking; of a run, how it learned.
+    Of embeddings, also how alike they are (CKA) and what each finds nearest to an image. The picture is, of embeddings,
+    how alike they are; of epochs, how far images lie apart; of runs, the ranking; of a run, how it learned.
 
     \b
       embedctl show embeddings.zarr
@@ -70,6 +70,7 @@ def _kind(path: Path) -> str:
 
 
 def _embeddings(path: Path, json: bool) -> None:
+    from embedctl.stored import COLUMNS, embedding_rows, show_likeness
     from stores.embeddings import EmbeddingStore
 
     store = EmbeddingStore.open(path)
@@ -89,16 +90,8 @@ def _embeddings(path: Path, json: bool) -> None:
         ]
         render.as_json(kind="embeddings", path=str(path), images=len(store.image_ids), embeddings=found)
         return
-    columns = ("embedding", "dim", "dtype", "rows", "without a row", "weights", "computed")
-    rows = [
-        (
-            *(name, e.dim, e.dtype, e.n_committed, e.n_absent),
-            render.weights(str(e.provenance.get("weights", ""))),
-            str(e.provenance.get("date", ""))[:19],
-        )
-        for name, e in entries
-    ]
-    render.table(columns, rows, right=("dim", "rows", "without a row"))
+    render.table(COLUMNS, embedding_rows(store), right=("dim", "images", "without a row"))
+    show_likeness(store)
     render.note(f"{path}: {len(store.image_ids):,} images")
 
 
@@ -175,8 +168,8 @@ def _runs(path: Path, json: bool) -> None:
 def picture(path: Path, kind: str, file: Path) -> None:
     """Write the picture of a store, of runs or of a run."""
     from embedctl import notebook, pictures
-    from embedctl.commands.compare import said
-    from embedctl.figures import png
+    from embedctl.captions import said
+    from embedctl.drawing import png
 
     check_file(file, ".png", path, beside=path if kind == "runs" else None)
     if kind == "embeddings":

@@ -61,6 +61,7 @@ def train(
     \b
       embedctl train --brain eeg
       embedctl train --brain eeg --model pixels,hog --subject 1..4 --seed 0..4
+      embedctl train --brain eeg --model pixels+hog
     """
     chosen = config.load()
     kind = chosen.value("train.brain", brain)

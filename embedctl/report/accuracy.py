@@ -1,8 +1,9 @@
 """How well each embedding is retrieved: the ranking, aligned against base, subject by subject."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
-from embedctl.commands.compare import marked
+from embedctl.captions import marked
 from embedctl.html import Markup, joined
 from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
@@ -14,9 +15,9 @@ from embedctl.report.svg import (
     WIDTH,
     Picture,
     Scale,
-    axis_below,
     axis_left,
     legend,
+    rows,
     sequential,
     shortened,
     span,
@@ -27,7 +28,7 @@ from pipelines.train.statistics import Interval
 
 __all__ = ["accuracy", "best_said", "pairs_said", "ranking_table"]
 
-_ROW = 19
+_ROW, _PALE = 19, "#8a8f98"
 _TOO_FEW, _NONE = "not to be judged with so few subjects", "without a verdict"
 
 
@@ -113,31 +114,29 @@ def ranking_table(ranks: Sequence[RankRow]) -> Table:
 
 
 def _ranking(answers: Answers) -> Figure:
-    ranks, bottom = answers.ranks, 14 + _ROW * len(answers.ranks)
+    ranks = answers.ranks
     bounds = [value for row in ranks for value in (row.top1, row.interval.high or 0, *row.per_subject.values())]
     chance, ceiling = 1 / answers.condition["n_way"], _ceiling(answers)
-    scale = Scale(*span([*bounds, chance, ceiling or 0]), LABELS, WIDTH - 12)
-    picture = Picture(WIDTH, bottom + 34)
-    axis_below(picture, scale, 10, bottom, "top-1 accuracy, %", 100)
+    names = [marked(row.embedding, row.weights) for row in ranks]
+    best = next((place for place, row in enumerate(ranks) if row is answers.leader), -1)
+    ends = span([*bounds, chance, ceiling or 0])
+    picture, scale, places = rows(names, ends, "top-1 accuracy, %", 100, strong=best)
+    bottom = places[-1] + 10
     picture.line(scale(chance), 4, scale(chance), bottom, "#000", 1.5, dash="2 3", title=f"chance {100 * chance:.1f} %")
     if ceiling is not None:
         told = f"split-half reliability {100 * ceiling:.1f} %"
         picture.line(scale(ceiling), 4, scale(ceiling), bottom, GREY, 1.5, dash="7 4", title=told)
-    for number, row in enumerate(ranks):
-        y, colour = 10 + _ROW * (number + 0.5), ALIGNED if row.aligned_by else BASE
-        name, best = marked(row.embedding, row.weights), row is answers.leader
-        picture.text(
-            LABELS - 8, y + 4, shortened(name, size=12.5 if best else 11), "end", "strong" if best else "", name
-        )
+    for row, name, y in zip(ranks, names, places, strict=True):
+        colour = ALIGNED if row.aligned_by else BASE
         if row.interval.low is not None and row.interval.high is not None:
             told = f"{name}: {_interval_said(row.interval)}"
             picture.line(scale(row.interval.low), y, scale(row.interval.high), y, colour, 2, title=told)
         for subject, top1 in row.per_subject.items():
-            picture.dot(scale(top1), y, "#c3c8d0", f"{name}, subject {subject}: {100 * top1:.1f} %", 2.4)
+            picture.dot(scale(top1), y + 5, _PALE, f"{name}, subject {subject}: {100 * top1:.1f} %", 2)
         told = f"{name}: {100 * row.top1:.1f} %"
         picture.dot(scale(row.top1), y, colour, told, 4, hollow=row.contaminated)
     over = ", or ".join(dict.fromkeys(row.interval.over for row in ranks))
-    note = f"Line: 95 % interval over {over}. Pale dots: subjects. Dotted: chance."
+    note = f"Line: 95 % interval over {over}. Small dots below: subjects. Dotted: chance."
     note += " Dashed: split-half reliability of the recordings, no bound." if ceiling is not None else ""
     note += " Rings: fitted to THINGS or to brain data." if any(row.contaminated for row in ranks) else ""
     shown = [("human-aligned", ALIGNED)] if any(row.aligned_by for row in ranks) else []
@@ -171,10 +170,9 @@ def _heatmap(answers: Answers) -> Figure:
 
 
 def _slopes(answers: Answers) -> Figure:
-    ranks = {row.embedding: row.per_subject for row in answers.ranks}
-    values = [v for pair in answers.pairs for n in (pair.base, pair.embedding) for v in ranks[n].values()]
-    low, high = span(values)
-    pictures = [_slope(pair, ranks[pair.base], ranks[pair.embedding], low, high) for pair in answers.pairs]
+    sides = [_sides(answers, pair) for pair in answers.pairs]
+    low, high = span([top1 for both in sides for side in both for top1 in side.values()])
+    pictures = [_slope(pair, *both, low, high) for pair, both in zip(answers.pairs, sides, strict=True)]
     columns = (
         ("aligned", "text"), ("base", "text"), ("match", "text"), ("subjects", "count"), ("difference", "points"),
         ("95 % from", "points"), ("to", "points"), ("over", "text"), ("p", "number"), ("p corrected", "number"),
@@ -193,19 +191,29 @@ def _slopes(answers: Answers) -> Figure:
     return Figure(title, Table(columns, rows), grid, note)
 
 
+def _sides(answers: Answers, pair: PairRow) -> tuple[dict[int, float], dict[int, float]]:
+    """Return top-1 of base and aligned by subject, over the seeds that both have, as the difference is."""
+    base, aligned = (answers.cells[name].runs for name in (pair.base, pair.embedding))
+    shared = {subject: base[subject].keys() & aligned[subject].keys() for subject in pair.subjects}
+    theirs, ours = (
+        {subject: fmean(side[subject][seed]["top1"] for seed in seeds) for subject, seeds in shared.items()}
+        for side in (base, aligned)
+    )
+    return theirs, ours
+
+
 def _slope(pair: PairRow, base: dict[int, float], aligned: dict[int, float], low: float, high: float) -> Markup:
     picture, scale = Picture(170, 172), Scale(low, high, 142, 34)
     axis_left(picture, scale, 34, 160, 100)
     picture.text(4, 11, shortened(pair.embedding, 160, size=12.5), "start", "strong", pair.embedding)
     told = f"{100 * pair.difference:+.1f} points" + (f", {pair.verdict}" if len(pair.verdict) < 22 else "")
     picture.text(4, 25, told.removesuffix(", "), "start", "small", pair.verdict or pair.note)
-    both = [subject for subject in pair.subjects if subject in base and subject in aligned]
-    for subject in both:
+    for subject in pair.subjects:
         said = f"subject {subject}: {100 * base[subject]:.1f} % to {100 * aligned[subject]:.1f} %"
         picture.line(58, scale(base[subject]), 138, scale(aligned[subject]), "#aab0ba", 1.2, title=said)
         picture.dot(58, scale(base[subject]), BASE, said, 2.5)
         picture.dot(138, scale(aligned[subject]), ALIGNED, said, 2.5)
-    means = [sum(side[subject] for subject in both) / len(both) for side in (base, aligned)]
+    means = [fmean(side.values()) for side in (base, aligned)]
     picture.line(58, scale(means[0]), 138, scale(means[1]), "#20242a", 3, title="mean over subjects")
     picture.text(58, 158, "base", "middle", "small", pair.base)
     picture.text(138, 158, "aligned", "middle", "small", pair.embedding)

@@ -13,6 +13,7 @@ from embedctl.report.gather import Answers, Material, ReportRequest, gather
 from embedctl.report.page import page
 from embedctl.report.parts import Report, Section, Table
 from embedctl.report.provenance import provenance
+from embedctl.report.repetitions import repetitions
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
 from pipelines.progress import SILENT, Progress
@@ -69,6 +70,7 @@ def _of_condition(place: int, material: Material) -> list[Section]:
     sections = [
         accuracy(answers),
         variation(answers),
+        repetitions(answers, material.request.runs),
         gallery(answers, material),
         evidence(answers, material.request.runs),
         training(answers),
@@ -100,4 +102,5 @@ def _command(request: ReportRequest) -> str:
     for name in ("runs", "embeddings", "images"):
         words += [f"--{name}", str(getattr(request, name).absolute())]
     words += ["--pairing", request.pairing] if request.pairing != "matched_base" else []
-    return shlex.join(words)
+    setting = f"EMBEDCTL_CARDS={shlex.quote(str(request.cards.absolute()))} " if request.cards else ""
+    return setting + shlex.join(words)

@@ -6,15 +6,13 @@ import numpy as np
 
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, Scale, axis_below, sequential, shortened
-from pipelines.findings.health import Health, health, sample
+from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, rows, sequential, shortened
+from pipelines.findings.health import Health, health, samples
 from pipelines.similarity import cka_matrix
 
 __all__ = ["embeddings"]
 
-_ROW = 17
 _FEWEST = 8  # images
-_MOST_FEATURES = 16_384  # tokens of a whole layer would cost gigabytes
 
 
 def embeddings(material: Material) -> Section:
@@ -23,23 +21,18 @@ def embeddings(material: Material) -> Section:
     if store is None:
         return Section(title, [f"There is no embedding store at '{material.request.embeddings}'."])
     everything = list(zip(store.names, store.entries(), strict=True))
-    entries = [(name, entry) for name, entry in everything if entry.dim <= _MOST_FEATURES]
-    if not entries:
+    images, values = samples(store)
+    if not values:
         return Section(title, ["The store holds no embedding of a size that is looked at here."])
-    rows = sample(store, [entry for _, entry in entries])
-    if len(rows) < _FEWEST:
-        return Section(title, [f"Only {len(rows)} images have a row in every embedding: too few to say anything."])
-    values = {name: store[f"{entry.name}#{entry.key}"] for name, entry in entries}
-    row_of = {name: {image: row for row, image in enumerate(e.image_ids)} for name, e in values.items()}
-    images = [store.image_ids[row] for row in rows]
-    samples = {name: e.take([row_of[name][image] for image in images]) for name, e in values.items()}
-    found = [health(name, entry, samples[name]) for name, entry in entries]
+    if len(images) < _FEWEST:
+        return Section(title, [f"Only {len(images)} images have a row in every embedding: too few to say anything."])
+    found = [health(name, entry, values[name]) for name, entry in everything if name in values]
     text = [
-        f"Measured on {len(rows):,} of {len(store.image_ids):,} images, spread over those that every embedding has.",
-        *(f"{name} is left out: it has {e.dim:,} features." for name, e in everything if e.dim > _MOST_FEATURES),
+        f"Measured on {len(images):,} of {len(store.image_ids):,} images, spread over those that every embedding has.",
+        *(f"{name} is left out: it has {e.dim:,} features." for name, e in everything if name not in values),
         *_warnings(found),
     ]
-    return Section(title, text, [_ranks(found, len(rows)), _likeness(samples)])
+    return Section(title, text, [_ranks(found, len(images)), _likeness(values)])
 
 
 def _warnings(found: list[Health]) -> list[str]:
@@ -53,13 +46,9 @@ def _warnings(found: list[Health]) -> list[str]:
 
 
 def _ranks(found: list[Health], n_images: int) -> Figure:
-    bottom = 10 + _ROW * len(found)
-    picture = Picture(WIDTH, bottom + 32)
-    scale = Scale(0, 1.05 * max(1.0, *(one.effective_rank for one in found)), LABELS, WIDTH - 14)
-    axis_below(picture, scale, 6, bottom, "directions")
-    for number, one in enumerate(found):
-        y = 10 + _ROW * (number + 0.5)
-        picture.text(LABELS - 8, y + 4, shortened(one.name), "end", "", one.name)
+    most = 1.05 * max(1.0, *(one.effective_rank for one in found))
+    picture, scale, places = rows([one.name for one in found], (0, most), "directions")
+    for one, y in zip(found, places, strict=True):
         told = f"{one.name}: {one.effective_rank:.1f} of {one.dim} features"
         picture.box(LABELS, y - 5, scale(one.effective_rank) - LABELS, 10, BASE, told)
     columns = (
@@ -67,17 +56,17 @@ def _ranks(found: list[Health], n_images: int) -> Figure:
         ("norm", "number"), ("its spread", "percent"), ("effective rank", "number"), ("equal rows", "count"),
         ("constant features", "count"),
     )  # fmt: skip
-    rows = [
+    cells = [
         (*(h.name, h.dim, h.n_images, h.n_absent), *(h.norm, h.norm_spread, h.effective_rank), h.equal_rows, h.constant)
         for h in found
     ]
     title = "Over how many directions each embedding spreads"
     note = f"Effective rank: the exponential of the entropy of the variances; at most {n_images - 1} here."
-    return Figure(title, Table(columns, rows), picture.svg(title), note)
+    return Figure(title, Table(columns, cells), picture.svg(title), note)
 
 
-def _likeness(samples: dict[str, np.ndarray]) -> Figure:
-    names, table = list(samples), cka_matrix(list(samples.values()))
+def _likeness(values: dict[str, np.ndarray]) -> Figure:
+    names, table = list(values), cka_matrix(list(values.values()))
     width = min(34.0, (WIDTH - LABELS - 6) / len(names))
     high = max(width, 12.0)
     picture = Picture(WIDTH, 20 + high * len(names))
@@ -104,9 +93,9 @@ def _likeness(samples: dict[str, np.ndarray]) -> Figure:
                     ink,
                 )
     columns = (("embedding", "text"), *((name, "number") for name in names))
-    rows = [(n, *(None if math.isnan(v) else float(v) for v in table[i])) for i, n in enumerate(names)]
+    cells = [(n, *(None if math.isnan(v) else float(v) for v in table[i])) for i, n in enumerate(names)]
     title = "How alike the encoders are: CKA between embeddings"
     note = (
         "Debiased linear CKA: 1 for the same geometry, about 0 for unrelated ones. Columns are numbered like the rows."
     )
-    return Figure(title, Table(columns, rows), picture.svg(title), note)
+    return Figure(title, Table(columns, cells), picture.svg(title), note)

@@ -7,7 +7,7 @@ from pathlib import Path
 from embedctl.html import Markup, escaped, joined, thumbnail, thumbnail_of
 from embedctl.report.gather import Answers, Material
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, Scale, axis_below, shortened
+from embedctl.report.svg import BASE, rows, shortened
 from pipelines.extract.sources import ImageSource, open_images
 from pipelines.findings.hits import concept_accuracy
 from pipelines.findings.retrieved import Confusion, Query, confusions, queries
@@ -16,9 +16,8 @@ from stores.errors import EmbedctlError
 
 __all__ = ["gallery"]
 
-_ROW = 17
 _ENDS = 12  # concepts drawn from each end
-_PIXELS = 112
+_PIXELS, _CAPTION = 112, 260  # of a picture; as `shortened` counts, three lines below it
 
 
 def gallery(answers: Answers, material: Material) -> Section:
@@ -36,7 +35,9 @@ def gallery(answers: Answers, material: Material) -> Section:
     who = f"{leader.embedding}, subject {subject}, seed {one['seed']}"
     figures = [
         _queries(f"The clearest hits: what was shown, and the five nearest images ({who})", hits, pictures),
-        _queries(f"The worst misses: the right image far down the list ({who})", misses, pictures),
+        _queries(
+            f"The misses, beginning with the worst: in which place the right image came ({who})", misses, pictures
+        ),
         _confused(f"What is most often taken for what ({leader.embedding}, {len(kept)} runs)", wrong, pictures),
         _concepts(answers, leader.embedding),
     ]
@@ -80,7 +81,9 @@ class _Pictures:
     def __call__(self, image: str) -> Markup:
         if image not in self._made:
             drawn = self._drawn(image)
-            self._made[image] = Markup(f'{drawn}<span class="name">{escaped(_short(image))}</span>')
+            self._made[image] = Markup(
+                f'{drawn}<span class="name" title="{escaped(image)}">{escaped(_short(image))}</span>'
+            )
         return self._made[image]
 
     @property
@@ -109,7 +112,7 @@ class _Pictures:
 
 def _short(image: str) -> str:
     """Return the last part of an id without its ending: what there is room for."""
-    return image.rpartition("/")[2].rpartition(".")[0] or image
+    return shortened(image.rpartition("/")[2].rpartition(".")[0] or image, _CAPTION)
 
 
 def _queries(title: str, found: Sequence[Query], pictures: _Pictures) -> Figure:
@@ -122,8 +125,8 @@ def _queries(title: str, found: Sequence[Query], pictures: _Pictures) -> Figure:
         told = "found first" if query.rank == 1 else f"found in place {query.rank}"
         drawn.append(Markup(f'<div class="query"><p>{told}</p>{joined(cells)}</div>'))
     columns = (("shown", "text"), ("rank", "count"), *((f"{place}.", "text") for place in range(1, 6)))
-    rows = [(q.image, q.rank, *q.nearest, *[""] * (5 - len(q.nearest))) for q in found]
-    return Figure(title, Table(columns, rows), Markup(f'<div class="gallery">{joined(drawn)}</div>'))
+    cells_of = [(q.image, q.rank, *q.nearest, *[""] * (5 - len(q.nearest))) for q in found]
+    return Figure(title, Table(columns, cells_of), Markup(f'<div class="gallery">{joined(drawn)}</div>'))
 
 
 def _confused(title: str, found: Sequence[Confusion], pictures: _Pictures) -> Figure:
@@ -135,25 +138,21 @@ def _confused(title: str, found: Sequence[Confusion], pictures: _Pictures) -> Fi
         for one in found
     ]
     columns = (("shown", "text"), ("taken for", "text"), ("runs", "count"))
-    rows = [(one.image, one.taken_for, one.runs) for one in found]
+    cells = [(one.image, one.taken_for, one.runs) for one in found]
     note = "Left what was shown, right the image retrieved first instead."
-    return Figure(title, Table(columns, rows), Markup(f'<div class="confused">{joined(drawn)}</div>'), note)
+    return Figure(title, Table(columns, cells), Markup(f'<div class="confused">{joined(drawn)}</div>'), note)
 
 
 def _concepts(answers: Answers, name: str) -> Figure:
     found = concept_accuracy(answers.cells[name].runs, answers.hits)
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     drawn = ordered if len(ordered) <= 2 * _ENDS else ordered[:_ENDS] + ordered[-_ENDS:]
-    bottom = 10 + _ROW * len(drawn)
-    picture, scale = Picture(WIDTH, bottom + 32), Scale(0, 1, LABELS, WIDTH - 14)
-    axis_below(picture, scale, 6, bottom, "found first, %", 100)
-    for number, (concept, share) in enumerate(drawn):
-        y = 10 + _ROW * (number + 0.5)
-        picture.text(LABELS - 8, y + 4, shortened(concept), "end", "", concept)
+    picture, scale, places = rows([concept for concept, _ in drawn], (0, 1), "found first, %", 100)
+    for (concept, share), y in zip(drawn, places, strict=True):
         picture.line(scale(0), y, scale(share), y, BASE, 3)
         picture.dot(scale(share), y, BASE, f"{concept}: {100 * share:.1f} %", 3.5)
     title = f"Which concepts are found and which are not ({name})"
     note = "Mean over seeds and subjects."
     if len(drawn) < len(ordered):
-        note += f" The {_ENDS} best and the {_ENDS} worst of {len(ordered)}; the table has all."
+        note += f" The {_ENDS} best and the {_ENDS} worst of {len(ordered)}."
     return Figure(title, Table((("concept", "text"), ("found first", "percent")), ordered), picture.svg(title), note)

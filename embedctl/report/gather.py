@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedctl.commands.compare import said
+from embedctl.captions import said
 from pipelines.findings.hits import RunHits, read_hits
 from pipelines.train.cells import Cell, HitsOf, conditions, hits_interval
 from pipelines.train.compare import PairRow, RankRow, left_out, pairs, ranking
@@ -30,12 +30,15 @@ class ReportRequest:
         The folder of runs; the embedding store and the images it was made from, which need not be there.
     pairing : str
         Which base an aligned encoder is compared with: ``matched_base`` or ``paper``.
+    cards : Path or None
+        The folder whose encoders were added to the registry.
     """
 
     runs: Path = Path("runs")
     embeddings: Path = Path("embeddings.zarr")
     images: Path = Path("images")
     pairing: str = "matched_base"
+    cards: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ class Material:
 
 
 def gather(request: ReportRequest) -> Material:
-    """Read what a report needs; every file of a run is read once.
+    """Read what all sections of a report need.
 
     Raises
     ------
@@ -132,7 +135,7 @@ def gather(request: ReportRequest) -> Material:
         results=results,
         answers=answers,
         store=_store(request.embeddings),
-        notes=[*_simulated(request.runs), *left_out(results)],
+        notes=[*_simulated(request), *left_out(results)],
     )
 
 
@@ -175,10 +178,10 @@ def _store(path: Path) -> "EmbeddingStore | None":
         return None
 
 
-def _simulated(runs: Path) -> list[str]:
+def _simulated(request: ReportRequest) -> list[str]:
     """Say so where the recordings are those of a demo: its report must not pass for a finding about people."""
     from embedctl.demo import TRUTH
 
-    if (runs.absolute().parent / TRUTH).is_file():
+    if any((place.absolute().parent / TRUTH).is_file() for place in (request.runs, request.embeddings)):
         return [f"The recordings are simulated: one encoder's embedding was planted in noise ({TRUTH} says which)."]
     return []

@@ -77,11 +77,11 @@ def _plain(text: object) -> str:
 
 
 def _inert(value: object) -> object:
-    """Return a value that no spreadsheet takes for a formula.
+    r"""Return a value that no spreadsheet takes for a formula.
 
     Examples
     --------
-    >>> _inert("=1+1"), _inert(-0.5)
-    ("'=1+1", -0.5)
+    >>> _inert("=1+1"), _inert("\tx"), _inert(-0.5)
+    ("'=1+1", "'\tx", -0.5)
     """
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from embedctl import render
-from embedctl.commands.datasets import known
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
 from pipelines.encoders.registry import registry
+from pipelines.known_datasets import known_datasets
 from pipelines.train.origin import mark
 
 __all__ = ["provenance"]
@@ -31,8 +31,12 @@ def _encoders(rows: list[dict[str, Any]]) -> Figure:
     specs = registry()
     cells = []
     for (embedding, key), row in sorted(found.items()):
-        spec = specs.get(row["encoder"])
-        told = (spec.licence, ", ".join(spec.fitted_on), spec.reference) if spec else ("", "not in the registry", "")
+        names = [row["encoder"]] if row["encoder"] in specs else row["encoder"].split("+")  # several in one target
+        known = [specs[name] for name in names if name in specs]
+        fitted_on = ", ".join(dict.fromkeys(on for spec in known for on in spec.fitted_on))
+        told = ("", "not in the registry", "")
+        if len(known) == len(names):
+            told = ("; ".join(dict.fromkeys(spec.licence for spec in known)), fitted_on, known[0].reference)
         cells.append((embedding, key, mark(row["weights"]) or render.weights(row["weights"]), *told))
     columns = (
         ("embedding", "text"), ("key", "text"), ("weights", "text"), ("licence", "text"), ("fitted on", "text"),
@@ -42,7 +46,7 @@ def _encoders(rows: list[dict[str, Any]]) -> Figure:
 
 
 def _recordings(rows: list[dict[str, Any]]) -> Figure:
-    datasets: Mapping[str, Mapping[str, Any]] = known()
+    datasets: Mapping[str, Mapping[str, Any]] = known_datasets()
     found: dict[tuple[str, int, str], int] = {}
     for row in rows:
         at = (row["dataset"], row["subject"], row["epochs_key"])

@@ -12,18 +12,23 @@ narrowest screens. Every mark that stands for a number says it on hovering.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-from embedctl.figures import COLOURS
-from embedctl.html import Markup
+from embedctl.drawing import COLOURS
+from embedctl.html import Markup, escaped
 
 __all__ = [
-    "ALIGNED", "BASE", "COLOURS", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_below", "diverging", "legend",
-    "nice", "sequential", "shortened", "span", "whole",
+    "ALIGNED", "BASE", "CURVES", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_left", "diverging", "legend",
+    "nice", "rows", "sequential", "shortened", "span", "whole",
 ]  # fmt: skip
 
 WIDTH, LABELS = 400, 160  # of a picture, and of the names on its left
 BASE, ALIGNED, GREY = COLOURS[0], COLOURS[1], "#8a8f98"
+CURVES = COLOURS[2:]  # of embeddings beside one another: the first two say base and aligned, everywhere
+_FOR, _AGAINST = (
+    "#5e3c99",
+    "#8c510a",
+)  # purple and brown: the ends of two of ColorBrewer's scales that all eyes tell apart
+_ROW = 18
 LINE, INK = "#d9dde3", "#20242a"
 _WIDTHS = (
     (0.34, "iljI.,:;'|! "),
@@ -97,16 +102,16 @@ class Picture:
         said = f' class="{kind}"' if kind else ""
         said += f' text-anchor="{anchor}"' if anchor != "start" else ""
         said += f' fill="{colour}"' if colour else ""
-        inner = f"<title>{escape(title)}</title>" if title else ""
-        self._marks.append(f'<text x="{_n(x)}" y="{_n(y)}"{said}>{escape(str(text))}{inner}</text>')
+        inner = f"<title>{escaped(title)}</title>" if title else ""
+        self._marks.append(f'<text x="{_n(x)}" y="{_n(y)}"{said}>{escaped(text)}{inner}</text>')
 
     def svg(self, label: str) -> Markup:
         """Return the picture; ``label`` is what a screen reader says."""
         box = f"0 0 {_n(self.width)} {_n(self.height)}"
-        return Markup(f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}">{"".join(self._marks)}</svg>')
+        return Markup(f'<svg viewBox="{box}" role="img" aria-label="{escaped(label)}">{"".join(self._marks)}</svg>')
 
     def _add(self, element: str, attributes: str, title: str) -> None:
-        inside = f"><title>{escape(title)}</title></{element}>" if title else "/>"
+        inside = f"><title>{escaped(title)}</title></{element}>" if title else "/>"
         self._marks.append(f"<{element} {attributes}{inside}")
 
 
@@ -139,14 +144,38 @@ def span(values: Sequence[float], *, zero: bool = True, room: float = 0.04) -> t
     return (low if zero and low == 0 else low - reach * (room > 0)), high + reach * (room > 0)
 
 
-def axis_below(picture: Picture, scale: Scale, top: float, bottom: float, unit: str, factor: float = 1.0) -> None:
-    """Draw grid lines at round numbers, and the numbers below; ``unit`` stands at the end."""
-    ticks = nice(scale.low * factor, scale.high * factor)
-    for number in ticks:
+def rows(
+    names: Sequence[str], ends: tuple[float, float], unit: str, factor: float = 1.0, right: float = 14, strong: int = -1
+) -> tuple[Picture, Scale, list[float]]:
+    """Return a picture with a name to the left of every row and an axis below, its scale, and the rows' places.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the rows.
+    ends : (float, float)
+        Of the axis.
+    unit : str
+        What stands at its end.
+    factor : float
+        What its numbers are multiplied by.
+    right : float
+        Room to the right.
+    strong : int
+        The row whose name is bold; -1 for none.
+    """
+    bottom = 10 + _ROW * len(names)
+    picture, scale = Picture(WIDTH, bottom + 32), Scale(*ends, LABELS, WIDTH - right)
+    for number in nice(scale.low * factor, scale.high * factor):
         x = scale(number / factor)
-        picture.line(x, top, x, bottom)
+        picture.line(x, 6, x, bottom)
         picture.text(x, bottom + 13, f"{number:g}", "middle", "small")
     picture.text(scale.end, bottom + 26, unit, "end", "small")
+    places = [10 + _ROW * (number + 0.5) for number in range(len(names))]
+    for number, (name, y) in enumerate(zip(names, places, strict=True)):
+        size, kind = (12.5, "strong") if number == strong else (11, "")
+        picture.text(LABELS - 8, y + 4, shortened(name, size=size), "end", kind, name)
+    return picture, scale, places
 
 
 def axis_left(picture: Picture, scale: Scale, left: float, right: float, factor: float = 1.0) -> None:
@@ -161,7 +190,7 @@ def legend(entries: Sequence[tuple[str, str]], rest: int = 0) -> Markup:
     """Return names beside their colours, to stand below a picture; of those not named, how many."""
     keys = [
         '<span class="key"><svg viewBox="0 0 10 10" aria-hidden="true">'
-        f'<circle cx="5" cy="5" r="5" fill="{colour}"/></svg>{escape(name)}</span>'
+        f'<circle cx="5" cy="5" r="5" fill="{colour}"/></svg>{escaped(name)}</span>'
         for name, colour in entries
     ]
     if rest:
@@ -182,9 +211,10 @@ def sequential(share: float) -> tuple[str, str]:
     return _mixed(_VIRIDIS[below], _VIRIDIS[below + 1], at - below), "#fff" if share < 0.55 else INK
 
 
-def diverging(share: float) -> str:
-    """Return the colour of a number between -1 (blue) and 1 (vermilion); 0 is nearly white."""
-    return _mixed("#f4f4f4", ALIGNED if share > 0 else BASE, min(abs(share), 1.0))
+def diverging(share: float) -> tuple[str, str]:
+    """Return the colour of a number between -1 (brown) and 1 (purple), and that of text upon it; 0 is nearly white."""
+    strength = min(abs(share), 1.0)
+    return _mixed("#f4f4f4", _FOR if share > 0 else _AGAINST, strength), "#fff" if strength > 0.55 else INK
 
 
 def shortened(name: str, room: float = LABELS - 10, size: float = 11) -> str:

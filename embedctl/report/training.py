@@ -6,25 +6,22 @@ from embedctl.html import joined
 from embedctl.report.gather import Answers, Material
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import (
-    COLOURS,
+    CURVES,
+    GREY,
     LABELS,
     WIDTH,
     Picture,
     Scale,
-    axis_below,
     axis_left,
     legend,
     nice,
-    shortened,
+    rows,
     span,
 )
 from pipelines.train.cells import Runs
 from stores.screens import seen
 
 __all__ = ["looks", "training"]
-
-_ROW = 17
-_MOST_CURVES = 6
 
 
 def training(answers: Answers) -> Section:
@@ -34,11 +31,11 @@ def training(answers: Answers) -> Section:
 
 def looks(material: Material) -> Section:
     """Return how many configurations have seen each test set: the best of many is flattered by the choice."""
-    results, rows = material.results.to_pylist(), []
+    results, found_in = material.results.to_pylist(), []
     for dataset, found in seen(material.request.runs, material.results).items():
         mine = [row for row in results if row["dataset"] == dataset]
         subjects = len({row["subject"] for row in mine})
-        rows.append((dataset, found.trained + found.screened, found.trained, found.screened, len(mine), subjects))
+        found_in.append((dataset, found.trained + found.screened, found.trained, found.screened, len(mine), subjects))
     columns = (
         ("dataset", "text"), ("configurations", "count"), ("trained", "count"), ("screened", "count"),
         ("runs", "count"), ("subjects", "count"),
@@ -49,13 +46,13 @@ def looks(material: Material) -> Section:
         "be lucky: the best of many looks better than it is. Runs that were removed are not counted."
     ]
     title = "Configurations that have seen the test set: an embedding with all settings that subjects and seeds share"
-    return Section("How often the test set was seen", text, [Figure(title, Table(columns, rows))])
+    return Section("How often the test set was seen", text, [Figure(title, Table(columns, found_in))])
 
 
 def _curves(answers: Answers) -> list[Figure]:
     """Return validation accuracy after each pass, over the runs that got so far, averaged over subjects and seeds."""
     curves: dict[str, list[float]] = {}
-    rows: list[tuple[object, ...]] = []
+    told: list[tuple[object, ...]] = []
     for name, cell in answers.cells.items():
         ids = [row["run_id"] for seeds in cell.runs.values() for row in seeds.values()]
         kept = [answers.hits[run_id].curve for run_id in ids if run_id in answers.hits]
@@ -67,7 +64,7 @@ def _curves(answers: Answers) -> list[Figure]:
         passes = f"{lengths[0]:,}" if len(lengths) == 1 else f"{lengths[0]:,} to {lengths[-1]:,}"
         losses = [fmean(curve[end]["loss"] for curve in kept) for end in (0, -1)]
         best = fmean(max(course) for course in found)
-        rows.append((name, len(kept), passes, *losses, best, fmean(c.index(max(c)) + 1 for c in found)))
+        told.append((name, len(kept), passes, *losses, best, fmean(c.index(max(c)) + 1 for c in found)))
     if not curves:
         return []
     longest = max(map(len, curves.values()))
@@ -78,9 +75,9 @@ def _curves(answers: Answers) -> list[Figure]:
     for number in (tick for tick in nice(1, longest) if tick == int(tick)):
         picture.text(across(number), 200, f"{number:g}", "middle", "small")
     picture.text(WIDTH - 16, 214, "passes over the training images", "end", "small")
-    named = list(curves)[:_MOST_CURVES]
+    named = list(curves)[: len(CURVES)]
     for name in reversed(curves):
-        colour = COLOURS[named.index(name)] if name in named else "#c3c8d0"
+        colour = CURVES[named.index(name)] if name in named else "#c3c8d0"
         picture.curve([(across(n), up(v)) for n, v in enumerate(curves[name], start=1)], colour, 1.8, name)
     columns = (
         ("embedding", "text"), ("runs", "count"), ("passes", "text"), ("first loss", "number"), ("last loss", "number"),
@@ -91,23 +88,19 @@ def _curves(answers: Answers) -> list[Figure]:
         "On concepts held out of training, mean over the runs that got so far. A curve that still rises asks for more "
         "passes. In the table, best and last are each run's own, averaged."
     )
-    keys = legend([(name, COLOURS[number]) for number, name in enumerate(named)], len(curves) - len(named))
-    return [Figure(title, Table(columns, rows), joined([picture.svg(title), keys]), note)]
+    keys = legend([(name, CURVES[number]) for number, name in enumerate(named)], len(curves) - len(named))
+    return [Figure(title, Table(columns, told), joined([picture.svg(title), keys]), note)]
 
 
 def _cost(answers: Answers) -> Figure:
-    rows = [(name, *_seconds(cell.runs)) for name, cell in answers.cells.items()]
-    most = max(mean for _, _, mean, _ in rows) or 1.0
-    bottom = 10 + _ROW * len(rows)
-    picture, scale = Picture(WIDTH, bottom + 32), Scale(0, 1.05 * most, LABELS, WIDTH - 14)
-    axis_below(picture, scale, 6, bottom, "seconds per run")
-    for number, (name, n_runs, mean, _) in enumerate(rows):
-        y = 10 + _ROW * (number + 0.5)
-        picture.text(LABELS - 8, y + 4, shortened(name), "end", "", name)
-        picture.box(LABELS, y - 5, scale(mean) - LABELS, 10, COLOURS[5], f"{name}: {mean:.1f} s, {n_runs} runs")
+    cost = [(name, *_seconds(cell.runs)) for name, cell in answers.cells.items()]
+    most = max(mean for _, _, mean, _ in cost) or 1.0
+    picture, scale, places = rows([name for name, *_ in cost], (0, 1.05 * most), "seconds per run")
+    for (name, n_runs, mean, _), y in zip(cost, places, strict=True):
+        picture.box(LABELS, y - 5, scale(mean) - LABELS, 10, GREY, f"{name}: {mean:.1f} s, {n_runs} runs")
     columns = (("embedding", "text"), ("runs", "count"), ("mean", "seconds"), ("all", "seconds"))
-    title = f"What training cost: {_hours(sum(row[3] for row in rows))} for {sum(row[1] for row in rows):,} runs"
-    return Figure(title, Table(columns, rows), picture.svg(title))
+    title = f"What training cost: {_hours(sum(row[3] for row in cost))} for {sum(row[1] for row in cost):,} runs"
+    return Figure(title, Table(columns, cost), picture.svg(title))
 
 
 def _seconds(runs: Runs) -> tuple[int, float, float]:

@@ -9,24 +9,19 @@ from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import (
     BASE,
-    COLOURS,
-    LABELS,
+    CURVES,
     WIDTH,
     Picture,
     Scale,
-    axis_below,
     axis_left,
     legend,
-    shortened,
+    rows,
     span,
 )
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
 
 __all__ = ["variation"]
-
-_ROW = 17
-_MOST_CURVES = 8
 
 
 def variation(answers: Answers) -> Section:
@@ -67,8 +62,8 @@ def _layers(answers: Answers) -> list[Figure]:
     picture = Picture(WIDTH, 220)
     axis_left(picture, up, 40, WIDTH - 16, 100)
     keys = []
-    for number, ((encoder, label), curve) in enumerate(list(curves.items())[:_MOST_CURVES]):
-        colour = COLOURS[number]
+    for number, ((encoder, label), curve) in enumerate(list(curves.items())[: len(CURVES)]):
+        colour = CURVES[number]
         points = [(across(place + 0.5), up(top1)) for place, (_, top1) in enumerate(curve)]
         picture.curve(points, colour)
         for (x, y), (layer, top1) in zip(points, curve, strict=True):
@@ -79,14 +74,14 @@ def _layers(answers: Answers) -> list[Figure]:
         keys.append((label, colour))
     picture.text(40, 208, "lowest number", "start", "small")
     picture.text(WIDTH - 8, 208, "highest; output", "end", "small")
-    rows = [(encoder, layer, top1) for (encoder, _), curve in curves.items() for layer, top1 in curve]
+    cells = [(encoder, layer, top1) for (encoder, _), curve in curves.items() for layer, top1 in curve]
     title = "Top-1 by depth of the layer, %"
     drawn = joined([picture.svg(title), legend(keys, len(curves) - len(keys))])
     note = (
         "Layers whose names differ in a number alone, by that number, at equal distances: other names do not tell "
         "which comes first. Rings: the encoder's conventional embedding."
     )
-    return [Figure(title, Table((("encoder", "text"), ("layer", "text"), ("top-1", "percent")), rows), drawn, note)]
+    return [Figure(title, Table((("encoder", "text"), ("layer", "text"), ("top-1", "percent")), cells), drawn, note)]
 
 
 def _seeds(answers: Answers) -> list[Figure]:
@@ -100,13 +95,10 @@ def _seeds(answers: Answers) -> list[Figure]:
     if not spread:
         return []
     reach = max(abs(change) for found in spread.values() for *_, change in found) or 0.01
-    scale, bottom = Scale(-1.1 * reach, 1.1 * reach, LABELS, WIDTH - 50), 10 + _ROW * len(spread)
-    picture, rows = Picture(WIDTH, bottom + 32), []
-    axis_below(picture, scale, 6, bottom, "points from the subject's mean", 100)
+    ends, told_of = (-1.1 * reach, 1.1 * reach), []
+    picture, scale, places = rows(list(spread), ends, "points from the subject's mean", 100, right=50)
     picture.text(WIDTH - 4, 8, "SD", "end", "small")
-    for number, (name, found) in enumerate(spread.items()):
-        y = 10 + _ROW * (number + 0.5)
-        picture.text(LABELS - 8, y + 4, shortened(name), "end", "", name)
+    for (name, found), y in zip(spread.items(), places, strict=True):
         for subject, seed, change in found:
             told = f"{name}, subject {subject}, seed {seed}: {100 * change:+.1f} points"
             picture.dot(scale(change), y, BASE, told, 2.2)
@@ -115,8 +107,8 @@ def _seeds(answers: Answers) -> list[Figure]:
             by_subject.setdefault(subject, []).append(change)
         deviation = fmean(stdev(changes) ** 2 for changes in by_subject.values()) ** 0.5
         picture.text(WIDTH - 4, y + 4, f"{100 * deviation:.1f}", "end", "small")
-        rows.append((name, len(by_subject), len(found), deviation))
+        told_of.append((name, len(by_subject), len(found), deviation))
     columns = (("embedding", "text"), ("subjects", "count"), ("runs", "count"), ("SD over seeds, points", "spread"))
     title = "How much the seed alone changes top-1"
     note = "A dot per run: its distance from the mean of its subject's seeds. SD: within subjects, in points."
-    return [Figure(title, Table(columns, rows), picture.svg(title), note)]
+    return [Figure(title, Table(columns, told_of), picture.svg(title), note)]

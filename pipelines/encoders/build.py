@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipelines.encoders import preprocessing
 from pipelines.encoders.families import family
+from pipelines.encoders.folding import fold
 from pipelines.encoders.network import Network
 from pipelines.encoders.pooling import default_pooling, pool
 from pipelines.encoders.registry import EncoderSpec
@@ -36,7 +37,11 @@ class Encoder:
         Numbers per image.
     token_shapes : dict of EmbeddingName to tuple
         (token, dim) of one image, for taps pooled as ``tokens``.
+    form : str
+        ``plain``, the network as its library makes it, or ``folded``.
     """
+
+    form = "plain"
 
     def __init__(
         self, spec: EncoderSpec, weights: Weights, network: Network, taps: Sequence[EmbeddingName], device: str = "cpu"
@@ -50,8 +55,10 @@ class Encoder:
         at: dict[str, list[EmbeddingName]] = {}
         for tap in self.taps:
             at.setdefault(tap.layer or spec.tap, []).append(tap)
+        tapped = {layer: _module_of(network, layer, spec.id) for layer in at}
         for layer, wanted in at.items():
-            _module_of(network, layer, spec.id).register_forward_hook(partial(self._keep, network, wanted))
+            tapped[layer].register_forward_hook(partial(self._keep, network, wanted))
+        self._tapped = tuple(tapped.values())
         # One forward pass of an empty image tells every shape; its numbers do not matter.
         probe = self(torch.zeros(1, 3, spec.preprocessing.size, spec.preprocessing.size, device=device))
         self.dims = {tap: rows.shape[1] for tap, rows in probe.items()}
@@ -71,6 +78,21 @@ class Encoder:
         kept = (*self._module.parameters(), *self._module.buffers())
         return sum(tensor.nbytes for tensor in kept), max(steps)
 
+    @property
+    def convolves(self) -> bool:
+        """Whether most of its work may be convolutions: a transformer has one, which cuts an image into patches."""
+        return sum(isinstance(module, nn.Conv2d) for module in self._module.modules()) > 2
+
+    def fold(self) -> Callable[[], None]:
+        """Fold the network (see `pipelines.encoders.folding`); return what makes it plain again."""
+        unfold, self.form = fold(self._module, self._tapped), "folded"
+
+        def plain() -> None:
+            unfold()
+            self.form = "plain"
+
+        return plain
+
     def exact_transform(self) -> Callable[[Image.Image], Tensor]:
         """Return the library's own transform: RGB image in, (3, size, size) float32 out."""
         return preprocessing.exact_transform(self.spec.preprocessing)
@@ -89,6 +111,8 @@ class Encoder:
             In the order of `taps`.
         """
         rows: dict[EmbeddingName, Tensor] = {}
+        layout = torch.channels_last if self.form == "folded" else torch.contiguous_format
+        batch = batch.contiguous(memory_format=layout)
         self._call.rows = rows
         with torch.inference_mode():
             self._module(batch)

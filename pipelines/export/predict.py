@@ -10,6 +10,7 @@ from pipelines.train.data import pick_window
 from pipelines.train.evaluation import retrieval_figures
 from pipelines.train.repetitions import means
 from pipelines.train.restore import TrainedRun, restore
+from pipelines.train.several import target_of
 from pipelines.train.targets import Targets
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SplitEpochs, SubjectEpochs
@@ -115,16 +116,16 @@ def gallery_of(trained: TrainedRun, embeddings: Path, image_ids: list[str]) -> n
         If it lacks an image.
     """
     store, config = EmbeddingStore.open(embeddings), trained.config
-    text = f"{config['embedding']}#{config['embedding_key']}"
-    entry = next((one for one in store.entries() if f"{one.name}#{one.key}" == text), None)
-    if entry is None:
+    target = target_of(config, store.entries())
+    if target is None:
         raise StoreMismatch(
-            f"'{embeddings}' does not hold {text}, which run '{trained.run_id}' was trained on",
+            f"'{embeddings}' does not hold {config['embedding']}#{config['embedding_key']}, "
+            f"which run '{trained.run_id}' was trained on",
             "name the store that does with --embeddings",
         )
     targets = Targets(store, config["join"])
-    targets.require(entry, image_ids)
-    return trained.picture(targets.rows(entry, image_ids)).numpy()
+    targets.require(target, image_ids)
+    return trained.picture(targets.rows(target, image_ids)).numpy()
 
 
 def _as_in_training(

@@ -49,6 +49,8 @@ class NetworkFacts:
         Where they are.
     threads : dict of EmbeddingName to int
         Of torch in a forward pass.
+    forms : dict of EmbeddingName to str
+        Of the network: ``plain`` or ``folded``.
     """
 
     widths: dict[EmbeddingName, int]
@@ -56,11 +58,15 @@ class NetworkFacts:
     weights_sources: dict[str, str]
     device: str
     threads: dict[EmbeddingName, int]
+    forms: dict[EmbeddingName, str]
 
     def serve(self, targets: Sequence[Target]) -> bool:
-        """Say whether these networks give ``targets``, on the threads and device that a store recorded of them, too."""
+        """Say whether these networks give ``targets``, as a store recorded that they were computed."""
         return all(
-            t.name in self.threads and t.threads in (0, self.threads[t.name]) and t.device in ("", self.device)
+            t.name in self.threads
+            and t.threads in (0, self.threads[t.name])
+            and t.device in ("", self.device)
+            and t.form in ("", self.forms[t.name])
             for t in targets
         )
 

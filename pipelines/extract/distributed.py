@@ -176,9 +176,14 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
 
     @cached_property
     def engine(self) -> BlockEngine:
-        """What computes blocks."""
+        """What computes blocks, in the way that the store recorded when the first worker had said how."""
         store = EmbeddingStore.open(self._request.store)
         store.help_with(WHOLE)
+        facts = {entry.group: entry.provenance for entry in store.entries()}
+        recorded = [(target, facts[target.group]) for target in self._targets]
+        self._targets = tuple(replace(target, device=fact["device"], form=fact["form"]) for target, fact in recorded)
+        if "networks" in self.__dict__ and not self.networks.facts.serve(self._targets):
+            del self.networks
         source = open_images(self._request.images)
         return BlockEngine(self._targets, source, store, self.networks, self._n_cores or n_cores())
 

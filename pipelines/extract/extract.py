@@ -189,7 +189,8 @@ def _complete(
 def _make_room(request: ExtractRequest, store: EmbeddingStore, found: Survey, networks: NetworkFacts) -> None:
     for target in found.lacking:
         origin, tokens = networks.weights_sources[target.spec.id], networks.token_shapes.get(target.name)
-        facts = provenance(target, request, networks.device, networks.threads[target.name], origin, tokens)
+        threads, form = networks.threads[target.name], networks.forms[target.name]
+        facts = provenance(target, request, networks.device, threads, form, origin, tokens)
         store.create(target.name, target.key, dim=networks.widths[target.name], dtype=target.dtype, provenance=facts)
 
 

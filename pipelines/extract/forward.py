@@ -14,6 +14,7 @@ from pipelines.encoders.preprocessing import fast_transform, normalise
 from pipelines.encoders.registry import Preprocessing
 from pipelines.encoders.weights import resolve_weights
 from pipelines.extract.compute import NetworkFacts
+from pipelines.extract.forms import settle_form
 from pipelines.extract.loading import LoadedImage, Transform
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import Target
@@ -52,6 +53,8 @@ class Networks:
         Where the networks are.
     threads : dict of EmbeddingName to int
         Of torch in a forward pass: how a sum is divided among them decides its last bits.
+    forms : dict of EmbeddingName to str
+        Of the network that gives it.
     """
 
     names: tuple[EmbeddingName, ...]
@@ -59,6 +62,7 @@ class Networks:
     exact: bool
     device: str
     threads: dict[EmbeddingName, int]
+    forms: dict[EmbeddingName, str]
 
     def n_lanes(self, n_cores: int) -> int:
         """Return how many batches are to go through the networks at once."""
@@ -92,6 +96,7 @@ class Networks:
             weights_sources={id_: encoder.weights_source for id_, encoder in encoders.items()},
             device=self.device,
             threads=self.threads,
+            forms=self.forms,
         )
 
     def transforms(self, names: Collection[EmbeddingName]) -> dict[int, tuple[str, Transform]]:
@@ -99,8 +104,15 @@ class Networks:
         return {
             number: (seen.view, self._transform(seen.preprocessing, encoders[0]))
             for number, (seen, encoders) in enumerate(self.groups)
-            if any(_wanted(encoder, seen.view, names) for encoder in encoders)
+            if any(self._wanted(encoder, seen.view, names) for encoder in encoders)
         }
+
+    def _wanted(
+        self, encoder: Encoder, view: str, names: Collection[EmbeddingName]
+    ) -> dict[EmbeddingName, EmbeddingName]:
+        """Return which of ``names`` an encoder gives when it looks at a view, by its taps."""
+        mine = (name for name in names if name.encoder == encoder.spec.id and self.forms[name] == encoder.form)
+        return {_tap(name): name for name in mine if name.view == view}
 
     def _transform(self, preprocessing: Preprocessing, encoder: Encoder) -> Transform:
         if self.exact or not preprocessing.has_fast:
@@ -131,7 +143,7 @@ class Networks:
         """
         rows: dict[EmbeddingName, np.ndarray] = {}
         for number, (seen, encoders) in enumerate(self.groups):
-            needed = [(encoder, wanted) for encoder in encoders if (wanted := _wanted(encoder, seen.view, names))]
+            needed = [(encoder, wanted) for encoder in encoders if (wanted := self._wanted(encoder, seen.view, names))]
             if not needed:
                 continue
             batch = _stack([image.tensors[number] for image in images], places, batch_size).to(self.device)
@@ -150,11 +162,6 @@ class Networks:
 def _tap(name: EmbeddingName) -> EmbeddingName:
     """Return what a network is asked for: the view is made before it."""
     return replace(name, view="")
-
-
-def _wanted(encoder: Encoder, view: str, names: Collection[EmbeddingName]) -> dict[EmbeddingName, EmbeddingName]:
-    """Return which of ``names`` an encoder gives when it looks at a view, by its taps."""
-    return {_tap(name): name for name in names if name.encoder == encoder.spec.id and name.view == view}
 
 
 @contextmanager
@@ -226,12 +233,14 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
     groups: dict[Seen, list[Encoder]] = {}
-    for spec, weights in {target.spec.id: (target.spec, target.weights) for target in targets}.values():
-        mine = [target.name for target in targets if target.spec.id == spec.id]
-        taps = list(dict.fromkeys(map(_tap, mine)))
+    forms: dict[EmbeddingName, str] = {}
+    for (_, recorded), mine in _by_network(targets).items():
+        spec, weights = mine[0].spec, mine[0].weights
+        names = [target.name for target in mine]
         of = "no weights needed" if weights.label == "none" else f"{request.weights} weights"
         progress.say(f"building {spec.id} ({of}) on {device}")
         resolve_weights(spec, request.weights, offline=request.offline, progress=progress)  # fetches, and shows it
+        taps = list(dict.fromkeys(map(_tap, names)))
         encoder = build(spec, weights=request.weights, taps=taps, device=device, offline=request.offline)
         _check_width(encoder)
         if encoder.weights != weights.label:
@@ -239,7 +248,22 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
                 f"the weights of '{spec.id}' are {encoder.weights[:19]}, not {weights.label[:19]}",
                 "the file changed while this command began; run it again",
             )
-        for view in dict.fromkeys(name.view for name in mine):
+        settle_form(encoder, recorded, request.exact, progress)
+        forms |= dict.fromkeys(names, encoder.form)
+        for view in dict.fromkeys(name.view for name in names):
             groups.setdefault(Seen(view, spec.preprocessing), []).append(encoder)
     threads = {target.name: target.threads or THREADS for target in targets}
-    return Networks(tuple(threads), list(groups.items()), request.exact, device, threads)
+    return Networks(tuple(threads), list(groups.items()), request.exact, device, threads, forms)
+
+
+def _by_network(targets: Sequence[Target]) -> dict[tuple[str, str], list[Target]]:
+    """Return the targets of each network: an encoder, in the form that a store recorded.
+
+    What is new takes the form of what the store has of the same encoder, so that both come out of one pass.
+    """
+    recorded = {target.spec.id: target.form for target in reversed(targets) if target.form}
+    found: dict[tuple[str, str], list[Target]] = {}
+    for target in targets:
+        form = target.form or recorded.get(target.spec.id, "")
+        found.setdefault((target.spec.id, form), []).append(target)
+    return found

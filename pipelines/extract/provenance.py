@@ -22,6 +22,7 @@ def provenance(
     request: ExtractRequest,
     device: str,
     threads: int,
+    form: str = "plain",
     weights_source: str = "",
     token_shape: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
@@ -39,6 +40,8 @@ def provenance(
         Where it is computed: ``cpu`` or ``cuda``.
     threads : int
         Of torch, in a forward pass.
+    form : str
+        Of the network: ``plain``, or ``folded``, with norms folded into convolutions and channels last.
     weights_source : str
         Where the weights came from; empty for what `resolve_weights` said.
     token_shape : tuple of int, optional
@@ -62,6 +65,7 @@ def provenance(
         "dtype": target.dtype,
         "device": device,
         "threads": threads,
+        "form": form,
         "images": str(request.images.absolute()),
         "recipe": target.recipe,
         "registry": spec.table(),

@@ -67,6 +67,8 @@ class Target:
         Of torch in a forward pass, as recorded; 0 where nothing is.
     device : str
         Where, as recorded: ``cpu`` or ``cuda``; empty where nothing is.
+    form : str
+        Of the network, as recorded: ``plain`` or ``folded``; empty where nothing is.
     """
 
     name: EmbeddingName
@@ -80,6 +82,7 @@ class Target:
     stored: tuple["Entry", ...] = ()
     threads: int = 0
     device: str = ""
+    form: str = ""
 
     @property
     def group(self) -> str:
@@ -239,7 +242,7 @@ def _adopted(request: ExtractRequest, draft: Target) -> int:
 
 
 def _as_recorded(request: ExtractRequest, targets: Sequence[Target]) -> list[Target]:
-    """Return targets with the threads and the device of the store's rows: the last bits depend on them, too."""
+    """Return targets with threads, device and form of the store's rows: the last bits depend on them, too."""
     facts = {target.name: target.entry.provenance for target in targets if target.entry}
     devices = {fact["device"]: name for name, fact in facts.items() if "device" in fact}
     for device, name in devices.items():
@@ -256,7 +259,11 @@ def _as_recorded(request: ExtractRequest, targets: Sequence[Target]) -> list[Tar
     threads = {name: fact.get("threads", 0) for name, fact in facts.items()}
     usual = threads[next(iter(threads))] if len(set(threads.values())) == 1 else 0
     device = next(iter(devices), "")
-    return [replace(target, threads=threads.get(target.name, usual), device=device) for target in targets]
+    forms = {name: fact.get("form", "plain") for name, fact in facts.items()}
+    return [
+        replace(target, threads=threads.get(target.name, usual), device=device, form=forms.get(target.name, ""))
+        for target in targets
+    ]
 
 
 def keyed(draft: Target, batch_size: int) -> Target:

@@ -3,7 +3,6 @@
 All of it is measured on the same few hundred images, spread over the store, so that forty embeddings take seconds.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +10,10 @@ import numpy as np
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 
-__all__ = ["Health", "effective_rank", "health", "sample"]
+__all__ = ["MOST_FEATURES", "Health", "effective_rank", "health", "samples"]
 
 MOST_IMAGES = 400
+MOST_FEATURES = 16_384  # tokens of a whole layer would cost gigabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,38 @@ class Health:
     constant: int
 
 
-def sample(store: EmbeddingStore, entries: Sequence[Entry], most: int = MOST_IMAGES) -> np.ndarray:
-    """Return rows of the store, spread evenly over the images that all embeddings have."""
+def samples(store: EmbeddingStore, most: int = MOST_IMAGES) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return images that all embeddings have, spread evenly over the store, and each embedding's rows of them.
+
+    Embeddings of more than `MOST_FEATURES` features are left out.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+        The store.
+    most : int
+        How many images, at most.
+
+    Returns
+    -------
+    images : list of str
+        Their ids.
+    values : dict of str to (n_images, dim)
+        By the store's name of the embedding, as float64.
+    """
+    entries = {name: e for name, e in zip(store.names, store.entries(), strict=True) if e.dim <= MOST_FEATURES}
     everywhere = np.ones(len(store.image_ids), dtype=bool)
-    for entry in entries:
+    for entry in entries.values():
         everywhere &= store.committed(entry)
     rows = np.flatnonzero(everywhere)
-    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
-    return chosen
+    chosen = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
+    images = [store.image_ids[row] for row in chosen]
+    found = {}
+    for name, entry in entries.items():
+        embedding = store[f"{entry.name}#{entry.key}"]
+        row_of = {image: row for row, image in enumerate(embedding.image_ids)}
+        found[name] = embedding.take([row_of[image] for image in images]).astype(np.float64)
+    return images, found
 
 
 def health(name: str, entry: Entry, values: np.ndarray) -> Health:

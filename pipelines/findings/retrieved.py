@@ -90,8 +90,10 @@ def confusions(runs: Path, rows: Sequence[Mapping[str, Any]], n: int = 8) -> lis
     for row in rows:
         run = RunReader(runs, row["run_id"])
         scores, target, gallery = run.array("scores"), run.array("target"), run.config()["gallery_ids"]
-        for own, first in zip(target.tolist(), scores.argmax(axis=1).tolist(), strict=True):
-            if own != first:
+        first_of, rows_of = scores.argmax(axis=1), np.arange(len(target))
+        beaten = scores[rows_of, first_of] > scores[rows_of, target]  # a tie with the right image is half a hit
+        for own, first, wrong in zip(target.tolist(), first_of.tolist(), beaten.tolist(), strict=True):
+            if wrong:
                 pair = (gallery[own], gallery[first])
                 counts[pair] = counts.get(pair, 0) + 1
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))

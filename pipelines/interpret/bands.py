@@ -10,6 +10,8 @@ a spectrum of a map of absolute values has not. The 0 Hz part is kept apart: it 
 
 import numpy as np
 
+from pipelines.known_datasets import known_datasets
+
 __all__ = ["BANDS", "band_bins", "band_contributions", "keep_band", "stimulation_note"]
 
 BANDS = {
@@ -20,8 +22,6 @@ BANDS = {
     "gamma": (30.0, np.inf),
 }
 """Hz, the upper edge not included; the offset, 0 Hz, is in none."""
-
-STIMULATION = {"things-eeg2": 5.0, "things-eeg1": 10.0}  # Hz: one image every 200 and 100 ms
 
 
 def band_bins(n_times: int, sfreq: float) -> dict[str, np.ndarray]:
@@ -66,12 +66,17 @@ def band_contributions(gradient: np.ndarray, change: np.ndarray, sfreq: float) -
     }
 
 
-def keep_band(x: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Return only these frequencies of ``(..., n_times)``."""
-    spectrum = np.fft.rfft(x)
-    kept = np.zeros_like(spectrum)
+def keep_band(x: np.ndarray, band: str, sfreq: float) -> np.ndarray:
+    """Return only this band of ``(..., n_times)``.
+
+    The window is continued by its mirror image: a Fourier transform takes it for periodic, and a jump from its end to
+    its beginning would have all frequencies.
+    """
+    n = x.shape[-1]
+    spectrum = np.fft.rfft(np.concatenate([x, x[..., ::-1]], axis=-1))
+    kept, bins = np.zeros_like(spectrum), band_bins(2 * n, sfreq)[band]
     kept[..., bins] = spectrum[..., bins]
-    return np.fft.irfft(kept, x.shape[-1]).astype(x.dtype)
+    return np.fft.irfft(kept, 2 * n)[..., :n].astype(x.dtype)
 
 
 def stimulation_note(dataset: str) -> str:
@@ -82,7 +87,7 @@ def stimulation_note(dataset: str) -> str:
     >>> stimulation_note("things-eeg2")[:61]
     'images came at 5 Hz: steady-state responses load theta (5 Hz)'
     """
-    rate = STIMULATION.get(dataset)
+    rate = known_datasets().get(dataset, {}).get("images_per_s")
     if rate is None:
         return ""
     loaded = [

@@ -6,7 +6,9 @@ is that difference times a gradient, and passing the gradient back through a ses
 contribution of every sensor, the sum of each time sample unchanged.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -17,6 +19,8 @@ from stores.epochs import SplitEpochs, SubjectEpochs
 from stores.errors import StoreMismatch
 
 __all__ = ["Chain", "chain_of"]
+
+BLOCK = 8_000_000  # numbers at once: single repetitions of a test set are a gigabyte
 
 
 @dataclass
@@ -31,7 +35,7 @@ class Chain:
     sensors : (n_units, n_sensors, n_times)
         Activity before whitening.
     image, session : (n_units,)
-        Which image a unit shows, and which whitener made it.
+        Which image a unit shows, in ascending order, and which whitener made it.
     weight : (n_units,)
         Its part in the image's mean; they add up to one for each image.
     whiteners : list of (n_sensors, n_sensors) or None
@@ -58,30 +62,42 @@ class Chain:
 
     def __post_init__(self) -> None:
         self.n_images = int(self.image.max()) + 1
-        self.change = self.sensors.copy()
-        for session in np.unique(self.session):
-            mine = self.session == session
-            self.change[mine] -= self.sensors[mine].mean(axis=0)
+        n_sensors, n_times = self.sensors.shape[1:]
+        self._at_once = max(1, BLOCK // (n_sensors * n_times))
+        self._average = np.zeros((len(self.whiteners), n_sensors, n_times), np.float32)
+        for session in np.unique(self.session).tolist():
+            mine = np.flatnonzero(self.session == session)
+            blocks = (self.sensors[mine[at : at + self._at_once]] for at in range(0, len(mine), self._at_once))
+            self._average[session] = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / len(mine)
 
-    def input(self, taken_out: np.ndarray | None = None) -> np.ndarray:
+    def change(self, units: slice = slice(None)) -> np.ndarray:
+        """Return how units differ from the average of their session, ``(n, n_sensors, n_times)``."""
+        change: np.ndarray = self.sensors[units] - self._average[self.session[units]]
+        return change
+
+    def input(self, take: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
         """Return what the brain encoder sees, ``(n_images, n_chans, n_times)``.
 
         Parameters
         ----------
-        taken_out : (n_units, n_sensors, n_times), optional
-            What to subtract at the sensors.
+        take : callable, optional
+            From what `change` returns, of some units, to the part of it that is subtracted at the sensors.
         """
-        whitened = self._whiten(self.sensors if taken_out is None else self.sensors - taken_out)
-        if self.trial_norm == "norm-then-mean":
-            whitened = normalise(whitened)
-        mean = self._mean(whitened)
+
+        def seen(units: slice) -> np.ndarray:
+            sensors = self.sensors[units] if take is None else self.sensors[units] - take(self.change(units))
+            whitened = self._whiten(sensors, units)
+            return normalise(whitened) if self.trial_norm == "norm-then-mean" else whitened
+
+        mean = self._mean(seen)
         if self.trial_norm == "mean-then-norm":
             mean = normalise(mean)
         return (mean / self.scale).astype(np.float32)
 
     def input_change(self) -> np.ndarray:
         """Return how that differs from the average recording, ``(n_images, n_chans, n_times)``, norms held fixed."""
-        return self._mean(self._gain() * self._centre(self._whiten(self.change))).astype(np.float32)
+        changes = self._mean(lambda at: self._gain[at] * self._centre(self._whiten(self.change(at), at)))
+        return changes.astype(np.float32)
 
     def contributions(self, gradient: np.ndarray) -> np.ndarray:
         """Return what every sensor contributes, ``(n_images, n_sensors, n_times)``.
@@ -91,45 +107,68 @@ class Chain:
         gradient : (n_images, n_chans, n_times)
             With respect to the input.
         """
-        back = self._gain() * self._centre(gradient)[self.image] * self.weight[:, None, None]
-        found = np.zeros((self.n_images, *self.sensors.shape[1:]))
-        for session, whitener in enumerate(self.whiteners):
-            mine = np.flatnonzero(self.session == session)
-            if whitener is None:
-                at_sensors = np.zeros((len(mine), *self.sensors.shape[1:]), back.dtype)
-                at_sensors[:, self.chans] = back[mine]
-            else:
-                at_sensors = whitener[self.chans].T.astype(back.dtype) @ back[mine]
-            np.add.at(found, self.image[mine], at_sensors * self.change[mine])
-        return found
+        centred = self._centre(gradient)
 
-    def _whiten(self, sensors: np.ndarray) -> np.ndarray:
+        def contributed(units: slice) -> np.ndarray:
+            back = self._gain[units] * centred[self.image[units]]
+            at_sensors = np.zeros((len(back), *self.sensors.shape[1:]), back.dtype)
+            for whitener, mine in self._by_session(units):
+                if whitener is None:
+                    at_sensors[np.ix_(mine, self.chans)] = back[mine]
+                else:
+                    at_sensors[mine] = whitener[self.chans].T.astype(back.dtype) @ back[mine]
+            return at_sensors * self.change(units)
+
+        return self._mean(contributed)
+
+    def _by_session(self, units: slice) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+        """Yield each whitener and the places, among these units, of those that it whitened."""
+        session = self.session[units]
+        for number in np.unique(session).tolist():
+            yield self.whiteners[number], np.flatnonzero(session == number)
+
+    def _whiten(self, sensors: np.ndarray, units: slice) -> np.ndarray:
         whitened = np.empty((len(sensors), len(self.chans), sensors.shape[2]), np.float32)
-        for session, whitener in enumerate(self.whiteners):
-            mine = self.session == session
+        for whitener, mine in self._by_session(units):
             if whitener is None:
                 whitened[mine] = sensors[mine][:, self.chans]
             else:
                 whitened[mine] = whitener[self.chans].astype(np.float32) @ sensors[mine]
         return whitened
 
-    def _mean(self, units: np.ndarray) -> np.ndarray:
-        total = np.zeros((self.n_images, *units.shape[1:]))
-        np.add.at(total, self.image, units * self.weight[:, None, None])
+    def _mean(self, of: Callable[[slice], np.ndarray]) -> np.ndarray:
+        """Return the weighted sums over the units of each image, a block of units after the other."""
+        total: np.ndarray | None = None
+        for start in range(0, len(self.sensors), self._at_once):
+            units = slice(start, start + self._at_once)
+            image, values = self.image[units], of(units)
+            total = np.zeros((self.n_images, *values.shape[1:])) if total is None else total
+            firsts = np.flatnonzero(np.diff(image, prepend=-1))  # units of an image stand together
+            weighted = values * self.weight[units, None, None]
+            total[image[firsts]] += np.add.reduceat(weighted, firsts, axis=0)
+        assert total is not None
         return total
 
     def _centre(self, x: np.ndarray) -> np.ndarray:
         return x if self.trial_norm == "none" else x - x.mean(axis=-1, keepdims=True)
 
+    @cached_property
     def _gain(self) -> np.ndarray:
-        """Return what each channel of a unit is multiplied by after whitening."""
+        """What each channel of a unit is multiplied by after whitening, ``(n_units, n_chans or 1, 1)``."""
         if self.trial_norm == "none":
-            return np.array(1 / self.scale)
-        whitened = self._whiten(self.sensors)
+            return np.full((len(self.sensors), 1, 1), 1 / self.scale)
+
+        def norm(whitened: np.ndarray) -> np.ndarray:
+            length: np.ndarray = np.linalg.norm(whitened, axis=-1, keepdims=True)
+            return length
+
         if self.trial_norm == "mean-then-norm":
-            whitened = self._mean(whitened)[self.image]
-        norm = np.linalg.norm(whitened, axis=-1, keepdims=True)
-        return 1 / (np.where(norm > 0, norm, 1) * self.scale)
+            length = norm(self._mean(lambda at: self._whiten(self.sensors[at], at)))[self.image]
+        else:
+            starts = range(0, len(self.sensors), self._at_once)
+            blocks = (slice(start, start + self._at_once) for start in starts)
+            length = np.concatenate([norm(self._whiten(self.sensors[at], at)) for at in blocks])
+        return 1 / (np.where(length > 0, length, 1) * self.scale)
 
 
 def chain_of(epochs: SubjectEpochs, recipe: Recipe, scale: float) -> Chain:
@@ -156,7 +195,9 @@ def chain_of(epochs: SubjectEpochs, recipe: Recipe, scale: float) -> Chain:
     if split.keep != "all":
         return _of_means(split, window, kept, chans, recipe, scale, whiteners, notes)
     singly = recipe.trial_norm == "norm-then-mean"
-    parts: list[tuple[np.ndarray, int, int, float]] = []
+    n_units = int(split.valid.sum()) if singly else sum(len(np.unique(split.session[r][split.valid[r]])) for r in kept)
+    units = np.empty((n_units, split.mean.shape[1], 1 if window is None else len(window)), np.float32)
+    parts: list[tuple[int, int, float]] = []
     for place, row in enumerate(kept.tolist()):
         trials = _timed(split.take([row])[0], window)
         valid, session = split.valid[row], split.session[row]
@@ -169,11 +210,11 @@ def chain_of(epochs: SubjectEpochs, recipe: Recipe, scale: float) -> Chain:
                     "embedctl preprocess makes them anew",
                 )
             whitener = row_of[number]
-            if singly:
-                parts += [(trials[i], place, whitener, 1 / valid.sum()) for i in mine]
-            else:
-                parts.append((trials[mine].mean(axis=0), place, whitener, len(mine) / valid.sum()))
-    units, image, session, weight = (np.array(column) for column in zip(*parts, strict=True))
+            start, mean_of = len(parts), np.split(mine, len(mine)) if singly else [mine]
+            for place_of, some in enumerate(mean_of, start):
+                units[place_of] = trials[some].mean(axis=0)
+            parts += [(place, whitener, len(some) / valid.sum()) for some in mean_of]
+    image, session, weight = (np.array(column) for column in zip(*parts, strict=True))
     return _unmixed(units, image, session, weight, whiteners, chans, recipe, scale, notes)
 
 
@@ -214,11 +255,13 @@ def _unmixed(
     scale: float,
     notes: list[str],
 ) -> Chain:
-    sensors = whitened.astype(np.float32)
+    sensors, at_once = whitened.astype(np.float32, copy=False), max(1, BLOCK // whitened[0].size)
     for number, whitener in enumerate(whiteners):
         if whitener is not None:
-            mine = session == number
-            sensors[mine] = np.linalg.pinv(whitener).astype(np.float32) @ sensors[mine]
+            back, mine = np.linalg.pinv(whitener).astype(np.float32), np.flatnonzero(session == number)
+            for at in range(0, len(mine), at_once):
+                some = mine[at : at + at_once]
+                sensors[some] = back @ sensors[some]
     return Chain(sensors, image, session, weight, whiteners, chans, recipe.trial_norm, scale, notes)
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.interpret.chain import chain_of
+from pipelines.interpret.methods import METHODS
 from pipelines.interpret.notes import notes_of
 from pipelines.interpret.over_subjects import is_found
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.profile import Profile, profile_of
-from pipelines.interpret.request import METHODS, InterpretReport, InterpretRequest
+from pipelines.interpret.request import InterpretReport, InterpretRequest
 from pipelines.interpret.run import Recorded, explain_run, is_explained
 from pipelines.interpret.sensors import sensor_groups
 from pipelines.progress import SILENT, Progress
@@ -22,6 +23,7 @@ from pipelines.train.compare import check_pairing, pairs
 from pipelines.train.data import load_subject, pick_window
 from pipelines.train.recipes import Recipe
 from pipelines.train.restore import restore
+from pipelines.train.several import target_of
 from pipelines.train.targets import Targets
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
@@ -129,12 +131,17 @@ def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretRe
                 recordings = epochs[dataset, subject]
                 if recordings.key != row["epochs_key"]:
                     raise EmbedctlError("it was trained on other epochs than the store holds now", "train it again")
-                entry = embeddings.resolve(f"{row['embedding']}#{row['embedding_key']}")
                 trained = restore(request.runs, run_id)
+                target = target_of(trained.config, embeddings.entries())
+                if target is None:
+                    raise UnknownName(
+                        f"the embedding store does not hold {row['embedding']}#{row['embedding_key']}",
+                        "name the store that does with --embeddings",
+                    )
                 as_loaded = json.dumps([trained.recipe.settings()[name] for name in _LOADING])
                 if as_loaded not in loaded:
                     loaded[as_loaded] = _recorded(recordings, trained.recipe)
-                gallery = targets.rows(entry, loaded[as_loaded].test.image_ids)
+                gallery = targets.rows(target, loaded[as_loaded].test.image_ids)
                 with lock(request.runs / ".embedctl" / "locks", f"{run_id}.interpret"):
                     explain_run(request.runs, trained, loaded[as_loaded], gallery, request.method)
             except StoreLocked as problem:

@@ -33,7 +33,7 @@ class Occluded:
     lost : float
         Mean evidence lost, nats; negative where the run is better off without the part.
     share : float
-        The same as a share of all evidence; the parts need not add up to one.
+        The same as a share of all evidence; the parts need not add up to one. None where all of it is not above zero.
     top1 : float
         Top-1 accuracy without the part.
     """
@@ -41,7 +41,7 @@ class Occluded:
     kind: str
     part: str
     lost: float
-    share: float
+    share: float | None
     top1: float
 
 
@@ -76,9 +76,9 @@ def occlude(
     for kind, part, take in _parts(times, sfreq, groups):
         # Whitening mixes sensors, never times: what is taken from all sensors alike can be taken from the input.
         alike = kind != "sensors" and chain.trial_norm == "none"
-        left, top1 = score(given - take(change) if alike else chain.input(take(chain.change)))
+        left, top1 = score(given - take(change) if alike else chain.input(take))
         lost = float((whole - left).mean())
-        found.append(Occluded(kind, part, lost, lost / explained if explained else 0.0, top1))
+        found.append(Occluded(kind, part, lost, lost / explained if explained > 0 else None, top1))
     return found
 
 
@@ -95,8 +95,14 @@ def _parts(
     for name, rows in groups.items():
         yield "sensors", name, partial(_only, where=(rows, slice(None)))
     if len(times) > 1:
-        for band, bins in band_bins(len(times), sfreq).items():
-            yield "band", band, partial(keep_band, bins=bins)
+        for band in band_bins(len(times), sfreq):
+            kept = keep_band(np.eye(len(times), dtype=np.float32), band, sfreq)  # linear: a product is soon done
+            yield "band", band, partial(_mixed, times=kept)
+
+
+def _mixed(x: np.ndarray, times: np.ndarray) -> np.ndarray:
+    mixed: np.ndarray = x @ times
+    return mixed
 
 
 def _only(x: np.ndarray, where: tuple[Any, ...]) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.interpret.clusters import Cluster, clusters
+from pipelines.interpret.clusters import LEVEL, Cluster, clusters
 from pipelines.interpret.over_subjects import FEWEST_SUBJECTS
 from pipelines.interpret.profile import Profile
 from pipelines.train.statistics import holm, sign_flip
@@ -143,6 +143,7 @@ def paired(aligned: Sequence[Profile], base: Sequence[Profile], note: str = "") 
                 "there each is tested alone, over images"
             )
         tests += _tests(sides, ours[subjects[0]].times, matched)
+    notes += _beyond_reach(len(subjects), tests)
     halves = {s: (ours[s].half, theirs[s].half) for s in subjects}
     return PairedProfile(
         condition=aligned[0].condition,
@@ -156,6 +157,18 @@ def paired(aligned: Sequence[Profile], base: Sequence[Profile], note: str = "") 
         notes=notes,
         run_ids=tuple(run_id for side in (ours, theirs) for s in subjects for run_id in side[s].run_ids),
     )
+
+
+def _beyond_reach(n_subjects: int, tests: Sequence[PairTest]) -> list[str]:
+    """Say which parts so few subjects cannot show to differ: the smallest p of sign flips, corrected, is above 5 %."""
+    if n_subjects < FEWEST_SUBJECTS:
+        return []
+    lowest = 2 / 2**n_subjects
+    return [
+        f"{n_subjects} subjects cannot show which {what} differ: the lowest p, corrected over {n}, is {n * lowest:.2g}"
+        for what, n in (("bands", len(tests[0].bands)), ("regions", len(tests[0].groups)))
+        if n * lowest > LEVEL
+    ]
 
 
 def _sides(aligned: Profile, base: Profile, matched: bool) -> tuple[_Sides | None, int]:

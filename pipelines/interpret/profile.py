@@ -81,7 +81,7 @@ class Profile:
     band_p, sensor_p, group_p : dict of str to float
         That the evidence of a band, a sensor, a group is above zero: t-test over images, Holm-corrected.
     peak, half : float or None
-        When evidence is highest, and when half of it has come; s.
+        When evidence is highest, and from when on half of it has come; s.
     corrected_peak : float or None
         For paper-gradcam: where the peak lies in the recording.
     occlusion : list of dict
@@ -224,7 +224,7 @@ def profile_of(
         peak=float(times[time.argmax()]) if time.any() else None,
         half=_half(times, time),
         corrected_peak=None if attributed else _corrected_peak(runs, ids, first, method),
-        occlusion=_averaged([one["occlusion"] for one in said]),
+        occlusion=_averaged([one["occlusion"] for one in said], evidence),
         **{name: float(np.mean([one["sanity"][name] for one in said])) for name in said[0]["sanity"]},
         untrained_windows=clusters(mean("untrained_time"), times, above_zero=True) if untrained else [],
         untrained_bands=_found(in_bands("untrained_bands")) if untrained else [],
@@ -255,10 +255,11 @@ def _found(values: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _half(times: np.ndarray, time: np.ndarray) -> float | None:
-    """Return when half of the evidence has come; None where there is none for the right image."""
+    """Return from when on half of the evidence has come; None where there is none for the right image."""
     if time.sum() <= 0:
         return None
-    return float(times[np.argmax(np.cumsum(time) >= time.sum() / 2)])
+    less = np.flatnonzero(np.cumsum(time) < time.sum() / 2)  # shares may be negative: the sum may fall below it again
+    return float(times[less[-1] + 1 if len(less) else 0])
 
 
 def _corrected_peak(runs: Path, ids: Sequence[str], first: Mapping[str, Any], method: str) -> float:
@@ -266,10 +267,11 @@ def _corrected_peak(runs: Path, ids: Sequence[str], first: Mapping[str, Any], me
     return float(first["column_times"][int(columns.mean(axis=0).argmax())])
 
 
-def _averaged(parts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Average the occlusions of several seeds, part by part."""
-    return [
-        {"kind": same[0]["kind"], "part": same[0]["part"]}
-        | {name: float(np.mean([one[name] for one in same])) for name in ("lost", "share", "top1")}
-        for same in zip(*parts, strict=True)
-    ]
+def _averaged(parts: Sequence[Sequence[Mapping[str, Any]]], evidence: float) -> list[dict[str, Any]]:
+    """Average the occlusions of several seeds, part by part; a share is of their mean evidence, where that is any."""
+    found = []
+    for same in zip(*parts, strict=True):
+        lost, top1 = (float(np.mean([one[name] for one in same])) for name in ("lost", "top1"))
+        share = lost / evidence if evidence > 0 else None
+        found.append({"kind": same[0]["kind"], "part": same[0]["part"], "lost": lost, "share": share, "top1": top1})
+    return found

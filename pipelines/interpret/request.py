@@ -6,9 +6,7 @@ from pathlib import Path
 from pipelines.interpret.pairs import PairedProfile
 from pipelines.interpret.profile import Profile
 
-__all__ = ["METHODS", "InterpretReport", "InterpretRequest"]
-
-METHODS = ("integrated-gradients", "gradient-x-input", "paper-gradcam")
+__all__ = ["InterpretReport", "InterpretRequest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +16,7 @@ class InterpretRequest:
     Parameters
     ----------
     method : str
-        One of `METHODS`.
+        One of `pipelines.interpret.methods.METHODS`.
     models : tuple of str
         Embeddings as the results name them; empty for all.
     subjects, seeds : tuple of int

@@ -25,7 +25,7 @@ from stores.results import read_array
 
 __all__ = ["Recorded", "beside_name", "explain_run", "is_explained"]
 
-MADE = 2  # raised when other numbers come out of the same run
+MADE = 3  # raised when other numbers come out of the same run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def explain_run(runs: Path, trained: TrainedRun, recorded: Recorded, gallery: np
     gallery : (n_gallery, n_features)
         Embedding of every test image.
     method : str
-        One of `pipelines.interpret.request.METHODS`.
+        One of `pipelines.interpret.methods.METHODS`.
 
     Raises
     ------
@@ -146,7 +146,6 @@ def _attribution(
     lost = occlude(chain, recorded.times, recorded.sfreq, recorded.groups, score, explained)
     peak = float(np.abs(maps).max()) or 1.0
     found = {
-        "evidence": float(objective(x, own).mean()),
         "explained": explained,
         "bands": ["offset", *band_bins(len(recorded.times), recorded.sfreq)] if "bands" in arrays else [],
         "steps": gradient.steps,
@@ -155,10 +154,11 @@ def _attribution(
         "occlusion": [asdict(part) for part in lost],
         "maps_unit": peak,
     }
-    if integrated and gradient.gap > TOLERANCE:
+    if gradient.gap > TOLERANCE:
+        how = f"with {gradient.steps} steps" if integrated else "of gradient x input (exact for a linear readout alone)"
         found["notes"] = [
             *recorded.chain.notes,
-            f"with {gradient.steps} steps, contributions are {100 * gradient.gap:.0f} % off what they should add up to",
+            f"contributions {how} are {100 * gradient.gap:.0f} % off the evidence they should add up to",
         ]
     kept = {"maps": (maps / peak).astype(np.float16), **arrays}
     return found, kept | {f"untrained_{name}": values for name, values in random.items()}

@@ -44,7 +44,7 @@ class PaperSweep:
     @property
     def recipe(self) -> Recipe:
         """The training recipe, as the brain encoder has it."""
-        return read_recipe("paper", self.modality, self.brain_encoder)
+        return read_recipe("paper", self.modality, self.brain_encoder, self.protocol)
 
     @property
     def n_runs(self) -> int:

@@ -18,14 +18,15 @@ from pipelines.screen.request import ScreenReport, ScreenRequest, ScreenRow
 from pipelines.screen.ridge import Ridge
 from pipelines.train.data import load_test, load_training
 from pipelines.train.metrics import Retrieval, retrieve
-from pipelines.train.origin import weights_column
+from pipelines.train.origin import weights_of
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key
 from pipelines.train.recipes import Recipe, read_recipe
+from pipelines.train.several import Target
 from pipelines.train.splits import Split, split_images
 from pipelines.train.targets import Targets
-from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
+from stores.errors import EmbedctlError
 from stores.results import any_results
 from stores.screens import record_tested, seen
 
@@ -140,29 +141,31 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
     dataset = choose_dataset(modalities, request.brain, request.dataset)
     recipe = read_recipe(request.recipe, request.brain).with_(train_on="mean")
     chosen, notes = choose_embeddings(embeddings.entries(), request.models or (), embeddings.resolve)
+    if several := [target.name for target in chosen if len(target.parts) > 1]:
+        raise EmbedctlError(f"screen takes embeddings one by one, not '{several[0]}'", "name them with commas between")
     subjects = choose_subjects(epochs.subjects(dataset), request.subjects or ())
     targets = Targets(embeddings, request.join)
     for recordings in (epochs[dataset, subject] for subject in subjects):
-        for _, entry in chosen:
-            targets.check(entry, recordings.train.image_ids, recordings.test.image_ids)
+        for target in chosen:
+            targets.check(target, recordings.train.image_ids, recordings.test.image_ids)
     report = ScreenReport(dataset=dataset, recipe=recipe.name, notes=notes + targets.notes)
     for note in report.notes:
         progress.say(note)
     progress.start("screening", len(subjects) * len(chosen), "embeddings")
-    entries, scored = [entry for _, entry in chosen], dict[int, list[Scored]]()
+    scored = dict[int, list[Scored]]()
     for subject in subjects:
         scored[subject] = []
-        for one in _of_subject(epochs[dataset, subject], recipe, entries, targets, request.test, report, progress):
+        for one in _of_subject(epochs[dataset, subject], recipe, chosen, targets, request.test, report, progress):
             scored[subject].append(one)
             progress.advance(1, top1=round(100 * one.top1, 1))
     report.rows = [
-        _row(name, entry, {subject: found[place] for subject, found in scored.items()})
-        for place, (name, entry) in enumerate(chosen)
+        _row(target, {subject: found[place] for subject, found in scored.items()})
+        for place, target in enumerate(chosen)
     ]
     report.rows.sort(key=lambda row: (-row.top1, -row.mrr))
     if request.test:
         config = config_key(recipe, "ridge", "within", epochs.recipe(dataset) or {})
-        record_tested(request.runs, [(dataset, name, entry.key, config) for name, entry in chosen])
+        record_tested(request.runs, [(dataset, target.name, target.key, config) for target in chosen])
         report.seen = seen(request.runs, any_results(request.runs))[dataset]
     report.seconds = time.perf_counter() - started
     return report
@@ -171,7 +174,7 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
 def _of_subject(
     epochs: SubjectEpochs,
     recipe: Recipe,
-    entries: list[Entry],
+    chosen: list[Target],
     targets: Targets,
     with_test: bool,
     report: ScreenReport,
@@ -189,13 +192,13 @@ def _of_subject(
     screened = Screened(_flat(data.mean), split, None if test is None else _flat(test.epochs))
     report.n_way = max(len(rows) for rows in screened.rounds)
     report.n_queries = sum(len(rows) for rows in screened.rounds)
-    for entry in entries:
-        images = _vectors(targets, entry, data.image_ids)
+    for target in chosen:
+        images = _vectors(targets, target, data.image_ids)
         if test is None:
             yield screened.score(images)
         else:
             report.test_n_way = len(test.image_ids)
-            yield screened.score(images, (_vectors(targets, entry, test.image_ids), test.target))
+            yield screened.score(images, (_vectors(targets, target, test.image_ids), test.target))
 
 
 def held_out(image_ids: list[str], concepts: list[str], recipe: Recipe) -> tuple[Split, str]:
@@ -216,12 +219,12 @@ def held_out(image_ids: list[str], concepts: list[str], recipe: Recipe) -> tuple
     return split, f"{n_held} of {n_all:,} training {kind}s{none} are held out to choose the penalty and to score{few}"
 
 
-def _vectors(targets: Targets, entry: Entry, image_ids: list[str]) -> Floats:
+def _vectors(targets: Targets, target: Target, image_ids: list[str]) -> Floats:
     """Return embeddings, each centred over its features and of length one, as the losses see them.
 
     In place: to have and to give back fifty megabytes several times for every embedding costs as much as the products.
     """
-    values = targets.rows(entry, image_ids)
+    values = targets.rows(target, image_ids)
     values -= values.mean(axis=1, keepdims=True)
     length = np.sqrt(np.einsum("ij,ij->i", values, values))[:, None]
     values /= np.where(length > 0, length, 1)
@@ -237,16 +240,16 @@ def _directions(x: Floats) -> Floats:
     return np.asarray(x / np.where(length > 0, length, 1))
 
 
-def _row(name: str, entry: Entry, found: dict[int, Scored]) -> ScreenRow:
+def _row(target: Target, found: dict[int, Scored]) -> ScreenRow:
     def mean(figures: list[float]) -> float | None:
         return float(np.mean(figures)) if figures else None
 
     tests = [one.test for one in found.values() if one.test is not None]
     return ScreenRow(
-        embedding=name,
-        embedding_key=entry.key,
-        aligned_by=(entry.provenance.get("registry") or {}).get("aligned_by") or "",
-        weights=weights_column(entry),
+        embedding=target.name,
+        embedding_key=target.key,
+        aligned_by=target.said_of()["aligned_by"],
+        weights=weights_of(target),
         per_subject={subject: one.top1 for subject, one in found.items()},
         penalties={subject: one.penalty for subject, one in found.items()},
         top1=float(np.mean([one.top1 for one in found.values()])),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.train.cells import Cell, conditions, divided, hits_in, hits_interval
-from pipelines.train.origin import doubt
+from pipelines.train.origin import doubt, is_contaminated
 from pipelines.train.statistics import Interval, holm, sign_flip
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
@@ -20,9 +20,21 @@ from stores.names import EmbeddingName
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PairRow", "RankRow", "check_pairing", "left_out", "pairs", "ranking"]
+__all__ = [
+    "PairRow",
+    "RankRow",
+    "check_pairing",
+    "left_out",
+    "pair_of",
+    "pairs",
+    "ranking",
+    "weights_pair",
+    "with_verdicts",
+]
 
 LEVEL = 0.05
+ADVERSARIAL = "adversarial training"
+"""``aligned_by`` of robust networks: their pairs answer another question, and would only weaken the correction."""
 FIGURES = (
     *("top3", "top5", "median_rank", "mrr", "val_top1", "concept_top1", "last_top1"),
     *("csls_top1", "sinkhorn_top1", "noise_ceiling", "chance"),
@@ -99,7 +111,10 @@ class PairRow:
     verdict : str
         ``higher``, ``lower``, ``no difference shown``, or a plain refusal; empty where the pair carries none.
     note : str
-        Why there is no verdict, and what else to know.
+        Why there is no verdict.
+    shares : tuple of str
+        Other aligned encoders with a verdict here whose base has a network in common with this one's, such as an
+        ensemble's and its member's: their differences are not independent.
     """
 
     condition: dict[str, Any]
@@ -119,6 +134,7 @@ class PairRow:
     p_holm: float | None
     verdict: str
     note: str
+    shares: tuple[str, ...] = ()
 
 
 def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
@@ -137,13 +153,10 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
     list of RankRow
         By condition, then best first.
     """
-    from pipelines.encoders.registry import registry
-
     rows = []
     for condition, cells in conditions(results, runs):
         placed = sorted(cells, key=lambda cell: -cell.top1)
         for place, cell in enumerate(placed, start=1):
-            spec = registry().get(cell.first["encoder"])
             rows.append(
                 RankRow(
                     condition=condition,
@@ -162,7 +175,7 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
                     ),
                     figures={name: cell.mean(name) for name in FIGURES},
                     per_subject=cell.per_subject,
-                    contaminated=spec is not None and spec.contaminated,
+                    contaminated=is_contaminated(cell.first["encoder"]),
                 )
             )
     return rows
@@ -174,7 +187,8 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
     Random weights are paired with random weights of the same seed only, and a layer, pooling or view with the same of
     the base. A verdict is given to pairs of published weights that differ in nothing but the alignment
     (``match = exact``) and are fitted neither to the THINGS images nor to brain data; it takes a sign-flip test across
-    subjects, corrected over these pairs by Holm's method. Random, own and imported ones are shown and have none.
+    subjects, corrected over these pairs by Holm's method. Random, own and imported ones are shown and have none, and
+    so are networks made robust by adversarial training, which aligns them with nobody.
 
     Parameters
     ----------
@@ -195,13 +209,13 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
     rows: list[PairRow] = []
     for condition, cells in conditions(results, runs):
         found = [
-            _pair(condition, cell, base, pairing, runs)
+            pair_of(condition, cell, base, pairing, runs)
             for cell in cells
             if cell.first["aligned_by"] and cell.first[column]
             for base in cells
-            if base.first["embedding"] == _base_name(cell.first, column) and _weights_pair(cell.first, base.first)
+            if base.first["embedding"] == _base_name(cell.first, column) and weights_pair(cell.first, base.first)
         ]
-        rows += _with_verdicts([pair for pair in found if pair is not None])
+        rows += with_verdicts([pair for pair in found if pair is not None])
     return rows
 
 
@@ -229,14 +243,15 @@ def _base_name(row: Mapping[str, Any], column: str) -> str:
     return str(replace(EmbeddingName.parse(row["embedding"]), encoder=row[column]))
 
 
-def _weights_pair(aligned: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+def weights_pair(aligned: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    """Return whether two rows may be compared by their weights: random ones only with random ones of the same seed."""
     ours, theirs = aligned["weights"], base["weights"]
     if ours.startswith("random:") or theirs.startswith("random:"):
         return bool(ours == theirs)
     return True
 
 
-def _pair(condition: dict[str, Any], cell: Cell, base: Cell, pairing: str, runs: Path | None) -> PairRow | None:
+def pair_of(condition: dict[str, Any], cell: Cell, base: Cell, pairing: str, runs: Path | None) -> PairRow | None:
     """Compare two embeddings on the subjects and seeds they share."""
     shared = {
         subject: sorted(set(seeds) & set(base.runs[subject]))
@@ -290,27 +305,41 @@ def left_out(results: "pa.Table") -> list[str]:
 
 def _why_no_verdict(row: Mapping[str, Any], base: Mapping[str, Any], match: str) -> str:
     """Return the reason why a pair carries no verdict; empty when it carries one."""
-    from pipelines.encoders.registry import registry
-
     if match == "paper":
         return "the paper's own base, which differs in more than the alignment"
     if match != "exact":
         return f"the base matches in {match or 'name only'}: no verdict"
     if row["weights"].startswith("random:"):
         return "random weights: alignment has nothing to show here"
-    spec = registry().get(row["encoder"])
-    if spec is not None and spec.contaminated:
+    if row["aligned_by"] == ADVERSARIAL:
+        return "adversarial training aligns with no person, it is a control: no verdict"
+    if is_contaminated(row["encoder"]):
         return "it was fitted to the THINGS images or to brain data: no verdict"
     if doubts := [found for side in (row, base) if (found := doubt(side))]:
         return f"{'; '.join(doubts)}: no verdict"
     return ""
 
 
-def _with_verdicts(rows: list[PairRow]) -> list[PairRow]:
+def with_verdicts(rows: list[PairRow]) -> list[PairRow]:
     """Correct the p-values of the pairs that carry a verdict, and give it."""
     judged = [row for row in rows if not row.note]
     corrected = iter(holm([row.p for row in judged]))
-    return [row if row.note else _judged(row, next(corrected), len(judged)) for row in rows]
+    trunks = {row.embedding: _trunks(row) for row in judged}
+    shares = {
+        mine: tuple(other for other in trunks if other != mine and trunks[other] & trunks[mine]) for mine in trunks
+    }
+    return [
+        row if row.note else replace(_judged(row, next(corrected), len(judged)), shares=shares[row.embedding])
+        for row in rows
+    ]
+
+
+def _trunks(row: PairRow) -> set[str]:
+    """Return the networks behind the base of a pair: of an ensemble every member's."""
+    from pipelines.encoders.registry import registry
+
+    base = EmbeddingName.parse(row.base.partition("#")[0]).encoder
+    return set(registry()[base].model.get("branches") or (base,))
 
 
 def _judged(row: PairRow, p_holm: float, n_pairs: int) -> PairRow:

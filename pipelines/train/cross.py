@@ -5,6 +5,7 @@ taken part in nothing but the whitening that `embedctl preprocess` did. The chec
 not trained on and concepts that nobody's training saw, as it will be used.
 """
 
+import os
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,13 +19,16 @@ from pipelines.train.recipes import Recipe
 from stores.epochs import SubjectEpochs
 from stores.errors import EmbedctlError
 
-__all__ = ["load_cross", "memory_of"]
+__all__ = ["load_cross", "memory_of", "require_memory"]
 
 FLOAT16_ABOVE = 4 * 2**30  # bytes of float32 rows; by size and not by what is free, so that every machine does the same
 
 
 def memory_of(training: Sequence[SubjectEpochs], recipe: Recipe) -> tuple[int, torch.dtype]:
-    """Return the bytes that the training rows of several subjects take, and the type they are held in.
+    """Return the bytes that several subjects take while they are read, and the type their rows are held in.
+
+    These are the training rows of all, and float32 rows of the largest subject three times: as read, after the brain
+    encoder's first step, and of the subject validated on.
 
     Parameters
     ----------
@@ -35,8 +39,35 @@ def memory_of(training: Sequence[SubjectEpochs], recipe: Recipe) -> tuple[int, t
     """
     n_chans, window = len(pick_channels(training[0], recipe)[0]), pick_window(training[0], recipe)
     n_numbers = n_chans * (1 if window is None else len(window))
-    n_bytes = 4 * n_numbers * sum(_n_rows(one, recipe) for one in training)
-    return (n_bytes // 2, torch.float16) if n_bytes > FLOAT16_ABOVE else (n_bytes, torch.float32)
+    n_rows = [_n_rows(one, recipe) for one in training]
+    n_bytes, passing = 4 * n_numbers * sum(n_rows), 3 * 4 * n_numbers * max(n_rows)
+    if n_bytes > FLOAT16_ABOVE:
+        return n_bytes // 2 + passing, torch.float16
+    return n_bytes + passing, torch.float32
+
+
+def require_memory(n_bytes: int) -> None:
+    """Refuse what this computer has no memory for, before the system ends the program without a word.
+
+    Raises
+    ------
+    EmbedctlError
+        If it has less, all in all.
+    """
+    there = _memory()
+    if there is not None and n_bytes > there:
+        raise EmbedctlError(
+            f"the training subjects need {n_bytes / 1e9:.1f} GB of memory, this computer has {there / 1e9:.1f} GB",
+            "name fewer channels in a recipe of your own (channels = [...]), or train on means: --train-on mean",
+        )
+
+
+def _memory() -> int | None:
+    """Return the bytes of memory of this computer; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def load_cross(
@@ -68,6 +99,7 @@ def load_cross(
     EmbedctlError
         If the subjects differ in channels or times.
     """
+    require_memory(memory_of(training, recipe)[0])
     first = partial(prepare, kind)
     held = load_training(validation, recipe.with_(train_on="mean"))
     image_ids, concepts = list(held.image_ids), list(held.concepts)

@@ -5,13 +5,15 @@ A row's ``weights`` is ``none`` (an encoder that needs no weights), ``sha256:...
 elsewhere). The registry vouches for the first two; the others are shown and marked, and decide nothing.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from pipelines.encoders.registry import EncoderSpec, registry
+from pipelines.train.several import Target
 from stores.embedding import IMPORTED, Entry
 
-__all__ = ["doubt", "mark", "weights_column"]
+__all__ = ["doubt", "is_contaminated", "mark", "weights_column", "weights_of"]
 
 
 def weights_column(entry: Entry) -> str:
@@ -22,6 +24,30 @@ def weights_column(entry: Entry) -> str:
     spec = registry().get(entry.name.encoder)
     is_the_published_file = spec is not None and _known_digest(spec) and label.startswith(_known_digest(spec))
     return label if entry.published or is_the_published_file or label.startswith("random:") else f"file:{label}"
+
+
+def weights_of(target: Target) -> str:
+    """Return what the results say of the weights of a target: of several embeddings the first that has a mark.
+
+    Where none has one, it is a digest of what they say.
+    """
+    said = list(dict.fromkeys(weights_column(part) for part in target.parts))
+    if marked := [one for one in said if mark(one)]:
+        return marked[0]
+    return said[0] if len(said) == 1 else f"sha256:{hashlib.sha256(' '.join(said).encode()).hexdigest()}"
+
+
+def is_contaminated(encoder: str) -> bool:
+    """Return whether an encoder, or one of several joined by ``+``, was fitted to THINGS or to brain data.
+
+    Examples
+    --------
+    >>> is_contaminated("hog"), is_contaminated("hog+glocal-clip-rn50"), is_contaminated("nobody-knows")
+    (False, True, False)
+    """
+    known = registry()
+    names = [encoder] if encoder in known else encoder.split("+")
+    return any(name in known and known[name].contaminated for name in names)
 
 
 def mark(weights: str) -> str:

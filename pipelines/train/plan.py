@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.train.recipes import Recipe
+from pipelines.train.several import Target, find_target
 from stores.embedding import Entry
 from stores.errors import EmbedctlError, UnknownName
 from stores.names import subject_name
 
-__all__ = ["choose_dataset", "choose_embeddings", "choose_subjects", "config_key", "run_id"]
+__all__ = ["choose_dataset", "choose_embeddings", "choose_subjects", "config_key", "run_id", "width_of"]
 
 # Part of every key: raised when the trainer computes other numbers from the same settings.
 TRAINER = 3
@@ -77,10 +78,8 @@ def choose_subjects(stored: Sequence[int], asked: Sequence[int]) -> list[int]:
     return sorted(set(asked) or stored)
 
 
-def choose_embeddings(
-    entries: Sequence[Entry], asked: Sequence[str], resolve: Any
-) -> tuple[list[tuple[str, Entry]], list[str]]:
-    """Return the embeddings to train against, as asked for and as stored, and a note on each that is left out.
+def choose_embeddings(entries: Sequence[Entry], asked: Sequence[str], resolve: Any) -> tuple[list[Target], list[str]]:
+    """Return what to train against, and a note on each embedding that is left out.
 
     All are taken when none is asked for, but for those too wide to train against, such as flattened tokens.
 
@@ -89,35 +88,53 @@ def choose_embeddings(
     entries : sequence of Entry
         What the store has.
     asked : sequence of str
-        ``NAME`` or ``NAME#KEY``.
+        ``NAME`` or ``NAME#KEY``, or several of these joined by ``+``.
     resolve : callable
-        From what is asked for to the entry, as `EmbeddingStore.resolve`.
+        From one name to the entry, as `EmbeddingStore.resolve`.
 
     Raises
     ------
     EmbedctlError
         If there are none, or one asked for is too wide.
     """
-    chosen: dict[tuple[str, str], Entry] = {}
+    chosen: dict[tuple[str, str], Target] = {}
     notes: list[str] = []
-    for entry in [resolve(text) for text in asked] or entries:
-        name = str(entry.name)
-        if entry.dim > WIDEST:
+    for target in [find_target(text, resolve) for text in asked] or [Target((entry,)) for entry in entries]:
+        name = target.name
+        if target.dim > WIDEST:
             if asked:
                 raise EmbedctlError(
-                    f"'{name}' has {entry.dim} features, too many to train against",
+                    f"'{name}' has {target.dim} features, too many to train against",
                     "pool it: for example ENCODER:LAYER.mean",
                 )
-            notes.append(f"{name} is left out: its {entry.dim} features are too many to train against")
-        elif not entry.n_committed and not asked:
+            notes.append(f"{name} is left out: its {target.dim} features are too many to train against")
+        elif not target.n_committed and not asked:
             notes.append(f"{name} is left out: none of its rows is computed")
         else:
-            chosen[name, entry.key] = entry
+            chosen[name, target.key] = target
     if not chosen:
         raise EmbedctlError(
             "the embedding store has nothing to train against", "embedctl extract puts embeddings there"
         )
-    return [(name, entry) for (name, _), entry in chosen.items()], notes
+    return list(chosen.values()), notes
+
+
+def width_of(target: Target, recipe: Recipe) -> int:
+    """Return the features that a recipe makes of a target, before it narrows them.
+
+    Raises
+    ------
+    EmbedctlError
+        If it routes embeddings of different widths.
+    """
+    if recipe.several == "concatenate" or len(target.widths) == 1:
+        return target.dim
+    if len(set(target.widths)) > 1:
+        raise EmbedctlError(
+            f"'{target.name}' cannot be routed: its parts have {', '.join(map(str, target.widths))} features",
+            'take layers of one width, or several = "concatenate" in the recipe',
+        )
+    return target.widths[0]
 
 
 def config_key(
@@ -154,6 +171,7 @@ def config_key(
         }
         | ({"own": dict(own)} if own else {})
         | ({"gallery": gallery} if gallery != "test" else {})
+        | ({"rounds": "dealt"} if recipe.split == "concept" and recipe.val_batch else {})
     )
 
 

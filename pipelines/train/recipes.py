@@ -1,8 +1,8 @@
 """Recipes: every setting of a training run, as data.
 
 A recipe is a TOML file. It may start from another one with ``base = "modern"``; a table ``[eeg]``, ``[meg]`` or
-``[fmri]`` holds what differs for that kind of recording, and a table ``[brain.NAME]`` for that brain encoder, with or
-without ``+linear``. Reading one imports no torch.
+``[fmri]`` holds what differs for that kind of recording, a table ``[cross]`` what differs across subjects, and a table
+``[brain.NAME]`` for that brain encoder, with or without ``+linear``. Reading one imports no torch.
 """
 
 import dataclasses
@@ -21,11 +21,13 @@ __all__ = ["Recipe", "read_recipe", "recipe_names"]
 
 FOLDER = Path(__file__).parent / "recipes"
 MODALITIES = ("eeg", "meg", "fmri")
+CROSS = "cross"
 CHOICES = {
     "trial_norm": ("none", "norm-then-mean", "mean-then-norm"),
     "split": ("concept", "image"),
     "choose_by": ("val_mrr", "val_loss"),
     "image_head": ("none", "linear", "mlp"),
+    "several": ("concatenate", "route"),
     "brain_encoder": tuple(BRAIN_ENCODERS),
     "loss": ("info-nce", "soft-clip"),
     "lr_rule": ("constant", "val-loss-cosine"),
@@ -78,7 +80,7 @@ class Recipe:
     held_out_at_most : int
         Upper bound of the number held out.
     val_batch : int
-        Images in a validation gallery of the ``image`` split; 0 for all of them in one.
+        Images in a validation gallery, at most; 0 for all of them in one, or of ``concept`` one of each concept.
     choose_by : str
         Validation figure that chooses the checkpoint: the pass with the lowest ``val_loss``, or with the highest
         ``val_mrr``, the mean reciprocal rank; of several with the same figure the last.
@@ -86,6 +88,10 @@ class Recipe:
         Default brain encoder.
     image_head : str
         Trainable map on the image side, applied to the gallery too.
+    several : str
+        What several embeddings become that are trained against together, ``--model A+B``: ``concatenate``, all features
+        side by side, standardised on the images trained on; or ``route``, the sum of embeddings of one width, such as
+        layers of an encoder, with trained weights (a softmax).
     dim : int
         Widest space to train in: wider embeddings are reduced to so many principal components of the images trained
         on. 0 to leave them as they are.
@@ -125,6 +131,7 @@ class Recipe:
     choose_by: str
     brain_encoder: str
     image_head: str
+    several: str
     dim: int
     loss: str
     temperature: float
@@ -139,8 +146,12 @@ class Recipe:
     seeds: tuple[int, ...]
 
     def settings(self) -> dict[str, Any]:
-        """Return what changes the numbers of a run, as plain values: everything but the name and the seeds."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key not in ("name", "seeds")}
+        """Return what changes the numbers of a run, as plain values: everything but the name and the seeds.
+
+        ``several`` is told only where it is not ``concatenate``, which one embedding by itself knows nothing of.
+        """
+        settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("name", "seeds")}
+        return {key: value for key, value in settings.items() if (key, value) != ("several", "concatenate")}
 
     @property
     def n_random(self) -> int:
@@ -163,7 +174,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def read_recipe(name: str, modality: str, brain_encoder: str = "") -> Recipe:
+def read_recipe(name: str, modality: str, brain_encoder: str = "", protocol: str = "") -> Recipe:
     """Read a recipe by name, or from a TOML file.
 
     Parameters
@@ -174,6 +185,8 @@ def read_recipe(name: str, modality: str, brain_encoder: str = "") -> Recipe:
         ``eeg``, ``meg`` or ``fmri``.
     brain_encoder : str
         The one to train; the recipe's when empty.
+    protocol : str
+        ``cross`` for what it says of runs across subjects.
 
     Raises
     ------
@@ -195,19 +208,19 @@ def read_recipe(name: str, modality: str, brain_encoder: str = "") -> Recipe:
         if path.suffix != ".toml":
             raise UnknownName(f"no recipe called '{name}'", suggest(name, recipe_names()))
     asked = {"brain_encoder": canonical(brain_encoder)} if brain_encoder else {}
-    table, for_brain = _table(path, modality)
+    table, for_brain = _table(path, modality, protocol)
     chosen = str((table | asked).get("brain_encoder")).removesuffix("+linear")
     return _checked(table | for_brain.get(chosen, {}) | asked | {"name": path.stem})
 
 
-def _table(path: Path, modality: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the settings of a file for one modality, and by brain encoder what differs there; else its base's."""
+def _table(path: Path, modality: str, protocol: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the settings of a file for a modality and protocol, and by brain encoder what differs; else its base's."""
     own = _parsed(path)
     base = own.pop("base", None)
     if base is not None and base not in recipe_names():
         raise UnknownName(f"recipe '{path.name}' starts from '{base}'", suggest(str(base), recipe_names()))
-    inherited, for_brain = _table(FOLDER / f"{base}.toml", modality) if base is not None else ({}, {})
-    differing = {kind: own.pop(kind, {}) for kind in MODALITIES}
+    inherited, for_brain = _table(FOLDER / f"{base}.toml", modality, protocol) if base is not None else ({}, {})
+    differing = {kind: own.pop(kind, {}) for kind in (*MODALITIES, CROSS)}
     brains = own.pop("brain", {})
     if not isinstance(brains, dict):
         raise EmbedctlError(f"recipe '{path.name}': brain = {brains!r} is no table", "write [brain.NAME] on a line")
@@ -222,10 +235,10 @@ def _table(path: Path, modality: str) -> tuple[dict[str, Any], dict[str, dict[st
             section = f" in [{where}]" if where else ""
             raise UnknownName(
                 f"recipe '{path.name}' has an unknown setting '{unknown[0]}'{section}",
-                suggest(unknown[0], known if where else {*known, "base", "brain", *MODALITIES}),
+                suggest(unknown[0], known if where else {*known, "base", "brain", *MODALITIES, CROSS}),
             )
     # What is said here goes before what a base says, also what it says of a brain encoder.
-    said_here = own | differing[modality]
+    said_here = own | differing[modality] | (differing[CROSS] if protocol == CROSS else {})
     kept = {name: {k: v for k, v in table.items() if k not in said_here} for name, table in for_brain.items()}
     return inherited | said_here, kept | brains
 

@@ -14,10 +14,11 @@ from torch import nn
 from pipelines.train.brain_encoders import brain_encoder, prepare
 from pipelines.train.brain_encoders.elsewhere import content
 from pipelines.train.data import pick_window
-from pipelines.train.image_head import ImageHead, image_vectors
+from pipelines.train.image_head import ImageHead
+from pipelines.train.image_side import ImageSide
+from pipelines.train.learner import HIGHEST_SCALE
 from pipelines.train.losses import unit
 from pipelines.train.recipes import Recipe, read_recipe
-from pipelines.train.train import HIGHEST_SCALE
 from stores.errors import StoreMismatch
 from stores.results import read_array, read_checkpoint, read_config
 
@@ -42,8 +43,8 @@ class TrainedRun:
         The brain encoder, in evaluation mode.
     image : ImageHead
         The map on the image side.
-    axes : (n_features, dim), optional
-        What narrows image embeddings, where the recipe did.
+    side : ImageSide
+        What comes before it.
     scale : float
         Inverse temperature.
     shape : (int, int, int)
@@ -57,7 +58,7 @@ class TrainedRun:
     recipe: Recipe
     brain: nn.Module
     image: ImageHead
-    axes: torch.Tensor | None
+    side: ImageSide
     scale: float
     shape: tuple[int, int, int]
     times: np.ndarray
@@ -69,8 +70,7 @@ class TrainedRun:
     @torch.no_grad()
     def picture(self, values: np.ndarray) -> torch.Tensor:
         """Return the unit image embeddings ``(n, dim)`` of rows of the embedding store ``(n, n_features)``."""
-        vectors = image_vectors(values, torch.device("cpu"))
-        return unit(self.image(vectors if self.axes is None else vectors @ self.axes))
+        return unit(self.image(self.side(values, torch.device("cpu"))))
 
     def untrained(self) -> "TrainedRun":
         """Return the same run with random weights, not those it started from: training may not have led far away."""
@@ -105,11 +105,16 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
             raise StoreMismatch(f"'{name}' has changed since run '{run_id}' was trained", "train it again")
     recipe = read_recipe("modern", config["modality"]).with_(**config["settings"], name=config["recipe"])
     state = load(read_checkpoint(runs, run_id))
-    log_scale, axes = state.pop("log_scale"), state.pop("axes", None)
+    log_scale = state.pop("log_scale")
+    stacked = len(state["image.route"]) if "image.route" in state else 0
+    side = ImageSide(stacked, *(state.pop(name, None) for name in ("mean", "spread", "axes")))
     times = _times(config, recipe)
     shape = (len(config["ch_names"]), len(times) or 1, read_array(runs, run_id, "brain").shape[1])
     model = nn.ModuleDict(
-        {"brain": brain_encoder(config["brain_encoder"])(*shape), "image": ImageHead(recipe.image_head, shape[2])}
+        {
+            "brain": brain_encoder(config["brain_encoder"])(*shape),
+            "image": ImageHead(recipe.image_head, shape[2], stacked),
+        }
     )
     try:
         model.load_state_dict(state)
@@ -125,7 +130,7 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
         recipe=recipe,
         brain=_frozen(model["brain"]),
         image=_frozen(model["image"]),  # type: ignore[arg-type]
-        axes=axes,
+        side=side,
         scale=float(log_scale.exp().clamp(max=HIGHEST_SCALE)),
         shape=shape,
         times=times,

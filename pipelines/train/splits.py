@@ -50,8 +50,8 @@ def split_images(
     ``concept`` holds out whole concepts, so that validation asks what the test asks: images of concepts never
     trained on. Its first round takes one image of every held-out concept, its second round another, and so
     on: each is as hard as a test with one image per concept, and together they use every held-out image.
-    ``image`` holds out single images, in one round or in rounds of ``round_of``; their concepts are trained on through
-    other images.
+    ``image`` holds out single images, in one round; their concepts are trained on through other images. Either way
+    rounds of more than ``round_of`` are dealt into smaller ones.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def split_images(
     seed : int
         Which ones are held out.
     round_of : int
-        Images per round when single images are held out, the last round what is left over; 0 for one round.
+        Images per round, the last one what is left over; 0 for no bound.
 
     Returns
     -------
@@ -105,12 +105,17 @@ def split_images(
     train = np.array([row for row, group in enumerate(groups) if group not in held], dtype=np.int64)
     if kind == "image":
         rows = np.array([row for row, g in enumerate(groups) if g in held], dtype=np.int64)
-        if not round_of:
-            return Split(train, (rows,))
-        # Dealt by lot: in their order images of one concept would meet, and be hard to tell apart.
-        dealt = np.array(sorted(rows.tolist(), key=lambda row: _lot(seed, image_ids[row])), dtype=np.int64)
-        return Split(train, tuple(np.sort(part) for part in np.split(dealt, range(round_of, len(dealt), round_of))))
-    return Split(train, _rounds(image_ids, groups, held, seed))
+        return Split(train, _dealt(rows, image_ids, seed, round_of))
+    rounds = _rounds(image_ids, groups, held, seed)
+    return Split(train, tuple(part for rows in rounds for part in _dealt(rows, image_ids, seed, round_of)))
+
+
+def _dealt(rows: Rows, image_ids: Sequence[str], seed: int, round_of: int) -> tuple[Rows, ...]:
+    """Deal a round into rounds of so many, by lot: in their order images of one concept would meet."""
+    if not round_of:
+        return (rows,)
+    dealt = np.array(sorted(rows.tolist(), key=lambda row: _lot(seed, image_ids[row])), dtype=np.int64)
+    return tuple(np.sort(part) for part in np.split(dealt, range(round_of, len(dealt), round_of)))
 
 
 def _rounds(image_ids: Sequence[str], concepts: Sequence[str], held: set[str], seed: int) -> tuple[Rows, ...]:

@@ -20,15 +20,22 @@ from pipelines.train.company import Cast, Company, cast, for_cross
 from pipelines.train.cost import run_bytes
 from pipelines.train.data import Recordings
 from pipelines.train.losses import loss_function
-from pipelines.train.origin import weights_column
-from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key, run_id
+from pipelines.train.origin import weights_of
+from pipelines.train.plan import (
+    choose_dataset,
+    choose_embeddings,
+    choose_subjects,
+    config_key,
+    run_id,
+    width_of,
+)
 from pipelines.train.recipes import Recipe, read_recipe
 from pipelines.train.repetitions import usual_number
 from pipelines.train.request import Job, TrainReport, TrainRequest
+from pipelines.train.several import Target
 from pipelines.train.targets import Targets
 from pipelines.train.train import RunConfig, train_run
 from stores.disk import bytes_free, check_writable
-from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.errors import CannotWrite, EmbedctlError, NotHere, StoreLocked
@@ -77,7 +84,8 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
     if not request.dry_run:
         if report.bytes_needed > report.bytes_free:
             raise CannotWrite(
-                f"'{request.runs}' needs {report.bytes_needed / 1e6:,.1f} MB, {report.bytes_free / 1e6:,.1f} MB are free",
+                f"'{request.runs}' needs {report.bytes_needed / 1e6:,.1f} MB, "
+                f"{report.bytes_free / 1e6:,.1f} MB are free",
                 "free some space, or name a folder on another disk",
             )
         if report.n_to_do:
@@ -97,7 +105,7 @@ class _Sweep:
     brain_encoder: str
     device: str
     casts: dict[int, Cast]
-    embeddings: dict[tuple[str, str], Entry]
+    embeddings: dict[tuple[str, str], Target]
     targets: Targets
     jobs: list[Job]
     notes: list[str]
@@ -116,7 +124,7 @@ def _decide(request: TrainRequest) -> _Sweep:
         "image_head": request.image_head,
         "loss": request.loss,
     }
-    recipe = read_recipe(request.recipe, request.brain, request.brain_encoder)
+    recipe = read_recipe(request.recipe, request.brain, request.brain_encoder, request.protocol)
     recipe = recipe.with_(**{key: value for key, value in changes.items() if value})
     if request.protocol == "cross":
         recipe = for_cross(recipe, request.brain, request.split)
@@ -135,18 +143,18 @@ def _decide(request: TrainRequest) -> _Sweep:
         company = Company(epochs, dataset, casts[subject])
         notes += [note for note in company.memory(recipe) if note not in notes]
         n_gallery = len(company.gallery(request.gallery)[0])
-        for name, entry in chosen:
-            images = targets.check(entry, company.train_ids, company.tested.test.image_ids)
-            size = run_bytes(company.tested, recipe, kind, entry.dim, n_gallery)
+        for target in chosen:
+            images = targets.check(target, company.train_ids, company.tested.test.image_ids)
+            size = run_bytes(company.tested, recipe, kind, width_of(target, recipe), n_gallery)
             for seed in dict.fromkeys(request.seeds or recipe.seeds):
-                by = {"epochs": company.key, "embedding": entry.key, "images": images, "config": config}
-                name_of_run = run_id(dataset, subject, name, kind, recipe.name, seed, by)
+                by = {"epochs": company.key, "embedding": target.key, "images": images, "config": config}
+                name_of_run = run_id(dataset, subject, target.name, kind, recipe.name, seed, by)
                 jobs.append(
                     Job(
                         run_id=name_of_run,
                         subject=subject,
-                        embedding=name,
-                        embedding_key=entry.key,
+                        embedding=target.name,
+                        embedding_key=target.key,
                         seed=seed,
                         finished=finished(request.runs, name_of_run),
                         images_key=images,
@@ -160,7 +168,7 @@ def _decide(request: TrainRequest) -> _Sweep:
         brain_encoder=kind,
         device=_device(request.device),
         casts=casts,
-        embeddings={(name, entry.key): entry for name, entry in chosen},
+        embeddings={(target.name, target.key): target for target in chosen},
         targets=targets,
         jobs=jobs,
         notes=notes + targets.notes,
@@ -210,12 +218,13 @@ def _run_subject(sweep: _Sweep, company: Company, jobs: list[Job], report: Train
 def _run_job(sweep: _Sweep, company: Company, loaded: Recordings, data: Recordings, job: Job) -> float:
     """Do one run, write it, and return its top-1."""
     recordings = company.tested
-    entry = sweep.embeddings[job.embedding, job.embedding_key]
-    target = sweep.targets.rows(entry, loaded.image_ids)
-    gallery = sweep.targets.rows(entry, loaded.test.image_ids)
+    against = sweep.embeddings[job.embedding, job.embedding_key]
+    target = sweep.targets.rows(against, loaded.image_ids)
+    gallery = sweep.targets.rows(against, loaded.test.image_ids)
     begun = datetime.now(UTC).isoformat(timespec="seconds")
-    outcome = train_run(RunConfig(sweep.recipe, sweep.brain_encoder, job.seed), data, target, gallery)
-    decided = _decided(sweep, job, entry, company, loaded.ch_names)
+    config = RunConfig(sweep.recipe, sweep.brain_encoder, job.seed)
+    outcome = train_run(config, data, target, gallery, against.widths)
+    decided = _decided(sweep, job, against, company, loaded.ch_names)
     write_run(
         sweep.request.runs,
         job.run_id,
@@ -232,7 +241,9 @@ def _run_job(sweep: _Sweep, company: Company, loaded: Recordings, data: Recordin
             "times": recordings.times.tolist(),
             "gallery_ids": loaded.test.image_ids,
             "gallery_concepts": loaded.test.concepts,
-            "provenance": entry.provenance,
+            "parts": against.texts,
+            "provenance": against.parts[0].provenance,
+            "provenance_of_others": [part.provenance for part in against.parts[1:]],
             "preprocessing": recordings.recipe,
             "device": sweep.device,
             "own": sweep.own,
@@ -257,10 +268,9 @@ def _count_as_finished(sweep: _Sweep, job: Job) -> None:
     sweep.jobs[sweep.jobs.index(job)] = dataclasses.replace(job, finished=True)
 
 
-def _decided(sweep: _Sweep, job: Job, entry: Entry, company: Company, ch_names: Sequence[str]) -> dict[str, Any]:
+def _decided(sweep: _Sweep, job: Job, against: Target, company: Company, ch_names: Sequence[str]) -> dict[str, Any]:
     """Return the columns of the results that were settled before training."""
-    recipe, registry = sweep.recipe, entry.provenance.get("registry") or {}
-    recordings = company.tested
+    recipe, recordings = sweep.recipe, company.tested
     return {
         "run_id": job.run_id,
         "dataset": sweep.dataset,
@@ -269,9 +279,9 @@ def _decided(sweep: _Sweep, job: Job, entry: Entry, company: Company, ch_names: 
         "protocol": sweep.request.protocol,
         "train_subjects": ",".join(map(str, company.cast.training)),
         "embedding": job.embedding,
-        "encoder": entry.name.encoder,
-        **{key: registry.get(key) or "" for key in ("aligned_by", "base", "matched_base", "match")},
-        "weights": weights_column(entry),
+        "encoder": against.encoder,
+        **against.said_of(),
+        "weights": weights_of(against),
         "brain_encoder": sweep.brain_encoder,
         "image_head": recipe.image_head,
         "recipe": recipe.name,

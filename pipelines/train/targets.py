@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.train.join import namesakes, resolve
+from pipelines.train.several import Target
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.errors import DamagedStore, EmbedctlError
@@ -35,7 +36,7 @@ class Targets:
         self._joined: dict[tuple[str, ...], np.ndarray] = {}
         self.notes: list[str] = []
 
-    def check(self, entry: Entry, train_ids: Sequence[str], test_ids: Sequence[str]) -> str:
+    def check(self, target: Target, train_ids: Sequence[str], test_ids: Sequence[str]) -> str:
         """Make sure that every image of a run has a row, and return a digest of these images' content.
 
         Raises
@@ -45,7 +46,7 @@ class Targets:
         """
         shown = [*train_ids, *test_ids]
         is_new = tuple(shown) not in self._joined
-        rows = self.require(entry, shown)
+        rows = self.require(target, shown)
         if is_new:
             self._look_for_doubles(rows, len(train_ids))
         content = hashlib.blake2b(digest_size=8)
@@ -54,9 +55,14 @@ class Targets:
             content.update((self._content.get(name) or name).encode() + b"\0")
         return content.hexdigest()
 
-    def require(self, entry: Entry, image_ids: Sequence[str]) -> np.ndarray:
+    def require(self, target: Target, image_ids: Sequence[str]) -> np.ndarray:
         """Return the store's row of every image, ``(n_images,)``, each of them there; raises as `check`."""
         rows = self._store_rows(image_ids)
+        for entry in target.parts:
+            self._require(entry, image_ids, rows)
+        return rows
+
+    def _require(self, entry: Entry, image_ids: Sequence[str], rows: np.ndarray) -> None:
         lacking = np.flatnonzero(~self._store.committed(entry)[rows])
         if len(lacking):
             absent = self._store.absent(entry)
@@ -69,16 +75,19 @@ class Targets:
                 f"'{entry.name}' has no embedding of {len(lacking)} images: {', '.join(first)}{more}",
                 f"embedctl extract --model {entry.name} computes what is missing; images it cannot read need replacing",
             )
-        return rows
 
-    def rows(self, entry: Entry, image_ids: Sequence[str]) -> np.ndarray:
-        """Return the embeddings of these images, ``(n_images, dim)`` float32.
+    def rows(self, target: Target, image_ids: Sequence[str]) -> np.ndarray:
+        """Return the embeddings of these images, ``(n_images, dim)`` float32, several side by side.
 
         Raises
         ------
         DamagedStore
             If one of them is not finite: a committed row always is.
         """
+        parts = [self._rows(entry, image_ids) for entry in target.parts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _rows(self, entry: Entry, image_ids: Sequence[str]) -> np.ndarray:
         embedding = self._store[f"{entry.name}#{entry.key}"]
         at = np.full(len(self._store.image_ids), -1, dtype=np.intp)
         at[np.flatnonzero(self._store.committed(entry))] = np.arange(len(embedding))

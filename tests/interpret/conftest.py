@@ -21,7 +21,7 @@ EARLY, LATE = (0.1, 0.18), (0.36, 0.44)
 IDS = TRAIN_IDS + TEST_IDS
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def few_permutations():
     """A fifth of the permutations: p ends at 0.005 instead of 0.001."""
     with pytest.MonkeyPatch.context() as patch:

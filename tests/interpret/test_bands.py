@@ -38,8 +38,15 @@ def test_bands_that_a_short_window_cannot_resolve_are_left_out():
 
 def test_keeping_every_band_and_the_offset_keeps_everything():
     x = np.random.default_rng(0).standard_normal((2, 3, 100))
-    kept = sum(keep_band(x, bins) for bins in band_bins(100, 250.0).values()) + x.mean(axis=-1, keepdims=True)
+    kept = sum(keep_band(x, band, 250.0) for band in BANDS) + x.mean(axis=-1, keepdims=True)
     assert np.allclose(kept, x)
+
+
+def test_a_drift_that_is_taken_away_leaves_no_other_band():
+    drift = np.linspace(-1, 1, 250)
+    for band in ("alpha", "beta", "gamma"):
+        assert (keep_band(drift, band, 250.0) ** 2).sum() < 1e-3 * (drift**2).sum()
+    assert ((drift - keep_band(drift, "delta", 250.0)) ** 2).sum() < 0.01 * (drift**2).sum()
 
 
 def test_the_rate_of_the_images_is_said_where_it_loads_a_band():

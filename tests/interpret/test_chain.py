@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.interpret.bands import keep_band
 from pipelines.interpret.chain import chain_of
 from pipelines.interpret.interpret import _recorded
 from pipelines.interpret.occlusion import occlude
@@ -62,7 +61,7 @@ def test_contributions_are_what_torch_finds_by_differentiating_through_each_sess
     mean = mean.index_add(0, torch.tensor(found.image), weighted) / found.scale
     gradient = np.random.default_rng(0).standard_normal(mean.shape)
     mean.backward(torch.tensor(gradient))
-    per_unit = sensors.grad.numpy() * found.change
+    per_unit = sensors.grad.numpy() * found.change()
     expected = np.zeros((found.n_images, *per_unit.shape[1:]))
     np.add.at(expected, found.image, per_unit)
     assert np.allclose(found.contributions(gradient), expected, atol=1e-5)
@@ -128,8 +127,10 @@ def test_parts_are_taken_away_at_the_sensors_before_whitening(planted):
         return y
 
     def without_alpha(y, mean):
-        bins = np.flatnonzero((np.fft.rfftfreq(len(times), 1 / 250) >= 8) & (np.fft.rfftfreq(len(times), 1 / 250) < 12))
-        return y - keep_band(y - mean, bins)
+        mirrored = np.concatenate([y - mean, (y - mean)[:, ::-1]], axis=1)
+        frequency, spectrum = np.fft.rfftfreq(2 * len(times), 1 / 250), np.fft.rfft(mirrored)
+        spectrum[:, (frequency < 8) | (frequency >= 12)] = 0
+        return y - np.fft.irfft(spectrum, 2 * len(times))[:, : len(times)]
 
     for label, change in (
         (("sensors", "occipital"), without_sensors),
@@ -145,12 +146,26 @@ def test_parts_are_taken_away_at_the_sensors_before_whitening(planted):
     assert len(CH_NAMES) == found.sensors.shape[1] > len(found.chans)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_blocks_change_nothing_and_the_whitened_are_there_once(planted, norm, monkeypatch):
+    whole, _ = chain(planted, trial_norm=norm)
+    monkeypatch.setattr("pipelines.interpret.chain.BLOCK", 7 * len(CH_NAMES) * 150)  # ends within images and sessions
+    blocks, _ = chain(planted, trial_norm=norm)
+    gradient = np.random.default_rng(0).standard_normal(whole.input().shape)
+    sizes, whiten = [], blocks._whiten
+    monkeypatch.setattr(blocks, "_whiten", lambda sensors, units: sizes.append(len(sensors)) or whiten(sensors, units))
+    assert np.allclose(blocks.input(), whole.input(), atol=1e-5)
+    assert np.allclose(blocks.input(lambda x: 0.5 * x), whole.input(lambda x: 0.5 * x), atol=1e-5)
+    assert np.allclose(blocks.input_change(), whole.input_change(), atol=1e-5)
+    n = len(sizes)
+    assert np.allclose(blocks.contributions(gradient), whole.contributions(gradient), atol=1e-4)
+    assert max(sizes) == 7 and len(sizes) == n, "norms are measured once"
+
+
 @pytest.mark.parametrize("norm", ["norm-then-mean", "mean-then-norm"])
 def test_what_is_left_is_normalised_anew(planted, norm):
     found, _ = chain(planted, trial_norm=norm)
     seen = []
     occlude(found, np.arange(150) / 250, 250.0, {}, lambda x: seen.append(x) or (x.sum(axis=(1, 2)), 0.5), 1.0)
-    first_window = np.zeros_like(found.change)
-    first_window[..., :13] = found.change[..., :13]  # 0 to 48 ms
-    assert np.allclose(seen[1], found.input(first_window))
+    assert np.allclose(seen[1], found.input(lambda change: np.where(np.arange(150) < 13, change, 0)))  # 0 to 48 ms
     assert not np.allclose(seen[1][..., 13:], seen[0][..., 13:])

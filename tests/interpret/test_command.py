@@ -6,10 +6,11 @@ import pytest
 
 from embedctl import render
 from embedctl.commands import interpret as command
+from embedctl.interpretation_tables import show_pairs
+from pipelines.interpret.kept import found_at, keep_found
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.request import InterpretReport
-from tests.interpret.test_figures import CONDITION, profile
-from tests.interpret.test_pairs import sides
+from tests.interpret.made_up import CONDITION, profile, sides
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def tables(monkeypatch):
 
 @pytest.mark.parametrize(("aligned", "base", "later"), [(0.12, 0.3, -180), (0.3, 0.12, 180)])
 def test_the_side_that_has_more_is_named_and_by_how_much_half_of_it_comes_later(tables, aligned, base, later):
-    command._pairs([paired(*sides(1, aligned=aligned, base=base))])
+    show_pairs([paired(*sides(1, aligned=aligned, base=base))])
     [[everything, matched]] = tables
     more, less = (float(everything[column].split()[0]) for column in ("aligned has more", "has less"))
     assert more == pytest.approx(1000 * aligned, abs=80) and less == pytest.approx(1000 * base, abs=80)
@@ -35,7 +36,7 @@ def test_the_side_that_has_more_is_named_and_by_how_much_half_of_it_comes_later(
 
 
 def test_over_six_subjects_the_mean_of_their_halves_is_shown(tables):
-    command._pairs([paired(*sides(6))])
+    show_pairs([paired(*sides(6))])
     [[everything, _]] = tables
     assert everything["over"] == "subjects" and float(everything["half by, ms"]) == pytest.approx(-180, abs=1)
 
@@ -45,8 +46,8 @@ def kept(runs, *profiles):
     for one in profiles:
         for run_id in one.run_ids:
             (runs / run_id).mkdir(exist_ok=True)
-    command._keep(InterpretReport(method="integrated-gradients", runs=runs, profiles=list(profiles)))
-    return json.loads(command.found_at(runs, "integrated-gradients").read_text())
+    keep_found(InterpretReport(method="integrated-gradients", runs=runs, profiles=list(profiles)))
+    return json.loads(found_at(runs, "integrated-gradients").read_text())
 
 
 def test_whether_anything_is_found_is_kept_and_is_over_subjects_of_earlier_calls_too(tmp_path):
@@ -64,7 +65,7 @@ def test_what_limits_a_profile_is_kept_with_it_when_others_are_asked_about(tmp_p
 
 def test_an_interpretation_that_cannot_be_read_is_replaced(tmp_path):
     kept(tmp_path, profile("hog", 1, 0.1))
-    command.found_at(tmp_path, "integrated-gradients").write_text('{"profiles": [{}], "pairs": []}')
+    found_at(tmp_path, "integrated-gradients").write_text('{"profiles": [{}], "pairs": []}')
     assert [one["subject"] for one in kept(tmp_path, profile("hog", 2, 0.1))["profiles"]] == [2]
 
 
@@ -75,7 +76,7 @@ def test_a_call_for_one_seed_leaves_what_all_seeds_said_in_place(tmp_path):
 
 
 def test_pictures_of_a_narrower_call_lie_beside_those_of_the_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("embedctl.figures.png", lambda figure: b"")
+    monkeypatch.setattr("embedctl.drawing.png", lambda figure: b"")
     of = CONDITION | {"recipe": "modern", "config_key": "0a1b"}
     one = profile("hog", 1, 0.1, condition=of, sensors={}, positions=[])
     report = InterpretReport(method="integrated-gradients", runs=tmp_path, profiles=[one])

@@ -5,55 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from embedctl.figures import COLOURS, bands_figure, flat, pair_figure, png, sensors_figure, time_figure
+from embedctl.drawing import COLOURS, flat, png
+from embedctl.interpretation_figures import bands_figure, pair_figure, sensors_figure, time_figure
 from pipelines.interpret.clusters import Cluster
 from pipelines.interpret.pairs import PairedProfile, PairTest
-from pipelines.interpret.profile import Profile, Table
-
-TIMES = np.arange(50) / 100
-CONDITION = {"dataset": "things-eeg2", "brain_encoder": "nice"}
-POSITIONS = [[0.0, 0.1, 0.04], [0.0, -0.1, 0.04], [0.1, 0.0, 0.04], [0.0, 0.0, 0.14]]
-
-
-def profile(embedding, subject, peak, **changes):
-    course = np.exp(-0.5 * ((TIMES - peak) / 0.03) ** 2)
-    nothing = Table(image_ids=[], time=np.zeros((0, 50)), bands={}, groups={}, found=np.zeros(0))
-    found = Profile(
-        condition=CONDITION,
-        embedding=embedding,
-        aligned_by="",
-        weights="none",
-        subject=subject,
-        n_seeds=1,
-        n_images=40,
-        top1=0.5,
-        evidence=2.0,
-        p=0.01,
-        is_found=True,
-        times=TIMES,
-        time=course / course.sum(),
-        bands={"offset": -0.1, "theta": 0.2 + subject / 100, "alpha": 0.7},
-        sensors={"Fz": 0.0, "Oz": 0.8, "T8": -0.1, "Cz": 0.1},
-        positions=POSITIONS,
-        groups={"frontal": 0.1, "occipital": 0.9},
-        windows=[Cluster(peak - 0.05, peak + 0.05, 1, 0.01)],
-        band_p={},
-        sensor_p={},
-        group_p={},
-        peak=peak,
-        half=peak,
-        corrected_peak=None,
-        occlusion=[],
-        similarity=0.0,
-        reliability=0.9,
-        random_reliability=0.9,
-        untrained_windows=[],
-        untrained_bands=[],
-        untrained_groups=[],
-        notes=[],
-        table=nothing,
-    )
-    return replace(found, **changes)
+from tests.interpret.made_up import CONDITION, POSITIONS, TIMES, profile
 
 
 @pytest.fixture
@@ -89,6 +45,7 @@ def test_shares_of_nothing_are_pale_and_said_to_be(profiles):
     assert course.get_height() == pytest.approx(-10)
     maps = sensors_figure([*profiles[:2], nothing]).axes
     assert [axes.get_title() for axes in maps if axes.images] == ["early", "late (nothing found)"]
+    assert [axes.images[0].get_alpha() for axes in maps if axes.images] == [1.0, 0.25]
 
 
 def test_bands_are_bars_with_a_dot_per_subject(profiles):
@@ -154,6 +111,33 @@ def test_a_pair_shows_both_comparisons_and_shades_where_they_differ():
     assert np.allclose(drawn["images that both found"], -100 * TIMES)
     assert sorted(round(patch.get_x()) for patch in axes.patches) == [100, 100]
     assert "a minus b" in axes.get_title()
+
+
+def test_of_more_embeddings_than_colours_the_best_are_drawn_and_it_is_said():
+    many = [profile(f"e{n:02d}", 1, 0.1, top1=n / 40, positions=[]) for n in range(40)]
+    for figure in (time_figure, bands_figure, sensors_figure):
+        [axes] = figure(many).axes
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"e{n}" for n in range(39, 32, -1)]
+        assert "the 7 best of 40 embeddings" in axes.get_title()
+    assert len(set(COLOURS)) == 7
+    maps = sensors_figure([replace(one, positions=POSITIONS) for one in many])
+    assert len([axes for axes in maps.axes if axes.images]) == 12
+    assert "the 12 best of 40 embeddings" in maps.get_suptitle()
+
+
+def test_maps_of_the_paper_say_that_their_times_are_not_those_of_the_recording(profiles):
+    theirs = [replace(one, corrected_peak=0.2) for one in profiles]
+    assert "early peaks at 100 ms, in the recording at 200 ms" in time_figure(theirs).axes[0].get_xlabel()
+    assert "no spectrum" in bands_figure(theirs).axes[0].get_xlabel()
+    assert "recording" not in time_figure(profiles).axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("origin", [(0, 0, 0), (0, 0.02, -0.01)])
+def test_a_helmet_is_drawn_about_its_own_middle_whatever_its_coordinates(origin):
+    angle, around = (grid.ravel() for grid in np.meshgrid(np.radians([0, 45, 90, 110]), np.linspace(0, 6, 12)))
+    unit = np.column_stack([np.sin(angle) * np.cos(around), np.sin(angle) * np.sin(around), np.cos(angle)])
+    places = flat(0.12 * unit + origin)
+    assert np.allclose(np.linalg.norm(places, axis=1), angle / (np.pi / 2) * 0.095)
 
 
 def test_names_are_no_formulas_and_are_all_in_the_legend(profiles):

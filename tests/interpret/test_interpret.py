@@ -1,6 +1,7 @@
 """Runs interpreted from end to end: early and late embeddings told apart, and every limit said."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from embedctl.cli import app
-from embedctl.figures import sensors_figure
+from embedctl.interpretation_figures import sensors_figure
 from embedctl.report.build import build
 from embedctl.report.gather import ReportRequest
 from pipelines.interpret.gradcam import stretched_times
@@ -19,7 +20,7 @@ from pipelines.train.sweep import train
 from stores.beside import read_array_beside, read_beside
 from stores.epochs import EpochStore
 from stores.errors import DamagedStore, EmbedctlError, UnknownName
-from stores.results import read_results
+from stores.results import assemble, read_results
 from tests.interpret.conftest import CH_NAMES, EARLY, LATE, OCCIPITAL, SFREQ, TIMES, within
 from tests.train.conftest import TEST_IDS, TRAIN_IDS, build_workspace, concept
 
@@ -115,6 +116,7 @@ def test_it_is_computed_once(planted, runs, report):
 def test_gradient_x_input_finds_the_same_place(planted, runs, report):
     found = interpreted(planted, runs, method="gradient-x-input", seeds=(0,), subjects=(1,), models=("early",))
     assert found.profiles[0].time[within(EARLY)].sum() > 0.4
+    assert any("contributions of gradient x input" in note and "% off" in note for note in found.notes)
 
 
 def test_what_cannot_be_asked_is_said(planted, runs, tmp_path):
@@ -141,18 +143,15 @@ def test_runs_on_other_recordings_are_skipped_with_the_reason(planted, runs, rep
         interpret(InterpretRequest(method="gradient-x-input", subjects=(2,), **asked))
 
 
-def test_damage_beside_a_run_is_an_error_and_not_a_result(planted, tmp_path):
-    train(
-        TrainRequest(brain="eeg", subjects=(1,), recipe=planted.recipe, models=("early",), **where(planted, tmp_path))
-    )
-    interpreted(planted, tmp_path)
-    [file] = tmp_path.glob(f"*/{NAME}/time.npy")
+def test_damage_beside_a_run_is_an_error_and_not_a_result(planted, runs, report, tmp_path):
+    shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
+    file = next(tmp_path.glob(f"*/{NAME}/time.npy"))
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(DamagedStore):
         interpreted(planted, tmp_path)
 
 
-def test_paper_gradcam_draws_the_effect_too_early_and_says_so(planted, tmp_path):
+def test_paper_gradcam_draws_the_effect_too_early_and_says_so(planted, runs, tmp_path):
     asked = {"brain": "eeg", "brain_encoder": "nice", "subjects": (1,), "models": ("early",), "recipe": planted.recipe}
     train(TrainRequest(**asked, **where(planted, tmp_path)))
     found = interpreted(planted, tmp_path, method="paper-gradcam")
@@ -165,14 +164,16 @@ def test_paper_gradcam_draws_the_effect_too_early_and_says_so(planted, tmp_path)
     assert profile.corrected_peak - profile.peak > 0.06
     assert any("wrong time" in note for note in found.notes) and any("no topography" in note for note in found.notes)
     assert profile.sensors == {} and profile.windows == []
-    train(TrainRequest(**asked | {"brain_encoder": "eegproject"}, **where(planted, tmp_path)))
+    other = next(runs.glob("*eegproject*"))
+    shutil.copytree(other, tmp_path / other.name)
+    assemble(tmp_path)
     words = ["--embeddings", planted.embeddings, "--epochs", planted.epochs, "--runs", tmp_path]
     shown = CliRunner().invoke(app, ["interpret", "--method", "paper-gradcam", *map(str, words)])
     assert shown.exit_code == 3 and "skipped 1 of 2 runs" in shown.stderr and "EEGProject" in shown.stderr
     assert "peak in truth" in shown.stdout and "wrong time" in shown.stderr
 
 
-def test_the_command_shows_tables_draws_pictures_and_gives_json(planted, runs, report):
+def test_the_command_shows_tables_draws_pictures_and_gives_json(planted, runs, report, monkeypatch):
     words = ["interpret", "--embeddings", planted.embeddings, "--epochs", planted.epochs, "--runs", runs]
     shown = CliRunner().invoke(app, list(map(str, words)))
     assert shown.exit_code == 0, shown.output
@@ -182,6 +183,7 @@ def test_the_command_shows_tables_draws_pictures_and_gives_json(planted, runs, r
     assert "5 Hz" in shown.stderr
     pictures = sorted(path.name for path in runs.glob("interpret/integrated-gradients/*/*.png"))
     assert pictures == ["bands.png", "early-minus-late.png", "sensors.png", "time.png"]
+    monkeypatch.setattr("embedctl.commands.interpret._draw", lambda *_: [])
     said = json.loads(CliRunner().invoke(app, [*map(str, words), "--subject", "1", "--json"]).stdout)
     assert said["schema_version"] == 1 and len(said["profiles"]) == 2
     assert np.allclose(said["profiles"][0]["time"], of(report, said["profiles"][0]["embedding"]).time)

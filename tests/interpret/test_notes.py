@@ -5,7 +5,7 @@ import pytest
 
 from pipelines.interpret.notes import notes_of
 from pipelines.interpret.run import _sanity
-from tests.interpret.test_figures import profile
+from tests.interpret.made_up import profile
 
 
 def noisy(rng, map_, noise):

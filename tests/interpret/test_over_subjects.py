@@ -11,8 +11,7 @@ from scipy.stats import ttest_1samp
 from pipelines.interpret import interpret as module
 from pipelines.interpret.over_subjects import is_found
 from pipelines.interpret.request import InterpretReport, InterpretRequest
-from tests.interpret.test_figures import CONDITION, TIMES, profile
-from tests.interpret.test_pairs import subject
+from tests.interpret.made_up import CONDITION, TIMES, profile, subject
 
 
 def test_a_pair_is_compared_on_the_seeds_that_both_have(monkeypatch):

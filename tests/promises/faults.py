@@ -2,8 +2,8 @@
 
 Dying is seen from the disk: one undisturbed run, and before each of its writes a copy of what is there. That is what
 a killed process leaves; of a file that was being flushed the second half is missing, as after a power cut. Then its
-locks are those of a dead process. The other faults are raised in place of the write, once, and the command goes on as it
-can. What is left is looked at, and the command is run again. The same files left by two faults are tried once.
+locks are those of a dead process. The other faults are raised in place of the write, once, and the command goes on as
+it can. What is left is looked at, and the command is run again. The same files left by two faults are tried once.
 """
 
 import builtins

@@ -10,8 +10,8 @@ import io
 import os
 import shutil
 import tempfile
-from contextlib import redirect_stderr, redirect_stdout
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -98,7 +98,7 @@ class Machine(RuleBasedStateMachine):
         run(self.here, extract(self.world.inputs, "few"))  # finishes what a crash left: that is no damage
         self.rows = committed(self.here)
         draw = random.Random(seed)
-        names = [name for name, data in content(self.here).items() if data and not name.endswith("images.parquet")]
+        names = [name for name, data in content(self.here).items() if data and "/.embedctl/images" not in name]
         file = self.here / draw.choice(names)
         data = bytearray(file.read_bytes())
         if way == "flip":

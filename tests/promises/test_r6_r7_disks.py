@@ -12,7 +12,15 @@ import pipelines.extract.outlook
 import pipelines.preprocess.preprocess
 import pipelines.train.sweep
 from tests.promises.harness import (
-    committed, content, damages, differing, ended, extract, preprocess, run, stores_of, train,
+    committed,
+    content,
+    damages,
+    differing,
+    ended,
+    extract,
+    preprocess,
+    run,
+    train,
 )  # fmt: skip
 
 ROOM = [pipelines.extract.outlook, pipelines.preprocess.preprocess, pipelines.train.sweep]
@@ -107,13 +115,14 @@ def test_what_writes_ends_with_7_at_once(world, read_only, scratch, monkeypatch)
     monkeypatch.setattr("pipelines.preprocess.recorded.examine", lambda *_: pytest.fail("recordings were examined"))
     monkeypatch.setattr("pipelines.train.sweep.train_run", lambda *_: pytest.fail("a run was trained"))
     given, store = world.inputs, str(read_only / "embeddings.zarr")
+    theirs = ["--npy", str(given.folder / "theirs.npy"), "--ids", str(given.folder / "ids.txt")]
     for words in (
         [*extract(given, "many"), "--store", store],
         [*extract(given, "many"), "--store", str(read_only / "new.zarr")],
         [*extract(given, "many"), "--store", store, "--shard", "0/2"],
         [*preprocess(given, "1"), "--store", str(read_only / "new.zarr")],
         [*train(given, read_only), "--runs", str(read_only / "new")],
-        ["import", "--name", "theirs", "--npy", str(given.folder / "theirs.npy"), "--ids", str(given.folder / "ids.txt"),
+        ["import", "--name", "theirs", *theirs,
          "--images", given.few, "--store", store],
         ["merge", store, str(world.folder / "other.zarr")],
         ["remove", store, "pixels"],

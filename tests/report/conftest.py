@@ -1,14 +1,13 @@
 """A workspace of made-up runs: an aligned encoder and its base, two layers, four people, and one hostile name."""
 
 import json
-import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from embedctl.commands.interpret import found_at
+from pipelines.interpret.kept import found_at
 from pipelines.train.metrics import retrieve
 from stores.embeddings import EmbeddingStore
 from stores.images import ImageRecord
@@ -54,22 +53,20 @@ def write(runs, name, subject, seed, scores, concepts=CONCEPTS, **changes):
 def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reported")
     rng = np.random.default_rng(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        for name, strength in STRENGTH.items():
-            for subject in SUBJECTS:
-                for seed in SEEDS:
-                    scores = rng.standard_normal((12, 12)).astype("f4")
-                    scores[np.arange(12), np.arange(12)] += strength + 0.2 * subject
-                    write(folder / "runs", name, subject, seed, scores)
-        assemble(folder / "runs")
-        store = EmbeddingStore.open(folder / "embeddings.zarr", create=True)
-        store.add_images([ImageRecord(name, f"{n:064x}", 1, 1, 8, 8, "RGB") for n, name in enumerate(IMAGES)])
-        values = rng.standard_normal((12, 6)).astype("f4")
-        for name, rows in (("pixels", values), (ALIGNED, np.repeat(values[:6], 2, axis=0)), (BASE, 2 * values)):
-            entry = store.create(EmbeddingName.parse(name), "0a1b", dim=6, dtype="float32", provenance={})
-            store.write_block(0, {entry.group: (np.arange(12), rows)}, {})
-        store.consolidate()
+    for name, strength in STRENGTH.items():
+        for subject in SUBJECTS:
+            for seed in SEEDS:
+                scores = rng.standard_normal((12, 12)).astype("f4")
+                scores[np.arange(12), np.arange(12)] += strength + 0.2 * subject
+                write(folder / "runs", name, subject, seed, scores)
+    assemble(folder / "runs")
+    store = EmbeddingStore.open(folder / "embeddings.zarr", create=True)
+    store.add_images([ImageRecord(name, f"{n:064x}", 1, 1, 8, 8, "RGB") for n, name in enumerate(IMAGES)])
+    values = rng.standard_normal((12, 6)).astype("f4")
+    for name, rows in (("pixels", values), (ALIGNED, np.repeat(values[:6], 2, axis=0)), (BASE, 2 * values)):
+        entry = store.create(EmbeddingName.parse(name), "0a1b", dim=6, dtype="float32", provenance={})
+        store.write_block(0, {entry.group: (np.arange(12), rows)}, {})
+    store.consolidate()
     for number, name in enumerate(IMAGES):
         file = folder / "images" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +105,11 @@ def interpretation(answers, odd=""):
     def window(start, sign=1):
         return {"first": start, "last": start + 0.05, "sign": sign, "p": 0.01}
 
+    occlusion = [
+        {"kind": "time", "part": "100 to 150 ms", "lost": 1.5, "share": 0.75, "top1": 0.25},
+        {"kind": "time", "part": "150 to 200 ms", "lost": -0.5, "share": -0.25, "top1": 0.5},
+    ]
+
     def profile(name, peak, run_ids):
         return {
             "embedding": name, "subject": 1, "evidence": 2.0, "times": times, "peak": peak, "half": peak,
@@ -117,6 +119,7 @@ def interpretation(answers, odd=""):
             "windows": [window(peak)], "run_ids": run_ids, "is_found": name != ALIGNED, "p": 0.01, "reliability": 0.9,
             "notes": [f"theta is loaded in {name}{odd}"], "random_reliability": 0.9, "similarity": 0.0,
             "untrained_windows": [], "untrained_bands": [], "untrained_groups": [],
+            "occlusion": [part | {"part": f"{part['part']}{odd}"} for part in occlusion],
         }  # fmt: skip
 
     runs = {name: [row["run_id"] for row in cell.runs[1].values()] for name, cell in answers.cells.items()}
@@ -154,18 +157,16 @@ def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     rng = np.random.default_rng(0)
     names = dict.fromkeys(("dataset", "brain_encoder", "recipe", "image_head", "gallery", "version", "weights"), BAD)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        for number, name in enumerate((ALIGNED, BASE, f"pixels{BAD}")):
-            for subject in (1, 2):
-                for seed in (0, 1):
-                    scores = rng.standard_normal((12, 12)).astype("f4")
-                    changes = names | {"run_id": f"run-{number}-{subject}-{seed}", "encoder": name}
-                    write(folder, name, subject, seed, scores, [f"{BAD}{n}" for n in CONCEPTS], **changes)
-        assemble(folder)
-        request = ReportRequest(runs=folder, embeddings=folder / BAD, images=folder / BAD)
-        [answers] = gather(request).answers
-        file = found_at(folder, "integrated-gradients")
-        file.parent.mkdir(parents=True)
-        file.write_text(json.dumps(interpretation(answers, odd=BAD)))
-        return page(build(request))
+    for number, name in enumerate((ALIGNED, BASE, f"pixels{BAD}")):
+        for subject in (1, 2):
+            for seed in (0, 1):
+                scores = rng.standard_normal((12, 12)).astype("f4")
+                changes = names | {"run_id": f"run-{number}-{subject}-{seed}", "encoder": name}
+                write(folder, name, subject, seed, scores, [f"{BAD}{n}" for n in CONCEPTS], **changes)
+    assemble(folder)
+    request = ReportRequest(runs=folder, embeddings=folder / BAD, images=folder / BAD)
+    [answers] = gather(request).answers
+    file = found_at(folder, "integrated-gradients")
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(interpretation(answers, odd=BAD)))
+    return page(build(request))

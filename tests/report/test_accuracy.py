@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from embedctl.report.accuracy import accuracy, best_said, pairs_said
+from embedctl.report.accuracy import _sides, accuracy, best_said, pairs_said
 from embedctl.report.svg import whole
 from pipelines.train.compare import pairs, ranking
 from pipelines.train.statistics import Interval
@@ -70,6 +72,15 @@ def test_a_slope_goes_from_the_base_to_the_aligned_encoder(figures, answers):
         assert value(line["y1"]) == pytest.approx(100 * by_name[BASE][subject], abs=1)
         assert value(line["y2"]) == pytest.approx(100 * by_name[ALIGNED][subject], abs=1)
         assert line["x1"] < line["x2"]
+
+
+def test_a_slope_is_over_the_seeds_that_both_have_as_its_difference_is(answers):
+    aligned, [pair] = answers.cells[ALIGNED], answers.pairs
+    more = {subject: seeds | {7: {"top1": 0.0}} for subject, seeds in aligned.runs.items()}
+    cells = answers.cells | {ALIGNED: SimpleNamespace(runs=more)}
+    assert _sides(replace(answers, cells=cells), pair) == _sides(answers, pair)
+    theirs, ours = _sides(answers, pair)
+    assert np.mean([ours[s] - theirs[s] for s in SUBJECTS]) == pytest.approx(pair.difference)
 
 
 def test_the_verdicts_name_the_leader_its_chance_and_what_four_subjects_cannot_show(answers):

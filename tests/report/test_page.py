@@ -77,6 +77,31 @@ def test_the_page_names_the_command_that_builds_it_again(report, workspace, draw
     assert html.escape(report.command) in drawn
 
 
+def test_the_command_names_the_folder_of_cards_that_was_read(request_of, tmp_path, material, monkeypatch):
+    monkeypatch.setattr("embedctl.report.build.gather", lambda request: replace(material, answers=[]))
+    built = build(replace(request_of, cards=tmp_path / "my cards"))
+    assert built.command.startswith(f"EMBEDCTL_CARDS='{tmp_path}/my cards' embedctl report --runs ")
+
+
+def test_no_name_turns_the_text_behind_it_around(report):
+    turned = replace(report, title="gpj.\u202eevil\u2066")
+    assert "gpj.\ufffdevil\ufffd" in page(turned) and "\u202e" not in page(turned)
+
+
+def test_every_run_has_its_interval_over_images(workspace, answers):
+    result = CliRunner().invoke(app, ["results", f"--runs={workspace.runs}"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.stderr
+    head, *lines = (re.split(r"\s{2,}", line) for line in result.stdout.splitlines())
+    at = head.index("95 % over images")
+    assert len(lines) == 40 and all(re.fullmatch(r"\d+\.\d to \d+\.\d", line[at]) for line in lines)
+    line = dict(zip(head, next(line for line in lines if line[2] == BASE), strict=False))  # some are empty
+    row = answers.cells[BASE].runs[int(line["subject"])][int(line["seed"])]
+    mean = (12 * row["top1"] + 2) / 16  # two more hits, two more misses
+    reach = 2.201 * (mean * (1 - mean) / 16) ** 0.5
+    expected = [100 * max(0, mean - reach), 100 * min(1, mean + reach)]
+    assert list(map(float, line["95 % over images"].split(" to "))) == pytest.approx(expected, abs=0.06)
+
+
 def test_simulated_recordings_are_called_so(request_of, workspace, tmp_path):
     truth = workspace.folder / "planted.json"
     truth.write_text("{}")
@@ -85,6 +110,9 @@ def test_simulated_recordings_are_called_so(request_of, workspace, tmp_path):
     finally:
         truth.unlink()
     assert build(request_of).notes == []
+    elsewhere = tmp_path / "embeddings.zarr"
+    (tmp_path / "planted.json").write_text("{}")  # runs that were copied away from the demo are no less simulated
+    assert "simulated" in build(replace(request_of, embeddings=elsewhere)).notes[0]
 
 
 def test_a_second_report_replaces_the_first_in_one_step(workspace, tmp_path):
@@ -144,13 +172,22 @@ def test_a_report_goes_into_no_folder_and_over_nothing_it_is_read_from(workspace
     folder = run(workspace, "--format", "csv", "--out", str(tmp_path))
     assert (folder.exit_code, folder.stderr.splitlines()[0]) == (2, f"error: '{tmp_path}' is a folder")
     (tmp_path / "file").touch()
-    for words in (["report", "--format=csv", "--out"], ["results", "--plot"]):
-        words = [words[0], f"--runs={workspace.runs}", *words[1:], str(tmp_path / "file" / "x.csv")]
+    for words, name in ((["report", "--format=csv", "--out"], "x.csv"), (["results", "--plot"], "x.png")):
+        words = [words[0], f"--runs={workspace.runs}", *words[1:], str(tmp_path / "file" / name)]
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 7 and result.stderr.startswith("error: cannot write"), result.stderr
         assert len(result.stderr.splitlines()) == 2
     result = CliRunner().invoke(app, ["results", f"--runs={workspace.runs}", "--plot", str(table)])
     assert result.exit_code == 2 and table.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [(["report", "--format=md", "--out"], "a.html"), (["results", "--plot"], "a.svg")]
+)
+def test_no_file_is_named_as_what_it_is_not(workspace, tmp_path, words, name):
+    for file, said in ((tmp_path / name, "would hold"), (tmp_path / "-", "'-' is no name of a file")):
+        result = CliRunner().invoke(app, [words[0], f"--runs={workspace.runs}", *words[1:], str(file)])
+        assert result.exit_code == 2 and said in result.stderr and not file.exists(), result.stderr
 
 
 def test_an_unknown_format_and_no_runs_are_two_lines(workspace, tmp_path):
@@ -165,7 +202,7 @@ def test_several_settings_are_numbered_wherever_they_are_spoken_of(request_of, m
     monkeypatch.setattr("embedctl.report.build.gather", lambda request: both)
     built = build(request_of)
     assert [text[:3] for text in built.verdicts] == ["1. ", "1. ", "2. ", "2. "]
-    assert sum(section.title.startswith("1. ") for section in built.sections) == 5
+    assert sum(section.title.startswith("1. ") for section in built.sections) == 6
     assert len(built.ranking.rows) == 2 * len(STRENGTH)
 
 
@@ -199,10 +236,10 @@ def test_chromium_complains_of_nothing_and_is_asked_for_nothing(drawn, hostile, 
 
 
 def test_results_and_show_write_pictures_that_say_what_they_show(workspace, tmp_path, monkeypatch):
-    from embedctl import figures
+    from embedctl import drawing
 
-    drawn, png = [], figures.png
-    monkeypatch.setattr(figures, "png", lambda figure: drawn.append(figure) or png(figure))
+    drawn, png = [], drawing.png
+    monkeypatch.setattr(drawing, "png", lambda figure: drawn.append(figure) or png(figure))
     one = str(next(workspace.runs.glob("made-up*")))
     for words in (["results", f"--runs={workspace.runs}", "--plot"], ["show", one, "--png"]):
         result = CliRunner().invoke(app, [*words, str(tmp_path / f"{words[0]}.png")])

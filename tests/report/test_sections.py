@@ -14,13 +14,14 @@ from embedctl.report.evidence import evidence
 from embedctl.report.gallery import gallery
 from embedctl.report.parts import shown
 from embedctl.report.provenance import provenance
-from embedctl.report.svg import sequential
+from embedctl.report.svg import diverging, sequential
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
+from pipelines.findings.retrieved import confusions
 from stores.errors import DamagedStore
-from stores.results import read_array
+from stores.results import assemble, read_array
 from stores.screens import record_tested
-from tests.report.conftest import ALIGNED, BASE, CONCEPTS, IMAGES, LAYERS, SEEDS, STRENGTH, SUBJECTS
+from tests.report.conftest import ALIGNED, BASE, CONCEPTS, IMAGES, LAYERS, SEEDS, STRENGTH, SUBJECTS, write
 from tests.report.drawn import across, marks
 
 
@@ -54,6 +55,26 @@ def test_layers_whose_names_do_not_tell_their_order_are_not_drawn_as_if_they_did
     assert "resnet18-tv:layer*" in figure.picture and "resnet18-tv:stages.*.blocks.*" in figure.picture
     nameless = replace(answers, ranks=ranks[:3])
     assert not [f for f in variation(nameless).figures if "depth" in f.title]
+
+
+def test_accuracy_over_repetitions_is_a_mean_over_seeds_then_subjects_up_to_all_of_them(answers, monkeypatch):
+    from embedctl.report import repetitions as module
+
+    few = replace(answers, cells={name: answers.cells[name] for name in (ALIGNED, BASE)})
+
+    def summary(runs, run_id):
+        top1 = 0.1 * int(run_id.split("sub-")[1][:2]) + (0.02 if run_id.endswith("seed-1") else 0)
+        kept = {"1": top1 / 4, "2": top1 / 2} if BASE not in run_id else {}
+        return {"top1": top1, "test_repetitions": 6, "top1_by_repetitions": kept}
+
+    monkeypatch.setattr(module, "read_summary", summary)
+    [figure] = module.repetitions(few, Path("runs")).figures
+    assert [name for name, _ in figure.table.columns] == ["embedding", "1", "2", "6"]
+    mean = 0.25 + 0.01  # four subjects, two seeds
+    assert figure.table.rows == [(ALIGNED, *map(pytest.approx, (mean / 4, mean / 2, mean)))]
+    dots, value = marks(figure.picture, "circle"), across(figure.picture, upwards=True)
+    assert [value(dot["cy"]) for dot in dots] == pytest.approx([100 * mean / 4, 100 * mean / 2, 100 * mean], abs=1)
+    assert not module.repetitions(replace(few, cells={BASE: few.cells[BASE]}), Path("runs")).figures
 
 
 def test_seeds_are_dots_about_their_subjects_mean(answers):
@@ -94,6 +115,12 @@ def test_the_gallery_shows_clear_hits_and_bad_misses_of_one_run(answers, materia
     assert all(counted[row[0], row[1]] == row[2] for row in confused.table.rows)
     assert confused.picture.count("data:image/jpeg;base64,") == 2 * len(confused.table.rows)
     assert "in 1 runs" not in confused.picture and "in 1 run<" in confused.picture
+
+
+def test_an_image_that_is_right_as_much_as_another_is_not_taken_for_it(tmp_path):
+    write(tmp_path, "pixels", 1, 0, np.ones((12, 12), "f4"))
+    [row] = assemble(tmp_path).to_pylist()
+    assert confusions(tmp_path, [row]) == []
 
 
 def test_a_concept_is_found_as_often_as_its_images(answers, material):
@@ -206,7 +233,7 @@ def test_health_knows_equal_rows_scale_and_geometry(material):
 
 
 def test_an_embedding_too_wide_to_look_at_is_named(material, monkeypatch):
-    monkeypatch.setattr("embedctl.report.embeddings._MOST_FEATURES", 5)
+    monkeypatch.setattr("pipelines.findings.health.MOST_FEATURES", 5)
     assert embeddings(material).text == ["The store holds no embedding of a size that is looked at here."]
 
 
@@ -221,7 +248,8 @@ def test_provenance_has_licence_and_citation_of_every_encoder(material):
 
 def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answers, material, interpreted):
     section = evidence(answers, material.request.runs)
-    time, bands, sensors, pair = section.figures
+    time, bands, sensors, lost, pair = section.figures
+    assert lost.table.rows == [[BASE, 1, 2.0, "100 to 150 ms", 1.5]], "of what is found alone"
     assert f"Theta is loaded in {BASE}." in section.text and "Theta is loaded in pixels." not in section.text
     colours = {line["said"]: line["stroke"] for line in marks(time.picture, "polyline")}
     assert colours[ALIGNED] == "#c3c8d0" != colours[BASE], "what is not shown to be there is pale"
@@ -236,9 +264,10 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     assert value(bars[f"{ALIGNED}: 100 to 150 ms"]["x2"]) == pytest.approx(150, abs=3)
     assert min(bar["y1"] for bar in bars.values()) > max(y for _, y in points)
     cells = {cell["said"]: cell["fill"] for cell in marks(bands.picture, "rect")}
-    assert cells[f"{BASE}, theta: 90.0 %"] == "#d55e00" != cells[f"{BASE}, offset: -10.0 %"]
+    assert cells[f"{ALIGNED}, theta: 90.0 %"] == diverging(0.25)[0], "what is not shown to be there is pale"
+    assert cells[f"{BASE}, theta: 90.0 %"] == "#5e3c99" != cells[f"{BASE}, offset: -10.0 %"]
     dots = {dot["said"]: dot for dot in marks(sensors.picture, "circle") if dot["said"]}
-    assert dots["T8: 80.0 %"]["fill"] == "#d55e00" and dots["T8: 80.0 %"]["cx"] > dots["T7: -10.0 %"]["cx"]
+    assert dots["T8: 80.0 %"]["fill"] == "#5e3c99" and dots["T8: 80.0 %"]["cx"] > dots["T7: -10.0 %"]["cx"]
     assert dots["Fz: 10.0 %"]["cy"] < dots["Oz: 0.0 %"]["cy"]
     assert pair.title.startswith(f"{ALIGNED} minus {BASE}")
     found = by_row(pair)["images of subject 1"]
@@ -254,13 +283,29 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     assert [value(bar["x1"]) for bar in bars] == pytest.approx([100, 300], abs=3)
 
 
+def test_every_sensor_of_a_helmet_lies_in_its_picture(answers, material, interpreted):
+    said, angle = json.loads(interpreted.read_text()), np.radians([0, 60, 100, 130])
+    places = [
+        [0.12 * np.sin(a) * np.cos(b), 0.12 * np.sin(a) * np.sin(b), 0.12 * np.cos(a)]
+        for a in angle
+        for b in np.linspace(0, 6, 9)
+    ]
+    sensors = {f"M{n}": 0.01 for n in range(len(places))}
+    said["profiles"] = [p | {"sensors": sensors, "positions": places} for p in said["profiles"]]
+    interpreted.write_text(json.dumps(said))
+    picture = evidence(answers, material.request.runs).figures[2].picture
+    dots = [dot for dot in marks(picture, "circle") if dot["said"].startswith("M")]
+    assert len(dots) == len(places)
+    assert all(dot["r"] < dot["cx"] < 160 - dot["r"] and 14 < dot["cy"] < 174 - dot["r"] for dot in dots)
+
+
 def test_a_pair_of_voxels_is_a_table_of_regions(answers, material, interpreted):
     said = json.loads(interpreted.read_text())
     none = {"times": [], "time": [], "windows": [], "bands": {}}
     said["profiles"] = [p | none | {"groups": {"V1": 0.6, "FFA": 0.4}, "positions": []} for p in said["profiles"]]
     said["pairs"] = [p | {"times": [], "tests": [t | none for t in p["tests"]]} for p in said["pairs"]]
     interpreted.write_text(json.dumps(said))
-    _, pair = evidence(answers, material.request.runs).figures
+    _, _, pair = evidence(answers, material.request.runs).figures
     assert not pair.picture and pair.title.endswith("regions differ")
     assert list(by_row(pair)["images of subject 1"].values())[3:] == ["frontal -20.0 points"]
 
@@ -271,9 +316,9 @@ def test_a_pair_of_another_condition_or_of_removed_runs_is_not_drawn(answers, ma
     elsewhere = mine | {"run_ids": [f"{run_id}_of-another-recipe" for run_id in mine["run_ids"]]}
     removed = mine | {"run_ids": [*mine["run_ids"], "a run that was removed"]}
     interpreted.write_text(json.dumps(said | {"pairs": [elsewhere, removed]}))
-    assert len(evidence(answers, material.request.runs).figures) == 3
-    interpreted.write_text(json.dumps(said | {"pairs": [elsewhere, mine, removed]}))
     assert len(evidence(answers, material.request.runs).figures) == 4
+    interpreted.write_text(json.dumps(said | {"pairs": [elsewhere, mine, removed]}))
+    assert len(evidence(answers, material.request.runs).figures) == 5
 
 
 def test_without_an_interpretation_the_command_is_named(answers, material):

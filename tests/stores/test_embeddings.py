@@ -265,6 +265,21 @@ def test_a_changed_image_loses_its_rows_and_only_its_rows(store, pixels):
         store.update_images([replace(touched, id="nobody.jpg")])
 
 
+def test_what_is_learnt_of_a_block_is_written_into_the_table_of_its_rows_and_no_other(tmp_path):
+    store = EmbeddingStore.open(tmp_path / "many.zarr", create=True)
+    everything = records(2500)
+    for stop in (10, 1020, 2048, 2500):  # within a table, over its end, up to one's end, into a new one
+        store.add_images(everything[:stop])
+    tables = [store.path / f"image/.embedctl/images-{number}.parquet" for number in range(3)]
+    before = [table.stat().st_ino for table in tables]
+    learnt = replace(everything[1500], sha256="ff")
+    store.update_images([learnt])
+    assert [table.stat().st_ino != inode for table, inode in zip(tables, before, strict=True)] == [False, True, False]
+    assert list(EmbeddingStore.open(store.path).images().values()) == [
+        learnt if record.id == learnt.id else record for record in everything
+    ]
+
+
 def test_things_others_put_into_the_folder_are_not_embeddings(store, pixels):
     import zarr
 
@@ -326,8 +341,8 @@ def test_metadata_that_says_too_little_is_damage(store, pixels, node):
 
 
 def test_a_lost_image_table_is_damage(store):
-    next(store.path.rglob("images.parquet")).unlink()
-    with pytest.raises(DamagedStore, match=r"images.parquet"):
+    next(store.path.rglob("images-0.parquet")).unlink()
+    with pytest.raises(DamagedStore, match=r"images-0.parquet"):
         EmbeddingStore.open(store.path).images()
 
 

@@ -61,7 +61,7 @@ def test_after_repair_and_the_writing_command_every_byte_is_what_it_was(workspac
 
 def test_a_lost_table_of_images_cannot_be_repaired_and_says_so(workspace):
     # What images the rows are of is said nowhere else, and what cannot be known is not made up.
-    (workspace / "e.zarr/image/.embedctl/images.parquet").unlink()
+    (workspace / "e.zarr/image/.embedctl/images-0.parquet").unlink()
     with pytest.raises(DamagedStore, match="said nowhere else"):
         mend(workspace)
     assert damages(workspace)

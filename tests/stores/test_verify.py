@@ -1,6 +1,5 @@
 """Damage to any file is found and located; what is as it was written, or was cut short, is never called damaged."""
 
-import os
 import shutil
 
 import numpy as np
@@ -18,15 +17,13 @@ KINDS = {"embeddings": "e.zarr", "epochs": "p.zarr", "runs": "runs"}
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """One small store of each kind: two blocks of images of which ten came later, two subjects, two runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        path = tmp_path_factory.mktemp("workspace")
-        extract(path, 70)
-        extract(path, 80, "b")
-        preprocess(path, (1, 2))
-        train(path)
-        write_beside(path / "runs", "run-1", "occlusion", summary={"top1": 0.5}, arrays={"times": np.zeros(3)})
-        return path
+    path = tmp_path_factory.mktemp("workspace")
+    extract(path, 70)
+    extract(path, 80, "b")
+    preprocess(path, (1, 2))
+    train(path)
+    write_beside(path / "runs", "run-1", "occlusion", summary={"top1": 0.5}, arrays={"times": np.zeros(3)})
+    return path
 
 
 @pytest.fixture

@@ -220,6 +220,34 @@ def test_weights_that_contradict_the_registry_decide_nothing():
     assert doubt({"encoder": "clip-vitb32", "weights": f"sha256:{registry()['clip-vitb32'].weights[0].sha256}"}) == ""
 
 
+def test_a_network_made_robust_is_a_control_and_no_part_of_the_correction():
+    robust = {"embedding": "robust-resnet50-l2-eps3", "encoder": "robust-resnet50-l2-eps3"}
+    first = two_encoders(6).to_pylist()
+    second = [r | robust | {"aligned_by": "adversarial training"} for r in first if r["match"]]
+    human, control = pairs(table(*first, *(r | {"run_id": f"2{r['run_id']}"} for r in second)))
+    assert (human.p_holm, human.verdict) == (human.p, "higher")
+    assert (control.p_holm, control.verdict) == (None, "") and "it is a control" in control.note
+
+
+def test_pairs_whose_bases_have_a_network_in_common_are_said_to(capsys):
+    first, name = two_encoders(6).to_pylist(), "dreamsim-ensemble"
+    others = {PLAIN: f"{name}-base", HUMAN: name}
+    second = [r | {"encoder": others[r["embedding"]], "embedding": others[r["embedding"]]} for r in first]
+    second = [r | {"matched_base": f"{name}-base" if r["match"] else "", "run_id": f"2{r['run_id']}"} for r in second]
+    alone = [r | {"encoder": SECOND, "embedding": SECOND, "run_id": f"3{r['run_id']}"} for r in first if r["match"]]
+    alone = [r | {"matched_base": f"{SECOND}-base"} for r in alone]
+    base = [
+        r | {"encoder": f"{SECOND}-base", "embedding": f"{SECOND}-base", "weights": "sha256:00"} for r in first[::2]
+    ]
+    found = pairs(table(*first, *second, *alone, *(r | {"run_id": f"4{r['run_id']}"} for r in base)))
+    shared = {row.embedding: row.shares for row in found}
+    assert shared == {HUMAN: (name,), name: (HUMAN,), SECOND: ()}
+    from embedctl.commands.compare import _tested
+
+    _tested(found)
+    assert f"{HUMAN}, {name} share a network" in capsys.readouterr().err
+
+
 def test_a_layer_pairs_with_the_same_layer_of_the_base():
     rows = [row(f"{PLAIN}:blocks.7.mean@grey", 1, 0, 0.2), row(f"{PLAIN}:blocks.3.mean", 1, 0, 0.2)]
     rows += [row(f"{HUMAN}:blocks.7.mean@grey", 1, 0, 0.4, **ALIGNED)]

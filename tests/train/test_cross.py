@@ -130,6 +130,29 @@ def test_what_would_take_too_much_memory_is_held_in_half_of_it(workspace, four, 
     assert [row["loss"] for row in halved] == pytest.approx([row["loss"] for row in whole], rel=0.02)
 
 
+def test_the_memory_that_is_told_is_what_rows_of_all_and_of_three_more_take(four, monkeypatch):
+    store = EpochStore.open(four)
+    told, dtype = cross_module.memory_of([store["things-eeg2", s] for s in TRAINING], QUICK)
+    rows = loaded(four).rows
+    assert (told, dtype) == (rows.nbytes + 3 * rows.nbytes // 2, rows.dtype)
+    monkeypatch.setattr(cross_module, "_memory", lambda: told - 1)
+    with pytest.raises(EmbedctlError, match="this computer has 0.0 GB"):
+        loaded(four)
+
+
+def test_what_a_recipe_says_of_runs_across_subjects_holds_for_these_alone(tmp_path):
+    within, across = (read_recipe("paper", "eeg", "", protocol) for protocol in ("within", "cross"))
+    assert (within.passes, within.batch, within.lr) == (50, 128, 2e-4)
+    assert (across.passes, across.batch, across.lr, across.temperature) == (150, 512, 1e-4, 0.04)
+    mine = tmp_path / "mine.toml"
+    mine.write_text('base = "paper"\nlr = 1e-3\n[cross]\nbatch = 64\n')
+    recipe = read_recipe(str(mine), "eeg", "", "cross")
+    assert (recipe.passes, recipe.batch, recipe.lr) == (150, 64, 1e-3)
+    with pytest.raises(EmbedctlError, match=r"unknown setting 'pases' in \[cross\]"):
+        mine.write_text('base = "paper"\n[cross]\npases = 3\n')
+        read_recipe(str(mine), "eeg")
+
+
 def test_an_encoders_first_step_is_done_once(four):
     nice = brain_encoder("nice")
     store = EpochStore.open(four)

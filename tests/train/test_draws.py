@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.train.course import gather
 from pipelines.train.draws import Draws
-from pipelines.train.train import _gather
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 6), st.integers(0, 2**31))
@@ -48,6 +48,6 @@ def test_a_batch_is_the_weighted_mean_of_what_was_picked():
     rows = torch.randn(9, 3, 5)
     picked, share = torch.tensor([[0, 4, 8], [2, 1, 0]]), torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.0]])
     out = torch.empty(2, 3, 5)
-    _gather(rows, picked, share, out)
+    gather(rows, picked, share, out)
     assert torch.allclose(out[0], rows[[0, 4, 8]].mean(dim=0), atol=1e-6)
     assert torch.allclose(out[1], rows[[2, 1]].mean(dim=0), atol=1e-6)

@@ -13,7 +13,7 @@ from pipelines.train.restore import restore
 from pipelines.train.sweep import train
 from stores.epochs import EpochStore
 from stores.errors import EmbedctlError, StoreMismatch, UnknownName
-from stores.results import read_array, read_summary
+from stores.results import read_array, read_results, read_summary
 from tests.train.conftest import TEST_IDS, TRAIN_IDS, write_subject
 
 
@@ -69,9 +69,25 @@ def test_voxels_are_not_read_by_a_run_on_channels(workspace, run, tmp_path):
         predict(*run, dataset="nsd", epochs=tmp_path / "v.zarr", embeddings=workspace.embeddings)
 
 
+def test_the_csls_column_is_what_nearest_neighbours_of_another_library_make_of_it(workspace, run):
+    from sklearn.neighbors import NearestNeighbors
+
+    found = predict(*run, epochs=workspace.epochs, embeddings=workspace.embeddings)
+    brain, images = found.brain.astype(np.float64), found.gallery.astype(np.float64)
+
+    def density(of, among):  # mean cosine of the ten nearest; of unit vectors it is 1 - distance² / 2
+        distances, _ = NearestNeighbors(n_neighbors=10).fit(among).kneighbors(of)
+        return 1 - (distances**2 / 2).mean(axis=1)
+
+    corrected = 2 * brain @ images.T - density(brain, images)[:, None] - density(images, brain)[None]
+    own = [found.gallery_ids.index(image) for image in found.queries]
+    (row,) = [row for row in read_results(run[0]).to_pylist() if row["run_id"] == run[1]]
+    assert row["csls_top1"] == (corrected.argmax(axis=1) == own).mean()
+
+
 def test_a_store_without_the_very_embedding_is_refused(workspace, run, tmp_path, monkeypatch):
     trained = restore(*run)
-    trained.config["embedding_key"] = "ffffffffffff"
+    trained.config.update({"embedding_key": "ffffffffffff", "parts": ["planted#ffffffffffff"]})
     monkeypatch.setattr("pipelines.export.predict.restore", lambda *_: trained)
     with pytest.raises(StoreMismatch, match="does not hold planted#ffffffffffff"):
         predict(*run, **stores(workspace))

@@ -126,7 +126,7 @@ def float64():
 
 @pytest.mark.slow
 def test_a_hundred_steps_of_the_paper_follow_a_transcription_of_it(monkeypatch, float64):
-    from pipelines.train import train as module
+    from pipelines.train import learner as module
 
     paper = read_recipe("paper", "eeg").with_(batch=64, passes=25)
     start, losses, rates = [], [], []
@@ -153,7 +153,9 @@ def test_a_hundred_steps_of_the_paper_follow_a_transcription_of_it(monkeypatch, 
     data, target = simulated()
     monkeypatch.setattr(module, "brain_encoder", lambda name: Watched)
     monkeypatch.setattr(module, "loss_function", lambda name: watched_loss)
-    monkeypatch.setattr(module, "image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5)
+    monkeypatch.setattr(
+        "pipelines.train.image_side.image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5
+    )
     with monkeypatch.context() as patched:
         patched.setattr(torch.optim.AdamW, "step", watched_step)
         outcome = train_run(RunConfig(paper, paper.brain_encoder, SEED), data.ready(kind, "cpu"), target, target[:8])
@@ -169,11 +171,13 @@ def test_a_hundred_steps_of_the_paper_follow_a_transcription_of_it(monkeypatch, 
 
 
 def test_training_ends_when_patience_does_and_keeps_the_best_pass(monkeypatch, float64):
-    from pipelines.train import train as module
+    from pipelines.train import learner as module
 
     figures = iter([5.0, 4.0, 4.5, 4.6, 4.7, 4.8, 1.0])
     monkeypatch.setattr(module, "validate", lambda *args: {"val_loss": next(figures), "val_mrr": 0.1, "val_top1": 0.1})
-    monkeypatch.setattr(module, "image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5)
+    monkeypatch.setattr(
+        "pipelines.train.image_side.image_vectors", lambda values, device: unit(torch.from_numpy(values)) * DIM**0.5
+    )
     data, target = simulated()
     paper = read_recipe("paper", "eeg", "linear").with_(batch=64, passes=50, patience=3)
     outcome = train_run(RunConfig(paper, "linear", SEED), data, target, target[:8])
@@ -184,7 +188,7 @@ def test_training_ends_when_patience_does_and_keeps_the_best_pass(monkeypatch, f
 
 @pytest.mark.parametrize("val_loss", [0.0, 1.5, 4.16, 9.99, 10.0, 12.5, 27.0])
 def test_the_learning_rate_is_that_of_a_scheduler_told_the_validation_loss_for_the_pass(val_loss):
-    from pipelines.train.train import val_loss_cosine
+    from pipelines.train.learner import val_loss_cosine
 
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2e-4)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=10, eta_min=1e-7)

@@ -8,6 +8,7 @@ from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.data import load_subject
 from pipelines.train.request import TrainRequest
 from pipelines.train.restore import restore
+from pipelines.train.several import find_target
 from pipelines.train.sweep import train
 from pipelines.train.targets import Targets
 from stores.embeddings import EmbeddingStore
@@ -33,7 +34,7 @@ def test_it_scores_as_it_did(workspace, run):
     trained = restore(*run)
     loaded = load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], trained.recipe)
     store = EmbeddingStore.open(workspace.embeddings)
-    gallery = Targets(store, "suffix").rows(store.resolve("planted"), loaded.test.image_ids)
+    gallery = Targets(store, "suffix").rows(find_target("planted", store.resolve), loaded.test.image_ids)
     with torch.no_grad():
         scores = trained.see(loaded.test.epochs) @ trained.picture(gallery).T
     assert np.allclose(scores.numpy(), read_array(*run, "scores"), atol=1e-5)

@@ -100,3 +100,13 @@ def test_single_images_held_out_can_be_dealt_into_rounds_that_mix_the_concepts()
     assert sorted(np.concatenate(dealt.rounds)) == whole.rounds[0].tolist()
     assert np.array_equal(dealt.train, whole.train)
     assert len({concepts[row] for row in dealt.rounds[0]}) > 20
+
+
+def test_rounds_of_concepts_are_dealt_into_smaller_ones_too():
+    ids = [f"{c:03d}/{i}.jpg" for c in range(165) for i in range(3)]
+    asked = {"share": 0.99, "at_most": 150, "seed": 0}
+    whole, dealt = (split_images(ids, concepts_of(ids), "concept", **asked, round_of=n) for n in (0, 64))
+    assert [len(rows) for rows in dealt.rounds] == [64, 64, 22] * 3
+    assert [sorted(np.concatenate(dealt.rounds[3 * n : 3 * n + 3])) for n in range(3)] == [
+        rows.tolist() for rows in whole.rounds
+    ]

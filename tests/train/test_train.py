@@ -178,7 +178,7 @@ def test_a_batch_is_at_most_what_there_is(workspace):
 
 @pytest.mark.parametrize("choose_by", ["val_mrr", "val_loss"])
 def test_the_checkpoint_is_that_of_the_best_pass_and_says_so(workspace, monkeypatch, choose_by):
-    import pipelines.train.train as module
+    import pipelines.train.learner as module
 
     # Two passes are equally good; the last one is worse by less than any standard error.
     tops = {3: 0.41, 4: 0.4, 5: 0.41, 6: 0.4}

@@ -1,0 +1,131 @@
+"""The decisive table: aligned against base, each at the depth validation chose; shown, written as CSV and drawn."""
+
+import csv
+import io
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from embedctl import render
+from embedctl.drawing import COLOURS, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pipelines.train.depths import AtDepth, DepthRow
+
+__all__ = ["as_csv", "depth_figure", "tell"]
+
+_TOGETHER = ("dataset", "preprocessing", "protocol", "gallery", "n_way", "recipe")  # of what is one table
+_POINTS = 100
+_ACROSS = 3  # panels beside each other
+
+
+def tell(rows: "Sequence[DepthRow]") -> None:
+    """Show the table: a line per pair, image head and brain encoder."""
+    if not rows:
+        render.line("no aligned encoder and its base have both been run: there is no pair to show")
+    for about, group in groupby(rows, key=lambda row: [row.condition[name] for name in _TOGETHER]):
+        dataset, preprocessing, protocol, gallery, n_way, recipe = about
+        epochs = f" on {preprocessing} epochs" if preprocessing else ""
+        render.line(
+            f"{dataset}{epochs}, {n_way}-way retrieval in {gallery} images, recipe {recipe}, {protocol} subject"
+        )
+        _table(list(group))
+    if rows:
+        render.note(
+            "the layer is chosen on validation, where its score is the best of all; other layers' test is not read"
+        )
+
+
+def _table(rows: "Sequence[DepthRow]") -> None:
+    side = ("of layers", "validation", "test top-1")
+    figures = ("subjects", "difference", "95 % interval", "p corrected")
+    cells = [
+        (
+            row.condition["brain_encoder"],
+            row.condition["image_head"],
+            *_side(row.aligned),
+            *_side(row.base),
+            len(row.pair.subjects),
+            f"{_POINTS * row.pair.difference:+.1f} points",
+            _interval(row),
+            "" if row.pair.p_holm is None else f"{row.pair.p_holm:.3g}",
+            row.pair.verdict or row.pair.note,
+        )
+        for row in rows
+    ]
+    columns = ("brain encoder", "image head", "aligned", *side, "base", *side, *figures, "verdict")
+    render.table(columns, cells, right=(*side, *figures))
+
+
+def _side(one: "AtDepth") -> tuple[str, str, str, str]:
+    best = one.validation[one.embedding]
+    return one.embedding, str(len(one.validation)), render.percent(best), render.percent(one.top1)
+
+
+def _interval(row: "DepthRow") -> str:
+    low, high = row.pair.interval.low, row.pair.interval.high
+    if low is None or high is None:
+        return "none"
+    return f"{_POINTS * low:.1f} to {_POINTS * high:.1f} over {row.pair.interval.over}"
+
+
+def as_csv(rows: "Sequence[DepthRow]") -> bytes:
+    """Return the table as CSV, fractions as they are."""
+    sink = io.StringIO()
+    side = ("embedding", "layers", "val_top1", "test_top1")
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(
+        (*_TOGETHER, "brain_encoder", "image_head", "config_key")
+        + tuple(f"{which}_{name}" for which in ("aligned", "base") for name in side)
+        + ("subjects", "seeds", "difference", "low", "high", "over", "p", "p_holm", "verdict", "note")
+    )
+    for row in rows:
+        condition, pair = row.condition, row.pair
+        sides = [
+            (one.embedding, len(one.validation), one.validation[one.embedding], one.top1)
+            for one in (row.aligned, row.base)
+        ]
+        writer.writerow(
+            (
+                *(condition[name] for name in (*_TOGETHER, "brain_encoder", "image_head", "config_key")),
+                *sides[0],
+                *sides[1],
+                *(len(pair.subjects), pair.n_seeds, pair.difference, pair.interval.low, pair.interval.high),
+                *(pair.interval.over, pair.p, pair.p_holm, pair.verdict, pair.note),
+            )
+        )
+    return sink.getvalue().encode()
+
+
+def depth_figure(rows: "Sequence[DepthRow]") -> "Figure":
+    """Draw validation over depth, a panel per line of the table; the chosen layer ringed, with its test score.
+
+    Parameters
+    ----------
+    rows : sequence of DepthRow
+        At least one.
+    """
+    across = min(_ACROSS, len(rows))
+    down = -(-len(rows) // across)
+    figure, panels = new_figure(4.2 * across, 3.6 * down, down, across)
+    axes = list(panels.flat) if len(rows) > 1 else [panels]
+    for panel, row in zip(axes, rows, strict=False):
+        for one, colour, kind in ((row.base, COLOURS[0], "base"), (row.aligned, COLOURS[1], "aligned")):
+            names, values = list(one.validation), [_POINTS * value for value in one.validation.values()]
+            at = [place / (len(names) - 1) if len(names) > 1 else 1.0 for place in range(len(names))]
+            chosen = names.index(one.embedding)
+            panel.plot(at, values, ".-", color=colour, label=f"{kind}: {one.embedding}")
+            panel.plot([at[chosen]], [values[chosen]], "o", color=colour, markerfacecolor="none", ms=10)
+            panel.plot([at[chosen]], [_POINTS * one.top1], "D", color=colour, ms=6)
+        panel.axhline(_POINTS / row.condition["n_way"], color="black", ls=":", lw=1.2)
+        panel.set(xlabel="layers, first to last", ylabel="top-1, %", ylim=(0, None))
+        panel.set_title(f"{row.condition['brain_encoder']}, image head {row.condition['image_head']}", fontsize=9)
+        panel.legend(fontsize=6, frameon=False)
+    for panel in axes[len(rows) :]:
+        panel.set_visible(False)
+    figure.suptitle(
+        "Validation over depth; ringed: chosen; diamond: its test score; dotted: chance of the test", fontsize=9
+    )
+    return figure

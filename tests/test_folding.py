@@ -1,0 +1,97 @@
+"""Folding a network changes its numbers by rounding, what is tapped stays, and only what pays is kept."""
+
+import pytest
+import torch
+from torch import nn
+
+from pipelines.encoders.build import build
+from pipelines.encoders.folding import fold
+from pipelines.encoders.registry import EncoderSpec, find
+from pipelines.encoders.torchvision_import import torchvision  # noqa: F401  before timm, which imports it
+from pipelines.extract import forms
+from stores.names import EmbeddingName
+
+
+class Block(nn.Module):
+    """A residual block with a norm of timm's kind, and a convolution that is used twice."""
+
+    def __init__(self) -> None:
+        from timm.layers import BatchNormAct2d
+
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 6, 3, padding=1, bias=False), BatchNormAct2d(6)
+        self.shared, self.other = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(x))
+        return self.other(self.shared(self.shared(x))) + x
+
+
+def drawn(network: nn.Module) -> nn.Module:
+    """Return it with norms as after training: a fresh one changes nothing."""
+    draw = torch.Generator().manual_seed(1)
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for values, low in ((norm.weight, 0.5), (norm.bias, -0.5), (norm.running_mean, -1), (norm.running_var, 1)):
+                values.data.copy_(low + torch.rand(values.shape, generator=draw))
+    return network.eval().requires_grad_(False)
+
+
+def test_a_folded_network_gives_the_same_numbers_and_an_unfolded_one_the_same_bits():
+    network, images = drawn(Block()), torch.rand(2, 3, 8, 8)
+    plain = network(images)
+    unfold = fold(network, [])
+    folded = network(images)
+    assert network.first.bias is not None and torch.allclose(folded, plain, rtol=1e-5, atol=1e-5)
+    unfold()
+    assert network.first.bias is None and torch.equal(network(images), plain)
+
+
+def test_a_convolution_that_is_used_twice_is_left_alone():
+    network = drawn(Block())
+    weight = network.shared.weight.clone()
+    fold(network, [])
+    assert torch.equal(network.shared.weight, weight)
+
+
+@pytest.mark.parametrize("tapped", ["first", "norm", "shared"])
+def test_what_is_tapped_puts_out_what_it_did(tapped):
+    network, images, seen = drawn(Block()), torch.rand(2, 3, 8, 8), []
+    module = network.get_submodule(tapped)
+    module.register_forward_hook(lambda module, given, out: seen.append(out.clone()))
+    network(images)
+    n = len(seen)
+    fold(network, [module])
+    network(images)
+    assert all(torch.allclose(now, then, rtol=1e-5, atol=1e-5) for now, then in zip(seen[n:], seen[:n], strict=True))
+
+
+def test_a_network_that_cannot_be_followed_is_not_folded():
+    class Odd(Block):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if x.sum() > 0 else x
+
+    network = drawn(Odd())
+    fold(network, [])
+    assert network.first.bias is None
+
+
+@pytest.fixture
+def small() -> EncoderSpec:
+    return find("mobilenetv3-small-tv")
+
+
+@pytest.mark.parametrize(
+    ("gain", "error", "form", "why"),
+    [(2.0, 0.0, "folded", "2.00 times"), (1.05, 0.0, "plain", "only 1.05"), (2.0, 0.01, "plain", "off by 1e-02")],
+)
+def test_only_what_pays_and_stays_within_the_tolerance_is_kept(small, monkeypatch, gain, error, form, why):
+    encoder, name = build(small, weights="random:7"), EmbeddingName(small.id)
+
+    def run(encoder, images):
+        folded = encoder.form == "folded"
+        return {name: torch.full((2, 1), 1 + error * folded)}, 1 / gain if folded else 1.0
+
+    monkeypatch.setattr(forms, "_run", run)
+    found, said = forms.choose_form(encoder)
+    assert found == encoder.form == form and why in said
