@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from stores.again import from_workspace, note_command
+from stores.again import STORE, from_workspace, note_command
 from stores.layout import private
 
 __all__ = ["note_embeddings", "note_runs", "note_subjects"]
@@ -19,15 +19,15 @@ _OPTIONS = {"arrays": "npy"}
 
 
 def words_of(command: str, request: Any, place: Path, *left_out: str) -> list[str]:
-    """Return the words of a command, but for the option that its parts differ in and the place it writes to.
+    """Return the words of a command, but for the option that its parts differ in; the place it writes to stands open.
 
     Examples
     --------
     >>> from pipelines.extract.request import ExtractRequest
     >>> words_of("extract", ExtractRequest(models=("hog",), images=Path("/work/i"), exact=True), Path("/work"))
-    ['extract', '--images', '{workspace}/i', '--exact']
+    ['extract', '--store', '{store}', '--images', '{workspace}/i', '--exact']
     """
-    words = [command]
+    words = [command, "--runs" if command == "train" else "--store", STORE]
     for field in fields(request):
         value = getattr(request, field.name)
         if field.name in {*_LEFT_OUT, *left_out} or (value == field.default and not isinstance(value, Path)):

@@ -13,10 +13,12 @@ from typing import Any
 
 from stores.commits import digest, put_json
 
-__all__ = ["COMMANDS", "commands_for", "from_workspace", "note_command"]
+__all__ = ["COMMANDS", "STORE", "commands_for", "from_workspace", "note_command"]
 
 COMMANDS = "commands"
 """Name of the folder, beside the locks."""
+STORE = "{store}"
+"""Stands for the store, or the folder of runs, in the words that are noted."""
 _HERE = "{workspace}/"
 
 
@@ -40,19 +42,18 @@ def note_command(hidden: Path, part: str, words: Sequence[str], option: str, val
         put_json(_file(hidden, part), {"part": part, "commands": [*known, entry]}, hidden / "drafts")
 
 
-def commands_for(hidden: Path, parts: Iterable[str], *store: str, place: Path) -> tuple[list[str], list[str]]:
+def commands_for(hidden: Path, parts: Iterable[str], store: Path) -> tuple[list[str], list[str]]:
     """Return the lines to paste, in the order they were first used, and the parts of which nobody knows.
-
-    ``store`` are the words that name the store, and ``place`` is the folder it lies in.
 
     Examples
     --------
     >>> from tempfile import mkdtemp
     >>> hidden = Path(mkdtemp())
     >>> for name in ("hog", "pixels"):
-    ...     note_command(hidden, f"{name}#0a", ["extract", "--images", "{workspace}/my photos"], "--model", name)
-    >>> commands_for(hidden, ["hog#0a", "pixels#0a", "clip-rn50#0a"], "--store", "a.zarr", place=Path("."))
-    (["embedctl extract --model hog,pixels --images 'my photos' --store a.zarr"], ['clip-rn50#0a'])
+    ...     words = ["extract", "{store}", "--images", "{workspace}/my images"]
+    ...     note_command(hidden, f"{name}#0a", words, "--model", name)
+    >>> commands_for(hidden, ["hog#0a", "pixels#0a", "clip-rn50#0a"], Path("a.zarr"))
+    (["embedctl extract --model hog,pixels a.zarr --images 'my images'"], ['clip-rn50#0a'])
     """
     together: dict[tuple[str, ...], list[str]] = {}
     unknown = []
@@ -65,14 +66,16 @@ def commands_for(hidden: Path, parts: Iterable[str], *store: str, place: Path) -
         if not known:
             unknown.append(part)
     lines = [
-        shlex.join(["embedctl", command, option, ",".join(values), *(_typed(word, place) for word in words), *store])
+        shlex.join(["embedctl", command, option, ",".join(values), *(_typed(word, store) for word in words)])
         for (option, command, *words), values in together.items()
     ]
     return lines, unknown
 
 
-def _typed(word: str, place: Path) -> str:
-    return str(place / word.removeprefix(_HERE)) if word.startswith(_HERE) else word
+def _typed(word: str, store: Path) -> str:
+    if word == STORE:
+        return str(store)
+    return str(store.parent / word.removeprefix(_HERE)) if word.startswith(_HERE) else word
 
 
 def _file(hidden: Path, part: str) -> Path:

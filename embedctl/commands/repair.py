@@ -84,7 +84,7 @@ def _next(what: "Repair") -> list[str]:
     if what.kind == "runs":
         return _next_of_runs(what, parts)
     hidden = private(what.store / _ARRAYS[what.kind])
-    lines, unknown = commands_for(hidden, parts, "--store", str(what.store), place=what.store.parent)
+    lines, unknown = commands_for(hidden, parts, what.store)
     return lines + (_from_the_store(what, unknown) if unknown else [])
 
 
@@ -96,7 +96,7 @@ def _next_of_runs(what: "Repair", parts: list[str]) -> list[str]:
     from stores.again import commands_for
 
     hidden, runs = what.store / ".embedctl", [part for part in parts if "/" not in part]
-    lines, unknown = commands_for(hidden, runs, "--runs", str(what.store), place=what.store.parent)
+    lines, unknown = commands_for(hidden, runs, what.store)
     beside = {part.partition("/")[2].partition("-")[2] for part in parts if part not in runs}
     interpret = [f"embedctl interpret --runs {quote(str(what.store))} --method {method}" for method in sorted(beside)]
     return lines + [f"embedctl train --runs {quote(str(what.store))}"] * bool(unknown) + interpret

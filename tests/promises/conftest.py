@@ -1,6 +1,5 @@
 """The workspace that the promises are tried on, made once by the commands themselves."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -29,10 +28,3 @@ def scratch():
 def large(request) -> bool:
     """Return whether the promises are tried in the larger size."""
     return request.config.getoption("--size") == "large"
-
-
-def pytest_collection_modifyitems(items):
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents and item.get_closest_marker("quick") is None:
-            item.add_marker(pytest.mark.slow)

@@ -110,7 +110,7 @@ def train(given: Inputs, whole: Path, *more: str) -> list[str]:
 @contextlib.contextmanager
 def undated() -> Iterator[None]:
     """Stop the clock wherever a store or a run writes down the time."""
-    import embedctl.figures
+    import embedctl.drawing
     import embedctl.quality_page
     import pipelines.extract.provenance
     import pipelines.imports.imports
@@ -127,7 +127,7 @@ def undated() -> Iterator[None]:
     places.append((pipelines.train.train, "time", SimpleNamespace(perf_counter=lambda: 0.0)))
     places.append((embedctl.quality_page, "quality_figure", lambda measured: None))
     places.append((embedctl.quality_page, "_png", lambda figure: b"a picture"))
-    places.append((embedctl.figures, "png", lambda figure: b"a picture"))
+    places.append((embedctl.drawing, "png", lambda figure: b"a picture"))
     true = [(place, name, getattr(place, name)) for place, name, _ in places]
     for place, name, value in places:
         setattr(place, name, value)

@@ -6,12 +6,15 @@ import random
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.promises.faults import Writes, _bury
 from tests.promises.harness import committed, content, damages, ended, extract, run
+
+pytestmark = pytest.mark.slow
 
 MODELS = st.sampled_from(["pixels", "colour-histogram", "pixels,colour-histogram"])
 IMAGES = st.sampled_from(["few", "many"])

@@ -9,6 +9,8 @@ import pytest
 from tests.promises.faults import Job, Writes, attack
 from tests.promises.harness import PROGRAM, TRAINING, Inputs, ended, extract, preprocess, stores_of, train
 
+pytestmark = pytest.mark.slow
+
 
 def damaged(kind):
     """Return what damages the first file of numbers of a store."""
@@ -59,12 +61,13 @@ def jobs(world):
 
 
 NAMES = list(jobs(SimpleNamespace(inputs=Inputs(Path()), whole=Path(), folder=Path(), run="")))
-# What writes and is tried elsewhere, and what writes nothing but locks, seen from here.
+# What writes and is not tried here, and why.
 ELSEWHERE = {
-    "demo": "test_demo.py::test_a_demo_killed_at_every_stage_ends_as_if_nothing_had_happened",
-    "models": "test_fetch.py::test_an_interrupted_download_goes_on_where_it_stopped",
-    "reproduce": "train/test_reproduce.py",
+    "demo": "calls what the stages call; test_demo.py kills it at every stage",
+    "models": "fetches files that are checked by their sha256; test_fetch.py cuts it short",
+    "reproduce": "calls extract, preprocess and train",
 }
+# What writes nothing, and `compare`, which writes one file as `results` does where there are pairs.
 READ = {
     "verify": ["verify", "."],
     "compare": ["compare"],

@@ -9,6 +9,8 @@ import pytest
 
 from tests.promises.harness import content, damages, differing, ended, extract, run, stores_of, times, train
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("embeddings.zarr", "epochs.zarr", "runs")
 
 

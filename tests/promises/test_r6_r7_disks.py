@@ -23,6 +23,8 @@ from tests.promises.harness import (
     train,
 )  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 ROOM = [pipelines.extract.outlook, pipelines.preprocess.preprocess, pipelines.train.sweep]
 
 

@@ -25,7 +25,7 @@ with EmbeddingStore.open(Path(sys.argv[1])).part(Part(0, 4)):
     time.sleep(60)
 """
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs os.fork")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="needs os.fork")]
 
 
 def test_four_writers_of_a_quarter_each_lose_no_row(large):
