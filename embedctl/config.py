@@ -97,7 +97,7 @@ def load(environ: Mapping[str, str] | None = None, files: Sequence[Path] | None 
 def _read(file: Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise EmbedctlError(f"{file} is not TOML: {problem}", "'embedctl init' writes one to start from") from None
     found: dict[str, Any] = {}
     for name, value in tables.items():

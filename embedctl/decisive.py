@@ -29,7 +29,8 @@ def tell(rows: "Sequence[DepthRow]") -> None:
         dataset, preprocessing, protocol, gallery, n_way, recipe = about
         epochs = f" on {preprocessing} epochs" if preprocessing else ""
         render.line(
-            f"{dataset}{epochs}, {n_way}-way retrieval in {gallery} images, recipe {recipe}, {protocol} subject"
+            f"{dataset}{epochs}, {n_way}-way retrieval in {gallery} images (chance {render.percent(1 / n_way)}), "
+            f"recipe {recipe}, {protocol} subject"
         )
         _table(list(group))
     if rows:

@@ -1,21 +1,18 @@
 """What this environment has and lacks, found out without changing it.
 
-Each check is a function that returns `Finding` rows; a conflict is a finding with a way out.
-Nothing is imported in this process that could bring it down: torch and torchvision are tried in
-a process of their own.
+Each check is a function that returns `Finding` rows; torch is asked in a process of its own.
 """
 
 import os
 import platform
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
-from stores.disk import bytes_free
+from embedctl import __version__
+from embedctl.findings import Finding
+from embedctl.traps import attempt, last_line
+from stores.layout import FORMAT
 from stores.versions import installed_version
 
-__all__ = ["Finding", "caches", "conflicts", "devices", "disk", "versions"]
+__all__ = ["caches", "devices", "for_a_bug_report", "versions"]
 
 PACKAGES = {
     "base": ("numpy", "zarr", "numcodecs", "dask", "xarray", "pyarrow", "typer", "rich", "pillow"),
@@ -33,27 +30,6 @@ for index in range(torch.cuda.device_count()):
 if torch.backends.mps.is_available():
     print("mps", "Apple GPU", "", sep="\\t")
 """
-_TORCHVISION = "from pipelines.encoders import torchvision_import"
-_SECONDS = 120
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Parameters
-    ----------
-    topic : str
-        What was looked at.
-    found : str
-        What is there.
-    hint : str
-        The way out, where something is wrong; empty where all is well.
-    """
-
-    topic: str
-    found: str
-    hint: str = ""
 
 
 def versions() -> list[Finding]:
@@ -72,35 +48,11 @@ def devices() -> list[Finding]:
     """Return where networks can run, asked of torch in a process of its own."""
     if not installed_version("torch"):
         return []
-    done = _try(_DEVICES)
+    done = attempt(_DEVICES)
     if done.returncode:
-        return [Finding("torch", _last_line(done.stderr), "torch does not import: reinstall it")]
+        return [Finding("torch", last_line(done.stderr), "torch does not import: reinstall it")]
     rows = (text.split("\t") for text in done.stdout.splitlines())
     return [Finding(f"device {kind}", " ".join(filter(None, rest))) for kind, *rest in rows]
-
-
-def conflicts() -> list[Finding]:
-    """Return the known traps this environment is in."""
-    found = []
-    torch, audio = installed_version("torch"), installed_version("torchaudio")
-    if torch and audio and audio.split(".")[:2] != torch.split(".")[:2] and _try("import torchaudio").returncode:
-        hint = "pip uninstall torchaudio: embedctl does not use it, and transformers and dreamsim trip over it"
-        found.append(Finding("torchaudio", f"{audio} does not import beside torch {torch}", hint))
-    if torch and installed_version("torchvision"):
-        done = _try(_TORCHVISION)
-        if done.returncode:
-            hint = "install torch and torchvision of the same release from the same index"
-            found.append(Finding("torchvision", _last_line(done.stderr), hint))
-    return found
-
-
-def disk() -> list[Finding]:
-    """Return the free space here, and a warning where locks and renames are known to be weak."""
-    free = bytes_free(Path.cwd()) / 1e9
-    kind = _file_system(Path.cwd())
-    slow = kind in ("nfs", "nfs4", "lustre", "cifs", "fuse.sshfs")
-    hint = "a network file system: keep the stores on a local disk while writing" if slow else ""
-    return [Finding("free space here", f"{free:.1f} GB" + (f" ({kind})" if kind else ""), hint)]
 
 
 def caches() -> list[Finding]:
@@ -108,18 +60,16 @@ def caches() -> list[Finding]:
     return [Finding(name, os.environ[name]) for name in CACHES if name in os.environ]
 
 
-def _file_system(folder: Path) -> str:
-    mounts = Path("/proc/mounts")
-    if not mounts.exists():
-        return ""
-    rows = [row.split()[1:3] for row in mounts.read_text().splitlines()]
-    over = [(where, kind) for where, kind in rows if folder.is_relative_to(where.replace("\\040", " "))]
-    return max(over, key=lambda row: len(row[0]))[1] if over else ""
+def for_a_bug_report(versions: list[Finding], others: list[Finding]) -> str:
+    """Return what a bug report needs, as text to paste: no folder's name is in it.
 
-
-def _try(code: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_SECONDS)
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it ended without a word"])[-1]
+    Examples
+    --------
+    >>> print(for_a_bug_report([Finding("zarr", "3.1.6")], [Finding("runs: /home/me", "ext4")]).partition(", ")[2])
+    store format 1
+    zarr 3.1.6
+    runs: ext4
+    """
+    known = ", ".join(f"{one.topic} {one.found}" for one in versions)
+    lines = [f"embedctl {__version__}, store format {FORMAT}", known]
+    return "\n".join([*lines, *(f"{one.topic.partition(':')[0]}: {one.found}" for one in others)])

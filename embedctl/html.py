@@ -82,8 +82,12 @@ def thumbnail_of(data: bytes, pixels: int = _PIXELS) -> Markup:
 def _small(file: Path | io.BytesIO, pixels: int) -> "Image.Image | None":
     from PIL import Image
 
+    from pipelines.extract.images import FORMATS, MAX_PIXELS
+
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:  # where Pillow itself only warns
+                return None
             image.draft("RGB", (pixels, pixels))
             small = image.convert("RGB")
             small.thumbnail((pixels, pixels))

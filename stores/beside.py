@@ -4,7 +4,6 @@ It goes when the run goes or is trained anew, and the run itself is never touche
 """
 
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from stores.errors import DamagedStore, EmbedctlError
 from stores.names import check_folder_name
 from stores.receipts import change, read_receipt, settled, vouch
 from stores.results import finished
+from stores.sealed import json_of, npy_of
 
 __all__ = ["read_array_beside", "read_beside", "write_beside"]
 
@@ -77,14 +77,13 @@ def read_beside(runs: Path, run_id: str, what: str) -> dict[str, Any] | None:
     folder = _folder(runs, run_id, what)
     if not (folder / _RECEIPT).is_file():
         return None
-    content: dict[str, Any] = json.loads(_read(folder, _SUMMARY))
-    return content
+    return json_of(_read(folder, _SUMMARY), folder / _SUMMARY)
 
 
 def read_array_beside(runs: Path, run_id: str, what: str, name: str) -> np.ndarray:
     """Return an array that was computed from a run; raises as `read_beside`."""
-    values: np.ndarray = np.load(io.BytesIO(_read(_folder(runs, run_id, what), f"{name}.npy")), allow_pickle=False)
-    return values
+    folder = _folder(runs, run_id, what)
+    return npy_of(_read(folder, f"{name}.npy"), folder / f"{name}.npy")
 
 
 def _folder(runs: Path, run_id: str, what: str) -> Path:

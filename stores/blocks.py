@@ -136,6 +136,8 @@ def read_vouchers(values: Path) -> Vouchers:
     vouchers: Vouchers = {}
     for path in _receipts(values):
         vouchers |= settled(values.parent, path)
+    if not all("rows" in voucher and "absent" in voucher for voucher in vouchers.values()):
+        raise DamagedStore(f"a receipt of '{values}' does not say which rows are committed")
     return vouchers
 
 
@@ -151,15 +153,16 @@ def are_announced(values: Path) -> bool:
     return any(map(is_announced, _receipts(values)))
 
 
-def rows_in(vouchers: Vouchers) -> np.ndarray:
-    """Return the committed rows, ascending.
+def rows_in(vouchers: Vouchers, n_rows: int) -> np.ndarray:
+    """Return which of the first ``n_rows`` rows are committed, ascending.
 
     Examples
     --------
-    >>> rows_in({"values/c/0/0": {"rows": [[0, 2], [5, 6]], "absent": {}}}).tolist()
-    [0, 1, 5]
+    >>> rows_in({"values/c/0/0": {"rows": [[0, 2], [5, 10**15]], "absent": {}}}, 7).tolist()
+    [0, 1, 5, 6]
     """
-    return rows_of(sorted((start, stop) for voucher in vouchers.values() for start, stop in voucher["rows"]))
+    ranges = sorted((start, stop) for voucher in vouchers.values() for start, stop in voucher["rows"])
+    return rows_of((start, min(stop, n_rows)) for start, stop in ranges if start < n_rows)
 
 
 def _current(
@@ -173,7 +176,7 @@ def _current(
         # Carrying its rows over would give damaged numbers a fresh digest.
         raise DamagedStore(f"'{file}' is not what its receipt says")
     content = np.frombuffer(data[:-CRC_BYTES], np.dtype(node.dtype).newbyteorder("<")).reshape(node.chunks)
-    kept = {row for start, stop in voucher["rows"] for row in range(start, stop)}
+    kept = {row for start, stop in voucher["rows"] for row in range(start, min(stop, start + len(content)))}
     return content.astype(node.dtype), kept, {int(row): why for row, why in voucher["absent"].items()}
 
 

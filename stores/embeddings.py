@@ -17,11 +17,10 @@ from stores.embedding import Embedding, Entry, display_names, resolve
 from stores.errors import DamagedStore, StoreMismatch
 from stores.group import Group, string_chunk
 from stores.images import ImageRecord, check_ids, image_table_bytes, read_image_table
-from stores.layout import read_array
 from stores.locks import clear_dead, of_living
 from stores.names import EmbeddingName
 from stores.parts import WHOLE, Part, refuse_beside
-from stores.roots import Root, read_strings, string_files
+from stores.roots import Root, count_strings, read_strings, string_files
 from stores.speed import read_speed, write_speed
 
 __all__ = ["EmbeddingStore", "ImageRecord", "Rows"]
@@ -30,6 +29,7 @@ Rows = tuple[np.ndarray, np.ndarray]
 """Rows of the store, ``(n,)``, and their values, ``(n, dim)``."""
 
 _TABLE = "image/.embedctl/images-{}.parquet"
+MOST_ROWS = 1 << 20  # of a block: a hundred times as many as any store is made with
 
 PATIENCE = 600.0
 """Seconds that the holder of a part waits for its turn at what all parts share: others hold that for seconds."""
@@ -87,6 +87,9 @@ class EmbeddingStore:
     def _look(self) -> None:
         self.block_rows: int = self._root.attributes().get("block_rows", 0)
         self._set_ids(None)
+        # Rows of a block are counted, made room for, and divided by.
+        if type(self.block_rows) is not int or not bool(self.n_images) <= self.block_rows <= MOST_ROWS:
+            raise DamagedStore(f"'{self.path}' says that a block has {self.block_rows!r} rows")
         self._groups = {}
         for folder in [folder for folder in self.path.iterdir() if Group.is_one(folder)]:
             try:
@@ -98,7 +101,7 @@ class EmbeddingStore:
     def _set_ids(self, ids: list[str] | None) -> None:
         for name in ("image_ids", "row_of"):
             self.__dict__.pop(name, None)
-        self.n_images = read_array(self.path / "image").shape[0] if ids is None else len(ids)
+        self.n_images = count_strings(self.path / "image") if ids is None else len(ids)
         if ids is not None:
             self.image_ids = ids
 

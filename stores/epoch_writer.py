@@ -48,7 +48,7 @@ def stored_recipe(path: Path, dataset: str) -> dict[str, Any] | None:
     """Return the recipe of a dataset's complete subjects; None without any, whatever a killed writer left of it."""
     if not any(name.startswith(f"{dataset}/") for name in complete_subjects(path)):
         return None
-    recipe: dict[str, Any] = read_ours(path / dataset, "recipe")["recipe"]
+    recipe: dict[str, Any] = read_ours(path / dataset, recipe=dict)["recipe"]
     return recipe
 
 

@@ -5,6 +5,7 @@ plain ``mean`` over valid repetitions, ``valid`` and ``session``. Only complete 
 See ``docs/storage.md`` for what is on the disk.
 """
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -24,9 +25,9 @@ from stores.epoch_writer import (
     unfinished,
 )
 from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
-from stores.layout import private, read_ours
+from stores.layout import private, read_array, read_ours
 from stores.locks import clear_dead
-from stores.names import subject_name
+from stores.names import check_folder_name, subject_name
 from stores.receipts import Vouchers, settled
 from stores.roots import Root, read_strings
 from stores.rows import RawRows
@@ -195,7 +196,9 @@ class SubjectEpochs:
 
     def __init__(self, path: Path, dataset: str, subject: int) -> None:
         self.path, self.dataset, self.subject = path, dataset, subject
-        ours = read_ours(path, "modality", "recipe", "info", "arrays")
+        ours = read_ours(path, modality=str, recipe=dict, info=dict, arrays=list)
+        if not _is_sound(ours["info"]):
+            raise DamagedStore(f"'{path}' does not say what was recorded as embedctl does")
         self.modality: str = ours["modality"]
         self.recipe: dict[str, Any] = ours["recipe"]
         self.info: dict[str, Any] = ours["info"]
@@ -203,17 +206,24 @@ class SubjectEpochs:
         self.times = np.array(self.info.get("times", []))
         self.sfreq: float = self.info.get("sfreq", 0.0)
         self.units: str = self.info.get("units", "")
-        self._array_names: list[str] = ours["arrays"]
+        self._array_names: list[str] = [check_folder_name(str(name), "array") for name in ours["arrays"]]
 
     @cached_property
     def train(self) -> "SplitEpochs":
         """What the brain encoder may learn from."""
-        return SplitEpochs(self.path / "train")
+        return self._split("train")
 
     @cached_property
     def test(self) -> "SplitEpochs":
         """What it is judged by."""
-        return SplitEpochs(self.path / "test")
+        return self._split("test")
+
+    def _split(self, name: str) -> "SplitEpochs":
+        split = SplitEpochs(self.path / name)
+        of_mean, said = read_array(split.path / "mean").shape[1:], (len(self.ch_names), len(self.times))
+        if len(of_mean) == 2 and of_mean != said:
+            raise DamagedStore(f"'{split.path}' has {of_mean} channels and times, and names {said}")
+        return split
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -249,7 +259,7 @@ class SplitEpochs:
         if not path.is_dir():
             raise EmbedctlError(f"'{path.parent}' has no split '{path.name}'", "preprocess the dataset again")
         self.path = path
-        ours = read_ours(path, "n_repetitions", "keep")
+        ours = read_ours(path, n_repetitions=int, keep=str)
         self.n_repetitions: int = ours["n_repetitions"]
         self.keep: str = ours["keep"]
         self._vouchers: Vouchers = block_receipts(path)
@@ -313,6 +323,20 @@ class SplitEpochs:
 
     def __repr__(self) -> str:
         return f"<SplitEpochs {self.path.name}: {len(self)} images, up to {self.n_repetitions} repetitions>"
+
+
+def _is_sound(info: Mapping[str, Any]) -> bool:
+    """Say whether names are texts and times, positions and rates are numbers, as whoever reads them expects."""
+    names, times, positions = (info.get(key) or [] for key in ("ch_names", "times", "ch_pos"))
+    try:
+        return (
+            all(isinstance(name, str) for name in [*names, info.get("units", "")])
+            and isinstance(names, list)
+            and all(isinstance(t, int | float) and math.isfinite(t) for t in [*times, info.get("sfreq", 0.0)])
+            and all(place is None or len([float(x) for x in place]) == 3 for place in positions)
+        )
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _read_all(folder: Path) -> np.ndarray:

@@ -47,9 +47,11 @@ class Group:
         name, _, self.key = folder.name.rpartition("-")
         self.name = EmbeddingName.parse(name.replace("~", ":"))
         self.provenance: dict[str, Any] = read_ours(folder)
+        if not all(isinstance(self.provenance.get(name, {}), dict) for name in ("registry", "versions")):
+            raise DamagedStore(f"'{folder}' does not say where its numbers come from as embedctl does")
         node = read_array(self._values)
-        if len(node.shape) != 2:
-            raise DamagedStore(f"'{self._values}' has {len(node.shape)} axes, not 2")
+        if len(node.shape) != 2 or node.dtype not in ("float16", "float32"):
+            raise DamagedStore(f"'{self._values}' holds {node.dtype} of shape {node.shape}, and no embedding")
         self.dim, self.dtype = node.shape[1], node.dtype
 
     @cached_property
@@ -93,8 +95,7 @@ class Group:
 
     def committed_rows(self) -> np.ndarray:
         """Return the rows that are committed, ascending."""
-        rows = rows_in(self._vouchers)
-        return rows[: np.searchsorted(rows, self.n_images)]
+        return rows_in(self._vouchers, self.n_images)
 
     def absent(self) -> dict[int, str]:
         """Return the rows that have no numbers for a reason, with the reason."""

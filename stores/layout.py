@@ -176,8 +176,8 @@ def read_node(folder: Path) -> Node:
     return node
 
 
-def read_ours(folder: Path, *names: str) -> Node:
-    """Read what embedctl wrote into the attributes of a group, which must have these ``names`` in it.
+def read_ours(folder: Path, **kinds: type) -> Node:
+    """Read what embedctl wrote into the attributes of a group, which must have these names with values of these kinds.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def read_ours(folder: Path, *names: str) -> Node:
     """
     attributes = read_node(folder).get("attributes")
     ours = attributes.get("embedctl") if isinstance(attributes, dict) else None
-    if not isinstance(ours, dict) or any(name not in ours for name in names):
+    if not isinstance(ours, dict) or not all(isinstance(ours.get(name), kind) for name, kind in kinds.items()):
         raise DamagedStore(f"'{folder}' does not say what embedctl wrote there")
     return ours
 
@@ -221,7 +221,7 @@ def read_root(path: Path, kind: str, made_by: str) -> Node:
         raise EmbedctlError(f"'{path}' is not a store", hint)
     read_node(path)
     try:
-        ours = read_ours(path, "kind")
+        ours = read_ours(path, kind=str)
     except DamagedStore as error:
         raise EmbedctlError(f"'{path}' is Zarr, but not a store of embedctl", hint) from error
     if ours["kind"] != kind:

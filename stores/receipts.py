@@ -180,8 +180,27 @@ def read_receipt(path: Path | str) -> dict[str, Any]:
     body = data[_HEAD_BYTES:-2]
     if data[:_HEAD_BYTES] + data[-2:] != _HEAD % digest(body).encode() + b"}\n":
         raise DamagedStore(f"the receipt '{path}' is damaged")
-    receipt: dict[str, Any] = json.loads(body.decode())
+    try:  # anyone can compute a digest: what it seals may still be a stranger's
+        receipt: dict[str, Any] = json.loads(body.decode())
+        sound = all(_is_sound(name, of) for what in ("files", "next") for name, of in receipt.get(what, {}).items())
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        sound = False
+    if not sound or "files" not in receipt:
+        raise DamagedStore(f"the receipt '{path}' says what no receipt says")
     return receipt
+
+
+def _is_sound(name: str, voucher: dict[str, Any]) -> bool:
+    """Say whether a receipt speaks of a file below its folder, and of rows, as embedctl does."""
+    if not name or name[0] == "/" or "\\" in name or "\0" in name or (".." in name and ".." in name.split("/")):
+        return False
+    facts = isinstance(voucher["bytes"], int), isinstance(voucher["tail"], str), isinstance(voucher["blake2b"], str)
+    ranges, absent = voucher.get("rows", []), voucher.get("absent", {})
+    return (
+        all(facts)
+        and all(type(start) is int and type(stop) is int and 0 <= start < stop for start, stop in ranges)
+        and all(row.isdecimal() and isinstance(why, str) for row, why in absent.items())
+    )
 
 
 def write_receipt(path: Path, files: Vouchers, following: Vouchers | None = None, drafts: Path | None = None) -> None:

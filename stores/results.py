@@ -15,9 +15,11 @@ import numpy as np
 
 from stores.commits import digest, discard, json_bytes, put_bytes, remove_file, sweep
 from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
+from stores.inside import refuse_links
 from stores.locks import clear_dead, lock
 from stores.names import check_folder_name
 from stores.receipts import change, finish, is_announced, read_receipt, vouch, write_receipt
+from stores.sealed import json_of, npy_of
 from stores.tables import read_table, table_bytes
 
 if TYPE_CHECKING:
@@ -156,17 +158,16 @@ class RunReader:
 
     def config(self) -> dict[str, Any]:
         """Return the configuration."""
-        content: dict[str, Any] = json.loads(self.file("config.json"))
-        return content
+        return json_of(self.file("config.json"), self._folder / "config.json")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what was measured on the way."""
-        return [json.loads(line) for line in self.file("metrics.jsonl").splitlines()]
+        name = "metrics.jsonl"
+        return [json_of(line, self._folder / name) for line in self.file(name).splitlines()]
 
     def array(self, name: str) -> np.ndarray:
         """Return an array, such as ``scores``."""
-        values: np.ndarray = np.load(io.BytesIO(self.file(f"{name}.npy")), allow_pickle=False)
-        return values
+        return npy_of(self.file(f"{name}.npy"), self._folder / f"{name}.npy")
 
     def file(self, name: str) -> bytes:
         """Return a file, checked against the receipt.
@@ -254,6 +255,7 @@ def assemble(runs: Path, without: Collection[str] = ()) -> "pa.Table":
 
     A table that is made from these very runs already is left alone. Runs ``without`` are about to go.
     """
+    refuse_links(runs)
     sweep(_drafts(runs))
     clear_dead(runs / ".embedctl" / "locks")
     receipts = [path for path in _receipts(runs) if path.parent.name not in without]
@@ -262,7 +264,7 @@ def assemble(runs: Path, without: Collection[str] = ()) -> "pa.Table":
         with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):
             finish(_table_receipt(runs), runs, _drafts(runs))
     elif table is None:
-        table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
+        table = _read_rows(runs, receipts)
         data = table_bytes(table.replace_schema_metadata({_MADE_FROM: _state(receipts)}))
         with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):
             if not _is_vouched_for(runs):  # else `change` would take what was lost or damaged for what is there
@@ -314,7 +316,7 @@ def read_results(runs: Path | str) -> "pa.Table":
         raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder where they are")
     table = _written_table(runs, receipts)
     if table is None:
-        table = _row_table([read_summary(runs, path.parent.name) for path in receipts])
+        table = _read_rows(runs, receipts)
     return table
 
 
@@ -359,9 +361,16 @@ def _row_table(summaries: Sequence[Mapping[str, Any]]) -> "pa.Table":
     return pa.Table.from_arrays(columns, schema=results_schema())
 
 
+def _read_rows(runs: Path, receipts: Sequence[Path]) -> "pa.Table":
+    summaries = [read_summary(runs, path.parent.name) for path in receipts]
+    try:
+        return _row_table(summaries)
+    except ValueError as error:  # of a stranger's run: its receipt fits, and its summary is none
+        raise DamagedStore(f"a run of '{runs}' cannot be in the table: {error}") from error
+
+
 def _read_json(runs: Path, run_id: str, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(RunReader(runs, run_id).file(name))
-    return content
+    return json_of(RunReader(runs, run_id).file(name), runs / run_id / name)
 
 
 def _npy_bytes(values: np.ndarray) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 from stores.codecs import decode_strings, encode_strings
 from stores.commits import draft_name, drop, is_vacant, json_bytes, make_folder, place, sweep
 from stores.errors import CannotWrite, DamagedStore
+from stores.inside import refuse_links
 from stores.layout import (
     FORMAT,
     Node,
@@ -28,7 +29,7 @@ from stores.layout import (
 from stores.locks import lock, of_dead
 from stores.receipts import change, finish, is_announced
 
-__all__ = ["Root", "node_bytes", "read_strings", "string_files"]
+__all__ = ["Root", "count_strings", "node_bytes", "read_strings", "string_files"]
 
 
 class Root:
@@ -48,6 +49,7 @@ class Root:
         self.path, self.kind, self.array = path, kind, array
         self.private = private(path / array)
         self.drafts, self.locks = self.private / "drafts", self.private / "locks"
+        self._is_plain = False
 
     def open(self, made_by: str, create: bool) -> None:
         """Make sure that the store is there and can be read; with ``create``, make it where nothing is.
@@ -83,7 +85,16 @@ class Root:
             raise
 
     def lock(self, what: str, wait: float = 0.0) -> AbstractContextManager[None]:
-        """Hold the lock called ``what`` of this store (see `stores.locks.lock`)."""
+        """Hold the lock called ``what`` of this store (see `stores.locks.lock`).
+
+        Raises
+        ------
+        EmbedctlError
+            If a folder of the store is a link.
+        """
+        if not self._is_plain:
+            refuse_links(self.path)
+            self._is_plain = True
         return lock(self.locks, what, wait, shown=self.path)
 
     def attributes(self) -> dict[str, Any]:
@@ -138,6 +149,21 @@ def string_files(name: str, texts: Sequence[str], chunk_rows: int) -> dict[str, 
     return {**chunks, f"{name}/zarr.json": node_bytes(node)}
 
 
+def count_strings(folder: Path) -> int:
+    """Return how many strings an array holds, without reading them.
+
+    Raises
+    ------
+    DamagedStore
+        If its metadata claims more than its files can hold: a string takes four bytes at least.
+    """
+    n_strings, chunks = read_array(folder).shape[0], folder / "c"
+    held = sum(file.stat().st_size for file in chunks.iterdir()) // 4 if n_strings and chunks.is_dir() else 0
+    if n_strings > held:
+        raise DamagedStore(f"'{folder}' says it holds {n_strings:,} names, and its files have no room for them")
+    return n_strings
+
+
 def read_strings(folder: Path) -> list[str]:
     """Read an array of strings whole.
 
@@ -147,6 +173,7 @@ def read_strings(folder: Path) -> list[str]:
         If a chunk is missing or its checksum does not fit.
     """
     node = read_array(folder)
+    count_strings(folder)
     texts: list[str] = []
     for number in range(node.n_chunks):
         try:

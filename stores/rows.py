@@ -2,7 +2,9 @@
 
 Every chunk file is checked when it is first touched: its size, and its checksum's four bytes against the receipt
 where there is one. So a missing, truncated, stale or swapped chunk is an error and never numbers (a flipped bit is
-found by ``verify``, which reads every byte).
+found by ``verify``, which reads every byte). All chunks are looked at before memory is asked for: what the metadata
+claims costs nothing that the files do not hold. Chunks in another encoding are refused: unpacking what a stranger
+packed has no limit.
 
 A reader holds on to the rows it was made for while a writer goes on. A chunk that got more rows since is read as it is
 now; one that lost rows is an error that says to open the store again. A mapped chunk stays what it was: a writer puts
@@ -35,7 +37,7 @@ class RawRows:
         The array's folder.
     vouchers : dict, optional
         What the receipts say about the chunk files, by their path below the group that holds the array. Without
-        it every chunk file that exists is read; a chunk without file reads as the array's fill value.
+        it every chunk file that exists is read, and a chunk without file reads as the array's fill value.
     look_again : callable, optional
         Reads the receipts again: a chunk that does not fit may have grown since.
     n_rows : int, optional
@@ -44,7 +46,7 @@ class RawRows:
     Raises
     ------
     DamagedStore
-        If ``folder`` holds no array.
+        If ``folder`` holds no array, or one whose chunks are not rows and a checksum.
     """
 
     def __init__(
@@ -56,6 +58,11 @@ class RawRows:
     ) -> None:
         self.folder = folder
         self._node = read_array(folder)
+        if not self._node.raw:
+            raise DamagedStore(
+                f"the chunks of '{folder}' are packed in another way than a store's",
+                "read it with zarr if you trust it, and bring its rows in with 'embedctl import'",
+            )
         self._n_rows = self._node.shape[0] if n_rows is None else min(n_rows, self._node.shape[0])
         self._vouchers = vouchers
         self._look_again = look_again
@@ -92,10 +99,11 @@ class RawRows:
         """Return rows ``start`` to ``stop``, the latter not included, as a new array."""
         start, stop, _ = slice(start, stop).indices(len(self))
         size = self.chunk_rows
+        starts = range(start - start % size, stop, size)
+        chunks = [self._there(at // size) for at in starts]
         out = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype)
-        for at in range(start - start % size, stop, size):
+        for at, chunk in zip(starts, chunks, strict=True):
             low, high = max(at, start), min(at + size, stop)
-            chunk = self._chunk(at // size)
             out[low - start : high - start] = self._node.fill if chunk is None else chunk[low - at : high - at]
         return out
 
@@ -113,11 +121,11 @@ class RawRows:
         if rows.size and (rows.min() < -len(self) or rows.max() >= len(self)):
             raise IndexError(f"row {rows.max()} or {rows.min()} is out of range: there are {len(self)} rows")
         chunks, within = np.divmod(np.where(rows < 0, rows + len(self), rows), self.chunk_rows)
-        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         order = np.argsort(chunks, kind="stable")
-        starts = np.flatnonzero(np.diff(chunks[order], prepend=-1))
-        for here in np.split(order, starts)[1:]:
-            chunk = self._chunk(int(chunks[here[0]]))
+        parts = np.split(order, np.flatnonzero(np.diff(chunks[order], prepend=-1)))[1:]
+        opened = [self._there(int(chunks[here[0]])) for here in parts]
+        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for here, chunk in zip(parts, opened, strict=True):
             out[here] = self._node.fill if chunk is None else chunk[within[here]]
         return out
 
@@ -125,7 +133,7 @@ class RawRows:
     def _view(self) -> np.ndarray | None:
         """All rows as one array over the mapped files; None where a chunk is not there or cannot be mapped."""
         numbers = range(-(-len(self) // self.chunk_rows))
-        if not self._node.raw or any(self._chunk(number) is None for number in numbers):
+        if any(self._chunk(number) is None for number in numbers):
             return None
         files = [self.folder / self._node.file(number) for number in numbers]
         mapped = map_together(files, self._node.chunk_bytes)
@@ -133,6 +141,12 @@ class RawRows:
         if mapped is None or any(_inode(files[number]) != self._inodes[number] for number in numbers):
             return None
         return self._as_rows(mapped, len(numbers) * self.chunk_rows)[: len(self)]
+
+    def _there(self, number: int) -> np.ndarray | None:
+        chunk = self._chunk(number)
+        if chunk is None and self._vouchers is not None:
+            raise DamagedStore(f"no receipt vouches for '{self.folder / self._node.file(number)}'")
+        return chunk
 
     def _chunk(self, number: int) -> np.ndarray | None:
         if number not in self._chunks:
@@ -143,8 +157,6 @@ class RawRows:
         name = f"{self.folder.name}/{self._node.file(number)}"
         if self._vouchers is not None and name not in self._vouchers:
             return None
-        if not self._node.raw:
-            return self._through_zarr(number)
         path = self.folder.parent / name
         seen = None
         while True:
@@ -194,16 +206,6 @@ class RawRows:
 
     def _as_rows(self, data: np.ndarray, n_rows: int) -> np.ndarray:
         return data.view(self.dtype.newbyteorder("<"), np.ndarray).reshape(n_rows, *self.shape[1:])
-
-    def _through_zarr(self, number: int) -> np.ndarray:
-        import zarr  # 0.7 s: only for an array somebody else wrote or encoded anew
-
-        rows: np.ndarray = zarr.open_array(
-            self.folder, mode="r"
-        )[  # type: ignore[assignment]
-            number * self.chunk_rows : (number + 1) * self.chunk_rows
-        ]
-        return rows
 
 
 def _inode(path: Path) -> int:

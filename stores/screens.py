@@ -4,7 +4,6 @@ The best of many looks better than it is, so tables say how many there were. Run
 what a screen tested leaves no run, and is kept beside the runs in ``screens.json``.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from stores.commits import digest, json_bytes, sweep
 from stores.errors import DamagedStore
 from stores.locks import lock
 from stores.receipts import change, settled
+from stores.sealed import json_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,7 +92,12 @@ def _screened(runs: Path) -> set[Configuration]:
         return set()
     if voucher is None or not file.is_file() or digest(file) != voucher["blake2b"]:
         raise DamagedStore(f"'{file}' is not the file that was written", "embedctl repair drops it; the count restarts")
-    return {_configuration(one) for one in json.loads(file.read_bytes())["tested"]}
+    try:
+        return {_configuration(one) for one in json_of(file.read_bytes(), file)["tested"]}
+    except (KeyError, TypeError) as error:
+        raise DamagedStore(
+            f"'{file}' lists no configurations", "embedctl repair drops it; the count restarts"
+        ) from error
 
 
 def _configuration(row: Mapping[str, str]) -> Configuration:

@@ -12,10 +12,10 @@ import numpy as np
 
 from stores.codecs import encode_rows
 from stores.commits import digest, discard
-from stores.errors import StoreMismatch
+from stores.errors import DamagedStore, StoreMismatch
 from stores.layout import array_node, group_node, private, read_array
 from stores.receipts import Vouchers, change, settled
-from stores.roots import node_bytes, string_files
+from stores.roots import count_strings, node_bytes, string_files
 from stores.tables import table_bytes
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def block_receipts(split: Path) -> Vouchers:
 
 def missing_blocks(split: Path) -> list[int]:
     """Return the blocks of a split that are not committed, in order."""
-    n_blocks = read_array(split / "mean").n_chunks
+    mean, n_images = read_array(split / "mean"), count_strings(split / "image")
+    if mean.shape[0] != n_images:
+        raise DamagedStore(f"'{split}' has {n_images:,} images, and means of {mean.shape[0]:,}")
+    n_blocks = mean.n_chunks
     receipts = private(split / "mean") / "receipts"
     return [block for block in range(n_blocks) if not (receipts / f"{block:06d}.json").is_file()]
 

@@ -13,7 +13,10 @@ from stores.errors import DamagedStore
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["read_table", "table_bytes"]
+__all__ = ["MAX_BYTES", "read_table", "table_bytes"]
+
+MAX_BYTES = 1 << 27
+"""What a table may unpack to: records of half a million images, the trials of a hundred subjects."""
 
 
 def table_bytes(table: "pa.Table") -> bytes:
@@ -45,6 +48,15 @@ def read_table(path: Path) -> "pa.Table":
 
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read()
-    except (OSError, pa.ArrowInvalid) as error:
+            claimed = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
+            if claimed > MAX_BYTES:
+                raise DamagedStore(f"the table '{path}' claims to unpack to {claimed:,} bytes: a bomb")
+            batches, n_bytes = [], 0
+            for batch in file.iter_batches():  # repeated values weigh nothing in the file
+                n_bytes += batch.nbytes
+                if n_bytes > MAX_BYTES:
+                    raise DamagedStore(f"the table '{path}' unpacks to more than {MAX_BYTES:,} bytes: a bomb")
+                batches.append(batch)
+            return pa.Table.from_batches(batches, file.schema_arrow)
+    except (OSError, pa.ArrowException) as error:
         raise DamagedStore(f"the table '{path}' cannot be read") from error

@@ -27,6 +27,7 @@ __all__ = ["Plan", "find_places", "judged", "plan"]
 
 _PASSING = {"locks", "drafts", "unfinished", COMMANDS}
 _BLOCK = ("epochs", "mean", "valid", "session")
+_MOST_BLOCKS = 100_000  # of a split, 32 MB each: what claims more lies
 
 
 @dataclass
@@ -323,7 +324,7 @@ def _chunk_rows(array: Path) -> int:
 
 
 def _n_chunks(array: Path) -> int:
-    return read_array(array).n_chunks
+    return min(read_array(array).n_chunks, _MOST_BLOCKS)
 
 
 def _place(chunk: str) -> int:
@@ -335,7 +336,7 @@ def _number(ask: Callable[[Any], int], of: Any) -> int:
     """Return a number that damaged metadata may not tell; then 0."""
     try:
         return ask(of)
-    except (DamagedStore, KeyError, IndexError, ValueError):
+    except (DamagedStore, KeyError, IndexError, ValueError, TypeError):
         return 0
 
 

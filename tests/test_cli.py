@@ -282,7 +282,7 @@ def test_a_log_gets_a_line_at_the_start_and_at_the_end(capsys):
     assert len(said) == 3
 
 
-# models and doctor ------------------------------------------------------------------------------------------------
+# models ------------------------------------------------------------------------------------------------
 
 
 def test_the_registry_as_json_has_the_promised_fields():
@@ -322,33 +322,3 @@ def test_init_writes_the_defaults_once(tmp_path):
         2,
         f"error: {file} is there already\nhint:  edit it, or delete it first\n",
     )
-
-
-def test_doctor_says_who_decided_a_setting(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "embedctl.toml").write_text("[train]\nseed = [4]\n")
-    monkeypatch.setattr(
-        "embedctl.doctor._try", lambda code: subprocess.CompletedProcess([], 0, "cpu\t2\tthreads\n", "")
-    )
-    result = run("doctor", "--json", EMBEDCTL_RUNS="elsewhere")
-    assert result.exit_code == 0, result.stderr
-    settings = {setting["key"]: setting for setting in json.loads(result.stdout)["settings"]}
-    assert settings["train.seed"] == {"key": "train.seed", "value": [4], "origin": "embedctl.toml"}
-    assert settings["runs"]["origin"] == "EMBEDCTL_RUNS"
-    assert settings["extract.dtype"]["origin"] == "default"
-
-
-def test_doctor_names_a_conflict_and_ends_with_6(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    broken = subprocess.CompletedProcess(
-        [], 1, "", "Traceback\nRuntimeError: operator torchvision::nms does not exist\n"
-    )
-    monkeypatch.setattr("embedctl.doctor._try", lambda code: broken)
-    monkeypatch.setattr(
-        "embedctl.doctor.installed_version",
-        lambda package: {"torch": "2.15.0", "torchaudio": "2.11.0"}.get(package, "1.0"),
-    )
-    result = run("doctor")
-    assert result.exit_code == 6
-    assert "conflict: torchaudio: 2.11.0 does not import beside torch 2.15.0" in result.stderr
-    assert "operator torchvision::nms does not exist" in result.stderr

@@ -33,7 +33,7 @@ def reproduce(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Do what a paper's tables need, from images and recordings on, and compare.
+    """Do all that a paper's tables need, and compare.
 
     Says what is missing, what to type for it and what all of it costs; extracts, preprocesses and trains what can be
     with what is there; and shows published and measured numbers side by side. Images are taken where recordings or

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["results"]
 
 _SHOWN = ("dataset", "subject", "embedding", "weights", "brain_encoder", "recipe", "seed")
-_FIGURES = ("top-1", "95 % over images", "last step", "top-5", "chance", "way", "median rank", "seconds")
+_FIGURES = ("top-1", "95 % over images", "last step", "top-5", "chance", "reliability", "way", "median rank", "seconds")
 
 
 def results(
@@ -60,7 +60,7 @@ def results(
             *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in shown),
             render.percent(row["top1"]),
             _interval(row, hits_of),
-            *(render.percent(row[name]) for name in ("last_top1", "top5", "chance")),
+            *(render.percent(row[name]) for name in ("last_top1", "top5", "chance", "noise_ceiling")),
             row["n_way"],
             f"{row['median_rank']:g}",
             f"{row['seconds']:.1f}",
@@ -69,6 +69,7 @@ def results(
     ]
     render.table(columns, rows, right=("subject", "seed", *_FIGURES), best=_best(ordered))
     say_seen(tested)
+    render.note("reliability: how often half of an image's repetitions find the other half; no bound (noise_ceiling)")
     render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders, with intervals over subjects")
 
 

@@ -105,6 +105,10 @@ def tell(report: "ScreenReport") -> None:
     ends = {PENALTIES[0], PENALTIES[-1]}
     if any(ends & set(row.penalties.values()) for row in report.rows):
         render.note(f"a penalty of {PENALTIES[0]:g} or {PENALTIES[-1]:g} is the last that was tried")
+    if report.noise_ceilings:
+        found = list(report.noise_ceilings.values())
+        span = " to ".join(dict.fromkeys(map(render.percent, (min(found), max(found)))))
+        render.note(f"split-half reliability of the test recordings {span}; no bound")
     if report.seen:
         say_seen({report.dataset: report.seen})
     render.note(f"{report.seconds:.1f} s; 'embedctl train --brain KIND --model E' trains a brain encoder on the best")

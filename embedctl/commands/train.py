@@ -114,7 +114,9 @@ def tell(report: "TrainReport") -> None:
         rows = [(j.run_id, j.subject, j.embedding, j.seed, "finished" if j.finished else "to do") for j in report.jobs]
         render.table(columns, rows, right=("subject", "seed"))
         needed, free = render.size(report.bytes_needed), render.size(report.bytes_free)
-        render.line(f"{needed} needed, {free} free; time: unknown")
+        hours = report.core_seconds / 3600
+        time = f"{hours:,.1f} core-hours" if hours >= 1 else f"{report.core_seconds:,.0f} core-seconds"
+        render.line(f"{needed} needed, {free} free; time: about {time} on this computer's cores, all passes made")
         render.line(f"{plan}, {report.n_to_do:,} to do")
         return
     render.line(f"{report.runs}: {plan}, {report.n_trained:,} trained in {report.seconds:.1f} s on {report.device}")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipelines.encoders.network import refuse_misfits
 from pipelines.encoders.tensor_bundle import read_bundle
+from pipelines.unpack import refuse_bomb
 from stores.errors import EmbedctlError
 
 __all__ = ["flax_shapes", "from_saved_model", "is_saved_model", "read_variables"]
@@ -46,8 +47,9 @@ def read_variables(path: Path) -> dict[str, np.ndarray]:
             return _bundle(lambda name: (folder / name).read_bytes())
         with tarfile.open(path, "r:gz") as archive:
             members = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
+            refuse_bomb(path.stat().st_size, max((member.size for member in members.values()), default=0))
             return _bundle(lambda name: archive.extractfile(members[name]).read())  # type: ignore[union-attr]
-    except (tarfile.TarError, zlib.error, EOFError, OSError, KeyError, ValueError) as wrong:
+    except (tarfile.TarError, zlib.error, EOFError, OSError, LookupError, ValueError, TypeError, MemoryError) as wrong:
         raise EmbedctlError(
             f"'{path}' is no whole SavedModel: {' '.join(str(wrong).split())[:160]}",
             "give the .tar.gz that AligNet publishes, or the folder it unpacks to",

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from pipelines.encoders.weights import read_tensors
+from pipelines.unpack import check_members, read_member
 from stores.errors import EmbedctlError
 
 __all__ = ["Checkpoint"]
@@ -67,7 +68,9 @@ class Checkpoint:
         if isinstance(where, Path):
             return where.read_bytes()
         try:
-            return where.read(name)
+            return read_member(where, name)
+        except ValueError as bomb:
+            raise self._damaged(f"'{name}': {bomb}") from bomb
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as problem:  # encrypted
             raise self._damaged(f"'{name}' is damaged") from problem
 
@@ -86,6 +89,9 @@ class Checkpoint:
         try:
             if name.endswith(".safetensors"):
                 return load_safetensors(data)
+            if zipfile.is_zipfile(io.BytesIO(data)):
+                with zipfile.ZipFile(io.BytesIO(data)) as inner:
+                    check_members(inner)
             found: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             return found
         except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as problem:

@@ -18,6 +18,7 @@ from torch import nn
 
 from pipelines.encoders.harmonization_names import keras_name
 from pipelines.encoders.network import refuse_misfits
+from pipelines.hdf5 import not_plain
 from stores.errors import EmbedctlError
 
 __all__ = ["AXES", "Source", "keras_tensors", "load", "sources"]
@@ -144,6 +145,8 @@ def keras_tensors(file: h5py.File) -> dict[str, h5py.Dataset]:
             if name in found:
                 raise EmbedctlError(f"{Path(file.filename).name} holds '{name}' twice", AGAIN)
             if weight in layer:
+                if why := not_plain(layer[weight], file):
+                    raise EmbedctlError(f"{Path(file.filename).name}: {why}", AGAIN)
                 found[name] = layer[weight]
     return found
 

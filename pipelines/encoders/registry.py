@@ -231,7 +231,7 @@ def read_cards(folder: Path) -> dict[str, EncoderSpec]:
     for path in sorted(folder.glob("*.toml")):
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+        except (ValueError, RecursionError) as broken:
             raise EmbedctlError(
                 f"{path} is not valid TOML: {broken}", "one table per encoder, [id] in brackets"
             ) from broken

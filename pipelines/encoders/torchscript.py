@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipelines.unpack import read_member
+
 __all__ = ["is_torchscript", "read_torchscript"]
 
 
@@ -70,7 +72,8 @@ class _Reader(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         _, kind, key, _, n_numbers = pid
         if key not in self._storages:
-            raw = bytearray(self._archive.read(f"{self._folder}{key}")[: n_numbers * kind.dtype.itemsize])
+            held = read_member(self._archive, f"{self._folder}{key}")
+            raw = bytearray(held[: n_numbers * kind.dtype.itemsize])
             numbers = torch.frombuffer(raw, dtype=torch.uint8) if raw else torch.empty(0, dtype=torch.uint8)
             storage: Any = torch.storage.TypedStorage
             self._storages[key] = storage(wrap_storage=numbers.untyped_storage(), dtype=kind.dtype, _internal=True)

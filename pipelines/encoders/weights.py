@@ -1,6 +1,7 @@
 """Where the numbers of a network come from: published files, files of the user's, or a seed. Imports no torch."""
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,6 +11,7 @@ from typing import Any
 from pipelines.encoders.fetch import fetch, git_blob, here
 from pipelines.encoders.registry import EncoderSpec, WeightsFile
 from pipelines.progress import SILENT, Progress
+from pipelines.unpack import check_members
 from stores.errors import DamagedStore, EmbedctlError, NotHere
 
 __all__ = ["Weights", "digest", "pull", "read_checkpoint", "read_tensors", "resolve_weights"]
@@ -228,6 +230,9 @@ def read_checkpoint(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_members(archive)
         if is_torchscript(path):
             return dict(read_torchscript(path))
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -21,6 +21,7 @@ M = TypeVar("M")
 
 # Deflate packs at most 1,032 to 1, and pictures of one colour reach that; only large ones can do harm.
 _BOMB_BYTES, _BOMB_RATIO = 1 << 24, 200
+_PIECE = 1 << 20
 
 
 class ZipImages:
@@ -42,11 +43,15 @@ class ZipImages:
         if stat.S_ISLNK(member.external_attr >> 16):
             raise OSError("a link in the zip")
         if member.file_size > MAX_BYTES:
-            raise OSError("larger than 1 GiB")
+            raise OSError("larger than 512 MiB")
         if member.file_size > max(_BOMB_BYTES, _BOMB_RATIO * member.compress_size):
             raise OSError(f"{member.compress_size:,} bytes of the zip that unpack to {member.file_size:,}: a bomb")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise OSError("in the zip: packed in a way that cannot be unpacked piece by piece")
         try:
-            return self._archive.read(member)
+            # Read at once, a member is unpacked whole, however much more it holds than it claims.
+            with self._archive.open(member) as opened:
+                return b"".join(iter(lambda: opened.read(_PIECE), b""))
         except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as problem:
             raise OSError(f"in the zip: {problem}") from problem
 
@@ -58,7 +63,7 @@ class TarImages:
         try:
             with tarfile.open(path, "r:") as archive:
                 members = [(member.name, member) for member in archive if not member.isdir()]
-        except (tarfile.TarError, EOFError, ValueError, OverflowError) as problem:
+        except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as problem:
             raise _unreadable(path, problem) from None
         self._path = path
         self._members = _by_id(path, members)
@@ -73,7 +78,7 @@ class TarImages:
         if not member.isreg() or member.issparse():
             raise OSError("not a plain file in the tar")
         if member.size > MAX_BYTES:
-            raise OSError("larger than 1 GiB")
+            raise OSError("larger than 512 MiB")
         # Opened each time: there may be more shards than files a process may hold open, and no thread waits.
         with open(self._path, "rb") as file:
             file.seek(member.offset_data)

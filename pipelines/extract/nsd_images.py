@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.extract.stamps import Stamp
+from pipelines.hdf5 import not_plain
 from stores.errors import EmbedctlError, NotHere
 
 if TYPE_CHECKING:
@@ -61,19 +62,27 @@ class NsdImages:
 
     def read(self, image_id: str) -> bytes:
         """Return one image as a PPM file."""
-        with self._turn:
-            pixels = self._brick[int(image_id.removeprefix("nsd-"))]
+        try:
+            with self._turn:
+                pixels = self._brick[int(image_id.removeprefix("nsd-"))]
+        except MemoryError:  # what the shape claims need not be in the file
+            raise OSError("larger than the memory") from None
         return self._head + pixels.tobytes()
 
 
 def _cache_bytes(path: Path, file: "h5py.File") -> int:
     """Return the bytes of all chunks that one image touches, at least HDF5's own megabyte."""
-    brick = file.get(_BRICK)
+    try:
+        brick = file.get(_BRICK)
+    except (OSError, KeyError):  # a link to another file that is not there
+        brick = None
     shape: tuple[int, ...] = getattr(brick, "shape", ())
     if len(shape) != 4 or shape[3] != 3 or brick.dtype != np.uint8:
         raise EmbedctlError(
             f"'{path}' holds no images named {_BRICK}", "of HDF5 files, --images takes NSD's nsd_stimuli.hdf5"
         )
+    if why := not_plain(brick, file):
+        raise EmbedctlError(f"'{path}': {why}", "download nsd_stimuli.hdf5 again: it is plain where it is published")
     if brick.chunks is None:
         return 1 << 20
     per_image = [-(-size // chunk) for size, chunk in zip(shape[1:], brick.chunks[1:], strict=True)]

@@ -143,7 +143,7 @@ class _Folder:
         if not stat.S_ISREG(found.st_mode):
             self._refused[image_id] = "not a regular file"
         elif found.st_size > MAX_BYTES:
-            self._refused[image_id] = "larger than 1 GiB"
+            self._refused[image_id] = "larger than 512 MiB"
         self.stamps[image_id] = Stamp(found.st_size, found.st_mtime_ns)
 
     def read(self, image_id: str) -> bytes:

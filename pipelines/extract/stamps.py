@@ -6,7 +6,7 @@ from typing import NamedTuple
 __all__ = ["MAX_BYTES", "SUFFIXES", "Stamp", "is_image"]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-MAX_BYTES = 1 << 30  # no picture of 50 million pixels is larger, and one file must not fill the memory
+MAX_BYTES = 1 << 29  # no picture of 50 million pixels is larger, and one file must not fill the memory
 
 
 class Stamp(NamedTuple):

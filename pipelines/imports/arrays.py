@@ -13,12 +13,15 @@ from typing import IO, Any
 
 import numpy as np
 
+from pipelines.unpack import check_members
 from stores.errors import EmbedctlError
 
 __all__ = ["SUFFIXES", "read_array", "read_vector"]
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".safetensors")
-_BROKEN = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, MemoryError)
+_BROKEN = (
+    ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, MemoryError, NotImplementedError, RuntimeError
+)  # fmt: skip
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -88,6 +91,7 @@ def _npz(path: Path) -> np.ndarray:
             name = _only(path, headers)
             # A header may claim any size: what the archive says it holds is what will be read.
             shape, dtype = headers[name]
+            check_members(archive, f"{name}.npy")
             if math.prod(shape) * dtype.itemsize > archive.getinfo(f"{name}.npy").file_size:
                 raise ValueError("cut off")
             with archive.open(f"{name}.npy") as file:
@@ -105,6 +109,8 @@ def _tensors(path: Path) -> np.ndarray:
     read = read_checkpoint(path)
     tensors = dict(read) if isinstance(read, Mapping) else {"": read}
     tensors = {str(key): x for key, x in tensors.items() if isinstance(x, torch.Tensor) and x.layout == torch.strided}
+    if any(x.numel() * x.element_size() > x.untyped_storage().nbytes() for x in tensors.values()):
+        raise _unusable(path, "it holds a tensor of more numbers than are in it")
     if not tensors:
         raise _unusable(path, "it holds no tensor")
     # NumPy has no bfloat16

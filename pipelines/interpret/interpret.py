@@ -28,6 +28,7 @@ from pipelines.train.targets import Targets
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
 from stores.errors import EmbedctlError, StoreLocked, StoreMismatch, UnknownName, suggest
+from stores.inside import refuse_links
 from stores.locks import lock
 from stores.results import read_results
 
@@ -119,6 +120,7 @@ def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretRe
     by_subject: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         by_subject.setdefault((row["dataset"], row["subject"]), []).append(row)
+    refuse_links(request.runs)
     for (dataset, subject), mine in by_subject.items():
         loaded: dict[str, Recorded] = {}
         for row in mine:

@@ -1,23 +1,19 @@
 """The paper's tables again: what there is, what is missing, what it costs, and the training of what can be trained."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
 from pipelines.paper.sweeps import PREPROCESSING, PaperSweep, paper_sweeps
 from pipelines.progress import SILENT, Progress
-from pipelines.train.brain_encoders import brain_encoder, prepare
-from pipelines.train.losses import info_nce
+from pipelines.train.cost import seconds_per_row
 from pipelines.train.request import TrainRequest
 from pipelines.train.sweep import train
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.errors import EmbedctlError
 
-__all__ = ["Planned", "look", "reproduce", "seconds_per_row"]
+__all__ = ["Planned", "look", "reproduce"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,23 +75,6 @@ def reproduce(plan: Sequence[Planned], progress: Progress = SILENT) -> int:
             progress.say(f"{', '.join(planned.sweep.tables)}: {planned.sweep.brain_encoder}, {planned.sweep.protocol}")
             done += train(planned.request, progress).n_trained
     return done
-
-
-def seconds_per_row(name: str, n_chans: int, n_times: int, dim: int = 768, n_rows: int = 64) -> float:
-    """Measure how long a row takes through a brain encoder, forwards and backwards, on one core as it is now."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        kind = brain_encoder(name)
-        model, rows = kind(n_chans, n_times, dim), prepare(kind, torch.randn(n_rows, n_chans, n_times))
-        images, spent = torch.randn(n_rows, dim), 0.0
-        for _ in range(2):  # the first warms up
-            started = time.process_time()
-            info_nce(model(rows), images, 10.0).backward()  # type: ignore[no-untyped-call]
-            spent = time.process_time() - started
-    finally:
-        torch.set_num_threads(threads)
-    return spent / n_rows
 
 
 def _planned(

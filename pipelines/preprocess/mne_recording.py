@@ -1,5 +1,7 @@
 """Recordings that MNE reads, as something epochs can be cut out of: one or more runs on one axis of samples."""
 
+import gzip
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -9,6 +11,7 @@ import numpy as np
 
 from pipelines.preprocess.channels import canonical_names
 from pipelines.preprocess.resampling import import_mne
+from pipelines.unpack import refuse_bomb
 from stores.errors import BadRecording
 
 __all__ = ["MneRecording", "open_with_mne"]
@@ -31,6 +34,8 @@ def open_with_mne(path: Path, read: str) -> Any:
     BadRecording
         If MNE cannot read it.
     """
+    if path.name.endswith(".gz") and path.is_file():
+        _refuse_bomb(path)
     mne = import_mne()
     how = mne.io.read_raw if read == "read_raw" else mne.read_epochs
     try:
@@ -41,6 +46,18 @@ def open_with_mne(path: Path, read: str) -> Any:
     except Exception as problem:  # every reader of MNE has errors of its own
         first = next(iter(str(problem).splitlines()), type(problem).__name__)
         raise BadRecording(f"{path}: MNE cannot read it: {first}", "is it whole, and what its name says?") from None
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Unpack a file piece by piece and keep nothing: MNE takes any number of bytes a tag of it claims."""
+    unpacked = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                unpacked += len(piece)
+                refuse_bomb(path.stat().st_size, unpacked)
+    except (ValueError, OSError, EOFError, zlib.error) as problem:
+        raise BadRecording(f"{path}: {problem}", "is it whole? Download it again, or write it again") from None
 
 
 class MneRecording:

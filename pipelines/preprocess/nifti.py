@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.preprocess.impostors import read_head
+from pipelines.unpack import refuse_bomb
 from stores.errors import BadRecording
 
 __all__ = ["Nifti", "open_nifti"]
@@ -102,6 +103,10 @@ def open_nifti(path: Path) -> Nifti:
         with open(path, "rb") as file:
             file.seek(-4, 2)
             have = struct.unpack("<I", file.read(4))[0]  # gzip ends in the size of what it holds, modulo 4 GB
+        try:
+            refuse_bomb(path.stat().st_size, need)
+        except ValueError as bomb:
+            raise BadRecording(f"{path}: {bomb}", "download it again") from None
         need %= 2**32
     if have < need or (packed and have != need):
         raise BadRecording(f"{path} is truncated: {need:,} bytes are expected in it", "download it again")

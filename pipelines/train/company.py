@@ -6,6 +6,7 @@ from functools import cached_property
 
 from torch import nn
 
+from pipelines.train.cost import run_seconds
 from pipelines.train.cross import load_cross, memory_of
 from pipelines.train.data import Recordings, load_subject
 from pipelines.train.recipes import Recipe
@@ -140,6 +141,10 @@ class Company:
         n_bytes, dtype = memory_of(self._training, recipe)
         kind = str(dtype).removeprefix("torch.")
         return [f"recordings of {len(self._training)} subjects at once: {n_bytes / 1e9:.1f} GB of memory, as {kind}"]
+
+    def seconds(self, recipe: Recipe, kind: str) -> float:
+        """Return about what a run takes on one core (`pipelines.train.cost.run_seconds`)."""
+        return run_seconds(self._training or [self.tested], recipe, kind)
 
     def load(self, recipe: Recipe, kind: type[nn.Module], gallery: str) -> Recordings:
         """Read their recordings, to be tested with a gallery."""

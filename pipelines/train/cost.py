@@ -1,15 +1,21 @@
-"""What a run will leave on disk, found out before it starts by building its networks without their numbers."""
+"""What a run will cost: on disk, by building its networks without their numbers; in time, by a trial of a few rows."""
 
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch import nn
 
-from pipelines.train.brain_encoders import brain_encoder
+from pipelines.train.brain_encoders import brain_encoder, prepare
 from pipelines.train.data import pick_channels, pick_window
 from pipelines.train.image_head import ImageHead
+from pipelines.train.losses import info_nce
 from pipelines.train.recipes import Recipe
 from stores.epochs import SubjectEpochs
 
-__all__ = ["run_bytes"]
+__all__ = ["run_bytes", "run_seconds", "seconds_per_row"]
 
 
 def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int, n_gallery: int) -> int:
@@ -33,11 +39,50 @@ def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int,
     EmbedctlError
         If the window does not fit the epochs, or holds fewer samples than the brain encoder needs.
     """
-    window = pick_window(epochs, recipe)
-    n_chans, n_times = len(pick_channels(epochs, recipe)[0]), 1 if window is None else len(window)
+    n_chans, n_times = _shape(epochs, recipe)
     dim = min(recipe.dim or n_features, n_features)
     with torch.device("meta"):
         model = nn.ModuleList([brain_encoder(kind)(n_chans, n_times, dim), ImageHead(recipe.image_head, dim)])
     n_test = len(epochs.test.image_ids)
     numbers = sum(values.numel() for values in model.state_dict().values()) + n_test * (2 * n_gallery + dim)
     return 4 * (numbers + (n_features * dim if dim < n_features else 0))
+
+
+def run_seconds(training: Sequence[SubjectEpochs], recipe: Recipe, kind: str) -> float:
+    """Return about what a run takes on one core of this computer as it is now, if it makes all its passes.
+
+    Parameters
+    ----------
+    training : sequence of SubjectEpochs
+        Who is trained on.
+    recipe : Recipe
+        The recipe.
+    kind : str
+        Name of the brain encoder.
+    """
+    valid = [np.asarray(one.train.valid) for one in training]
+    n_rows = sum(int(one.sum() if recipe.train_on == "trials" else one.any(axis=1).sum()) for one in valid)
+    return (1 - recipe.held_out) * n_rows * recipe.passes * seconds_per_row(kind, *_shape(training[0], recipe))
+
+
+def _shape(epochs: SubjectEpochs, recipe: Recipe) -> tuple[int, int]:
+    window = pick_window(epochs, recipe)
+    return len(pick_channels(epochs, recipe)[0]), 1 if window is None else len(window)
+
+
+@lru_cache(maxsize=64)  # of a sweep all runs have the same network
+def seconds_per_row(name: str, n_chans: int, n_times: int, dim: int = 768, n_rows: int = 64) -> float:
+    """Measure how long a row takes through a brain encoder, forwards and backwards, on one core as it is now."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        kind = brain_encoder(name)
+        model, rows = kind(n_chans, n_times, dim), prepare(kind, torch.randn(n_rows, n_chans, n_times))
+        images, spent = torch.randn(n_rows, dim), 0.0
+        for _ in range(2):  # the first warms up
+            started = time.process_time()
+            info_nce(model(rows), images, 10.0).backward()  # type: ignore[no-untyped-call]
+            spent = time.process_time() - started
+    finally:
+        torch.set_num_threads(threads)
+    return spent / n_rows

@@ -248,7 +248,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UnknownName(f"no recipe file '{path}'", suggest(path.stem, recipe_names())) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:
         why = " ".join(str(problem).split())
         raise EmbedctlError(f"recipe '{path}' is not TOML: {why}", 'begin it with base = "modern"') from None
     except OSError as problem:

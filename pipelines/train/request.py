@@ -65,7 +65,11 @@ class TrainRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of the plan; ``images_key`` tells its images' content, ``bytes`` is what it takes on disk."""
+    """One run of the plan.
+
+    ``images_key`` tells its images' content, ``bytes`` is what it takes on disk, and ``seconds``, of a dry run alone,
+    about what it takes on one core if it makes all its passes.
+    """
 
     run_id: str
     subject: int
@@ -75,6 +79,7 @@ class Job:
     finished: bool
     images_key: str = ""
     bytes: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -130,6 +135,11 @@ class TrainReport:
     def n_trained(self) -> int:
         """Runs that were trained now, or with ``dry_run`` none."""
         return 0 if self.dry_run else self.n_to_do - len(self.skipped)
+
+    @property
+    def core_seconds(self) -> float:
+        """What the others take on one core, about and at most; of a dry run alone."""
+        return sum(job.seconds for job in self.jobs if not job.finished)
 
     @property
     def bytes_needed(self) -> int:

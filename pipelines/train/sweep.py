@@ -39,6 +39,7 @@ from stores.disk import bytes_free, check_writable
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.errors import CannotWrite, EmbedctlError, NotHere, StoreLocked
+from stores.inside import refuse_links
 from stores.locks import lock
 from stores.results import assemble, finished, write_run
 from stores.versions import installed_version
@@ -143,6 +144,7 @@ def _decide(request: TrainRequest) -> _Sweep:
         company = Company(epochs, dataset, casts[subject])
         notes += [note for note in company.memory(recipe) if note not in notes]
         n_gallery = len(company.gallery(request.gallery)[0])
+        seconds = company.seconds(recipe, kind) if request.dry_run else 0.0
         for target in chosen:
             images = targets.check(target, company.train_ids, company.tested.test.image_ids)
             size = run_bytes(company.tested, recipe, kind, width_of(target, recipe), n_gallery)
@@ -159,6 +161,7 @@ def _decide(request: TrainRequest) -> _Sweep:
                         finished=finished(request.runs, name_of_run),
                         images_key=images,
                         bytes=size,
+                        seconds=seconds,
                     )
                 )
     return _Sweep(
@@ -179,6 +182,7 @@ def _decide(request: TrainRequest) -> _Sweep:
 
 def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
     """Run what is not finished, subject by subject, and assemble the table even when interrupted."""
+    refuse_links(sweep.request.runs)
     progress.start("training", report.n_to_do, "runs")
     try:
         for subject, of in sweep.casts.items():

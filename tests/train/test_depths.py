@@ -4,13 +4,20 @@ import csv
 import json
 from itertools import product
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from embedctl.cli import app
+from pipelines.train.compare import ranking
 from pipelines.train.depths import at_best_depths
-from stores.results import results_schema
+from pipelines.train.request import TrainRequest
+from pipelines.train.sweep import train
+from stores.embeddings import EmbeddingStore
+from stores.epochs import EpochStore
+from stores.results import read_results, results_schema
+from tests.train.conftest import write_embedding, write_subject
 from tests.train.test_compare import ALIGNED, HUMAN, PLAIN, row
 
 LAYERS = ("blocks.2.mean", "blocks.10.mean", "")
@@ -87,6 +94,44 @@ def test_the_test_scores_of_other_depths_change_no_letter_and_no_pixel(shown):
     assert (first["image_head"], first["aligned_embedding"]) == ("linear", f"{HUMAN}:blocks.10.mean")
     assert float(first["difference"]) == pytest.approx(0.2)
     assert json.loads(as_json)["layers"][0]["aligned"]["validation"][f"{HUMAN}:blocks.10.mean"] == pytest.approx(0.4)
+
+
+@pytest.mark.slow
+def test_planted_layers_and_pairs_are_recovered_and_a_scrambled_test_chooses_no_other_depth(workspace, tmp_path):
+    """Recordings carry one layer of the aligned encoder; the base has that layer with noise on it."""
+    rng = np.random.default_rng(3)
+    noise = [rng.standard_normal(workspace.planted.shape) for _ in range(4)]
+    store = EmbeddingStore.open(tmp_path / "embeddings.zarr", create=True)
+    store.add_images(EmbeddingStore.open(workspace.embeddings).images().values())
+    said = {"aligned_by": "dreamsim", "matched_base": "plain", "match": "exact"}
+    for name, values in {"tuned:blocks.2": workspace.planted, "tuned:blocks.4": noise[0], "tuned": noise[1]}.items():
+        write_embedding(store, name, values, registry=said)
+    for name, values in {"plain:blocks.2": noise[2], "plain:blocks.4": workspace.planted + 1.5 * noise[3]}.items():
+        write_embedding(store, name, values)
+    found, validation = [], []
+    for scrambled in (False, True):
+        epochs = EpochStore.open(tmp_path / f"{scrambled}.zarr", create=True)
+        for subject in (1, 2):
+            write_subject(epochs, subject, workspace.planted, scramble_test=scrambled)
+        asked = {
+            "brain": "eeg",
+            "recipe": workspace.recipe,
+            "device": "cpu",
+            "embeddings": tmp_path / "embeddings.zarr",
+        }
+        done = train(TrainRequest(**asked, epochs=tmp_path / f"{scrambled}.zarr", runs=tmp_path / f"runs-{scrambled}"))
+        results = read_results(done.runs)
+        found += at_best_depths(results, runs=done.runs)[0]
+        validation.append([(row["subject"], row["embedding"], row["val_top1"]) for row in results.to_pylist()])
+        if not scrambled:
+            best = [row.embedding for row in ranking(results)][:2]
+    assert best == ["tuned:blocks.2", "plain:blocks.4"]
+    plain, blind = found
+    assert (plain.aligned.embedding, plain.base.embedding) == ("tuned:blocks.2", "plain:blocks.4")
+    assert plain.aligned.top1 > plain.base.top1 > 2 / 16 and plain.pair.difference > 0
+    assert (blind.aligned.embedding, blind.base.embedding) == ("tuned:blocks.2", "plain:blocks.4")
+    assert (blind.aligned.validation, blind.base.validation) == (plain.aligned.validation, plain.base.validation)
+    assert sorted(validation[0]) == sorted(validation[1]) and blind.aligned.top1 < plain.aligned.top1
 
 
 def test_without_layers_nothing_is_written(tmp_path):

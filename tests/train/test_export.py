@@ -33,7 +33,9 @@ def test_a_run_applied_to_its_own_test_set_gives_what_it_kept(workspace, run):
     found = predict(*run, **stores(workspace))
     assert np.allclose(found.brain, read_array(*run, "brain"), atol=1e-6)
     assert np.allclose(found.scores, read_array(*run, "scores"), atol=1e-6)
-    assert found.figures["top1"] == read_summary(*run)["top1"] and found.figures["chance"] == 1 / 16
+    kept = read_summary(*run)
+    assert found.figures["chance"] == 1 / 16
+    assert all(found.figures[name] == kept[name] for name in ("top1", "top5", "noise_ceiling"))
     assert found.queries == found.gallery_ids == TEST_IDS
 
 
@@ -91,6 +93,15 @@ def test_a_store_without_the_very_embedding_is_refused(workspace, run, tmp_path,
     monkeypatch.setattr("pipelines.export.predict.restore", lambda *_: trained)
     with pytest.raises(StoreMismatch, match="does not hold planted#ffffffffffff"):
         predict(*run, **stores(workspace))
+
+
+def test_a_run_of_another_version_is_refused_in_two_lines(workspace, run, monkeypatch):
+    trained = restore(*run)
+    del trained.config["scale"]
+    monkeypatch.setattr("pipelines.export.predict.restore", lambda *_: trained)
+    with pytest.raises(StoreMismatch, match="is of another version of embedctl") as problem:
+        predict(*run, epochs=workspace.epochs, embeddings=workspace.embeddings)
+    assert problem.value.hint == "train it again"
 
 
 def test_a_run_whose_own_network_has_changed_since_is_refused(workspace, tmp_path):

@@ -8,9 +8,10 @@ from typer.testing import CliRunner
 
 from embedctl.cli import app
 from pipelines.paper import reproduce as module
-from pipelines.paper.reproduce import look, reproduce, seconds_per_row
+from pipelines.paper.reproduce import look, reproduce
 from pipelines.paper.sweeps import paper_sweeps
 from pipelines.paper.tables import paper_cells
+from pipelines.train.cost import seconds_per_row
 from stores.embeddings import EmbeddingStore
 from stores.images import ImageRecord
 from stores.results import write_run

@@ -208,6 +208,20 @@ def test_a_dry_run_knows_what_the_runs_will_take(workspace, swept):
         assert taken - 20_000 < job.bytes <= taken
 
 
+def test_a_dry_run_prices_the_time_of_what_is_not_there_by_the_rows_it_takes(workspace, tmp_path, monkeypatch):
+    from pipelines.train import cost
+
+    monkeypatch.setattr(cost, "seconds_per_row", lambda kind, n_chans, n_times: n_chans * n_times / 1000)
+    asked = request(workspace, tmp_path / "runs", models=("planted",), subjects=(1,), dry_run=True)
+    report = train(asked)
+    assert (len(report.jobs), report.n_to_do) == (len(asked.seeds or (0,)),) * 2
+    n_chans, n_times, passes = 4, 80, 6  # four of the recipe's channels exist
+    expected = (1 - 0.125) * len(TRAIN_IDS) * passes * n_chans * n_times / 1000
+    assert report.core_seconds == pytest.approx(report.n_to_do * expected)
+    trials = train(replace(asked, train_on="trials"))
+    assert trials.core_seconds == pytest.approx(2 * report.core_seconds)
+
+
 def test_a_disk_without_room_is_an_error_before_anything_runs(workspace, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_module, "bytes_free", lambda folder: 1000)
     assert "0.0 MB are free" in problem(workspace, tmp_path / "runs", CannotWrite)

@@ -251,7 +251,7 @@ def _read_about(path: Path) -> dict[str, Any]:
         )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise BadRecording(f"{path} is not TOML: {problem}", "correct the line it names") from None
 
 

@@ -68,5 +68,5 @@ def _column_named(path: Path) -> str:
         return ""
     try:
         return str(tomllib.loads(path.read_text(encoding="utf-8")).get("image", ""))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise BadRecording(f"{path} is not TOML: {problem}", "correct the line it names") from None

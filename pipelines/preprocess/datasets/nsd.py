@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.hdf5 import not_plain
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
 from pipelines.preprocess.datasets.nsd_rois import read_rois
@@ -124,7 +125,10 @@ class NSD:
         key = next((key for key in ("voxels", "betas") if key in file), None)
         if key is None:
             return problem("voxels", f"not in it: it holds {', '.join(file) or 'nothing'}", "is this the right file?")
-        values = file[key]
+        try:
+            values = _dataset(path, file, key)
+        except BadRecording as bad:
+            return problem(key, bad.what.removeprefix(str(path)).strip(" :"), bad.hint)
         if values.ndim != 2 or values.dtype.kind != "f":
             return problem(key, f"{values.dtype} {values.shape}", "expected real numbers, (trial, voxel)")
         n = len(values)
@@ -237,7 +241,7 @@ def _session_reader(path: Path, mask: np.ndarray) -> Callable[[], np.ndarray]:
         file = _open_hdf5(path)
         if "betas" not in file:
             raise BadRecording(f"{path} lacks 'betas'", f"it holds {', '.join(file) or 'nothing'}")
-        betas = file["betas"]
+        betas = _dataset(path, file, "betas")
         shape, dtype = betas.shape[:0:-1] + betas.shape[:1], betas.dtype  # written x fastest, as MATLAB does
         biggest = float(np.abs(betas[:, betas.shape[1] // 2]).max(initial=0.0)) if dtype.kind == "f" else 0.0
 
@@ -286,6 +290,13 @@ def _open_hdf5(path: Path) -> Any:
         return h5py.File(path, "r")
     except OSError as problem:
         raise BadRecording(f"{path} is truncated or damaged: {problem}", "download it again") from None
+
+
+def _dataset(path: Path, file: Any, key: str) -> Any:
+    """Return a dataset whose bytes are in its file, as many as it says."""
+    if why := not_plain(file[key], file):
+        raise BadRecording(f"{path}: {why}", "download it again: published files are plain")
+    return file[key]
 
 
 def _rows_of(values: Any, rows: np.ndarray) -> np.ndarray:

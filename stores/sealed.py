@@ -1,0 +1,61 @@
+"""What lies in the files of a run, which anyone can seal with a digest: read so that it is that, or damage."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stores.errors import DamagedStore
+
+__all__ = ["json_of", "npy_of"]
+
+_HINT = "remove the run and train it again"
+
+
+def json_of(data: bytes, path: Path) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises
+    ------
+    DamagedStore
+        If the file holds anything else.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DamagedStore(f"'{path}' is not JSON", _HINT) from error
+    if not isinstance(content, dict):
+        raise DamagedStore(f"'{path}' holds a {type(content).__name__}, not an object", _HINT)
+    return content
+
+
+def npy_of(data: bytes, path: Path) -> np.ndarray:
+    """Return an array of numbers or texts; a pickle, or a header that claims more than there is, is damage.
+
+    Raises
+    ------
+    DamagedStore
+        If so.
+
+    Examples
+    --------
+    >>> sink = io.BytesIO()
+    >>> np.save(sink, np.arange(3))
+    >>> npy_of(sink.getvalue(), Path("scores.npy")).tolist()
+    [0, 1, 2]
+    """
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if math.prod(shape) * dtype.itemsize != len(data) - file.tell() or dtype.hasobject:
+            raise ValueError(f"{shape} of {dtype}")
+        file.seek(0)
+        values: np.ndarray = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError, TypeError, MemoryError, RecursionError) as error:
+        raise DamagedStore(f"'{path}' is no array that embedctl wrote", _HINT) from error
+    return values
