@@ -7,6 +7,7 @@ from typing import Any
 
 from stores.again import STORE, from_workspace, note_command
 from stores.layout import private
+from stores.remote import is_remote
 
 __all__ = ["note_embeddings", "note_runs", "note_subjects"]
 
@@ -43,7 +44,7 @@ def words_of(command: str, request: Any, place: Path, *left_out: str) -> list[st
 
 def _noted(value: Any, place: Path) -> str:
     """Return a value as it is noted: a file, also one of which a part is named, so that it is found from anywhere."""
-    if isinstance(value, Path):
+    if isinstance(value, Path) and not is_remote(value):
         return from_workspace(value, place)
     file, colon, rest = str(value).partition(":")
     is_file = (Path(file).suffix or "/" in file) and Path(file).exists()
@@ -52,6 +53,8 @@ def _noted(value: Any, place: Path) -> str:
 
 def note_embeddings(command: str, request: Any, parts: Collection[tuple[str, str]], cards: str = "") -> None:
     """Note what computed embeddings: their names and ``NAME#KEY``."""
+    if is_remote(request.store):
+        return
     words = words_of(command, request, request.store.absolute().parent)
     words += ["--cards", _noted(Path(cards), request.store.absolute().parent)] if cards else []
     hidden = private(request.store / "image")

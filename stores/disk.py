@@ -2,22 +2,24 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from stores.errors import CannotWrite
+from stores.remote import is_remote
 
 __all__ = ["bytes_free", "check_writable"]
 
 
 def bytes_free(path: Path) -> int:
-    """Return the bytes that are free where ``path`` is, or will be.
+    """Return the bytes that are free where ``path`` is, or will be: in an object store more than can be counted.
 
     Examples
     --------
     >>> bytes_free(Path("nowhere/yet")) > 0
     True
     """
-    return shutil.disk_usage(_there(path)).free
+    return sys.maxsize if is_remote(path) else shutil.disk_usage(_there(path)).free
 
 
 def check_writable(path: Path) -> None:
@@ -28,8 +30,9 @@ def check_writable(path: Path) -> None:
     CannotWrite
         If it is mounted so.
     """
-    where = _there(path)
-    if hasattr(os, "statvfs") and os.statvfs(where).f_flag & os.ST_RDONLY:
+    if is_remote(path) or not hasattr(os, "statvfs"):
+        return
+    if os.statvfs(_there(path)).f_flag & os.ST_RDONLY:
         raise CannotWrite(f"cannot write '{path}': the disk is read-only", "name a folder you can write to")
 
 

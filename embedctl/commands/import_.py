@@ -7,7 +7,7 @@ import typer
 
 from embedctl import config, options, render
 from embedctl.again import note_embeddings
-from embedctl.options import option, path
+from embedctl.options import option, path, place
 
 __all__ = ["import_"]
 
@@ -62,7 +62,7 @@ def import_(
         arrays=tuple(map(path, npy)),
         ids=tuple(map(path, ids or ())),
         images=path(chosen.value("images", images)),
-        store=path(chosen.value("embeddings", store)),
+        store=place(chosen.value("embeddings", store)),
         suffix=suffix,
         dtype=chosen.value("extract.dtype", dtype),
         dry_run=dry_run,

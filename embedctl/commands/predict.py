@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from embedctl import config, options, render
-from embedctl.options import path
+from embedctl.options import path, place
 from stores.names import subject_name
 
 __all__ = ["RUN", "TO", "place_of", "predict"]
@@ -47,7 +47,7 @@ def predict(
         folder,
         run_id,
         epochs=path(chosen.value("epochs", epochs)),
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=place(chosen.value("embeddings", embeddings)),
         dataset=dataset,
         subject=subject,
         training=training,

@@ -58,7 +58,7 @@ def reproduce(
     place = Workspace(
         images=path(chosen.value("images")),
         raw=path(chosen.value("raw")),
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=options.place(chosen.value("embeddings", embeddings)),
         epochs=path(chosen.value("epochs", epochs)),
         device=chosen.value("device", device),
         offline=chosen.value("extract.offline"),

@@ -7,7 +7,7 @@ import typer
 
 from embedctl import config, options, render
 from embedctl.captions import marked
-from embedctl.options import option, path
+from embedctl.options import option, path, place
 from embedctl.seen import say_seen
 from stores.errors import EmbedctlError
 
@@ -62,7 +62,7 @@ def screen(
         subjects=chosen.value("train.subject", subject) or None,
         recipe=chosen.value("train.recipe", recipe),
         dataset=chosen.value("train.dataset", dataset),
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=place(chosen.value("embeddings", embeddings)),
         epochs=path(chosen.value("epochs", epochs)),
         runs=path(chosen.value("runs", runs)),
         join=chosen.value("train.join", join),

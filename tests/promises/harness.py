@@ -114,7 +114,7 @@ def undated() -> Iterator[None]:
     import embedctl.quality_page
     import pipelines.extract.provenance
     import pipelines.imports.imports
-    import pipelines.train.sweep
+    import pipelines.train.runner
     import pipelines.train.train
 
     class Then:
@@ -123,7 +123,7 @@ def undated() -> Iterator[None]:
             return SimpleNamespace(isoformat=lambda timespec="": "2026-11-21T00:00:00+00:00")
 
     places = [(module, "datetime", Then) for module in
-              (pipelines.extract.provenance, pipelines.imports.imports, pipelines.train.sweep)]  # fmt: skip
+              (pipelines.extract.provenance, pipelines.imports.imports, pipelines.train.runner)]  # fmt: skip
     places.append((pipelines.train.train, "time", SimpleNamespace(perf_counter=lambda: 0.0)))
     places.append((embedctl.quality_page, "quality_figure", lambda measured: None))
     places.append((embedctl.quality_page, "_png", lambda figure: b"a picture"))

@@ -115,7 +115,7 @@ def test_what_reads_works_on_a_read_only_disk(world, read_only, scratch):
 def test_what_writes_ends_with_7_at_once(world, read_only, scratch, monkeypatch):
     monkeypatch.setattr("pipelines.extract.forward.build_networks", lambda *_: pytest.fail("a network was built"))
     monkeypatch.setattr("pipelines.preprocess.recorded.examine", lambda *_: pytest.fail("recordings were examined"))
-    monkeypatch.setattr("pipelines.train.sweep.train_run", lambda *_: pytest.fail("a run was trained"))
+    monkeypatch.setattr("pipelines.train.runner.train_together", lambda *_: pytest.fail("a run was trained"))
     given, store = world.inputs, str(read_only / "embeddings.zarr")
     theirs = ["--npy", str(given.folder / "theirs.npy"), "--ids", str(given.folder / "ids.txt")]
     for words in (
