@@ -4,7 +4,7 @@ A fork of a process that has run every command once is at its work within millis
 and not the imports; what is killed is a process of its own, by SIGKILL. The moments are drawn from the time that an
 undisturbed run takes in such a fork. A killed command is run again, and then the files must be those of a run that
 nobody disturbed, bit for bit but for dates; what was committed before the kill must not have been written again, but
-for one task. With ``--signal`` the command must have ended with 143 within ten seconds, without a lock left behind.
+for one task. With ``--signal`` the command must have ended with 143 within ten seconds.
 """
 
 import argparse
@@ -68,7 +68,6 @@ def rounds(words: list[str], start: Path, folder: Path, n: int, seed: int, numbe
         assert is_met or code == 0, f"it ended with {code}: {_said(here)}"
         met["seconds to stop"] = max(met["seconds to stop"], round(time.perf_counter() - asked, 2))
         assert met["seconds to stop"] < PATIENCE
-        assert number == signal.SIGKILL or not list(here.rglob("*.lock")), "it left a lock"
         left, there = content(here), times(here)
         met["rounds"] += 1
         met["met"] += is_met
