@@ -10,6 +10,8 @@ Parts, all by default:
   each alone on one thread, over cores x wall time from the first image to the last; beside it over the
   CPU-seconds that were spent, which a busy machine changes little: what is missing from 1 there is overhead.
 * ``passes``: six encoders in one pass, three layers of one network against one: of CPU-seconds, as above.
+* ``dask``: two local workers against this process on as many cores: seconds and CPU-seconds of N images more, so that
+  starting does not count; and what a task costs that does nothing.
 * ``memory``: peak memory of 1,000 and of 10,000 images.
 * ``stores``: 1,024 random rows against a NumPy memmap; opening a store and listing 40 embeddings.
 * ``again``: a run with nothing to do over 26,107 images.
@@ -173,6 +175,59 @@ def passes(request: ExtractRequest, place: Path) -> None:
     line("three layers of clip-vitb32 over one, CPU", f"{three / one:.2f}", "at most 1.1")
 
 
+def dask(request: ExtractRequest, place: Path) -> None:
+    """Compare two workers of one core each with one process of two; the second half of the images is measured."""
+    from pipelines.extract.extract import extract
+
+    model = "mobilenetv3-small-tv"
+    source = sorted(request.images.iterdir())
+    spent: dict[int, list[float]] = {}
+    for workers in (0, 2):
+        figures = []
+        for n in (len(source) // 2, len(source)):
+            images = place / f"dask-{workers}-{n}"
+            images.mkdir()
+            for path in source[:n]:
+                (images / path.name).hardlink_to(path)
+            begun = time.perf_counter(), _cpu_with_children()
+            store = place / f"dask-{workers}-{n}.zarr"
+            extract(replace(request, models=(model,), images=images, store=store, workers=workers))
+            figures.append((time.perf_counter() - begun[0], _cpu_with_children() - begun[1]))
+        spent[workers] = [many - few for few, many in zip(*figures, strict=True)]
+    for what, here, there in zip(("by wall time", "by CPU-seconds"), spent[0], spent[2], strict=True):
+        line(f"two dask workers, throughput of one process {what}", f"{here / there:.2f}", "at least 0.9")
+    wall, cpu = task_overhead(request)
+    line("dask: a task that does nothing", f"{1000 * wall:.2f} ms, {1000 * cpu:.2f} CPU-ms here", "below 5 ms")
+
+
+def _cpu_with_children() -> float:
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def task_overhead(request: ExtractRequest, n_tasks: int = 1000) -> tuple[float, float]:
+    """Return wall and CPU-seconds per block that dask takes when a block takes nothing."""
+    from pipelines.extract import distributed
+    from pipelines.extract.compute import BlockDone
+    from pipelines.extract.plan import BlockTask
+    from pipelines.progress import SILENT
+
+    def nothing(*task: object) -> BlockDone:
+        return BlockDone(0, {})
+
+    computed, distributed._compute = distributed._compute, nothing  # type: ignore[assignment]
+    try:
+        with distributed.open_cluster(replace(request, workers=2), SILENT) as cluster:
+            rows = {"some": np.arange(1024)}
+            for n in (50, n_tasks):  # the first ones find everything out
+                begun = time.perf_counter(), time.process_time()
+                for _ in cluster.run(None, BATCH, [BlockTask(block, rows) for block in range(n)]):  # type: ignore[arg-type]
+                    pass
+            return (time.perf_counter() - begun[0]) / n_tasks, (time.process_time() - begun[1]) / n_tasks
+    finally:
+        distributed._compute = computed
+
+
 def memory(folder: Path, place: Path) -> None:
     peaks = []
     for n in (1000, 10_000):
@@ -257,7 +312,7 @@ def plan_here() -> None:
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("folder", type=Path)
-    options.add_argument("--only", default="efficiency,passes,memory,stores,again,plan")
+    options.add_argument("--only", default="efficiency,passes,dask,memory,stores,again,plan")
     options.add_argument("--images", type=int, default=2000)
     options.add_argument("--pass-images", type=int, default=320)
     chosen = options.parse_args()
@@ -266,12 +321,15 @@ def main() -> None:
         place = Path(name)
 
         def of(n: int) -> ExtractRequest:
-            images = copies(chosen.folder, place / f"images-{n}", n)
+            images = place / f"images-{n}"
+            if not images.exists():
+                copies(chosen.folder, images, n)
             return ExtractRequest(models=(), images=images, weights="random:7", batch_size=BATCH, dtype="float32")
 
         parts: dict[str, Callable[[], None]] = {
             "efficiency": lambda: efficiency(of(chosen.images), place),
             "passes": lambda: passes(of(chosen.pass_images), place),
+            "dask": lambda: dask(of(chosen.pass_images), place),
             "memory": lambda: memory(chosen.folder, place),
             "stores": lambda: stores(place),
             "again": lambda: again(place),

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,17 @@ from stores.names import EmbeddingName
 N_CONCEPTS, PER_CONCEPT, N_TEST, N_EMBEDDINGS, DIM, N_CHANS, N_TIMES = 1654, 10, 200, 50, 768, 63, 250
 
 
-def make(folder: Path) -> None:
+def make(
+    folder: Path, n_concepts: int = N_CONCEPTS, n_embeddings: int = N_EMBEDDINGS, subjects: Sequence[int] = (1,)
+) -> None:
     """Write the stores."""
     random = np.random.default_rng(0)
-    train = [f"training_images/{c:05d}_c{c}/{c}_{i}.jpg" for c in range(N_CONCEPTS) for i in range(PER_CONCEPT)]
+    train = [f"training_images/{c:05d}_c{c}/{c}_{i}.jpg" for c in range(n_concepts) for i in range(PER_CONCEPT)]
     test = [f"test_images/{c:05d}_t{c}/{c}.jpg" for c in range(N_TEST)]
     store = EmbeddingStore.open(folder / "embeddings.zarr", create=True)
     store.add_images([ImageRecord(name, f"{row:064x}", 1, 1, 1, 1, "RGB") for row, name in enumerate(train + test)])
     n_images, planted = len(train + test), np.empty(0)
-    for number in range(N_EMBEDDINGS):
+    for number in range(n_embeddings):
         values = random.standard_normal((n_images, DIM), dtype=np.float32)
         planted = values if number == 0 else planted
         entry = store.create(
@@ -52,18 +55,19 @@ def make(folder: Path) -> None:
     mixing = 0.1 * random.standard_normal((DIM, N_CHANS * N_TIMES), dtype=np.float32) / DIM**0.5
     epochs = EpochStore.open(folder / "epochs.zarr", create=True)
     parts = {"train": (train, planted[: len(train)]), "test": (test, planted[len(train) :])}
-    with epochs.writer(
-        "things-eeg2", 1, recipe={"name": "clean"}, modality="eeg", info=info, arrays={}, keep="mean"
-    ) as writer:
-        for split, (ids, shown) in parts.items():
-            concepts = [name.split("/")[1] for name in ids]
-            out = writer.split(split, ids, concepts, 1, (N_CHANS, N_TIMES), "float32", pa.table({"image": ids}))
-            for block in out.missing():
-                rows = out.images(block)
-                noise = random.standard_normal((len(rows), N_CHANS * N_TIMES), dtype=np.float32)
-                here = (shown[rows.start : rows.stop] @ mixing + noise).reshape(len(rows), 1, N_CHANS, N_TIMES)
-                out.write_block(block, here, np.ones(here.shape[:2], bool), np.zeros(here.shape[:2], np.int16))
-        writer.done()
+    for subject in subjects:
+        with epochs.writer(
+            "things-eeg2", subject, recipe={"name": "clean"}, modality="eeg", info=info, arrays={}, keep="mean"
+        ) as writer:
+            for split, (ids, shown) in parts.items():
+                concepts = [name.split("/")[1] for name in ids]
+                out = writer.split(split, ids, concepts, 1, (N_CHANS, N_TIMES), "float32", pa.table({"image": ids}))
+                for block in out.missing():
+                    rows = out.images(block)
+                    noise = random.standard_normal((len(rows), N_CHANS * N_TIMES), dtype=np.float32)
+                    here = (shown[rows.start : rows.stop] @ mixing + noise).reshape(len(rows), 1, N_CHANS, N_TIMES)
+                    out.write_block(block, here, np.ones(here.shape[:2], bool), np.zeros(here.shape[:2], np.int16))
+            writer.done()
 
 
 def main() -> None:

@@ -21,7 +21,6 @@ _FEWEST_TO_FIT = 12  # sensors
 _ABOUT = (
     0.08  # how much distances from it may differ: those of posterior electrodes do by 0.05, a helmet's off it by 0.1
 )
-_MOST_LETTERS = 40
 
 
 def new_figure(width: float, height: float, n_rows: int = 1, n_columns: int = 1) -> tuple["Figure", Any]:
@@ -60,16 +59,16 @@ def png(figure: "Figure", dpi: int = 150) -> bytes:
     return sink.getvalue()
 
 
-def legible(name: str) -> str:
-    """Return a name as a picture shows it: short, and with what matplotlib would hide.
+def legible(name: str, most: int = 40) -> str:
+    """Return a name as a picture shows it: of so many letters at most, and with what matplotlib would hide.
 
     Examples
     --------
     >>> legible("_low"), legible("dreamsim-dinov2-vitb14-base:blocks.10.mean@blur-9")
     (' _low', 'dreamsim-dinov2-vitb…ocks.10.mean@blur-9')
     """
-    if len(name) > _MOST_LETTERS:
-        name = f"{name[: _MOST_LETTERS // 2]}…{name[1 - _MOST_LETTERS // 2 :]}"
+    if len(name) > most:
+        name = f"{name[: most // 2]}…{name[1 - most // 2 :]}"
     return f" {name}" if name.startswith("_") else name  # a legend leaves out labels that begin so
 
 

@@ -23,6 +23,7 @@ __all__ = ["bands_figure", "pair_figure", "sensors_figure", "time_figure"]
 
 MOST_MAPS = 12  # topographies in one picture
 MOST_BARS = 20
+_LETTERS_OF_A_MAP = 30
 
 Named = Mapping[str, "Sequence[Profile]"]
 
@@ -35,7 +36,7 @@ def time_figure(profiles: "Sequence[Profile]") -> "Figure":
     profiles : sequence of Profile
         Of one condition.
     """
-    figure, axes = new_figure(8.0, 4.5)
+    figure, axes = new_figure(9.5, 4.5)
     axes.axhline(0, color="0.7", lw=0.8)
     named = _best(profiles, len(COLOURS))
     for colour, (name, mine) in zip(COLOURS, named.items(), strict=False):
@@ -48,7 +49,7 @@ def time_figure(profiles: "Sequence[Profile]") -> "Figure":
             for window in profile.windows:
                 at = low - step * (number + 1)
                 span = [1000 * window.first, 1000 * window.last]
-                axes.plot(span, [at, at], color=COLOURS[number], lw=3, alpha=0.6)
+                axes.plot(span, [at, at], color=COLOURS[number], lw=3, alpha=0.6 * _strength(mine))
     below = "ms from image onset (bars: clusters above zero, per subject; their edges are not tested)"
     if _is_of_the_paper(profiles):
         one = profiles[0]
@@ -109,7 +110,8 @@ def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
                 extrapolate="local",
             )
         drawn.set_alpha(_strength(named[name]))
-        axes.set_title(_label(name, named[name]), fontsize=8)
+        nothing = "" if named[name][0].is_found else "\n(nothing found)"
+        axes.set_title(legible(name, _LETTERS_OF_A_MAP) + nothing, fontsize=8)
     for axes in np.ravel(grid)[len(named) :]:
         axes.set_visible(False)
     scale = ScalarMappable(Normalize(-most, most), "RdBu_r")
@@ -163,7 +165,7 @@ def _bars_figure(
     shares: Mapping[str, Sequence[Mapping[str, float]]], parts: Sequence[str], title: str, named: Named
 ) -> "Figure":
     """Draw a group of bars per part, a bar per embedding, a dot per subject."""
-    figure, axes = new_figure(8.0, 4.5)
+    figure, axes = new_figure(9.5, 4.5)
     axes.axhline(0, color="0.7", lw=0.8)
     width = 0.8 / len(shares)
     for number, (name, each) in enumerate(shares.items()):
@@ -220,4 +222,4 @@ def _title(what: str, profiles: "Sequence[Profile]", named: Named) -> str:
 
 
 def _legend(axes: "Axes") -> None:
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside, over no curve

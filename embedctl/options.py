@@ -8,8 +8,9 @@ import typer
 from embedctl.config import Config
 from embedctl.settings import SETTINGS, names
 from stores.errors import EmbedctlError
+from stores.remote import is_remote, locate
 
-__all__ = ["DryRun", "Json", "listed", "option", "path", "switch", "use_cards"]
+__all__ = ["DryRun", "Json", "listed", "option", "path", "place", "switch", "use_cards"]
 
 
 def option(key: str, *flags: str, metavar: str) -> Any:
@@ -87,3 +88,15 @@ def path(value: str) -> Path:
     if "://" in value:  # else a folder of that name would be made here
         raise EmbedctlError(f"'{value}' is not on a disk", "name a folder; a store is copied whole, by any program")
     return Path(value).expanduser()
+
+
+def place(value: str) -> Path:
+    """Read where an embedding store is: a path, or an address of an object store.
+
+    Examples
+    --------
+    >>> place("s3://bucket/embeddings.zarr").name
+    'embeddings.zarr'
+    """
+    found = locate(value)
+    return found if is_remote(found) else path(value)

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Epochs", "Subject", "spread"]
 
-# What MNE calls a kind of channel, and volts or tesla per stored unit.
+# Volts, tesla or tesla per metre in one of a stored unit, and what MNE calls a kind of channel.
+_IN_SI = {
+    **{"V": 1.0, "mV": 1e-3, "uV": 1e-6, "µV": 1e-6, "T": 1.0, "nT": 1e-9, "fT": 1e-15},
+    **{"T/m": 1.0, "fT/cm": 1e-13},
+}
+_SCALED = ("sd of noise", "sd of baseline", "interquartile ranges", "sd")  # what has no unit any more
 _KIND = {"eeg": "eeg", "meg": "mag"}
-_IN_SI = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "µV": 1e-6, "T": 1.0, "fT": 1e-15}
 
 
 class Epochs:
@@ -113,8 +117,8 @@ class Subject:
     def to_mne(self, split: str = "test") -> "mne.EpochsArray":
         """Return every valid repetition of a split as MNE epochs, in the order of the images.
 
-        Volts are volts again; whitened values have no unit and are passed on as they are stored. The name of
-        an event is its image.
+        Volts are volts again, tesla tesla; whitened and scaled values have no unit and are passed on as they are
+        stored. The name of an event is its image.
 
         Parameters
         ----------
@@ -126,7 +130,7 @@ class Subject:
         UnknownName
             If there is no such split.
         EmbedctlError
-            If the subject is not EEG or MEG, or the store keeps the mean alone.
+            If the subject is not EEG or MEG, its unit is none that is known here, or the store keeps the mean alone.
         """
         import mne
 
@@ -134,12 +138,18 @@ class Subject:
             raise UnknownName(f"no split called '{split}'", suggest(split, ("train", "test")))
         if self.modality not in _KIND:
             raise EmbedctlError(f"{self.modality} epochs have no channels and times", "MNE reads EEG and MEG only")
+        if self.units not in _IN_SI and self.units not in _SCALED:
+            raise EmbedctlError(
+                f"epochs in '{self.units}' cannot be put into volts or tesla",
+                f"known: {', '.join(_IN_SI)}; test.take(range(len(test))) gives the numbers as they are stored",
+            )
+        kind = "grad" if self.units in ("T/m", "fT/cm") else _KIND[self.modality]
         chosen = self.train if split == "train" else self.test
         rows, repetitions = np.nonzero(chosen.valid)
         data = chosen.take(range(len(chosen)))[rows, repetitions] * _IN_SI.get(self.units, 1.0)
         events = np.column_stack([np.arange(len(rows)), np.zeros_like(rows), rows + 1])
         codes = {image: row + 1 for row, image in enumerate(chosen.image_ids) if chosen.valid[row].any()}
-        info = mne.create_info(self.ch_names, self.sfreq, _KIND[self.modality])
+        info = mne.create_info(self.ch_names, self.sfreq, kind)
         made = mne.EpochsArray(
             data, info, events, tmin=float(self.times[0]), event_id=codes, baseline=None, proj=False, verbose="error"
         )

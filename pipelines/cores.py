@@ -10,7 +10,9 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
-__all__ = ["in_order", "n_cores", "workers"]
+__all__ = ["in_order", "n_cores", "n_threads", "workers"]
+
+_AT_WORK = 1_000_000_000  # bytes that all threads together may hold
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -70,3 +72,14 @@ def in_order(
 def n_cores() -> int:
     """Return the cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def n_threads(bytes_each: int) -> int:
+    """Return how many threads may work at tasks that hold some bytes each: one per core, while they fit into 1 GB.
+
+    Examples
+    --------
+    >>> n_threads(2_000_000_000)
+    1
+    """
+    return max(1, min(n_cores(), _AT_WORK // bytes_each))

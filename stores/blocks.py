@@ -8,15 +8,16 @@ are committed (``rows``, as ranges) and which are absent for a reason (``absent`
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from stores.codecs import CRC_BYTES, encode_rows
+from stores.codecs import decode_rows, encode_rows, inner_checksums
 from stores.commits import digest
 from stores.errors import DamagedStore
 from stores.layout import ArrayNode, private, read_array
 from stores.receipts import Vouchers, change, finish, is_announced, settled
+from stores.remote import RemotePath, locate
 
 __all__ = [
     "are_announced",
@@ -117,8 +118,8 @@ def commit_rows(
         content[[row - here.start for row in new]] = numbers[[fate[row] for row in new]]
         reasons = {row: why for row, why in reasons.items() if row not in fate}
         reasons |= {row: why for row, why in absent.items() if row in here}
-        files[name] = encode_rows(content)
-        facts[name] = {
+        files[name] = encode_rows(content, node.inner)
+        facts[name] = inner_checksums(content, node.inner) | {
             "rows": ranges_of(kept | set(new)),
             "absent": {str(row): reasons[row] for row in sorted(reasons)},
         }
@@ -143,7 +144,7 @@ def read_vouchers(values: Path) -> Vouchers:
 
 def finish_receipts(values: Path, drafts: Path, mine: Callable[[int], bool]) -> None:
     """Write down how announced changes of blocks that are ``mine`` and that were cut short ended."""
-    for path in map(Path, _receipts(values)):
+    for path in map(locate, _receipts(values)):
         if mine(int(path.stem)):
             finish(path, values.parent, drafts)
 
@@ -175,7 +176,7 @@ def _current(
     if digest(data) != voucher["blake2b"]:
         # Carrying its rows over would give damaged numbers a fresh digest.
         raise DamagedStore(f"'{file}' is not what its receipt says")
-    content = np.frombuffer(data[:-CRC_BYTES], np.dtype(node.dtype).newbyteorder("<")).reshape(node.chunks)
+    content = decode_rows(data, node.chunks, node.dtype, node.inner)
     kept = {row for start, stop in voucher["rows"] for row in range(start, min(stop, start + len(content)))}
     return content.astype(node.dtype), kept, {int(row): why for row, why in voucher["absent"].items()}
 
@@ -202,8 +203,10 @@ def ranges_of(rows: Iterable[int]) -> list[list[int]]:
     return ranges
 
 
-def _receipts(values: Path) -> list[str]:
+def _receipts(values: Path) -> "Sequence[str | Path]":
     folder = private(values) / "receipts"
+    if isinstance(folder, RemotePath):
+        return sorted(cast(Path, path) for path in folder.glob("*.json"))
     if not folder.is_dir():
         return []
     return [f"{folder}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(".json")]

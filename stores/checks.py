@@ -116,8 +116,8 @@ def judge(check: Check, quick: bool = False) -> str:
 def _problem(file: Path, may_be: Accepted, quick: bool) -> str:
     vouchers = [voucher for voucher in may_be if voucher is not None]
     try:
-        with open(file, "rb") as opened:
-            size = os.fstat(opened.fileno()).st_size
+        with file.open("rb") as opened:
+            size = opened.seek(0, os.SEEK_END)
             fitting = [voucher for voucher in vouchers if voucher["bytes"] == size]
             opened.seek(-min(size, 4), os.SEEK_END)
             tail = opened.read(4).hex()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from stores.disk import bytes_free
 from stores.errors import CannotWrite
 from stores.owners import HOST, is_running
+from stores.remote import RemotePath
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +64,7 @@ def digest(source: bytes | Path) -> str:
     if isinstance(source, bytes):
         return blake2b(source, digest_size=16).hexdigest()
     state = blake2b(digest_size=16)
-    with open(source, "rb") as file:
+    with source.open("rb") as file:
         while piece := file.read(1 << 20):
             state.update(piece)
     return state.hexdigest()
@@ -86,6 +87,9 @@ def put_bytes(path: Path, data: bytes, drafts: Path | None = None) -> None:
     CannotWrite
         If the disk is full, read-only or not ours to write.
     """
+    if isinstance(path, RemotePath):
+        path.write_bytes(data)
+        return
     with cannot_write(path, len(data)):
         make_folder(path.parent)
         make_folder(drafts or path.parent)
@@ -131,8 +135,8 @@ def json_bytes(value: Any) -> bytes:
 
 
 def make_folder(path: Path) -> None:
-    """Make ``path`` and the folders above it, each one on the disk before the next."""
-    if path.is_dir():
+    """Make ``path`` and the folders above it, each one on the disk before the next; an object store has none."""
+    if isinstance(path, RemotePath) or path.is_dir():
         return
     make_folder(path.parent)
     with cannot_write(path):
@@ -140,14 +144,22 @@ def make_folder(path: Path) -> None:
         _sync(path.parent)
 
 
-def place(folder: Path, final: Path) -> None:
+def place(folder: Path, final: Path, last: str = "zarr.json") -> None:
     """Rename a finished ``folder`` to ``final``, where nothing or an empty folder may be.
+
+    In an object store it is copied, and ``last`` is the object with which it is there.
 
     Raises
     ------
     FileExistsError
         If something is there already.
     """
+    if isinstance(final, RemotePath) and isinstance(folder, RemotePath):
+        if (final / last).exists():
+            raise FileExistsError(final)
+        folder.copy(final, last)
+        folder.remove()
+        return
     with cannot_write(final):
         make_folder(final.parent)
         if not is_vacant(final):
@@ -172,6 +184,8 @@ def is_vacant(path: Path) -> bool:
     >>> is_vacant(Path("nowhere")), is_vacant(Path("/"))
     (True, False)
     """
+    if isinstance(path, RemotePath):
+        return not (path / "zarr.json").exists()
     try:
         with os.scandir(path) as entries:
             return next(entries, None) is None
@@ -183,6 +197,9 @@ def is_vacant(path: Path) -> bool:
 
 def discard(folder: Path, drafts: Path) -> None:
     """Remove ``folder`` and all below it; it is gone in one step, however long the deleting takes."""
+    if isinstance(folder, RemotePath):
+        folder.remove()
+        return
     with cannot_write(folder):
         make_folder(drafts)
         grave = drafts / draft_name(folder.name)
@@ -196,11 +213,15 @@ def remove_file(path: Path) -> None:
     with cannot_write(path):
         if path.exists():
             path.unlink()
-            _sync(path.parent)
+            if not isinstance(path, RemotePath):
+                _sync(path.parent)
 
 
 def drop(draft: Path) -> None:
     """Delete a draft, file or folder, that nobody needs."""
+    if isinstance(draft, RemotePath):
+        draft.remove()
+        return
     with cannot_write(draft), suppress(FileNotFoundError):  # another process may be sweeping, too
         shutil.rmtree(draft) if draft.is_dir() and not draft.is_symlink() else draft.unlink()
 

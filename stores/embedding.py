@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from stores.errors import EmbedctlError, UnknownName, suggest
+from stores.layout import read_array
 from stores.names import EmbeddingName, split_key
 from stores.receipts import Vouchers
 from stores.rows import RawRows
+from stores.sharded import ShardedRows
 
 if TYPE_CHECKING:
     import dask.array
@@ -174,7 +176,8 @@ class Embedding:
         self.image_ids = ids if len(rows) == len(ids) else [ids[row] for row in rows.tolist()]
         self._rows = rows
         self._is_whole = len(rows) == len(ids)
-        self._raw = RawRows(folder / "values", vouchers, look_again, n_rows=len(ids))
+        reader = ShardedRows if read_array(folder / "values").inner else RawRows
+        self._raw = reader(folder / "values", vouchers, look_again, n_rows=len(ids))
 
     def __len__(self) -> int:
         return len(self.image_ids)

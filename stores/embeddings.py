@@ -20,6 +20,7 @@ from stores.images import ImageRecord, check_ids, image_table_bytes, read_image_
 from stores.locks import clear_dead, of_living
 from stores.names import EmbeddingName
 from stores.parts import WHOLE, Part, refuse_beside
+from stores.remote import locate
 from stores.roots import Root, count_strings, read_strings, string_files
 from stores.speed import read_speed, write_speed
 
@@ -70,6 +71,8 @@ class EmbeddingStore:
     def open(cls, path: Path | str, *, create: bool = False) -> "EmbeddingStore":
         """Open the store at ``path``; with ``create``, make an empty one where nothing is.
 
+        An address is a path as well: ``s3://bucket/embeddings.zarr``.
+
         Raises
         ------
         EmbedctlError
@@ -81,8 +84,9 @@ class EmbeddingStore:
         CannotWrite
             If it cannot be made.
         """
-        Root(Path(path), "embeddings", "image").open("embedctl extract", create)
-        return cls(Path(path))
+        place = locate(path)
+        Root(place, "embeddings", "image").open("embedctl extract", create)
+        return cls(place)
 
     def _look(self) -> None:
         self.block_rows: int = self._root.attributes().get("block_rows", 0)

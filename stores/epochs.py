@@ -288,7 +288,7 @@ class SplitEpochs:
 
     @cached_property
     def session(self) -> np.ndarray:
-        """Session of each repetition, ``(n_images, n_repetitions)``; -1 where it was not recorded."""
+        """Session of each repetition, ``(n_images, n_repetitions)``; -1 where there is none that can be used."""
         return self._rows("session").read(0, len(self))
 
     @cached_property

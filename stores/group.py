@@ -6,6 +6,7 @@ Its receipts lie in ``values/.embedctl``: ``metadata.json`` vouches for all ``za
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import array_node, group_node, private, read_array, read_ours
 from stores.names import EmbeddingName
 from stores.receipts import Vouchers, change, finish, is_announced
+from stores.remote import is_remote
 from stores.roots import node_bytes, string_files
 
 __all__ = ["Group", "string_chunk"]
+
+PART_ROWS = 256
+"""Rows of a shard that are fetched at once: some hundred kilobytes, what a request costs anyway."""
 
 
 class Group:
@@ -83,8 +88,9 @@ class Group:
         """Make an empty group; it appears in one step."""
         draft = drafts / draft_name(folder.name)
         files = {"zarr.json": node_bytes(group_node({"embedctl": dict(provenance)}))}
-        change(_metadata(draft), draft, {**files, **_sized_files(image_ids, block_rows, dim, dtype)})
-        place(draft, folder)
+        sized = _sized_files(image_ids, block_rows, dim, dtype, is_remote(folder))
+        change(_metadata(draft), draft, {**files, **sized})
+        place(draft, folder, last=_metadata(folder).relative_to(folder).as_posix())
         return cls(folder, drafts, len(image_ids))
 
     @property
@@ -128,7 +134,8 @@ class Group:
         self.n_images = len(image_ids)
         lengths = {read_array(self.folder / name).shape[0] for name in ("image", "values")}
         if lengths != {len(image_ids)}:
-            files = _sized_files(image_ids, block_rows, self.dim, self.dtype)
+            is_sharded = bool(read_array(self._values).inner)
+            files = _sized_files(image_ids, block_rows, self.dim, self.dtype, is_sharded)
             change(_metadata(self.folder), self.folder, files, drafts=self._drafts)
 
     @property
@@ -147,10 +154,11 @@ def string_chunk(block_rows: int) -> int:
     return 16 * block_rows
 
 
-def _sized_files(image_ids: Sequence[str], block_rows: int, dim: int, dtype: str) -> dict[str, bytes]:
+def _sized_files(image_ids: Sequence[str], block_rows: int, dim: int, dtype: str, is_sharded: bool) -> dict[str, bytes]:
     """Return the files that depend on the number of images."""
     chunk = chunk_rows_for(block_rows, dim * np.dtype(dtype).itemsize)
-    values = array_node((len(image_ids), dim), dtype, (chunk, dim), ("image", "feature"))
+    inner = gcd(chunk, PART_ROWS) if is_sharded else 0
+    values = array_node((len(image_ids), dim), dtype, (chunk, dim), ("image", "feature"), inner)
     return {**string_files("image", image_ids, string_chunk(block_rows)), "values/zarr.json": node_bytes(values)}
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from stores.errors import EmbedctlError
+from stores.remote import is_remote
 
 __all__ = ["refuse_links"]
 
@@ -22,6 +23,8 @@ def refuse_links(store: Path) -> None:
     --------
     >>> refuse_links(Path("nowhere"))
     """
+    if is_remote(store):  # there are no links
+        return
     for here, folders, _ in os.walk(store):
         for name in folders:
             if os.path.islink(os.path.join(here, name)):

@@ -56,7 +56,9 @@ def group_node(attributes: Node) -> Node:
     return {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
 
 
-def array_node(shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...], dims: tuple[str, ...]) -> Node:
+def array_node(
+    shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...], dims: tuple[str, ...], inner: int = 0
+) -> Node:
     """Return the ``zarr.json`` of an array.
 
     Parameters
@@ -67,6 +69,8 @@ def array_node(shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...], dims
         A NumPy number type, ``bool`` or ``string``.
     dims : tuple of str
         Name of each axis; arrays of a group that share a name share a length.
+    inner : int
+        Rows of a chunk that can be read alone: for an object store, whose chunks are shards.
 
     Examples
     --------
@@ -80,13 +84,18 @@ def array_node(shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...], dims
         fill = _FILL[np.dtype(dtype).kind]
         one_byte = np.dtype(dtype).itemsize == 1
         codec = {"name": "bytes"} if one_byte else {"name": "bytes", "configuration": {"endian": "little"}}
+    codecs = [codec, {"name": "crc32c"}]
+    if inner:
+        shard = {"chunk_shape": [inner, *chunks[1:]], "codecs": codecs, "index_location": "end"}
+        whole = {"index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]}
+        codecs = [{"name": "sharding_indexed", "configuration": {**shard, **whole}}]
     return {
         "shape": list(shape),
         "data_type": dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": fill,
-        "codecs": [codec, {"name": "crc32c"}],
+        "codecs": codecs,
         "attributes": {},
         "dimension_names": list(dims),
         "zarr_format": 3,
@@ -109,6 +118,8 @@ class ArrayNode:
         What unwritten rows read as.
     raw : bool
         Whether a chunk file is its rows and a checksum, so that it can be memory-mapped.
+    inner : int
+        Rows of each part of a chunk file that is a shard; 0 where it is none.
     """
 
     shape: tuple[int, ...]
@@ -116,6 +127,7 @@ class ArrayNode:
     dtype: str
     fill: Any
     raw: bool
+    inner: int = 0
 
     @property
     def chunk_bytes(self) -> int:
@@ -153,10 +165,21 @@ def read_array(folder: Path) -> ArrayNode:
         little = codecs[0].get("configuration", {}).get("endian", "little") == "little"
         separator = node["chunk_key_encoding"]["configuration"]["separator"]
         raw = whole_rows and little and separator == "/" and [c["name"] for c in codecs] == ["bytes", "crc32c"]
+        inner = _inner(codecs, chunks)
         fill = np.nan if node["fill_value"] == "NaN" else node["fill_value"]
-        return ArrayNode(shape, chunks, dtype, fill, raw)
+        return ArrayNode(shape, chunks, dtype, fill, raw, inner)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise DamagedStore(f"'{folder}' holds no array that embedctl can read") from error
+
+
+def _inner(codecs: Any, chunks: tuple[int, ...]) -> int:
+    """Return the rows of each part of a shard of ours; 0 for any other."""
+    if [codec["name"] for codec in codecs] != ["sharding_indexed"]:
+        return 0
+    shard = codecs[0]["configuration"]
+    rows, *rest = shard["chunk_shape"]
+    ours = [codec["name"] for codec in shard["codecs"]] == ["bytes", "crc32c"] and tuple(rest) == chunks[1:]
+    return rows if ours and shard["index_location"] == "end" and chunks[0] % rows == 0 else 0
 
 
 def read_node(folder: Path) -> Node:

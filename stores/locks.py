@@ -32,6 +32,7 @@ from typing import Any
 from stores.commits import cannot_write, digest, draft_name, make_folder, sweep
 from stores.errors import CannotWrite, StoreLocked
 from stores.owners import HOST, is_running, process_started
+from stores.remote import RemotePath
 
 __all__ = ["clear_dead", "lock", "of_dead", "of_living"]
 
@@ -154,6 +155,12 @@ def _create(path: Path) -> bytes | None:
     draft = path.with_name(draft_name(path.name))
     owner = {"host": HOST, "pid": os.getpid(), "started": process_started(os.getpid()), "token": uuid.uuid4().hex}
     content = json.dumps(owner).encode()
+    if isinstance(path, RemotePath):
+        try:
+            path.create(content)
+        except FileExistsError:
+            return None
+        return content
     with cannot_write(path):
         try:
             draft.write_bytes(content)
@@ -264,6 +271,9 @@ def _file_system_time(folder: Path) -> float:
 def _beat(path: Path, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT):
         try:
-            os.utime(path)
+            if isinstance(path, RemotePath):
+                path.write_bytes(path.read_bytes())  # its time is when it was put
+            else:
+                os.utime(path)
         except OSError:  # the disk filled up or went away: the writer will find out by itself
             continue

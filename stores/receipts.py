@@ -155,7 +155,7 @@ def read_receipt(path: Path | str) -> dict[str, Any]:
         If its bytes are not the bytes that were written.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if isinstance(path, str) else path.open("rb") as file:
             data = file.read()
     except FileNotFoundError:
         return {"files": {}}

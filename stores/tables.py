@@ -47,7 +47,7 @@ def read_table(path: Path) -> "pa.Table":
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
             claimed = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
             if claimed > MAX_BYTES:
                 raise DamagedStore(f"the table '{path}' claims to unpack to {claimed:,} bytes: a bomb")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stores.checks import Check, Damage, accepted, judge
 from stores.commits import DRAFT
@@ -17,6 +17,7 @@ from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import private, read_array, read_node, read_ours
 from stores.names import EmbeddingName
 from stores.receipts import read_receipt
+from stores.remote import RemotePath
 from stores.results import RECEIPT, TABLE, runs_listed
 from stores.roots import read_strings
 from stores.screens import SCREENS, SCREENS_RECEIPT
@@ -298,6 +299,10 @@ def _rows_of(found: Plan, chunk: Path) -> tuple[Any, Path | None]:
 
 
 def _files(store: Path) -> Iterator[Path]:
+    if isinstance(store, RemotePath):
+        found = (path for path in store.rglob("*") if not _PASSING & set(path.parts))
+        yield from (cast(Path, path) for path in found if not path.name.endswith(DRAFT))
+        return
     for here, folders, names in os.walk(store):
         if os.path.basename(here) == ".embedctl":
             folders[:] = [name for name in folders if name not in _PASSING]

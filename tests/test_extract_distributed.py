@@ -90,7 +90,7 @@ def test_a_cluster_and_a_shard_do_not_write_one_store(folder):
 
 
 def test_no_scheduler_at_an_address_is_an_expected_problem(folder, monkeypatch):
-    monkeypatch.setattr("pipelines.extract.distributed._SECONDS_TO_CONNECT", 0.5)
+    monkeypatch.setattr("pipelines.cluster._SECONDS_TO_CONNECT", 0.5)
     request = replace(request_for(folder, "none.zarr"), scheduler="tcp://127.0.0.1:9")
     with pytest.raises(EmbedctlError, match=r"no dask scheduler at 'tcp://127\.0\.0\.1:9'"):
         extract(request)

@@ -1,7 +1,8 @@
 """The faults that recordings of this field come with, each with the test of what is said about it; and four of them.
 
-Every listed test names the message, its remedy or the count; those of single files go through
-``test_bad_recordings.py`` or the like as well, which check the two lines and the exit code of the command.
+Every listed test names the message, its remedy or the count. Those of files go through the command, as
+``test_bad_recordings.py`` does, and check its two lines and its exit code; those of whole runs (a missing session, a
+killed run, a full disk, another writer) check the error, which carries its code.
 """
 
 import ast

@@ -187,6 +187,30 @@ def test_mne_gets_every_valid_repetition_in_volts(epochs):
     assert made.get_montage().get_positions()["ch_pos"]["Oz"] == pytest.approx([0, -0.1, 0.03])
 
 
+@pytest.mark.parametrize(
+    ("modality", "units", "kind", "factor"),
+    [
+        ("meg", "fT", "mag", 1e-15),
+        ("meg", "nT", "mag", 1e-9),
+        ("meg", "fT/cm", "grad", 1e-13),
+        ("eeg", "V", "eeg", 1.0),
+    ],
+)
+def test_mne_gets_every_unit_that_preprocessing_writes_in_volts_and_tesla(epochs, modality, units, kind, factor):
+    s = epochs["things-eeg2", 1]
+    s.modality, s.units = modality, units
+    made = s.to_mne("test")
+    assert set(made.get_channel_types()) == {kind}
+    assert made.get_data(copy=True)[1] == pytest.approx(s.test.take([1])[0, 0] * factor)
+
+
+def test_mne_gets_no_unit_that_nobody_knows(epochs):
+    s = epochs["things-eeg2", 1]
+    s.units = "furlongs"
+    with pytest.raises(EmbedctlError, match="'furlongs' cannot be put into volts or tesla"):
+        s.to_mne("test")
+
+
 def test_sensors_of_a_helmet_keep_their_places(epochs):
     s = epochs["things-eeg2", 1]
     s.modality = "meg"

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-import pipelines.preprocess.examining as examining
+import pipelines.cores as cores
 import pipelines.preprocess.preprocess as module
 import pipelines.preprocess.recorded as recorded
+import pipelines.preprocess.recording_checks as checks
 from pipelines.preprocess.cutting import good_channels
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
+from pipelines.preprocess.things_eeg2 import Recording
 from pipelines.preprocess.whitening import CovarianceSum, inverse_square_root
 from pipelines.simulate.recordings import simulate_things_eeg2
 from stores import epoch_writer
@@ -133,7 +135,11 @@ def test_a_channel_dead_for_a_whole_session_is_zero_there_and_said(raw, tmp_path
     for part in ("training", "test"):
         edit(raw, kill, f"sub-01/ses-02/raw_eeg_{part}.npy")
     line = run(raw, tmp_path).subjects[0]
-    assert line.notes == ["sub-01/ses-02: O1 flat or broken in most epochs: zero in this session"]
+    *located, dead = line.notes
+    assert dead == "sub-01/ses-02: O1 flat or broken in most epochs: zero in this session"
+    for split, note in zip(("train", "test"), located, strict=True):
+        assert note.startswith("sub-01/ses-02: channel O1 at ")
+        assert note.endswith(f" s of {split} is the first sample that is not a finite number")
     found = subject(tmp_path)
     epochs = found.test.take(np.arange(len(TEST)))
     second = found.test.session == 2
@@ -172,14 +178,18 @@ def test_a_channel_dead_in_training_is_zero_in_a_test_recording_where_it_lives(r
     assert not second[:, 3].any() and second[:, 4].any()
 
 
-def test_nice_names_the_sample_that_is_not_finite(raw, tmp_path):
-    (tmp_path / "nice.toml").write_text(f'base = "nice"\nchannels = {list(CHANNELS)}\n'.replace("'", '"'))
-    at = onsets(raw)[0][5]
+@pytest.mark.parametrize("mvnn", ["epochs", "time", "none"])
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_nice_names_the_sample_that_is_not_finite(raw, tmp_path, part, mvnn):
+    more = f'repetitions = {{}}\nmvnn = "{mvnn}"\n'
+    (tmp_path / "nice.toml").write_text(f'base = "nice"\nchannels = {list(CHANNELS)}\n{more}'.replace("'", '"'))
+    file = f"sub-01/ses-01/raw_eeg_{part}.npy"
+    at = onsets(raw, file)[0][5]
 
     def spoil(samples):
         samples[2, at + 50] = np.nan
 
-    edit(raw, spoil)
+    edit(raw, spoil, file)
     with pytest.raises(BadRecording, match=rf"channel Pz at {(at + 50) / 1000:.3f} s is not a finite number") as caught:
         run(raw, tmp_path, recipe=str(tmp_path / "nice.toml"))
     assert "--recipe clean" in caught.value.hint
@@ -232,7 +242,7 @@ def test_an_interrupted_subject_is_invisible_goes_on_and_ends_with_the_same_byte
 
     monkeypatch.setattr(stores.split_writer, "BLOCK_BYTES", 40_000)  # several blocks
     run(raw, tmp_path, store="whole.zarr")
-    monkeypatch.setattr(module, "n_cores", lambda: 1)  # so that none is computed ahead
+    monkeypatch.setattr(cores, "n_cores", lambda: 1)  # so that none is computed ahead
     real, calls = recorded.block_of_epochs, []
 
     def failing(*arguments):
@@ -262,8 +272,7 @@ def test_the_bytes_are_the_same_on_any_number_of_cores(raw, tmp_path, monkeypatc
     monkeypatch.setattr(stores.split_writer, "BLOCK_BYTES", 40_000)  # several blocks
     keys = []
     for n in (1, 3):
-        for stage in (module, examining):
-            monkeypatch.setattr(stage, "n_cores", lambda n=n: n)
+        monkeypatch.setattr(cores, "n_cores", lambda n=n: n)
         line = run(raw, tmp_path, store=f"{n}.zarr").subjects[0]
         held = subject(tmp_path, f"{n}.zarr")
         keys.append((held.key, held.arrays["whitener"].tobytes(), line.counts, line.notes))
@@ -375,3 +384,52 @@ def test_what_is_heard_is_what_is_done(raw, tmp_path):
     preprocess(PreprocessRequest(dataset="things-eeg2", raw=raw, store=tmp_path / "epochs.zarr"), heard)
     assert [part[0] for part in heard.parts] == ["sub-01: examine", "sub-01: whiten and write"]
     assert all(total == advanced for _, total, _, advanced in heard.parts)
+
+
+def show_once(raw, part):
+    """Leave every image of a part's recordings one presentation per session."""
+
+    def change(samples):
+        codes = samples[-1]
+        for at in np.flatnonzero(codes):
+            codes[at] = 0 if codes[at] in codes[:at] else codes[at]
+
+    for session in (1, 2):
+        edit(raw, change, f"sub-01/ses-{session:02d}/raw_eeg_{part}.npy")
+
+
+def test_images_seen_once_have_no_say_in_whitening_over_repetitions(raw, tmp_path):
+    show_once(raw, "test")
+    whiteners = {}
+    for fit in ("train", "all"):
+        (tmp_path / f"{fit}.toml").write_text(f'base = "clean"\nmvnn = "time"\nfit = "{fit}"\n')
+        line = run(raw, tmp_path, store=f"{fit}.zarr", recipe=str(tmp_path / f"{fit}.toml")).subjects[0]
+        whiteners[fit] = subject(tmp_path, f"{fit}.zarr").arrays["whitener"]
+    assert np.array_equal(whiteners["train"], whiteners["all"]), "an empty estimate halves the covariance"
+    assert line.notes[0] == "sub-01/ses-01: no test image was seen twice: the whitening is that of the others"
+    show_once(raw, "training")
+    with pytest.raises(BadRecording, match="ses-01: no image was seen twice") as caught:
+        run(raw, tmp_path, store="none.zarr", recipe=str(tmp_path / "all.toml"))
+    assert 'mvnn = "epochs"' in caught.value.hint
+
+
+def test_recordings_whose_codes_mean_other_images_are_not_taken_for_the_same(raw, tmp_path):
+    run(raw, tmp_path)
+    path = raw / "image_metadata.npy"
+    whole = np.load(path, allow_pickle=True).item()
+    for key in ("train_img_files", "train_img_concepts"):
+        whole[key] = whole[key][::-1]
+    np.save(path, whole, allow_pickle=True)
+    with pytest.raises(StoreMismatch, match="other recordings than .* what they mean changed"):
+        run(raw, tmp_path)
+
+
+def test_a_dry_run_and_a_check_map_no_more_than_the_event_channel_and_eight_seconds(raw, tmp_path, monkeypatch):
+    seconds = []
+    monkeypatch.setattr(
+        Recording, "read", lambda self, first, stop, *more: seconds.append(stop - first) or np.ones((6, stop - first))
+    )
+    monkeypatch.setattr(checks, "_PLAUSIBLE_SD", (-1, 1))
+    run(raw, tmp_path, check=True)
+    run(raw, tmp_path, dry_run=True)
+    assert seconds == [1000] * 8 * 4 * 2, "four files, looked at twice"

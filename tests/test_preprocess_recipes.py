@@ -82,6 +82,7 @@ WRONG = [
         ("base = 5", "base = 5"),
         ("base = 'claen'", "no preprocessing recipe 'claen', which recipe .*own.toml is based on"),
         ("base = 'own.toml'", "based on each other"),
+        ("base = 'clean'\nmvnn = 'none'\nunits = 'V'", "dtype = 'float16' of volts"),
         ('base = "clean"\n"new\\nline" = 1', "unknown field"),
         *((f"base = 'clean'\n{key} = {value}", f"{key} = ") for key, value in WRONG),
     ],

@@ -194,3 +194,23 @@ def test_arrays_pickled_as_text_by_protocol_2_are_named(tmp_path):
     (tmp_path / "raw.npy").write_bytes(pickle.dumps({"x": np.zeros(3)}, protocol=2))
     with pytest.raises(BadRecording, match="protocol 2"):
         map_pickled(tmp_path / "raw.npy")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\x8c\x02f8", b"\x8c\x02f3"),
+        (b"\x8c\x02f8", b"\x8c\x02c1"),
+        (b"\x8c\x02f8", b"\x8c\x0cU99999999999"),
+        (b"K\x00K\x03\x86", b"K\x00\x8a\x0a" + (2**70).to_bytes(10, "little") + b"\x86"),
+        (b"K\x00K\x03\x86", b"(" + b"K\x01" * 70 + b"K\x00K\x03t"),
+    ],
+    ids=["f3", "c1", "U99999999999", "2**70", "72 axes"],
+)
+def test_types_and_shapes_that_numpy_does_not_have_are_bad_recordings(tmp_path, old, new):
+    saved = pickle.dumps({"raw_eeg_data": np.zeros((0, 3))}, protocol=4)
+    assert old in saved
+    (tmp_path / "raw.npy").write_bytes(saved.replace(old, new))
+    with pytest.raises(BadRecording, match="does not hold a dictionary of arrays") as caught:
+        map_pickled(tmp_path / "raw.npy")
+    assert caught.value.exit_code == 2

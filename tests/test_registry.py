@@ -9,7 +9,7 @@ import pytest
 from pipelines.encoders import registry as cards
 from pipelines.encoders.key import embedding_key, versions_that_matter
 from pipelines.encoders.registry import add_cards, find, read_cards, registry
-from stores.errors import EmbedctlError, UnknownName
+from stores.errors import EmbedctlError, NotHere, UnknownName
 from stores.names import EmbeddingName
 
 NAME = EmbeddingName("vitb16-in1k")
@@ -140,6 +140,12 @@ def test_exact_is_in_the_key_only_where_there_is_another_way(id_, has_fast):
 def test_what_only_describes_an_encoder_is_not_in_its_key(change):
     spec = find("vitb16-in1k")
     assert embedding_key(spec, NAME, **GIVEN) == embedding_key(replace(spec, **change), NAME, **GIVEN)
+
+
+def test_a_library_whose_version_nobody_knows_gives_no_key_and_so_no_row_is_taken_for_the_same(monkeypatch):
+    monkeypatch.setattr("pipelines.encoders.key.installed_version", lambda package: "")
+    with pytest.raises(NotHere, match="which version of torch is here cannot be told"):
+        versions_that_matter(find("pixels"), "none")
 
 
 def test_the_recipe_leaves_the_batch_size_out_so_that_a_resume_can_adopt_it():

@@ -1,5 +1,7 @@
 """An epoch is a window times a matrix: the matrix is the right one."""
 
+from dataclasses import replace
+
 import mne
 import numpy as np
 import pytest
@@ -100,3 +102,8 @@ def test_linear_algebra_runs_on_one_thread_while_epochs_are_cut_and_on_all_again
     with one_thread():
         assert set(threads()) <= {1}
     assert threads() == before
+
+
+@pytest.mark.parametrize("sfreq", [10.0, 15.0, 22.0])
+def test_the_time_offset_is_right_at_low_rates_too(sfreq):
+    assert abs(epoch_matrix(replace(CLEAN, sfreq=sfreq), 1000.0).time_offset_ms) < 0.05

@@ -124,3 +124,10 @@ def test_missing_directions_are_left_out_not_blown_up():
     assert rank == 4 and np.abs(whitener).max() < 10
     assert np.allclose(whitener @ factor @ factor.T @ whitener, np.linalg.pinv(factor.T) @ factor.T, atol=1e-8)
     assert inverse_square_root(np.zeros((3, 3)))[1] == 0
+
+
+def test_a_sum_knows_whether_anything_was_added():
+    total = CovarianceSum(2)
+    assert not total.is_estimated
+    total.add_repetitions(np.random.default_rng(0).normal(size=(1, 2, 2, 5)))
+    assert total.is_estimated

@@ -26,6 +26,7 @@ MODULES = ("shutil.copy", "shutil.move", "shutil.rmtree", "shutil.unpack", "temp
 MAY_WRITE = {
     "stores/commits.py": "the writer itself",
     "stores/locks.py": "locks are no data: they appear by a link, name their owner, and go when it does",
+    "stores/remote.py": "objects, each put whole: the writer's other hand",
     "pipelines/simulate/images.py": "simulated stimuli: what a user would have put there, an input and no store",
     "pipelines/simulate/raw_file.py": "simulated recordings, a gigabyte filled in place: an input; renamed when whole",
     "pipelines/simulate/recordings.py": "their image_metadata.npy: an input",

@@ -15,7 +15,7 @@ PLACES = ("images", "embeddings", "epochs", "runs")
 
 
 def doctor(json: options.Json = False) -> None:
-    """Examine versions, devices, folders, known conflicts and settings.
+    """Examine versions, devices, folders and known conflicts.
 
     It tries out what a store needs of a disk, and leaves nothing behind. Its last lines are what a bug report needs.
     It ends with code 6 when it finds a conflict that keeps encoders from running.

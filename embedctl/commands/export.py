@@ -7,7 +7,7 @@ import typer
 
 from embedctl import config, options, render
 from embedctl.commands.predict import TO, place_of
-from embedctl.options import path
+from embedctl.options import path, place
 from stores.errors import EmbedctlError
 from stores.names import subject_name
 
@@ -49,10 +49,10 @@ def export(
     if run:
         folder, run_id = place_of(run, path(chosen.value("runs", runs)))
         target = path(to) if to else target / run_id
-        files = export_run(folder, run_id, path(chosen.value("embeddings", embeddings)), target)
+        files = export_run(folder, run_id, place(chosen.value("embeddings", embeddings)), target)
     elif model:
         target = path(to) if to else target
-        files = export_embedding(path(chosen.value("embeddings", embeddings)), model, target)
+        files = export_embedding(place(chosen.value("embeddings", embeddings)), model, target)
     else:
         assert subject is not None
         target = path(to) if to else target / f"{dataset}_{subject_name(subject)}"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
-from embedctl.options import option, path, switch
+from embedctl.options import option, path, place, switch
 from stores.errors import EmbedctlError
+from stores.remote import is_remote
 
 if TYPE_CHECKING:
     from pipelines.extract.request import ExtractReport
@@ -91,7 +92,7 @@ def extract(
     request = ExtractRequest(
         models=models,
         images=path(chosen.value("images", images)),
-        store=path(chosen.value("embeddings", store)),
+        store=place(chosen.value("embeddings", store)),
         weights=chosen.value("extract.weights", weights),
         batch_size=None if batch == "auto" else batch,
         device=chosen.value("device", device),
@@ -174,10 +175,10 @@ def tell(report: "ExtractReport") -> None:
     ]
     render.table(columns, rows, right=("dim", *columns[4:]))
     if report.dry_run:
-        needed, free = render.size(report.bytes_needed), render.size(report.bytes_free)
-        render.line(
-            f"{report.n_images:,} images; {needed} needed, {free} free; time: {_duration(report.seconds_expected)}"
-        )
+        needed = f"{render.size(report.bytes_needed)} needed"
+        if not is_remote(report.store):
+            needed += f", {render.size(report.bytes_free)} free"
+        render.line(f"{report.n_images:,} images; {needed}; time: {_duration(report.seconds_expected)}")
         for encoder, n_bytes in report.to_fetch.items():
             render.line(f"weights to fetch: {encoder}, {render.size(n_bytes) if n_bytes else 'size unknown'}")
     elif report.written:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from embedctl import config, options, render
-from embedctl.options import option, path
+from embedctl.options import option, path, place
 
 __all__ = ["import_"]
 
@@ -61,7 +61,7 @@ def import_(
         arrays=tuple(map(path, npy)),
         ids=tuple(map(path, ids or ())),
         images=path(chosen.value("images", images)),
-        store=path(chosen.value("embeddings", store)),
+        store=place(chosen.value("embeddings", store)),
         suffix=suffix,
         dtype=chosen.value("extract.dtype", dtype),
         dry_run=dry_run,

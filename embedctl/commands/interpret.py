@@ -10,7 +10,7 @@ import typer
 from embedctl import config, options, render
 from embedctl.captions import said
 from embedctl.commands.compare import PAIRING
-from embedctl.options import option, path
+from embedctl.options import option, path, place
 
 if TYPE_CHECKING:
     from pipelines.interpret.request import InterpretReport
@@ -59,7 +59,7 @@ def interpret(
         subjects=chosen.value("interpret.subject", subject),
         seeds=chosen.value("interpret.seed", seed),
         pairing=pairing,
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=place(chosen.value("embeddings", embeddings)),
         epochs=path(chosen.value("epochs", epochs)),
         runs=path(chosen.value("runs", runs)),
         join=chosen.value("train.join", join),

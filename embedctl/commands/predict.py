@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from embedctl import config, options, render
-from embedctl.options import path
+from embedctl.options import path, place
 from stores.names import subject_name
 
 __all__ = ["RUN", "TO", "place_of", "predict"]
@@ -47,7 +47,7 @@ def predict(
         folder,
         run_id,
         epochs=path(chosen.value("epochs", epochs)),
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=place(chosen.value("embeddings", embeddings)),
         dataset=dataset,
         subject=subject,
         training=training,
@@ -60,10 +60,13 @@ def predict(
         render.as_json(files=[str(file) for file in files], n_queries=len(found.queries), **found.figures)
         return
     render.line(f"{target}: {', '.join(file.name for file in files)}")
-    top1, top5, chance = (render.percent(found.figures[name]) for name in ("top1", "top5", "chance"))
+    top1, top5, chance, ceiling = (
+        render.percent(found.figures[name]) for name in ("top1", "top5", "chance", "noise_ceiling")
+    )
+    reliability = f", split-half reliability {ceiling}" if ceiling else ""
     render.line(
         f"{len(found.queries):,} recordings among {len(found.gallery_ids):,} images: "
-        f"top-1 {top1}, top-5 {top5}, chance {chance}"
+        f"top-1 {top1}, top-5 {top5}, chance {chance}{reliability}"
     )
 
 

@@ -7,7 +7,7 @@ import typer
 
 from embedctl import config, options, render
 from embedctl.commands.compare import PAIRING
-from embedctl.options import path
+from embedctl.options import path, place
 from embedctl.outfile import check_file, put_file
 from stores.errors import UnknownName, suggest
 
@@ -51,7 +51,7 @@ def report(
     options.use_cards(chosen)
     request = ReportRequest(
         runs=path(chosen.value("runs", runs)),
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=place(chosen.value("embeddings", embeddings)),
         images=path(chosen.value("images", images)),
         pairing=pairing,
         cards=path(cards) if (cards := chosen.value("cards", None)) else None,

@@ -33,7 +33,7 @@ def reproduce(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Do what a paper's tables need, from images and recordings on, and compare.
+    """Do all that a paper's tables need, and compare.
 
     Says what is missing, what to type for it and what all of it costs; extracts, preprocesses and trains what can be
     with what is there; and shows published and measured numbers side by side. Images are taken where recordings or
@@ -58,7 +58,7 @@ def reproduce(
     place = Workspace(
         images=path(chosen.value("images")),
         raw=path(chosen.value("raw")),
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=options.place(chosen.value("embeddings", embeddings)),
         epochs=path(chosen.value("epochs", epochs)),
         device=chosen.value("device", device),
         offline=chosen.value("extract.offline"),

@@ -7,7 +7,7 @@ import typer
 
 from embedctl import config, options, render
 from embedctl.captions import marked
-from embedctl.options import option, path
+from embedctl.options import option, path, place
 from embedctl.seen import say_seen
 from stores.errors import EmbedctlError
 
@@ -62,7 +62,7 @@ def screen(
         subjects=chosen.value("train.subject", subject) or None,
         recipe=chosen.value("train.recipe", recipe),
         dataset=chosen.value("train.dataset", dataset),
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=place(chosen.value("embeddings", embeddings)),
         epochs=path(chosen.value("epochs", epochs)),
         runs=path(chosen.value("runs", runs)),
         join=chosen.value("train.join", join),
@@ -105,6 +105,10 @@ def tell(report: "ScreenReport") -> None:
     ends = {PENALTIES[0], PENALTIES[-1]}
     if any(ends & set(row.penalties.values()) for row in report.rows):
         render.note(f"a penalty of {PENALTIES[0]:g} or {PENALTIES[-1]:g} is the last that was tried")
+    if report.noise_ceilings:
+        found = list(report.noise_ceilings.values())
+        span = " to ".join(dict.fromkeys(map(render.percent, (min(found), max(found)))))
+        render.note(f"split-half reliability of the test recordings {span}; no bound")
     if report.seen:
         say_seen({report.dataset: report.seen})
     render.note(f"{report.seconds:.1f} s; 'embedctl train --brain KIND --model E' trains a brain encoder on the best")

@@ -34,7 +34,7 @@ def show(
       embedctl show epochs.zarr --png epochs.png
       embedctl show runs
     """
-    path = options.path(place)
+    path = options.place(place)
     kind = _kind(path)
     if png:
         picture(path, kind, options.path(png))

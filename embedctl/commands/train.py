@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
-from embedctl.options import option, path
+from embedctl.options import option, path, place
 from stores.errors import EmbedctlError
 
 if TYPE_CHECKING:
@@ -27,6 +27,16 @@ LOSS = option("train.loss", "--loss", metavar="L")
 IMAGE_HEAD = option("train.image-head", "--image-head", metavar="H")
 SPLIT = option("train.split", "--split", metavar="S")
 TRAIN_ON = option("train.train-on", "--train-on", metavar="T")
+WORKERS = typer.Option(
+    "--workers",
+    metavar="N",
+    min=1,
+    help="train in N processes on this computer [default: as many as are worth starting]",
+    show_default=False,
+)
+SCHEDULER = typer.Option(
+    "--scheduler", metavar="ADDRESS", help="train on this dask cluster, tcp://host:8786", show_default=False
+)
 JOIN = option("train.join", "--join", metavar="J")
 
 
@@ -49,6 +59,8 @@ def train(
     epochs: options.Epochs = None,
     runs: options.Runs = None,
     device: options.Device = None,
+    workers: Annotated[int | None, WORKERS] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -84,11 +96,13 @@ def train(
         split=chosen.value("train.split", split),
         train_on=chosen.value("train.train-on", train_on),
         dataset=chosen.value("train.dataset", dataset),
-        embeddings=path(chosen.value("embeddings", embeddings)),
+        embeddings=place(chosen.value("embeddings", embeddings)),
         epochs=path(chosen.value("epochs", epochs)),
         runs=path(chosen.value("runs", runs)),
         join=chosen.value("train.join", join),
         device=chosen.value("device", device),
+        workers=workers or 0,
+        scheduler=scheduler or "",
         dry_run=dry_run,
     )
     with shown() as progress:

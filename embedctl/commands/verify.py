@@ -49,7 +49,7 @@ def verify(
     from stores.verify import find_places, judged, plan
 
     chosen = _only_size(quick, full, sample)
-    plans = [plan(found, kind) for found, kind in find_places(options.path(place))]
+    plans = [plan(found, kind) for found, kind in find_places(options.place(place))]
     with shown() as progress:
         for found in plans:
             progress.start(f"verify {found.store.name}", len(found.checks), "files")

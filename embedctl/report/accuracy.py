@@ -16,6 +16,7 @@ from embedctl.report.svg import (
     Picture,
     Scale,
     axis_left,
+    labels,
     legend,
     rows,
     sequential,
@@ -152,9 +153,10 @@ def _heatmap(answers: Answers) -> Figure:
     picture = Picture(WIDTH, 22 + _ROW * len(answers.ranks))
     for column, subject in enumerate(subjects):
         picture.text(LABELS + width * (column + 0.5), 13, subject, "middle", "small", f"subject {subject}")
-    for number, row in enumerate(answers.ranks):
-        y, name = 18 + _ROW * number, marked(row.embedding, row.weights)
-        picture.text(LABELS - 8, y + 13, shortened(name), "end", "", name)
+    names = [marked(row.embedding, row.weights) for row in answers.ranks]
+    for number, (row, name, short) in enumerate(zip(answers.ranks, names, labels(names), strict=True)):
+        y = 18 + _ROW * number
+        picture.text(LABELS - 8, y + 13, short, "end", "", name)
         for column, subject in enumerate(subjects):
             if (top1 := row.per_subject.get(subject)) is not None:
                 colour, ink = sequential(top1 / high)

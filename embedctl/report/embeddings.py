@@ -6,7 +6,7 @@ import numpy as np
 
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, rows, sequential, shortened
+from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, labels, rows, sequential
 from pipelines.findings.health import Health, health, samples
 from pipelines.similarity import cka_matrix
 
@@ -70,9 +70,9 @@ def _likeness(values: dict[str, np.ndarray]) -> Figure:
     width = min(34.0, (WIDTH - LABELS - 6) / len(names))
     high = max(width, 12.0)
     picture = Picture(WIDTH, 20 + high * len(names))
-    for row, name in enumerate(names):
+    for row, (name, short) in enumerate(zip(names, labels(names, LABELS - 30), strict=True)):
         y = 18 + high * row
-        picture.text(LABELS - 8, y + high / 2 + 4, f"{shortened(name, LABELS - 30)} {row + 1}", "end", "", name)
+        picture.text(LABELS - 8, y + high / 2 + 4, f"{short} {row + 1}", "end", "", name)
         if width >= 12 or row % 5 == 4:
             picture.text(LABELS + width * (row + 0.5), 12, row + 1, "middle", "small", name)
         for column, other in enumerate(names):

@@ -19,6 +19,7 @@ from embedctl.report.svg import (
     Scale,
     axis_left,
     diverging,
+    labels,
     legend,
     nice,
     shortened,
@@ -96,7 +97,7 @@ def _time(profiles: dict[str, list[Found]]) -> Figure:
     picture, across, up = _over_time(times, [float(v) for course in courses.values() for v in course], len(named))
     for number, name in enumerate(named):
         windows = [window for p in profiles[name] for window in p["windows"]]
-        _bars(picture, across, windows, number, CURVES[number], name)
+        _bars(picture, across, windows, number, CURVES[number] if profiles[name][0]["is_found"] else _GONE, name)
     for name in reversed(courses):
         colour = CURVES[named.index(name)] if name in named and profiles[name][0]["is_found"] else _GONE
         points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[name].tolist(), strict=True)]
@@ -130,9 +131,9 @@ def _shares(title: str, profiles: dict[str, list[Found]], what: str) -> Figure:
     for column, part in enumerate(parts):
         told = shortened(part, width + 2, size=10)
         picture.text(LABELS + width * (column + 0.5), 13, told, "middle", "small", part)
-    for number, (name, row) in enumerate(means.items()):
+    for number, ((name, row), short) in enumerate(zip(means.items(), labels(list(means)), strict=True)):
         y = 18 + _ROW * number
-        picture.text(LABELS - 8, y + 13, shortened(name), "end", "", name, "" if is_found[name] else "#8a8f98")
+        picture.text(LABELS - 8, y + 13, short, "end", "", name, "" if is_found[name] else "#8a8f98")
         for column, (part, value) in enumerate(zip(parts, row, strict=True)):
             told, x = f"{name}, {part}: {100 * value:.1f} %", LABELS + width * column
             colour, ink = diverging(value / most * (1 if is_found[name] else _FAINT))
@@ -154,9 +155,9 @@ def _topographies(profiles: dict[str, list[Found]]) -> Figure:
     reach = max(0.12, 1.04 * float(np.linalg.norm(places, axis=1).max()))  # m; helmets go on below the equator
     across, up = Scale(-reach, reach, 8, 152), Scale(-reach, reach, 166, 22)
     radius = max(2.0, min(6.0, 40 / len(names) ** 0.5))
-    for name, values in shares.items():
+    for (name, values), short in zip(shares.items(), labels(list(shares), 156), strict=True):
         picture = Picture(160, 174)
-        picture.text(80, 12, shortened(name, 156), "middle", "", name)
+        picture.text(80, 12, short, "middle", "", name)
         picture.dot(across(0), up(0), _GONE, r=across(HEAD) - across(0), hollow=True)
         nose = [(across(x), up(y)) for x, y in ((-0.012, 0.99 * HEAD), (0, 1.13 * HEAD), (0.012, 0.99 * HEAD))]
         picture.curve(nose, _GONE, 1.5)
@@ -173,24 +174,31 @@ def _topographies(profiles: dict[str, list[Found]]) -> Figure:
 def _lost(profiles: dict[str, list[Found]]) -> Figure:
     """Return, as a table, what is missed most, of each kind, when it is taken away before whitening."""
     shown = {name: mine for name, mine in profiles.items() if mine[0]["is_found"]} or profiles
-    everything = [part for mine in shown.values() for p in mine for part in p["occlusion"]]
-    kinds = [kind for kind in _KINDS if any(part["kind"] == kind for part in everything)]
+    lost = {name: _mean_lost(mine) for name, mine in shown.items()}
+    kinds = [kind for kind in _KINDS if any(one["kind"] == kind for p in shown.values() for one in p[0]["occlusion"])]
     rows = []
     for name, mine in shown.items():
-        for p in mine:
-            row = [name, p["subject"], p["evidence"]]
-            for kind in kinds:
-                of_kind = [part for part in p["occlusion"] if part["kind"] == kind]
-                most = max(of_kind, key=lambda part: float(part["lost"]), default={"part": "", "lost": None})
-                row += [most["part"], most["lost"]]
-            rows.append(row)
-    columns = [("embedding", "text"), ("subject", "count"), ("evidence, nats", "number")]
+        row = [name, len(mine), float(np.mean([p["evidence"] for p in mine]))]
+        for kind in kinds:
+            of_kind = {part: value for (its, part), value in lost[name].items() if its == kind}
+            part = max(of_kind, key=of_kind.__getitem__, default="")
+            row += [part, of_kind.get(part)]
+        rows.append(row)
+    columns = [("embedding", "text"), ("subjects", "count"), ("evidence, nats", "number")]
     columns += [column for kind in kinds for column in ((_KINDS[kind], "text"), ("lost", "number"))]
     note = (
-        "Taken away at the sensors, before whitening: what is lost is what a run uses, to cancel noise too; parts need "
-        "not add up. The part without which most is lost, and how much, in nats."
+        "Taken away at the sensors, before whitening: what is lost is what runs use, to cancel noise too; parts need "
+        "not add up. The part without which most is lost, and how much, in nats; mean over subjects."
     )
     return Figure("What is lost when a part of the recording is taken away", Table(columns, rows), note=note)
+
+
+def _mean_lost(mine: Sequence[Found]) -> dict[tuple[str, str], float]:
+    """Return what is lost without each part, mean over the subjects who have it."""
+    lost: dict[tuple[str, str], list[float]] = {}
+    for part in (part for profile in mine for part in profile["occlusion"]):
+        lost.setdefault((part["kind"], part["part"]), []).append(part["lost"])
+    return {part: float(np.mean(values)) for part, values in lost.items()}
 
 
 def _pair(pair: Found) -> Figure:

@@ -17,8 +17,8 @@ from embedctl.drawing import COLOURS
 from embedctl.html import Markup, escaped
 
 __all__ = [
-    "ALIGNED", "BASE", "CURVES", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_left", "diverging", "legend",
-    "nice", "rows", "sequential", "shortened", "span", "whole",
+    "ALIGNED", "BASE", "CURVES", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_left", "diverging", "labels",
+    "legend", "nice", "rows", "sequential", "shortened", "span", "whole",
 ]  # fmt: skip
 
 WIDTH, LABELS = 400, 160  # of a picture, and of the names on its left
@@ -29,6 +29,7 @@ _FOR, _AGAINST = (
     "#8c510a",
 )  # purple and brown: the ends of two of ColorBrewer's scales that all eyes tell apart
 _ROW = 18
+_HEADS = (0.75, 0.25, 0.9, 0.1)  # where else a gap may be
 LINE, INK = "#d9dde3", "#20242a"
 _WIDTHS = (
     (0.34, "iljI.,:;'|! "),
@@ -172,9 +173,9 @@ def rows(
         picture.text(x, bottom + 13, f"{number:g}", "middle", "small")
     picture.text(scale.end, bottom + 26, unit, "end", "small")
     places = [10 + _ROW * (number + 0.5) for number in range(len(names))]
-    for number, (name, y) in enumerate(zip(names, places, strict=True)):
-        size, kind = (12.5, "strong") if number == strong else (11, "")
-        picture.text(LABELS - 8, y + 4, shortened(name, size=size), "end", kind, name)
+    for number, (name, told, y) in enumerate(zip(names, labels(names), places, strict=True)):
+        told, kind = (shortened(name, size=12.5), "strong") if number == strong else (told, "")
+        picture.text(LABELS - 8, y + 4, told, "end", kind, name)
     return picture, scale, places
 
 
@@ -217,8 +218,19 @@ def diverging(share: float) -> tuple[str, str]:
     return _mixed("#f4f4f4", _FOR if share > 0 else _AGAINST, strength), "#fff" if strength > 0.55 else INK
 
 
-def shortened(name: str, room: float = LABELS - 10, size: float = 11) -> str:
-    """Return a name with its middle left out where it is wider than its place; ``size`` is that of the font.
+def shortened(name: str, room: float = LABELS - 10, size: float = 11, head: float = 0.5) -> str:
+    """Return a name with a part left out where it is wider than its place.
+
+    Parameters
+    ----------
+    name : str
+        The whole of it.
+    room : float
+        How wide its place is.
+    size : float
+        Of the font.
+    head : float
+        Share of what is kept that stands before the gap.
 
     Examples
     --------
@@ -228,8 +240,26 @@ def shortened(name: str, room: float = LABELS - 10, size: float = 11) -> str:
     short, kept = name, len(name)
     while kept > 2 and size * sum(map(_em, short)) > room:
         kept -= 1
-        short = f"{name[: (kept + 1) // 2]}…{name[len(name) - kept // 2 :]}"
+        front = round(head * kept + 0.01)
+        short = f"{name[:front]}…{name[len(name) - (kept - front) :]}"
     return short
+
+
+def labels(names: Sequence[str], room: float = LABELS - 10) -> list[str]:
+    """Return names shortened so that different ones stay different, where any place of the gap does that.
+
+    Examples
+    --------
+    >>> labels(["alignet-siglip-b-untransformed", "alignet-siglip2-b-untransformed"])
+    ['alignet-siglip-b-…formed', 'alignet-siglip2-b…formed']
+    """
+    told = [shortened(name, room) for name in names]
+    for head in _HEADS:
+        alike = [place for place, text in enumerate(told) if told.count(text) > 1]
+        again = {place: shortened(names[place], room, head=head) for place in alike}
+        if len({again.get(place, text) for place, text in enumerate(told)}) > len(set(told)):
+            told = [again.get(place, text) for place, text in enumerate(told)]
+    return told
 
 
 def _em(character: str) -> float:

@@ -3,14 +3,19 @@
 import hashlib
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
 
 from pipelines.encoders.families import family
 from pipelines.encoders.registry import EncoderSpec
+from stores.errors import NotHere
 from stores.names import EmbeddingName
 from stores.versions import installed_version
 
 __all__ = ["embedding_key", "versions_that_matter"]
+
+_MODULES = {"open_clip_torch": "open_clip", "pillow": "PIL"}
+"""What is imported of a package, where that is not its name."""
 
 
 def embedding_key(
@@ -81,6 +86,11 @@ def versions_that_matter(spec: EncoderSpec, weights: str, view: str = "") -> dic
     versions; published weights are computed by kernels that change with major.minor at most. NumPy draws the noise of a
     view.
 
+    Raises
+    ------
+    NotHere
+        If a package can be imported and nobody knows its version: rows of two of them would pass for the same.
+
     Examples
     --------
     >>> from pipelines.encoders.registry import find
@@ -92,5 +102,10 @@ def versions_that_matter(spec: EncoderSpec, weights: str, view: str = "") -> dic
     packages = family(spec.family).packages + (("numpy",) if view.startswith("noise-") else ())
     for package in packages:
         public = installed_version(package).partition("+")[0] or "not installed"
+        if public == "not installed" and find_spec(_MODULES.get(package, package)):
+            raise NotHere(
+                f"which version of {package} is here cannot be told, so no stored row can be known to be the same",
+                f"install {package} as a package, with its metadata",
+            )
         found[package] = ".".join(public.split(".")[:parts])
     return found

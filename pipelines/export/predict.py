@@ -8,7 +8,7 @@ import torch
 
 from pipelines.train.data import pick_window
 from pipelines.train.evaluation import retrieval_figures
-from pipelines.train.repetitions import means
+from pipelines.train.repetitions import Pick, means, split_half
 from pipelines.train.restore import TrainedRun, restore
 from pipelines.train.several import target_of
 from pipelines.train.targets import Targets
@@ -36,7 +36,7 @@ class Prediction:
     queries, gallery_ids : list of str
         The image that each recording shows, and each column of the scores.
     figures : dict
-        ``top1``, ``top5`` and ``chance``.
+        ``top1``, ``top5``, ``chance``, and of test images the ``noise_ceiling`` (`split_half`).
     """
 
     brain: np.ndarray
@@ -44,7 +44,7 @@ class Prediction:
     scores: np.ndarray
     queries: list[str]
     gallery_ids: list[str]
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float | None] = field(default_factory=dict)
 
 
 def predict(
@@ -88,7 +88,7 @@ def predict(
     which = dataset or config["dataset"], config["subject"] if subject is None else subject
     recordings = EpochStore.open(epochs)[which]
     split = recordings.train if training else recordings.test
-    mean, shown = _as_in_training(trained, recordings, split)
+    mean, shown, pick = _as_in_training(trained, recordings, split)
     gallery_ids = list(split.image_ids)
     gallery = gallery_of(trained, embeddings, gallery_ids)
     with torch.inference_mode():
@@ -101,7 +101,12 @@ def predict(
         scores=scores,
         queries=[gallery_ids[row] for row in shown],
         gallery_ids=gallery_ids,
-        figures={"top1": found["top1"], "top5": found["top5"], "chance": 1 / len(gallery_ids)},
+        figures={
+            "top1": found["top1"],
+            "top5": found["top5"],
+            "chance": 1 / len(gallery_ids),
+            "noise_ceiling": None if training else split_half(split, pick),
+        },
     )
 
 
@@ -130,8 +135,8 @@ def gallery_of(trained: TrainedRun, embeddings: Path, image_ids: list[str]) -> n
 
 def _as_in_training(
     trained: TrainedRun, recordings: SubjectEpochs, split: SplitEpochs
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean recording of each image, and the images that have one."""
+) -> tuple[np.ndarray, np.ndarray, Pick]:
+    """Return the mean recording of each image, the images that have one, and which channels and moments are read."""
     config, recipe = trained.config, trained.recipe
     if recordings.modality != config["modality"]:
         raise EmbedctlError(
@@ -157,5 +162,6 @@ def _as_in_training(
             f"run '{trained.run_id}' reads {trained.shape[0]} voxels, these are {len(names)}",
             "voxels of another subject are other voxels: train on that subject",
         )
-    mean, shown = means(split, recipe.trial_norm, (np.array([names.index(n) for n in config["ch_names"]]), window))
-    return np.asarray(mean / np.float32(config["scale"])), shown
+    pick = np.array([names.index(n) for n in config["ch_names"]]), window
+    mean, shown = means(split, recipe.trial_norm, pick)
+    return np.asarray(mean / np.float32(config["scale"])), shown, pick

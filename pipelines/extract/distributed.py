@@ -17,9 +17,10 @@ from itertools import islice
 from typing import Any, cast
 from uuid import uuid4
 
-from distributed import Client, LocalCluster, Worker, WorkerPlugin, as_completed, get_worker
+from distributed import Client, Worker, WorkerPlugin, as_completed, get_worker
 from distributed.scheduler import KilledWorker
 
+from pipelines.cluster import connected
 from pipelines.cores import n_cores
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
 from pipelines.extract.forward import Networks, build_networks
@@ -38,7 +39,6 @@ __all__ = ["open_cluster"]
 
 # Tasks per worker that wait on it: enough that none is idle, few enough that a plan of any size is never sent whole.
 _WINDOW = 2
-_SECONDS_TO_CONNECT = 30
 
 
 @contextmanager
@@ -52,25 +52,10 @@ def open_cluster(request: ExtractRequest, progress: Progress) -> Iterator["Clust
     """
     if request.scheduler and request.workers:
         raise EmbedctlError("--workers starts a cluster, and --scheduler names one", "leave one of them out")
-    if request.scheduler:
-        try:
-            client = Client(request.scheduler, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
-        except (OSError, ValueError) as problem:
-            raise EmbedctlError(
-                f"no dask scheduler at '{request.scheduler}': {' '.join(str(problem).split())}",
-                "its address is in the first lines of its log, as tcp://host:8786",
-            ) from None
-        with client:
-            yield Cluster(client, request, progress, n_cores=0)
-        return
-    # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
-    with (
-        LocalCluster(
-            n_workers=request.workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield Cluster(client, request, progress, n_cores=max(1, n_cores() // request.workers))
+    # Who started the workers of another cluster knows how many cores each has.
+    n_each = 0 if request.scheduler else max(1, n_cores() // max(1, request.workers))
+    with connected(request.scheduler, request.workers) as client:
+        yield Cluster(client, request, progress, n_cores=n_each)
 
 
 class Cluster:

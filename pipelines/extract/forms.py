@@ -36,15 +36,16 @@ def settle_form(encoder: Encoder, recorded: str, is_exact: bool, progress: Progr
             _found[what] = choose_form(encoder)
         elif _found[what][0] == "folded":
             encoder.fold()
-        progress.say(f"{encoder.spec.id}: {_found[what][1]}")
+        if reason := _found[what][1]:
+            progress.say(f"{encoder.spec.id}: {reason}")
 
 
 def choose_form(encoder: Encoder) -> tuple[str, str]:
-    """Leave an encoder in the faster form; return which one that is, and in a few words why."""
+    """Leave an encoder in the faster form; return which one that is, and in a few words why if there was a choice."""
     size = encoder.spec.preprocessing.size
     images = torch.rand(_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0)).to(encoder.device)
     if not encoder.convolves:
-        return "plain", "computed as its library does, it has next to no convolutions"
+        return "plain", ""
     plain, slow = _run(encoder, images)
     unfold = encoder.fold()
     folded, fast = _run(encoder, images)

@@ -26,7 +26,9 @@ def between_subjects(
     """
     seen: dict[str, tuple[int, str]] = {}
     for plan in plans:
-        for source in plan.sources():
+        for source in plan.sources:
+            if "fingerprint" not in source:
+                continue
             other, name = seen.setdefault(source["fingerprint"], (plan.subject, source["file"]))
             if other != plan.subject and name != source["file"]:
                 what = f"{source['file']} of subject {plan.subject} holds the same as {name} of subject {other}"
@@ -35,7 +37,7 @@ def between_subjects(
     known = [*([stored] if stored else []), *((plan.subject, plan.ch_names) for plan in plans)]
     for subject, names in known[1:]:
         first, others = known[0]
-        if names != others:
+        if names != others and subject != first:
             odd = sorted(set(names) ^ set(others))
             how = (
                 f"other channels than {subject_name(first)}"

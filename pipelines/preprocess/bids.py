@@ -1,12 +1,13 @@
-"""The little of BIDS that recordings need: numbers in names, and the tables that lie beside a recording."""
+"""The little of BIDS that recordings need: labels in names, and the tables that lie beside a recording."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipelines.preprocess.channels import canonical_names
 from pipelines.preprocess.trial_tables import read_trials
 
-__all__ = ["RECORDINGS", "entity", "not_brain", "sidecar"]
+__all__ = ["RECORDINGS", "label", "not_brain", "numbered", "sidecar"]
 
 RECORDINGS = (".vhdr", ".edf", ".bdf", ".gdf", ".set", ".fif", ".fif.gz", ".cnt", ".sqd", ".con", ".ds", ".mff", ".nxe")
 """How the name of a file (or folder) that MNE reads ends."""
@@ -14,16 +15,35 @@ RECORDINGS = (".vhdr", ".edf", ".bdf", ".gdf", ".set", ".fif", ".fif.gz", ".cnt"
 _BRAIN = ("EEG", "MEGMAG", "MEGGRADAXIAL", "MEGGRADPLANAR")
 
 
-def entity(path: Path, key: str) -> int | None:
-    """Return the number of an entity in a path, ``sub-03`` or ``sub03``; None where it has none.
+def label(path: Path, key: str) -> str:
+    """Return the label of an entity in a path, ``03`` in ``sub-03`` or ``sub03``; empty where it has none.
 
     Examples
     --------
-    >>> entity(Path("sub-03/ses-2/eeg/sub-03_ses-2_eeg.edf"), "ses"), entity(Path("a.edf"), "ses")
-    (2, None)
+    >>> label(Path("sub-03/ses-pre/eeg/sub-03_ses-pre_eeg.edf"), "ses"), label(Path("sub04/a.edf"), "sub")
+    ('pre', '04')
+    >>> label(Path("a.edf"), "sub")
+    ''
     """
-    found = re.findall(rf"(?:^|[/_]){key}-?(\d+)", path.as_posix())
-    return int(found[-1]) if found else None
+    found: list[str] = re.findall(rf"(?:^|[/_])(?:{key}-([0-9A-Za-z]+)|{key}(\d+))(?=[/_.-])", path.as_posix())
+    return next(filter(None, found[-1])) if found else ""
+
+
+def numbered(labels: Iterable[str]) -> dict[str, int]:
+    """Return a number for every label: its own where all are numbers, else their order; 1 for none at all.
+
+    Examples
+    --------
+    >>> numbered(["02", "10"]), numbered([""]), numbered(["pre", "post"])
+    ({'02': 2, '10': 10}, {'': 1}, {'post': 1, 'pre': 2})
+    """
+    different = sorted(set(labels))
+    if different == [""]:
+        return {"": 1}
+    own = [int(label) if label.isdigit() else None for label in different]
+    if None in own or len(set(own)) < len(own):
+        return {label: number for number, label in enumerate(different, start=1)}
+    return dict(zip(different, own, strict=True))  # type: ignore[arg-type]
 
 
 def sidecar(path: Path, what: str) -> Path:

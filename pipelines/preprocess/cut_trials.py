@@ -4,7 +4,6 @@ Two passes over the trials, one session and a few hundred trials at a time. The 
 fits the recipe's scaling, per session; the second goes through the images, scales, clips and counts.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from pipelines.preprocess.cutting import good_channels
 from pipelines.preprocess.dataset import SPLITS, Examined, SplitPlan
+from pipelines.preprocess.identity import meaning
 from pipelines.preprocess.slots import Presentations, Slots, assign
 from pipelines.preprocess.trial_recipes import TrialRecipe
 from pipelines.preprocess.trials import TrialFlight, inside
@@ -114,12 +114,19 @@ class CutTrials:
         """How many trials the first pass reads."""
         return sum(map(len, self._rows.values()))
 
+    @cached_property
     def sources(self) -> list[dict[str, Any]]:
-        """Return what identifies the files, and which trial shows what."""
-        told = hashlib.blake2b(digest_size=16)
-        for column in (self._flight.images, self._flight.splits, self._flight.sessions.tolist()):
-            told.update(repr(column).encode())
-        return [*self._flight.sources, {"file": "trials", "fingerprint": told.hexdigest()}]
+        """What the files, and what was understood of them, are known by."""
+        flight = self._flight
+        understood = {
+            "trials": [flight.images, flight.concepts, flight.splits],
+            "sessions": flight.sessions,
+            "columns": flight.columns,
+            "axes": [flight.row_shape, flight.ch_names, flight.ch_pos, flight.times, flight.sfreq, flight.rois],
+            "arrays": flight.arrays,
+            "values": [flight.modality, flight.units, flight.time_offset_ms],
+        }
+        return [*flight.sources, meaning(understood)]
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         """Return some trials, sorted and each once, the recipe's channels and samples, ``(n, *row_shape)`` float32."""
@@ -149,6 +156,11 @@ class CutTrials:
             good = {s: self._usable(self._rows[session, s], progress) for s in SPLITS if (session, s) in self._rows}
             judges = good.get("train", next(iter(good.values())))
             dead = (~judges).sum(axis=0) > _DEAD * len(judges)
+            if dead.all():
+                raise BadRecording(
+                    f"{subject_name(self.subject)}/ses-{session:02d}: every channel is flat or broken in most trials",
+                    "is this the right file? leave the session out of the table to go on without it",
+                )
             if dead.any():
                 found.counts["dead channels"] += int(dead.sum())
                 listed = [self._name(channel) for channel in np.flatnonzero(dead)[:5]]

@@ -39,10 +39,20 @@ class Cutter:
         """Return the cutter of ``recipe`` for ``recording`` and those like it."""
         return cls(recipe, recipe.channels or tuple(recording.rows), epoch_matrix(recipe, recording.sfreq))
 
-    def fits(self, recording: Recording, onsets: np.ndarray) -> np.ndarray:
-        """Return which onsets leave room for a whole epoch inside the recording, ``(n,)`` of bool."""
+    @property
+    def epoch_bytes(self) -> int:
+        """Bytes of one epoch while it is computed with."""
+        return len(self.channels) * self.matrix.n_times * np.dtype(self.recipe.compute).itemsize
+
+    @property
+    def batch_bytes(self) -> int:
+        """Most bytes of the samples under a batch of epochs, as they are read."""
+        return 8 * _BATCH * len(self.channels) * self.matrix.n_samples
+
+    def fits(self, recording: Recording, onsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which onsets leave room for an epoch in the recording, and whose epoch meets what is marked bad."""
         first, last = self.matrix.required
-        return recording.fits(onsets + first, onsets + last)
+        return recording.fits(onsets + first, onsets + last), recording.is_marked(onsets + first, onsets + last)
 
     def epochs(self, recording: Recording, onsets: np.ndarray) -> np.ndarray:
         """Return the epochs at ``onsets``, ``(n, n_chans, n_times)``, in the recipe's unit, not whitened."""

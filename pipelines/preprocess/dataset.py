@@ -66,6 +66,17 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.file}: {self.field}: {self.what}"
 
+    @classmethod
+    def of(cls, bad: BadRecording, path: Path, file: str, field: str = "file") -> "Problem":
+        """Return what is wrong with the file at ``path``, which is called ``file`` here: its path is not said twice.
+
+        Examples
+        --------
+        >>> str(Problem.of(BadRecording("/data/a.npy is empty", "download it again"), Path("/data/a.npy"), "a.npy"))
+        'a.npy: file: is empty'
+        """
+        return cls(file, field, bad.what.replace(str(path), "").strip(" :"), bad.hint)
+
 
 @dataclass
 class Preflight:
@@ -201,8 +212,9 @@ class SubjectPlan(Protocol):
     def n_examined(self) -> int:
         """How many epochs the first pass reads."""
 
+    @property
     def sources(self) -> list[dict[str, Any]]:
-        """Return what identifies the files it is made from."""
+        """What its files, and what was understood of them, are known by: see `pipelines.preprocess.identity`."""
 
     def examine(self, progress: Progress) -> Examined:
         """Read what the recipe's statistics need, and find what cannot be used."""

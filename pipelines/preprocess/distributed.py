@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipelines.cluster import connected
 from pipelines.preprocess.request import PreprocessRequest, SubjectReport
 from pipelines.progress import Progress
-from stores.errors import EmbedctlError, NotHere
 
 __all__ = ["write_on_cluster"]
-
-_SECONDS_TO_CONNECT = 30
 
 
 def write_on_cluster(request: PreprocessRequest, lines: Sequence[SubjectReport], progress: Progress) -> None:
@@ -24,20 +22,7 @@ def write_on_cluster(request: PreprocessRequest, lines: Sequence[SubjectReport],
     ------
     EmbedctlError
         If no scheduler answers.
-    NotHere
-        If dask.distributed is not installed.
     """
-    try:
-        from distributed import Client, as_completed
-    except ImportError:
-        raise NotHere("--scheduler needs dask.distributed, which is not installed", "pip install distributed") from None
-    try:
-        client = Client(request.scheduler, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
-    except (OSError, ValueError) as problem:
-        raise EmbedctlError(
-            f"no dask scheduler at '{request.scheduler}': {' '.join(str(problem).split())}",
-            "its address is in the first lines of its log, as tcp://host:8786",
-        ) from None
     alone = replace(
         request,
         raw=request.raw_folder.resolve(),
@@ -46,7 +31,9 @@ def write_on_cluster(request: PreprocessRequest, lines: Sequence[SubjectReport],
         scheduler="",
     )
     progress.start("subjects on the cluster", len(lines), "subjects")
-    with client:
+    with connected(request.scheduler) as client:
+        from distributed import as_completed
+
         asked = {
             client.submit(_write_one, replace(alone, subjects=(line.subject,)), pure=False): line for line in lines
         }

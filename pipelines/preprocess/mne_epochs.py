@@ -1,7 +1,5 @@
 """Read epochs that MNE saved, a few at a time."""
 
-import hashlib
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -9,7 +7,7 @@ import numpy as np
 
 from pipelines.preprocess.recorded import positions
 
-__all__ = ["channel_positions", "epochs_identity", "read_epochs"]
+__all__ = ["channel_positions", "read_epochs"]
 
 _READING = Lock()  # MNE moves about in a file
 
@@ -48,11 +46,3 @@ def channel_positions(inst: Any, channels: list[str]) -> list[list[float] | None
     if not any(np.isfinite(chs[name]).all() and chs[name].any() for name in channels):
         return positions(tuple(channels))
     return [[round(float(x), 6) for x in chs[name]] if np.isfinite(chs[name]).all() else None for name in channels]
-
-
-def epochs_identity(epochs: Any, where: str, path: Path) -> dict[str, Any]:
-    """Return name, size and a fingerprint of the events and ten epochs of a file."""
-    state = hashlib.blake2b(np.ascontiguousarray(epochs.events).tobytes(), digest_size=16)
-    for row in np.unique(np.linspace(0, len(epochs) - 1, 10).astype(int)):
-        state.update(np.ascontiguousarray(epochs.get_data(item=[row], verbose="error")).tobytes())
-    return {"file": where, "bytes": path.stat().st_size, "fingerprint": state.hexdigest()}

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class Nifti:
             for number in range(self.n_volumes):
                 try:
                     data = file.read(size)
-                except (EOFError, OSError, gzip.zlib.error):  # type: ignore[attr-defined]
+                except (EOFError, OSError, zlib.error):
                     data = b""
                 if len(data) < size:
                     raise BadRecording(
@@ -81,10 +82,10 @@ def open_nifti(path: Path) -> Nifti:
     try:
         with _open(path) as file:
             head = file.read(348)
-    except (EOFError, OSError):
+    except (EOFError, OSError, zlib.error):
         head = b""
     if packed and len(head) < 348:
-        raise BadRecording(f"{path} is truncated", "download it again")
+        raise BadRecording(f"{path} is truncated or damaged", "download it again")
     order = "<" if head[:4] == struct.pack("<i", 348) else ">"
     if len(head) < 348 or struct.unpack(order + "i", head[:4])[0] != 348 or head[344:347] != b"n+1":
         raise BadRecording(f"{path} is not a NIfTI file", "expected .nii or .nii.gz")
@@ -110,7 +111,7 @@ def open_nifti(path: Path) -> Nifti:
         need %= 2**32
     if have < need or (packed and have != need):
         raise BadRecording(f"{path} is truncated: {need:,} bytes are expected in it", "download it again")
-    scaled = bool(np.isfinite(slope) and slope not in (0.0, 1.0))
+    scaled = bool(np.isfinite(slope) and np.isfinite(inter) and slope != 0.0)  # a slope of 0: no scaling
     return Nifti(path, dim[1:4], n_volumes, dtype, int(offset), slope if scaled else 1.0, inter if scaled else 0.0)
 
 

@@ -1,6 +1,6 @@
 """Everything that can be known to be wrong with a subject before any work is done.
 
-Headers, event channel, a few seconds of samples and the image list are read; *all* problems come
+Headers, event channel, the list of images and eight seconds of samples per file are read; *all* problems come
 back at once, each with its file, its field and the way out. Counts are compared with the
 metadata, never with the size of the published data set.
 """
@@ -82,13 +82,16 @@ def _examine(found: RecordedFlight, session: int, split: str, path: Path, images
     try:
         recording = open_recording(path)
     except BadRecording as problem:
-        text = problem.what.replace(str(path), "").strip().removeprefix(": ")
-        found.problems.append(Problem(name, "file", text, problem.hint))
+        found.problems.append(Problem.of(problem, path, name))
+        return
+    found.recordings[session, split] = recording
+    found.problems += [Problem(name, *rest) for rest in wrong_samples(recording, "raw_eeg_data")]
+    if (wrong := _wrong_codes(recording)) is not None:
+        found.problems.append(Problem(name, "stim", *wrong))
+        found.events[session, split] = Presentations(np.zeros(0, np.int64), np.zeros(0, np.int64))
         return
     events = presentations(recording)
-    found.recordings[session, split] = recording
     found.problems += [Problem(name, *rest) for rest in _wrong_events(recording, events, images)]
-    found.problems += [Problem(name, *rest) for rest in wrong_samples(recording, "raw_eeg_data")]
     shown = events.select(events.codes != TARGET)
     found.events[session, split] = shown
     repetitions = np.unique(shown.codes, return_counts=True)[1]
@@ -101,11 +104,25 @@ def _examine(found: RecordedFlight, session: int, split: str, path: Path, images
     }
 
 
+def _wrong_codes(recording: Recording) -> tuple[str, str] | None:
+    """Return problem and fix if the stim channel holds something that is no code."""
+    stim = np.asarray(recording.samples[recording.stim])
+    odd = np.flatnonzero(~(stim == np.rint(stim)))
+    if len(odd):
+        what = f"it holds {stim[odd[0]]:g} at sample {odd[0]}, and a code is a whole number"
+        return what, "download the file again"
+    if stim.min() < 0:
+        return "the codes are negative", "multiply the channel by -1"
+    at = np.flatnonzero(stim)
+    close = at[1:][(np.diff(at) == 1) & (np.diff(stim[at]) != 0)]
+    if len(close):
+        what = f"{len(close)} codes begin at the sample after another code, the first at sample {close[0]}"
+        return what, "an event is one sample, and the next is zero: download the file again"
+    return None
+
+
 def _wrong_events(recording: Recording, events: Presentations, images: ImageList) -> Iterator[tuple[str, str, str]]:
-    """Yield field, problem and fix for everything implausible in the stim channel."""
-    if np.min(recording.samples[recording.stim]) < 0:
-        yield "stim", "the codes are negative", "multiply the channel by -1"
-        return
+    """Yield field, problem and fix for everything implausible in the events."""
     if not len(events.codes):
         yield "stim", "no event in it", "download the file again"
         return

@@ -6,11 +6,10 @@ What a dataset has to say for itself is in `pipelines.preprocess.dataset`.
 """
 
 import time
-from typing import Any
 
 import numpy as np
 
-from pipelines.cores import in_order, n_cores
+from pipelines.cores import in_order, n_threads
 from pipelines.preprocess.between_subjects import Channels, between_subjects
 from pipelines.preprocess.dataset import (
     SPLITS,
@@ -21,6 +20,7 @@ from pipelines.preprocess.dataset import (
     open_dataset,
     raise_first,
 )
+from pipelines.preprocess.identity import changed
 from pipelines.preprocess.request import PreprocessReport, PreprocessRequest, SubjectReport
 from pipelines.preprocess.resampling import one_thread
 from pipelines.progress import SILENT, Progress
@@ -31,6 +31,8 @@ from stores.names import subject_name
 from stores.versions import installed_version
 
 __all__ = ["preprocess"]
+
+_PER_BLOCK = 3  # blocks that a thread holds: one made, one in the making with its samples (measured: 2.4)
 
 
 def preprocess(request: PreprocessRequest, progress: Progress = SILENT) -> PreprocessReport:
@@ -149,12 +151,11 @@ def _write_all(
         line.notes += plan.notes
         begun = store.bytes_begun(request.dataset, plan.subject) if store else 0
         line.bytes = max(0, _bytes_of(plan, request.keep) - begun)
-        sources = plan.sources()
         line.state = "to do"
-        if store and _is_there(store, request, plan.subject, sources):
+        if store and _is_there(store, request, plan):
             line.state, line.bytes = "already there", 0
         else:
-            todo.append((plan, sources, line))
+            todo.append((plan, line))
     report.bytes_free = bytes_free(request.store)
     if not request.dry_run and report.bytes > report.bytes_free:
         raise CannotWrite(
@@ -171,29 +172,29 @@ def _write_all(
     if request.scheduler:
         from pipelines.preprocess.distributed import write_on_cluster
 
-        write_on_cluster(request, [line for _, _, line in todo], progress)
+        write_on_cluster(request, [line for _, line in todo], progress)
         return
     with one_thread():
-        for plan, sources, line in todo:
+        for plan, line in todo:
             with store.lock(request.dataset, plan.subject):  # before the first pass: minutes, for nothing if held
                 store.check_recipe(request.dataset, recipe.as_dict())
-                if _is_there(store, request, plan.subject, sources):  # another process has written it meanwhile
+                if _is_there(store, request, plan):  # another process has written it meanwhile
                     line.state, line.bytes = "already there", 0
                 else:
-                    _write(store, request, plan, recipe, line, sources, progress)
+                    _write(store, request, plan, recipe, line, progress)
 
 
-def _is_there(store: EpochStore, request: PreprocessRequest, subject: int, sources: list[dict[str, Any]]) -> bool:
-    """Return whether the subject is complete, made from these very recordings."""
-    if subject not in store.subjects(request.dataset):
+def _is_there(store: EpochStore, request: PreprocessRequest, plan: SubjectPlan) -> bool:
+    """Return whether the subject is complete, made from these very files, understood as they are now."""
+    if plan.subject not in store.subjects(request.dataset):
         return False
-    held = store[request.dataset, subject]
-    name = f"{request.dataset}/{subject_name(subject)}"
+    held = store[request.dataset, plan.subject]
+    name = f"{request.dataset}/{subject_name(plan.subject)}"
     remedy = f"remove the folder {store.path / name}, or name another store with --store"
-    if held.info.get("sources") != sources:
-        raise StoreMismatch(
-            f"{store.path} holds {name} from other recordings than those in {request.raw_folder}", remedy
-        )
+    differs = changed(held.info.get("sources", []), plan.sources)
+    if differs:
+        what = f"other recordings than those in {request.raw_folder} now: {differs} changed"
+        raise StoreMismatch(f"{store.path} holds {name} from {what}", remedy)
     if held.train.keep == "mean" and request.keep == "all":
         raise StoreMismatch(f"{store.path} keeps of {name} the mean alone", remedy)
     return True
@@ -205,7 +206,6 @@ def _write(
     plan: SubjectPlan,
     recipe: AnyRecipe,
     line: SubjectReport,
-    sources: list[dict[str, Any]],
     progress: Progress,
 ) -> None:
     started = time.perf_counter()
@@ -216,12 +216,12 @@ def _write(
     line.notes += found.notes
     for note in found.notes:
         progress.say(note)
-    info = {  # what a reader must know to use the epochs, and to make them again; nothing in it is a date
+    info = {  # what a reader must know to use the epochs, and to make them again; no date of this run
         **found.info,
         "counts": dict(line.counts),
         "per_file": line.per_file,
         "notes": line.notes,
-        "sources": sources,
+        "sources": plan.sources,
         "versions": {package: installed_version(package) for package in plan.packages},
     }
     with store.writer(
@@ -248,7 +248,8 @@ def _write(
                 images = to.images(block)
                 return plan.block(found, split, slice(images.start, images.stop))
 
-            for block, rows_of_block in zip(missing, in_order(made, missing, n_cores()), strict=True):
+            at_once = n_threads(_PER_BLOCK * to.block_images * _row_bytes(plan, rows.n_repetitions))
+            for block, rows_of_block in zip(missing, in_order(made, missing, at_once), strict=True):
                 to.write_block(block, *rows_of_block)
                 progress.advance(len(to.images(block)))
         writer.done()
@@ -261,7 +262,13 @@ def _write(
 
 def _bytes_of(plan: SubjectPlan, keep: str) -> int:
     """Return the bytes of a subject: the mean in float32, and every repetition in the recipe's number type."""
-    size = np.dtype(plan.dtype).itemsize if keep == "all" else 0
-    return int(np.prod(plan.row_shape)) * sum(
-        (4 + size * rows.n_repetitions) * len(rows.image_ids) for rows in plan.splits.values()
+    mean = 4 * int(np.prod(plan.row_shape))
+    return sum(
+        (mean + (_row_bytes(plan, rows.n_repetitions) if keep == "all" else 0)) * len(rows.image_ids)
+        for rows in plan.splits.values()
     )
+
+
+def _row_bytes(plan: SubjectPlan, n_repetitions: int) -> int:
+    """Return the bytes of all repetitions of an image."""
+    return n_repetitions * int(np.prod(plan.row_shape)) * np.dtype(plan.dtype).itemsize

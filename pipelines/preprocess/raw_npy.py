@@ -97,7 +97,7 @@ def map_pickled(path: Path) -> dict[str, Any]:
         data.close()
     try:
         return _resolve_top(path, found)
-    except MalformedPickle as problem:
+    except (MalformedPickle, TypeError, ValueError, OverflowError, MemoryError) as problem:  # types, shapes and sizes
         raise BadRecording(
             f"{path} does not hold a dictionary of arrays: {problem}", "download it again, or convert it with NumPy"
         ) from None

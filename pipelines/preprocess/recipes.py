@@ -181,6 +181,11 @@ def read_recipe(name: str) -> Recipe:
     check_fields(table, {field.name for field in fields(Recipe)}, _CHOICES, _FORMS)
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     recipe = Recipe(**{**values, "sfreq": float(table["sfreq"])})
+    if (recipe.mvnn, recipe.units, recipe.dtype) == ("none", "V", "float16"):
+        raise EmbedctlError(
+            f"recipe {recipe.name}: dtype = 'float16' of volts that are not whitened loses digits below its range",
+            'write units = "uV", or dtype = "float32"',
+        )
     _check_times(recipe)
     return recipe
 

@@ -1,8 +1,8 @@
 """The plan of a subject whose epochs are cut out of continuous recordings and whitened (see `dataset`)."""
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from pipelines.preprocess.dataset import SPLITS, SplitPlan
 from pipelines.preprocess.examining import Examination, examine
+from pipelines.preprocess.identity import identify, meaning
 from pipelines.preprocess.recipes import Recipe
-from pipelines.preprocess.recording import RecordedFlight, Recording
+from pipelines.preprocess.recording import RecordedFlight
+from pipelines.preprocess.recording_checks import short_name
 from pipelines.preprocess.resampling import import_mne
 from pipelines.preprocess.subject import SubjectPlan, block_of_epochs, plan_subject, trials_table
 from pipelines.progress import Progress
@@ -107,19 +109,22 @@ class Recorded:
         """How many epochs the first pass reads."""
         return sum(len(self.plan.used(*key)) for key in self.plan.events)
 
+    @cached_property
     def sources(self) -> list[dict[str, Any]]:
-        """Return what identifies the recordings: their events, and a sample of their samples."""
-        described = []
-        for key in sorted(self.flight.recordings):
-            recording, events = self.flight.recordings[key], self.flight.events[key]
-            described.append(
-                {
-                    "file": "/".join(recording.path.parts[-3:]),
-                    "bytes": recording.path.stat().st_size,
-                    "fingerprint": _fingerprint(recording, events.onsets, events.codes),
-                }
-            )
-        return described
+        """What the recordings, and what was understood of them, are known by."""
+        recordings = {id(recording): recording for recording in self.flight.recordings.values()}
+        files: dict[str, list[Path]] = {}
+        for recording in recordings.values():
+            for path, members in recording.files.items():
+                files.setdefault(short_name(path), []).extend(members)
+        events = {f"{session} {split}": [of.onsets, of.codes] for (session, split), of in self.plan.events.items()}
+        understood = {
+            "events": {key: np.stack(columns) for key, columns in events.items()},
+            "images": {split: [of.ids, of.concepts, of.things_numbers] for split, of in self.flight.images.items()},
+            "channels": [self.ch_names, self.flight.ch_pos, self.modality, self.montage],
+            "sfreq": [recording.sfreq for recording in recordings.values()],
+        }
+        return [*(identify(name, members) for name, members in sorted(files.items())), meaning(understood)]
 
     def examine(self, progress: Progress) -> Examination:
         """Read every kept epoch once: find unusable channels, and fit each session's whitener."""
@@ -169,12 +174,3 @@ def positions(channels: tuple[str, ...]) -> list[list[float] | None]:
     info.set_montage(montage, verbose="error")
     places = {channel["ch_name"]: [round(float(x), 6) for x in channel["loc"][:3]] for channel in info["chs"]}
     return [places.get(name) for name in channels]
-
-
-def _fingerprint(recording: Recording, onsets: np.ndarray, codes: np.ndarray) -> str:
-    """Hash all events and every channel at a hundred places: hashing 14 GB would cost more than the work."""
-    places = np.linspace(0, recording.n_samples - 1, 100).astype(int)
-    state = hashlib.blake2b(digest_size=16)
-    for part in (onsets.astype("<i8"), codes.astype("<i8"), np.asarray(recording.sample(places), "<f8")):
-        state.update(np.ascontiguousarray(part).tobytes())
-    return state.hexdigest()

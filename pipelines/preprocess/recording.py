@@ -1,6 +1,6 @@
 """A continuous recording, and the images that were shown in it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -50,14 +50,18 @@ class Recording(Protocol):
     def fits(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         """Return which stretches from sample ``first`` to sample ``last`` were recorded without a break."""
 
+    def is_marked(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Return which stretches from sample ``first`` to sample ``last`` meet one that somebody marked as bad."""
+
     def read(self, first: int, stop: int, channels: Sequence[str], scale: float = 1.0) -> np.ndarray:
         """Return samples ``first`` to ``stop`` of ``channels`` in volts times ``scale``, float64."""
 
     def place(self, onsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return in which run onsets are, counted from 0, and at which of its samples."""
 
-    def sample(self, places: np.ndarray) -> np.ndarray:
-        """Return every channel at some samples, ``(n_rows, n)``, to know the recording again."""
+    @property
+    def files(self) -> Mapping[Path, Sequence[Path]]:
+        """The files, or folders of files, of each run, by where the run lies."""
 
     @property
     def n_samples(self) -> int:

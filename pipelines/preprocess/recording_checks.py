@@ -1,8 +1,10 @@
 """What can be wrong with any continuous recording, whatever its format: units, channels, rates, copies."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ _PLAUSIBLE_SD = (0.5e-6, 500e-6)  # V
 def short_name(path: Path) -> str:
     """Return the end of a path that identifies it: ``sub-01/ses-02/raw_eeg_test.npy``."""
     parts = path.parts
-    starts = [i for i, part in enumerate(parts) if re.fullmatch(r"sub-?\d+", part)]
+    starts = [i for i, part in enumerate(parts) if re.fullmatch(r"sub-?[0-9A-Za-z]+", part)]
     return "/".join(parts[starts[-1] if starts else -1 :])
 
 
@@ -43,24 +45,33 @@ def compare_recordings(found: RecordedFlight, channels: Sequence[str], short: Ca
     """Compare the files of a subject with each other."""
     if not found.recordings:
         return
-    first = next(iter(found.recordings.values()))
+    usual = _usual([recording.sfreq for recording in found.recordings.values()])
+    rows = set(_usual([tuple(sorted(recording.rows)) for recording in found.recordings.values()]))
     trains: dict[bytes, str] = {}
+    looked_at: set[int] = set()  # both splits of a session may be in one recording
     for key, recording in found.recordings.items():
         name = short(recording.path)
-        absent = [channel for channel in channels if channel not in recording.rows]
-        if absent:
-            what = f"{len(absent)} channels the recipe asks for are absent: {', '.join(absent[:5])}"
-            fix = "use --recipe clean, which takes the channels that are there, or name them in a recipe of your own"
-            found.problems.append(Problem(name, "ch_names", what, fix))
-        elif not channels and set(recording.rows) != set(first.rows):
-            odd = sorted(set(recording.rows) ^ set(first.rows))
-            what = f"other channels than {short(first.path)}: {', '.join(odd[:5])}"
-            found.problems.append(Problem(name, "ch_names", what, "name the common ones in a recipe of your own"))
-        if recording.sfreq != first.sfreq:
-            what = f"{recording.sfreq:g} Hz, but {short(first.path)} has {first.sfreq:g} Hz"
-            found.problems.append(Problem(name, "sfreq", what, "download the file again"))
         train = found.events[key].onsets.tobytes() + found.events[key].codes.tobytes()
         if len(train) and train in trains:
             what = f"the same events at the same samples as {trains[train]}"
             found.problems.append(Problem(name, "stim", what, "one of the two is a copy: download it again"))
         trains.setdefault(train, name)
+        if id(recording) in looked_at:
+            continue
+        looked_at.add(id(recording))
+        absent = [channel for channel in channels if channel not in recording.rows]
+        if absent:
+            what = f"{len(absent)} channels the recipe asks for are absent: {', '.join(absent[:5])}"
+            fix = "use --recipe clean, which takes the channels that are there, or name them in a recipe of your own"
+            found.problems.append(Problem(name, "ch_names", what, fix))
+        elif not channels and set(recording.rows) != rows:
+            what = f"other channels than most of its files: {', '.join(sorted(set(recording.rows) ^ rows)[:5])}"
+            found.problems.append(Problem(name, "ch_names", what, "name the common ones in a recipe of your own"))
+        if recording.sfreq != usual:
+            what = f"{recording.sfreq:g} Hz, but most of its files have {usual:g} Hz"
+            found.problems.append(Problem(name, "sfreq", what, "download the file again"))
+
+
+def _usual(values: Sequence[Any]) -> Any:
+    """Return the value that most have; of several, the one that is met first."""
+    return Counter(values).most_common(1)[0][0]

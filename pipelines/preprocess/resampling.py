@@ -106,7 +106,10 @@ def epoch_matrix(recipe: Recipe, sfreq: float) -> EpochMatrix:
         gain=respond(np.ones((1, len(matrix))))[0].astype(recipe.compute),
         baseline=baseline,
         required=(first, last),
-        time_offset_ms=_time_offset(respond, np.arange(len(matrix)) + start, instants, sfreq),
+        # At a quarter of the new Nyquist frequency or below, 10 Hz at most: far from where a low-pass begins.
+        time_offset_ms=_time_offset(
+            respond, np.arange(len(matrix)) + start, instants, sfreq, probe=min(10.0, recipe.sfreq / 8)
+        ),
     )
 
 
@@ -228,7 +231,7 @@ def _time_offset(
     samples: np.ndarray,
     instants: np.ndarray,
     sfreq: float,
-    probe: float = 10.0,
+    probe: float,
 ) -> float:
     """Measure, with a wave of ``probe`` Hz, how many milliseconds ahead of its label a sample is."""
     shown = np.exp(2j * np.pi * probe * samples / sfreq)

@@ -80,9 +80,11 @@ def plan_subject(flight: RecordedFlight, recipe: Recipe) -> SubjectPlan:
     notes = []
     counts = dict.fromkeys(("targets dropped", "past the end of the file", "repetitions left out"), 0)
     for key, shown in flight.events.items():
-        fits = cutter.fits(flight.recordings[key], shown.onsets)
-        events[key] = shown.select(fits)
+        fits, is_marked = cutter.fits(flight.recordings[key], shown.onsets)
+        events[key] = shown.select(fits & ~is_marked)
         counts["past the end of the file"] += int((~fits).sum())
+        if n_marked := int((fits & is_marked).sum()):
+            counts["marked bad, or across a seam"] = counts.get("marked bad, or across a seam", 0) + n_marked
         session, split = key
         counts["targets dropped"] += flight.counts[f"ses-{session:02d} {split}"].get("targets dropped", 0)
         wanted, fewest = recipe.repetitions.get(split, 0), _fewest(events[key])
@@ -96,6 +98,10 @@ def plan_subject(flight: RecordedFlight, recipe: Recipe) -> SubjectPlan:
                 f"{subject_name(flight.subject)}/ses-{session:02d} has no training recording to fit its whitening on",
                 "find that recording, or move the session's folder away to go on without it",
             )
+    sfreq = next(iter(flight.recordings.values())).sfreq
+    if sfreq < recipe.sfreq:
+        what = f"recorded at {sfreq:g} Hz: epochs at {recipe.sfreq:g} Hz hold nothing above {sfreq / 2:g} Hz"
+        notes.append(f"{subject_name(flight.subject)}: {what}")
     slots = {}
     for split in SPLITS:
         of_split = {session: shown for (session, which), shown in events.items() if which == split}

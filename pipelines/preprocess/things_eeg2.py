@@ -12,6 +12,7 @@ was already delayed to meet the screen, so onsets are used as they are.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,13 +82,18 @@ class Recording:
         """Return which stretches from sample ``first`` to sample ``last`` lie inside the recording."""
         return (first >= 0) & (last < self.n_samples)
 
+    def is_marked(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Return which stretches somebody marked as bad: the format has no place for that."""
+        return np.zeros(len(first), bool)
+
     def place(self, onsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return in which run onsets are: the seams of the five runs are not marked, so all are in the first."""
         return np.zeros_like(onsets), onsets
 
-    def sample(self, places: np.ndarray) -> np.ndarray:
-        """Return every channel at some samples, ``(n_rows, n)``."""
-        return self.samples[:, places]
+    @property
+    def files(self) -> dict[Path, list[Path]]:
+        """The one file."""
+        return {self.path: [self.path]}
 
     def read(self, first: int, stop: int, channels: Sequence[str], scale: float = 1.0) -> np.ndarray:
         """Return samples ``first`` to ``stop`` of ``channels`` times ``scale``, float64, ``(n_chans, stop - first)``.
@@ -165,19 +171,32 @@ def _image_list(path: Path, metadata: Mapping[str, Any], split: str) -> ImageLis
     lists = []
     for key in (f"{prefix}_concepts", f"{prefix}_files"):
         if key not in metadata:
-            raise BadRecording(f"{path} lacks '{key}'", f"it holds {', '.join(metadata) or 'nothing'}")
-        lists.append([str(item) for item in metadata[key]])
+            raise BadRecording(f"{path} lacks '{key}'", f"it holds {', '.join(map(str, metadata)) or 'nothing'}")
+        lists.append(_texts(path, metadata, key))
     folders, names = lists
     if len(folders) != len(names):
         raise BadRecording(
             f"{path}: {len(folders)} {prefix}_concepts, {len(names)} {prefix}_files", "download it again"
         )
-    things = metadata.get(f"{prefix}_concepts_THINGS", [])
+    things = _texts(path, metadata, f"{prefix}_concepts_THINGS")
     numbers: list[int | None] = (
-        [_leading_number(str(item)) for item in things] if len(things) == len(names) else [None] * len(names)
+        [_leading_number(item) for item in things] if len(things) == len(names) else [None] * len(names)
     )
     ids = [f"{_IMAGE_FOLDERS[split]}/{folder}/{name}" for folder, name in zip(folders, names, strict=True)]
+    twice = next((image for image, n in Counter(ids).items() if n > 1), None)
+    if twice:
+        raise BadRecording(
+            f"{path}: {prefix}_files names {twice} twice", "two codes cannot be one image: download it again"
+        )
     return ImageList(ids, [re.sub(r"^\d+_", "", folder) for folder in folders], numbers)
+
+
+def _texts(path: Path, fields: Mapping[str, Any], key: str) -> list[str]:
+    """Return a list of a pickled dictionary as texts; empty where there is no such list."""
+    value = fields.get(key, [])
+    if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) != 1:
+        raise BadRecording(f"{path}: {key} is {value!r:.60}, not a list", "download it again")
+    return [str(item) for item in value]
 
 
 def _leading_number(text: str) -> int | None:
@@ -196,13 +215,14 @@ def open_recording(path: Path) -> Recording:
     raw = map_pickled(path)
     for key in ("raw_eeg_data", "ch_names", "sfreq"):
         if key not in raw:
-            raise BadRecording(f"{path} lacks '{key}'", f"it holds {', '.join(raw) or 'nothing'}: is it a raw file?")
-    samples, names = raw["raw_eeg_data"], canonical_names([str(name) for name in raw["ch_names"]])
-    if not isinstance(samples, np.ndarray) or samples.ndim != 2 or samples.dtype.kind != "f":
+            held = ", ".join(map(str, raw)) or "nothing"
+            raise BadRecording(f"{path} lacks '{key}'", f"it holds {held}: is it a raw file?")
+    samples, names = raw["raw_eeg_data"], canonical_names(_texts(path, raw, "ch_names"))
+    if not isinstance(samples, np.ndarray) or samples.ndim != 2 or samples.dtype.kind != "f" or not samples.size:
         raise BadRecording(f"{path}: raw_eeg_data is not a float array (channel, sample)", "is it a preprocessed file?")
     if len(samples) != len(names):
         raise BadRecording(f"{path}: {len(samples)} rows but {len(names)} ch_names", "download it again")
-    types = [str(kind) for kind in raw.get("ch_types", raw.get("ch_type", []))]
+    types = _texts(path, raw, "ch_types" if "ch_types" in raw else "ch_type")
     if len(types) != len(names):
         types = ["stim" if name.lower() == "stim" else "eeg" for name in names]
     stims = [row for row, kind in enumerate(types) if kind == "stim"]
@@ -214,10 +234,10 @@ def open_recording(path: Path) -> Recording:
         raise BadRecording(f"{path}: ch_names holds {', '.join(twice)} twice", "rename or drop one of them")
     try:
         sfreq = float(raw["sfreq"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         sfreq = 0.0
     if not 0 < sfreq < 1e6:
-        raise BadRecording(f"{path}: sfreq is {raw['sfreq']!r}", "expected samples per second, 1000 in THINGS-EEG2")
+        raise BadRecording(f"{path}: sfreq is {raw['sfreq']!r:.60}", "expected samples per second, 1000 in THINGS-EEG2")
     return Recording(path, samples, rows, stims[0], sfreq)
 
 
@@ -227,7 +247,7 @@ def presentations(recording: Recording) -> Presentations:
     Equals ``mne.find_events(raw, "stim")`` on rows that hold one sample per event.
     """
     stim = np.array(recording.samples[recording.stim], dtype=np.float64)
-    onsets = np.flatnonzero(np.diff(stim, prepend=0) > 0)
+    onsets = np.flatnonzero(np.diff(stim, prepend=0) > 0)  # where a code is no number, preflight says so
     return Presentations(onsets, np.rint(stim[onsets]).astype(np.int64))
 
 

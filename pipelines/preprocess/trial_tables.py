@@ -31,6 +31,8 @@ def read_trials(path: Path) -> pa.Table:
             with open(path, encoding="utf-8-sig") as file:
                 header = file.readline().rstrip("\r\n").split(delimiter)
             names = [name.strip().strip('"') for name in header]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise BadRecording(f"{path} has two columns {twice[0]!r}", "rename or remove one of them")
             table = csv.read_csv(
                 path,
                 read_options=csv.ReadOptions(column_names=names, skip_rows=1),

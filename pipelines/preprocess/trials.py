@@ -96,6 +96,11 @@ def count_trials(flight: TrialFlight, recipe: TrialRecipe, where: str) -> None:
             flight.problems.append(
                 Problem(where, "split", f"no {split} trial in it", "a subject needs both splits: leave it out")
             )
+    if recipe.scale != "none" and recipe.fit == "train" and len(splits):
+        for session in np.setdiff1d(flight.sessions[kept], flight.sessions[kept & (splits == "train")]).tolist():
+            what = f"session {session} has no training trial to fit its scaling on"
+            fix = 'leave this session out of the table, or use a recipe with scale = "none"'
+            flight.problems.append(Problem(where, "session", what, fix))
     both = np.intersect1d(images[(splits == "train") & kept], images[(splits == "test") & kept])
     if len(both):
         what = f"{len(both)} images are in both train and test, such as {both[0]}"

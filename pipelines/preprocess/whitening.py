@@ -191,6 +191,11 @@ class CovarianceSum:
                 expected[np.ix_(missing, missing)] - regression @ between.T
             )
 
+    @property
+    def is_estimated(self) -> bool:
+        """Whether any epoch was added."""
+        return bool(self._weight.any())
+
     def mean(self) -> np.ndarray:
         """Return the weighted mean covariance ``(n_chans, n_chans)``; a channel that was never good is zero."""
         return np.divide(self._sum, self._weight, out=np.zeros_like(self._sum), where=self._weight > 0)

@@ -91,6 +91,8 @@ class ScreenReport:
         Held-out concepts that an image is told apart from, its own included, and images that were asked for.
     test_n_way : int
         The same of the test; 0 where it was not asked for.
+    noise_ceilings : dict of int to float
+        Of the test, by subject that has one (`pipelines.train.repetitions.split_half`).
     notes : list of str
         What was chosen or left out, a line each.
     seen : Seen or None
@@ -105,6 +107,7 @@ class ScreenReport:
     n_way: int = 0
     n_queries: int = 0
     test_n_way: int = 0
+    noise_ceilings: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seen: Seen | None = None
     seconds: float = 0.0

@@ -183,6 +183,8 @@ def _of_subject(
     """Load a subject, factorise its recordings, and yield what each embedding reaches."""
     data = load_training(epochs, recipe)
     test, notes = load_test(epochs, recipe, data.scale) if with_test else (None, [])
+    if test is not None and test.noise_ceiling is not None:
+        report.noise_ceilings[epochs.subject] = test.noise_ceiling
     del epochs  # and the means of all channels, a gigabyte
     split, note = held_out(data.image_ids, data.concepts, recipe)
     for text in [*data.notes, *notes, note]:

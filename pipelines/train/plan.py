@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.train.recipes import Recipe
+from pipelines.train.request import Job
 from pipelines.train.several import Target, find_target
 from stores.embedding import Entry
 from stores.errors import EmbedctlError, UnknownName
 from stores.names import subject_name
 
-__all__ = ["choose_dataset", "choose_embeddings", "choose_subjects", "config_key", "run_id", "width_of"]
+__all__ = ["choose_dataset", "choose_embeddings", "choose_subjects", "config_key", "grouped", "run_id", "width_of"]
 
 # Part of every key: raised when the trainer computes other numbers from the same settings.
 TRAINER = 3
@@ -135,6 +136,28 @@ def width_of(target: Target, recipe: Recipe) -> int:
             'take layers of one width, or several = "concatenate" in the recipe',
         )
     return target.widths[0]
+
+
+def grouped(jobs: Sequence[Job], at_most: int, embeddings: Mapping[tuple[str, str], Target]) -> list[list[Job]]:
+    """Divide runs into those that may be trained in one pass: of one subject and seed, on embeddings of one width.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        The runs, subject by subject.
+    at_most : int
+        How many in one pass; with 1 every run is alone, in the order given.
+    embeddings : mapping
+        What is trained against, by name and key.
+    """
+    if at_most == 1:
+        return [[job] for job in jobs]
+    alike: dict[tuple[Any, ...], list[Job]] = {}
+    for job in jobs:
+        widths = embeddings[job.embedding, job.embedding_key].widths
+        alike.setdefault((job.subject, job.seed, widths), []).append(job)
+    parts = [some[at : at + at_most] for some in alike.values() for at in range(0, len(some), at_most)]
+    return sorted(parts, key=lambda part: part[0].subject)
 
 
 def config_key(

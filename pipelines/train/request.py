@@ -38,6 +38,10 @@ class TrainRequest:
         How epochs find their images: ``suffix`` or ``stem``.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    workers : int
+        Processes to train in on this computer; 0 for as many as are worth starting.
+    scheduler : str
+        Address of a dask cluster to train on.
     dry_run : bool
         Only tell what is to do.
     """
@@ -60,6 +64,8 @@ class TrainRequest:
     runs: Path = Path("runs")
     join: str = "suffix"
     device: str = "auto"
+    workers: int = 0
+    scheduler: str = ""
     dry_run: bool = False
 
 

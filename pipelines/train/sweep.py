@@ -6,21 +6,14 @@ several can share a folder: a run that another process is at is left to it.
 
 import dataclasses
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
-
-import torch
-from safetensors.torch import save
 
 from pipelines.progress import SILENT, Progress
-from pipelines.train.brain_encoders import brain_encoder, check_reads
+from pipelines.train.brain_encoders import check_reads
 from pipelines.train.brain_encoders.elsewhere import content
-from pipelines.train.company import Cast, Company, cast, for_cross
+from pipelines.train.company import Company, cast, for_cross
 from pipelines.train.cost import run_bytes
-from pipelines.train.data import Recordings
+from pipelines.train.engine import do_runs
 from pipelines.train.losses import loss_function
-from pipelines.train.origin import weights_of
 from pipelines.train.plan import (
     choose_dataset,
     choose_embeddings,
@@ -29,20 +22,16 @@ from pipelines.train.plan import (
     run_id,
     width_of,
 )
-from pipelines.train.recipes import Recipe, read_recipe
-from pipelines.train.repetitions import usual_number
+from pipelines.train.recipes import read_recipe
 from pipelines.train.request import Job, TrainReport, TrainRequest
-from pipelines.train.several import Target
+from pipelines.train.runner import Common, device_for
 from pipelines.train.targets import Targets
-from pipelines.train.train import RunConfig, train_run
 from stores.disk import bytes_free
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
-from stores.errors import CannotWrite, EmbedctlError, NotHere, StoreLocked
+from stores.errors import CannotWrite
 from stores.inside import refuse_links
-from stores.locks import lock
-from stores.results import assemble, finished, write_run
-from stores.versions import installed_version
+from stores.results import assemble, finished
 
 __all__ = ["train"]
 
@@ -72,9 +61,9 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
     report = TrainReport(
         jobs=sweep.jobs,
         runs=request.runs,
-        recipe=sweep.recipe.settings(),
-        dataset=sweep.dataset,
-        brain_encoder=sweep.brain_encoder,
+        recipe=sweep.common.recipe.settings(),
+        dataset=sweep.common.dataset,
+        brain_encoder=sweep.common.brain_encoder,
         device=sweep.device,
         notes=sweep.notes,
         bytes_free=bytes_free(request.runs),
@@ -95,20 +84,13 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sweep:
-    """A request with every question answered."""
+    """A request with every question answered: what its runs have in common, and which they are."""
 
-    request: TrainRequest
-    dataset: str
-    recipe: Recipe
-    brain_encoder: str
+    common: Common
     device: str
-    casts: dict[int, Cast]
-    embeddings: dict[tuple[str, str], Target]
     targets: Targets
     jobs: list[Job]
     notes: list[str]
-    config_key: str
-    own: dict[str, str]
 
 
 def _decide(request: TrainRequest) -> _Sweep:
@@ -162,157 +144,50 @@ def _decide(request: TrainRequest) -> _Sweep:
                     )
                 )
     return _Sweep(
-        request=request,
-        dataset=dataset,
-        recipe=recipe,
-        brain_encoder=kind,
-        device=_device(request.device),
-        casts=casts,
-        embeddings={(target.name, target.key): target for target in chosen},
+        common=Common(
+            request=request,
+            dataset=dataset,
+            recipe=recipe,
+            brain_encoder=kind,
+            casts=casts,
+            embeddings={(target.name, target.key): target for target in chosen},
+            config_key=config,
+            own=own,
+        ),
+        device=device_for(request.device),
         targets=targets,
         jobs=jobs,
         notes=notes + targets.notes,
-        config_key=config,
-        own=own,
     )
 
 
 def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
-    """Run what is not finished, subject by subject, and assemble the table even when interrupted."""
-    refuse_links(sweep.request.runs)
+    """Run what is not finished, and assemble the table even when interrupted."""
+    runs = sweep.common.request.runs
+    refuse_links(runs)
     progress.start("training", report.n_to_do, "runs")
     try:
-        for subject, of in sweep.casts.items():
-            to_do = [job for job in sweep.jobs if job.subject == subject and not job.finished]
-            if to_do:
-                # Opened anew, because what it has read goes when it goes.
-                company = Company(EpochStore.open(sweep.request.epochs), sweep.dataset, of)
-                _run_subject(sweep, company, to_do, report, progress)
-        _settle_skipped(sweep, report)
-    finally:
-        if any(finished(sweep.request.runs, job.run_id) for job in sweep.jobs):
-            assemble(sweep.request.runs)
-
-
-def _run_subject(sweep: _Sweep, company: Company, jobs: list[Job], report: TrainReport, progress: Progress) -> None:
-    """Load a subject once, and do all its runs."""
-    loaded = company.load(sweep.recipe, brain_encoder(sweep.brain_encoder), sweep.request.gallery)
-    for note in loaded.notes:
-        if note not in report.notes:
-            report.notes.append(note)
-            progress.say(note)
-    data = loaded.ready(brain_encoder(sweep.brain_encoder), sweep.device)
-    for job in jobs:
-        try:
-            with lock(sweep.request.runs / ".embedctl" / "locks", job.run_id):
-                if finished(sweep.request.runs, job.run_id):  # by another process, since the plan was made
-                    _count_as_finished(sweep, job)
-                    progress.advance()
-                else:
-                    top1 = _run_job(sweep, company, loaded, data, job)
-                    progress.advance(1, top1=round(100 * top1, 1))
-        except StoreLocked as held:
-            report.skipped[job.run_id] = held.what
+        for done in do_runs(sweep.common, sweep.device, sweep.targets, sweep.jobs, progress.say):
+            for note in done.notes:
+                if note not in report.notes:
+                    report.notes.append(note)
+                    progress.say(note)
+            if done.state == "trained":
+                progress.advance(1, top1=round(100 * done.top1, 1))
+                continue
             progress.advance()
+            if done.state == "held":
+                report.skipped[done.run_id] = done.held_by
+            else:
+                _count_as_finished(sweep, done.run_id)
+        for run_id in [name for name in report.skipped if finished(runs, name)]:  # by its process, in the meantime
+            del report.skipped[run_id]
+            _count_as_finished(sweep, run_id)
+    finally:
+        if any(finished(runs, job.run_id) for job in sweep.jobs):
+            assemble(runs)
 
 
-def _run_job(sweep: _Sweep, company: Company, loaded: Recordings, data: Recordings, job: Job) -> float:
-    """Do one run, write it, and return its top-1."""
-    recordings = company.tested
-    against = sweep.embeddings[job.embedding, job.embedding_key]
-    target = sweep.targets.rows(against, loaded.image_ids)
-    gallery = sweep.targets.rows(against, loaded.test.image_ids)
-    begun = datetime.now(UTC).isoformat(timespec="seconds")
-    config = RunConfig(sweep.recipe, sweep.brain_encoder, job.seed)
-    outcome = train_run(config, data, target, gallery, against.widths)
-    decided = _decided(sweep, job, against, company, loaded.ch_names)
-    write_run(
-        sweep.request.runs,
-        job.run_id,
-        config={
-            **decided,
-            "settings": sweep.recipe.settings(),
-            "join": sweep.request.join,
-            "embeddings": str(sweep.request.embeddings.absolute()),
-            "epochs": str(sweep.request.epochs.absolute()),
-            "ch_names": loaded.ch_names,
-            "scale": loaded.scale,
-            "rows_dtype": str(loaded.rows.dtype).removeprefix("torch."),
-            "validation_subject": company.cast.validation,
-            "times": recordings.times.tolist(),
-            "gallery_ids": loaded.test.image_ids,
-            "gallery_concepts": loaded.test.concepts,
-            "parts": against.texts,
-            "provenance": against.parts[0].provenance,
-            "provenance_of_others": [part.provenance for part in against.parts[1:]],
-            "preprocessing": recordings.recipe,
-            "device": sweep.device,
-            "own": sweep.own,
-        },
-        summary=decided | outcome.figures | {"started": begun, "last": outcome.last},
-        arrays=outcome.arrays,
-        checkpoint=save({key: value.cpu().contiguous() for key, value in outcome.state.items()}),
-        metrics=outcome.metrics,
-    )
-    return float(outcome.figures["top1"])
-
-
-def _settle_skipped(sweep: _Sweep, report: TrainReport) -> None:
-    """Take off the list of skipped runs those that their process has finished in the meantime."""
-    for job in list(sweep.jobs):
-        if job.run_id in report.skipped and finished(sweep.request.runs, job.run_id):
-            del report.skipped[job.run_id]
-            _count_as_finished(sweep, job)
-
-
-def _count_as_finished(sweep: _Sweep, job: Job) -> None:
-    sweep.jobs[sweep.jobs.index(job)] = dataclasses.replace(job, finished=True)
-
-
-def _decided(sweep: _Sweep, job: Job, against: Target, company: Company, ch_names: Sequence[str]) -> dict[str, Any]:
-    """Return the columns of the results that were settled before training."""
-    recipe, recordings = sweep.recipe, company.tested
-    return {
-        "run_id": job.run_id,
-        "dataset": sweep.dataset,
-        "modality": recordings.modality,
-        "subject": job.subject,
-        "protocol": sweep.request.protocol,
-        "train_subjects": ",".join(map(str, company.cast.training)),
-        "embedding": job.embedding,
-        "encoder": against.encoder,
-        **against.said_of(),
-        "weights": weights_of(against),
-        "brain_encoder": sweep.brain_encoder,
-        "image_head": recipe.image_head,
-        "recipe": recipe.name,
-        "seed": job.seed,
-        "split": recipe.split,
-        "channels": _channels(ch_names, recordings.ch_names),
-        "window": f"{recipe.window[0]:g}..{recipe.window[1]:g} s" if recipe.window and len(recordings.times) else "all",
-        "trial_norm": recipe.trial_norm,
-        "train_on": recipe.train_on,
-        "test_repetitions": usual_number(recordings.test),
-        "gallery": sweep.request.gallery,
-        "embedding_key": job.embedding_key,
-        "epochs_key": company.key,
-        "images_key": job.images_key,
-        "config_key": sweep.config_key,
-        "version": installed_version("embedctl") or "unknown",
-    }
-
-
-def _channels(used: Sequence[str], stored: Sequence[str]) -> str:
-    return f"all {len(used)}" if len(used) == len(stored) else f"{len(used)}: {' '.join(used)}"
-
-
-def _device(asked: str) -> str:
-    """Return where to train; the CPU when nothing faster is there and nothing was asked for."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available()}
-    if asked == "auto":
-        return "cuda" if there["cuda"] else "cpu"
-    if asked not in there:
-        raise EmbedctlError(f"no device called '{asked}'", "there are: auto, cpu, cuda")
-    if not there[asked]:
-        raise NotHere(f"this computer has no {asked} device that torch can use", "use --device cpu")
-    return asked
+def _count_as_finished(sweep: _Sweep, run_id: str) -> None:
+    (at,) = (k for k, job in enumerate(sweep.jobs) if job.run_id == run_id)
+    sweep.jobs[at] = dataclasses.replace(sweep.jobs[at], finished=True)

@@ -6,7 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+import pipelines.cores
+import stores.split_writer
 from embedctl.cli import app
+from pipelines.preprocess import identity
+from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import open_dataset, raise_first
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
@@ -172,6 +176,11 @@ def with_column(name, value):
     return lambda raw: write_csv(raw / "trials.csv", [{**row, name: value} for row in lines(1)])
 
 
+def longer_table(raw):
+    rows = [{**row, "row": k} for k, row in enumerate(lines(1))]
+    write_csv(raw / "trials.csv", [*rows, {**rows[0], "row": ""}])
+
+
 class Hostile:
     def __reduce__(self):
         return (exec, ("raise SystemExit('it ran')",))
@@ -197,6 +206,7 @@ def hostile(raw):
         (with_column("row", "first"), "row", "'first' in line 2", "from 0"),
         (with_column("row", 0), "row", "a second time", "one line"),
         (with_column("row", 99), "row", "row 99", "versions"),
+        (longer_table, "row", "line 14 is row 12 of sub-01.npy, which has 12", "versions"),
         (rewrite("split", "dev"), "split", "'dev' in line 2", "train or test"),
         (rewrite("image", ""), "image", "empty in line 2", "name the image"),
         (rewrite("session", "one"), "session", "'one' in line 2", "whole number"),
@@ -272,4 +282,75 @@ def test_another_table_is_not_taken_for_the_same_trials(raw, tmp_path):
     run(raw, tmp_path, subjects=(1,))
     rewrite("image", "train/a9_01b.jpg")(raw)
     with pytest.raises(StoreMismatch, match="from other recordings"):
+        run(raw, tmp_path, subjects=(1,))
+
+
+def test_a_session_without_training_is_known_before_anything_is_read(raw, tmp_path):
+    rows = lines(1)
+    for row in rows:
+        row["session"] = 2 if row["image"].startswith("test") else 1
+    write_csv(raw / "trials.csv", rows)
+    (tmp_path / "own.toml").write_text('base = "clean"\nscale = "zscore"\n')
+    (problem,) = look(raw, str(tmp_path / "own.toml")).problems
+    assert (problem.field, problem.what) == ("session", "session 2 has no training trial to fit its scaling on")
+    assert not look(raw).problems, "what does not scale needs none"
+
+
+def test_a_session_of_which_nothing_can_be_used_is_refused(raw, tmp_path):
+    np.save(raw / "sub-01.npy", np.full((12, 3, 20), np.nan, np.float32))
+    with pytest.raises(BadRecording, match="sub-01/ses-01: every channel is flat or broken"):
+        run(raw, tmp_path)
+
+
+def test_two_columns_of_one_name_are_refused(raw):
+    text = (raw / "trials.csv").read_text().replace("mood", "image")
+    (raw / "trials.csv").write_text(text)
+    with pytest.raises(BadRecording, match="two columns 'image'"):
+        open_dataset("arrays", raw, "clean")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        about("sfreq = 100", "sfreq = 200"),
+        about("tmin = -0.1", "tmin = 0.0"),
+        about('"uV"', '"V"'),
+        about('"O1", "Oz"', '"O2", "Oz"'),
+        with_column("concept", "thing"),
+        rewrite("mood", "sad", line=5),
+    ],
+    ids=["sfreq", "tmin", "units", "ch_names", "concepts", "another column"],
+)
+def test_a_subject_understood_otherwise_is_not_taken_for_the_same(raw, tmp_path, change):
+    run(raw, tmp_path, subjects=(1,))
+    (line,) = run(raw, tmp_path, subjects=(1,)).subjects
+    assert line.state == "already there"
+    change(raw)
+    with pytest.raises(StoreMismatch, match="other recordings .* what they mean changed"):
+        run(raw, tmp_path, subjects=(1,))
+
+
+@pytest.mark.parametrize("whole", [16_000_000, 100], ids=["small", "large"])
+def test_any_changed_row_of_an_array_is_seen_also_when_going_on(raw, tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(identity, "_WHOLE", whole)
+    monkeypatch.setattr(identity, "_PART", 10)
+    monkeypatch.setattr(stores.split_writer, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(pipelines.cores, "n_cores", lambda: 1)
+    real, calls = CutTrials.block, []
+
+    def stopping(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CutTrials, "block", stopping)
+        run(raw, tmp_path, subjects=(1,))
+    np.save(raw / "sub-01.npy", np.concatenate([values(1)[:1], 3 * values(1)[1:-1], values(1)[-1:]]))
+    assert run(raw, tmp_path, subjects=(1,)).subjects[0].state == "written"
+    train = EpochStore.open(tmp_path / "epochs.zarr")["arrays", 1].train
+    assert np.array_equal(train.take([0])[0, 0], 3 * values(1)[1]), "nothing of the file that was there before"
+    np.save(raw / "sub-01.npy", values(1))
+    with pytest.raises(StoreMismatch, match="sub-01.npy changed"):
         run(raw, tmp_path, subjects=(1,))

@@ -217,6 +217,17 @@ def other_recording(raw_, **how):
     return change
 
 
+def with_column(text, name, value):
+    """Return a table of events with another column: a word, or how many samples later than the onset."""
+    head, *lines = text.splitlines()
+    cells = [value if isinstance(value, str) else float(line.split("\t")[0]) * SFREQ + value for line in lines]
+    return "\n".join([f"{head}\t{name}", *(f"{line}\t{cell}" for line, cell in zip(lines, cells, strict=True))])
+
+
+def put(data):
+    return lambda raw: (raw / "sub-01/eeg/sub-01_eeg.fif").write_bytes(data)
+
+
 def renamed():
     return recording().rename_channels({"Pz": "Oz-0", "Oz": "Oz-1"})
 
@@ -224,7 +235,8 @@ def renamed():
 @pytest.mark.parametrize(
     ("spoil", "field", "said", "fix"),
     [
-        (lambda raw: (raw / "sub-01/eeg/sub-01_eeg.fif").write_bytes(b"<html>"), "file", "MNE cannot read it", "whole"),
+        (put(b"what is this"), "file", "MNE cannot read it", "whole"),
+        (put(b"version https://git-lfs.github.com/spec/v1"), "file", "is a Git LFS pointer", "git lfs pull"),
         (lambda raw: (raw / "sub-01/eeg/sub-01_events.tsv").unlink(), "events", "no sub-01_events.tsv", "column image"),
         (
             events(lambda t: t.replace("stim_file", "picture")),
@@ -246,6 +258,9 @@ def renamed():
             "two events, the first is 200",
             "copies",
         ),
+        (events(lambda t: t + f"12.0\t0.1\t{IMAGES[1]}\n"), "onset", "1 images are shown outside", "incomplete"),
+        (events(lambda t: with_column(t, "sample", 30)), "onset", "row 1 is at 1 s and at sample 230", "correct one"),
+        (events(lambda t: with_column(t, "split", "validation")), "split", "row 1: 'validation'", "train or test"),
         (events(lambda t: t.replace("test_images", "training_images")), "test", "no test image", "both splits"),
         (other_recording(recording, scale=10.0), "samples", "varies by", "divide by 1e+06"),
         (other_recording(recording, scale=0.0), "samples", "varies by 0 V", "empty"),
@@ -273,3 +288,70 @@ def test_folders_without_recordings_and_unknown_subjects_are_named(bids, tmp_pat
     (bids / "recording.toml").write_text('image = "duration"\n')
     found = open_dataset("mne", bids, "clean").preflight(1)
     assert any("0.1: neither a column 'split'" in p.what for p in found.problems)
+
+
+def test_onset_and_sample_that_agree_may_both_be_there(bids):
+    events(lambda t: with_column(t, "sample", 1))(bids)
+    assert not open_dataset("mne", bids, "clean").preflight(1).problems
+
+
+def test_epochs_that_meet_what_is_marked_bad_or_a_seam_are_left_out_as_mne_does(tmp_path, plain):
+    raw = mne.concatenate_raws([recording(1).crop(0, 4.895), recording(2)], verbose="error").crop(0, 9.995)
+    marks = mne.Annotations([2.9, 7.0], [0.2, 0.1], ["BAD_muscle", "bad"], orig_time=raw.annotations.orig_time)
+    raw.set_annotations(raw.annotations + marks)
+    path = tmp_path / "raw/sub-01/eeg/sub-01_eeg.fif"
+    save(raw, path)
+    write_events(path.with_name("sub-01_events.tsv"))
+    line = run(tmp_path / "raw", tmp_path, plain).subjects[0]
+    codes = np.array(SHOWN) + 1
+    shown = np.column_stack([SAMPLES + raw.first_samp, 0 * SAMPLES, codes])
+    theirs = mne.Epochs(raw, shown, tmin=-0.2, tmax=0.5, baseline=(-0.2, 0), preload=True, verbose="error")
+    subject = EpochStore.open(tmp_path / "e.zarr")["mne", 1]
+    kept = subject.train.trials["onset_sample"].to_pylist() + subject.test.trials["onset_sample"].to_pylist()
+    assert sorted(kept) == SAMPLES[theirs.selection].tolist() and 0 < len(kept) < len(SAMPLES)
+    assert line.counts["marked bad, or across a seam"] == len(SAMPLES) - len(kept)
+    assert line.counts["past the end of the file"] == 0
+
+
+def test_people_are_never_taken_for_one(tmp_path):
+    for names, said in (
+        (("sub-BIGMEG1", "sub-BIGMEG2"), "subject 'BIGMEG1' has no number"),
+        (("sub-01", "sub-01A"), "subject '01A' has no number"),
+        (("sub-1", "sub-01"), "are both of subject 1"),
+        (("sub-01", "someone"), "of which subject"),
+    ):
+        folder = tmp_path / "-".join(names)
+        for name in names:
+            (folder / name).mkdir(parents=True)
+            (folder / name / f"{name}_eeg.fif").write_bytes(b"")
+        with pytest.raises(BadRecording, match=said) as caught:
+            open_dataset("mne", folder, "clean")
+        assert "name" in caught.value.hint
+
+
+def test_sessions_that_are_called_by_words_are_kept_apart_and_numbered(tmp_path):
+    for name in ("pre", "post"):
+        path = tmp_path / f"raw/sub-01/ses-{name}/eeg/sub-01_ses-{name}_eeg.fif"
+        save(recording(len(name)), path)
+        write_events(path.with_name(f"sub-01_ses-{name}_events.tsv"))
+    found = open_dataset("mne", tmp_path / "raw", "clean").preflight(1)
+    assert {session for session, _ in found.recordings} == {1, 2}
+    assert found.notes == ["sub-01: sessions are numbered: post is 1, pre is 2"]
+
+
+def test_an_edf_that_was_cut_is_truncated(tmp_path):
+    pytest.importorskip("edfio")
+    path = tmp_path / "raw/sub-01/eeg/sub-01_task-see_eeg.edf"
+    save(annotate(recording()), path)
+    assert not open_dataset("mne", tmp_path / "raw", "clean").preflight(1).problems
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (problem,) = open_dataset("mne", tmp_path / "raw", "clean").preflight(1).problems
+    assert problem.what.startswith("is truncated: have ")
+
+
+def test_a_rate_above_that_of_the_recording_is_said_and_an_unknown_key_refused(bids, tmp_path):
+    line = run(bids, tmp_path, dry_run=True).subjects[0]
+    assert line.notes == ["sub-01: recorded at 200 Hz: epochs at 250 Hz hold nothing above 100 Hz"]
+    (bids / "recording.toml").write_text('imagee = "duration"\n')
+    with pytest.raises(BadRecording, match="unknown key 'imagee'"):
+        open_dataset("mne", bids, "clean")

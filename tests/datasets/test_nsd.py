@@ -16,7 +16,7 @@ from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from pipelines.preprocess.trial_recipes import read_trial_recipe
 from stores.epochs import EpochStore
-from stores.errors import BadRecording, UnknownName
+from stores.errors import BadRecording, StoreMismatch, UnknownName
 
 SHAPE = (3, 2, 4)  # x, y, z
 MASK = np.random.default_rng(5).integers(-1, 2, SHAPE).astype(np.int16)
@@ -32,13 +32,13 @@ def betas(session):
     return np.random.default_rng(session).integers(-3000, 3000, (750, *SHAPE)).astype(np.int16)
 
 
-def write_nifti(path, data, dtype=4, slope=1.0):
+def write_nifti(path, data, dtype=4, slope=1.0, inter=0.0):
     """Write a NIfTI-1 file byte by byte: header of 348, four of extension, numbers with x fastest."""
     head = bytearray(352)
     struct.pack_into("<i", head, 0, 348)
     struct.pack_into("<8h", head, 40, data.ndim, *data.shape, *[1] * (7 - data.ndim))
     struct.pack_into("<2h", head, 70, dtype, 16)
-    struct.pack_into("<3f", head, 108, 352.0, slope, 0.0)
+    struct.pack_into("<3f", head, 108, 352.0, slope, inter)
     head[344:348] = b"n+1\0"
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = bytes(head) + data.tobytes(order="F")
@@ -300,6 +300,63 @@ def test_a_nifti_header_may_scale(tmp_path):
     header = open_nifti(tmp_path / "a.nii")
     assert (header.shape, header.slope, header.n_volumes) == ((2, 3, 4), 0.5, 1)
     assert np.array_equal(next(header.volumes()), data)
+    write_nifti(tmp_path / "c.nii", data, inter=5.0)
+    assert (open_nifti(tmp_path / "c.nii").slope, open_nifti(tmp_path / "c.nii").inter) == (1.0, 5.0)
     write_nifti(tmp_path / "b.nii", data, dtype=1792)
     with pytest.raises(BadRecording, match="NIfTI type 1792"):
         open_nifti(tmp_path / "b.nii")
+
+
+def test_a_recipe_that_scales_begins_with_the_betas_of_func1pt8mm_and_says_what_is_left(tmp_path):
+    raw = tmp_path / "raw"
+    finer = write_betas(raw, "nii").parent.parent / "func1mm/betas_fithrf"  # sorts before func1pt8mm
+    finer.mkdir(parents=True)
+    (finer / "betas_session01.nii").write_bytes(b"")
+    write_nifti(raw / "nsddata/ppdata/subj01/func1mm/roi/nsdgeneral.nii.gz", np.ones((4, 4, 5), np.int16))
+    write_made(raw, zscored()[:750])
+    found = open_dataset("nsd", raw, "clean").preflight(1)
+    assert not found.problems and found.row_shape == ((MASK > 0).sum(),) and len(found.images) == N
+    assert found.notes == [
+        "sub-01: subj01_nsdgeneral.hdf5 is left: recipe clean scales the betas",
+        "sub-01: func1pt8mm is taken, func1mm is left",
+    ]
+
+
+def test_the_z_scored_file_has_the_regions_of_the_mask_beside_it(tmp_path):
+    roi = tmp_path / "raw/nsddata/ppdata/subj01/func1pt8mm/roi"
+    write_made(tmp_path / "raw")
+    write_nifti(roi / "nsdgeneral.nii.gz", MASK)
+    write_nifti(roi / "streams.nii.gz", np.where(MASK > 0, 5, 0).astype(np.int16))
+    found = open_dataset("nsd", tmp_path / "raw", "alignvis").preflight(1)
+    assert found.rois == {"ventral": list(range((MASK > 0).sum()))}
+
+
+def test_unsigned_betas_are_percent_times_300_too_and_scaled_ones_are_looked_at(tmp_path):
+    write_betas(tmp_path / "raw", "hdf5")
+    spoil_file("betas_session02.hdf5", replace_betas(np.full(WHOLE, 600, np.uint16)))(tmp_path / "raw")
+    found = open_dataset("nsd", tmp_path / "raw", "clean").preflight(1)
+    assert (found.read(np.array([750])) == 2.0).all()
+    folder = write_betas(tmp_path / "other", "nii")
+    data = np.moveaxis(betas(2), 0, -1)
+    write_nifti(folder / "betas_session02.nii", data, slope=0.5)
+    (problem,) = open_dataset("nsd", tmp_path / "other", "clean").preflight(1).problems
+    assert problem.file == "betas_session02.nii" and "betas times 300" in problem.what
+
+
+def test_a_group_where_numbers_should_be_and_a_damaged_archive_are_bad_recordings(tmp_path):
+    write_made(tmp_path / "raw")
+    with h5py.File(tmp_path / "raw/subj01_nsdgeneral.hdf5", "w") as file:
+        file.create_group("voxels")
+    (problem,) = open_dataset("nsd", tmp_path / "raw", "clean").preflight(1).problems
+    assert (problem.field, problem.what) == ("voxels", "it is a group")
+    (tmp_path / "m.nii.gz").write_bytes(b"\x1f\x8b\x08\x00\0\0\0\0\0\x03" + b"\xff" * 600)
+    with pytest.raises(BadRecording, match="m.nii.gz is truncated or damaged"):
+        open_nifti(tmp_path / "m.nii.gz")
+
+
+def test_another_mask_is_not_taken_for_the_same_voxels(tmp_path):
+    write_betas(tmp_path / "raw", "hdf5")
+    run(tmp_path / "raw", tmp_path)
+    write_nifti(tmp_path / "raw/nsddata/ppdata/subj01/func1pt8mm/roi/nsdgeneral.nii.gz", -MASK)
+    with pytest.raises(StoreMismatch, match="what they mean changed"):
+        run(tmp_path / "raw", tmp_path)

@@ -44,7 +44,7 @@ def test_shares_of_nothing_are_pale_and_said_to_be(profiles):
     course = next(line for line in axes.patches if line.get_alpha() == 0.25)
     assert course.get_height() == pytest.approx(-10)
     maps = sensors_figure([*profiles[:2], nothing]).axes
-    assert [axes.get_title() for axes in maps if axes.images] == ["early", "late (nothing found)"]
+    assert [axes.get_title() for axes in maps if axes.images] == ["early", "late\n(nothing found)"]
     assert [axes.images[0].get_alpha() for axes in maps if axes.images] == [1.0, 0.25]
 
 

@@ -17,6 +17,7 @@ from pipelines.simulate.images import render_images
 from pipelines.simulate.recordings import simulate_things_eeg2
 from stores.results import read_results
 
+pytestmark = pytest.mark.slow
 ALIGNED, BASE, N_TEST = "hog", "gabor-pyramid", 8
 
 
@@ -73,7 +74,6 @@ def test_images_of_a_dataset_nobody_has_are_not_touched(simulated, small_paper, 
     assert "embedctl datasets show things-eeg2" in steps(no_images).missing[0]
 
 
-@pytest.mark.slow
 def test_from_images_and_recordings_to_numbers_beside_the_published_ones(simulated, small_paper, monkeypatch):
     done = embedctl(simulated, monkeypatch)
     assert done.exit_code == 3, done.stderr  # subject 2 is missing

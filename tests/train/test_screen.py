@@ -182,4 +182,5 @@ def test_the_command_shows_a_line_per_embedding_and_marks_the_test(workspace, tm
     assert heading.endswith("3-way retrieval: 12 training images per subject, held out by concept")
     assert "TEST" not in plain.stdout and first.split()[:2] == ["1", "planted"] and second.split()[1] == "unrelated"
     assert "TEST top-1" in marked.stdout
+    assert "split-half reliability" in marked.stderr and "split-half reliability" not in plain.stderr
     assert "2 configurations have been scored on the test images" in marked.stderr

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.encoders.registry import find
 from pipelines.train import company as company_module
+from pipelines.train import runner as runner_module
 from pipelines.train import sweep as sweep_module
 from pipelines.train.compare import left_out, pairs, ranking
 from pipelines.train.origin import weights_column
@@ -100,18 +101,18 @@ def test_finished_runs_are_skipped_and_untouched(workspace, swept):
 
 
 def test_a_sweep_that_was_interrupted_ends_with_the_same_rows(workspace, swept, tmp_path, monkeypatch):
-    done, write = [], sweep_module.write_run
+    done, write = [], runner_module.write_run
 
     def die_in_the_third(*args, **kwargs):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(write(*args, **kwargs))
 
-    monkeypatch.setattr(sweep_module, "write_run", die_in_the_third)
+    monkeypatch.setattr(runner_module, "write_run", die_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         train(request(workspace, tmp_path / "runs", seeds=(0, 1)))
     assert len(read_results(tmp_path / "runs")) == 2
-    monkeypatch.setattr(sweep_module, "write_run", write)
+    monkeypatch.setattr(runner_module, "write_run", write)
     assert train(request(workspace, tmp_path / "runs", seeds=(0, 1))).n_already == 2
     whole, resumed = read_results(swept.runs), read_results(tmp_path / "runs")
     varying = ["seconds", "started"]
@@ -155,7 +156,7 @@ def test_a_run_that_another_process_is_at_is_left_to_it_and_the_sweep_goes_on(wo
 
 
 def test_a_run_that_another_process_finishes_meanwhile_counts_as_done(workspace, swept, tmp_path, monkeypatch):
-    runs, write = tmp_path / "runs", sweep_module.write_run
+    runs, write = tmp_path / "runs", runner_module.write_run
     second = train(request(workspace, runs, dry_run=True)).jobs[1].run_id
 
     def and_the_other_process_too(runs, run_id, **what):
@@ -163,7 +164,7 @@ def test_a_run_that_another_process_finishes_meanwhile_counts_as_done(workspace,
         if not (runs / second).exists():
             shutil.copytree(swept.runs / second, runs / second)
 
-    monkeypatch.setattr(sweep_module, "write_run", and_the_other_process_too)
+    monkeypatch.setattr(runner_module, "write_run", and_the_other_process_too)
     report = train(request(workspace, runs, device="cpu"))
     assert (report.n_already, report.n_trained, report.skipped) == (1, 3, {})
     assert len(read_results(runs)) == 4
@@ -172,7 +173,7 @@ def test_a_run_that_another_process_finishes_meanwhile_counts_as_done(workspace,
 def test_a_run_that_its_process_finishes_while_the_sweep_goes_on_is_not_skipped(
     workspace, swept, tmp_path, monkeypatch, other_process
 ):
-    runs, write = tmp_path / "runs", sweep_module.write_run
+    runs, write = tmp_path / "runs", runner_module.write_run
     theirs = train(request(workspace, runs, dry_run=True)).jobs[0].run_id
     holder = other_process(runs / ".embedctl" / "locks", theirs)
 
@@ -182,7 +183,7 @@ def test_a_run_that_its_process_finishes_while_the_sweep_goes_on_is_not_skipped(
             shutil.copytree(swept.runs / theirs, runs / theirs)
             holder.communicate()
 
-    monkeypatch.setattr(sweep_module, "write_run", and_the_other_process_too)
+    monkeypatch.setattr(runner_module, "write_run", and_the_other_process_too)
     report = train(request(workspace, runs, device="cpu"))
     assert (report.n_already, report.n_trained, report.skipped) == (1, 3, {})
 

@@ -24,7 +24,6 @@ and the other columns are kept in the table of trials. ``recording.toml`` holds 
 voxels, if they are known, regions of interest: ``[rois]``, then ``V1 = [0, 1, 2]``.
 """
 
-import hashlib
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ import numpy as np
 
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
+from pipelines.preprocess.identity import identify
 from pipelines.preprocess.impostors import read_head
 from pipelines.preprocess.recorded import positions
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
@@ -152,8 +152,7 @@ class Arrays:
             try:
                 whole[name] = map_array(self._raw / name)
             except BadRecording as bad:
-                short = bad.what.replace(str(self._raw / name), "").strip().removeprefix(": ")
-                flight.problems.append(Problem(name, "file", short, bad.hint))
+                flight.problems.append(Problem.of(bad, self._raw / name, name))
         if len(whole) < len(set(files)):
             return {}, []
         numbered = self._column("row", "")
@@ -171,7 +170,7 @@ class Arrays:
             next_row[name] += 1
             if line not in mine:
                 continue
-            if row >= len(whole[name]) and numbered[line]:
+            if row >= len(whole[name]) and "row" in self._table.column_names:
                 what = f"line {line + 2} is row {row} of {name}, which has {len(whole[name])}"
                 problem("row", what, "the table and the array belong to different versions: make both again")
                 return {}, []
@@ -184,7 +183,7 @@ class Arrays:
             if "row" not in self._table.column_names and next_row[name] != len(values):
                 what = f"{len(values)} rows, but {next_row[name]} lines of {self._path.name}"
                 flight.problems.append(Problem(name, "row", what, "one line per row, or a column 'row'"))
-        flight.sources = [{"file": name, **_identity(self._raw / name, values)} for name, values in whole.items()]
+        flight.sources = [identify(name, [self._raw / name]) for name in whole]
         return whole, order
 
     def plan(self, flight: TrialFlight) -> CutTrials:
@@ -233,14 +232,6 @@ def _gather(whole: dict[str, np.ndarray], order: list[tuple[str, int]], rows: np
         name, place = order[row]
         out[k] = whole[name][place]
     return out
-
-
-def _identity(path: Path, values: np.ndarray) -> dict[str, Any]:
-    """Return size and a fingerprint of a hundred rows: hashing all would cost more than the work."""
-    state = hashlib.blake2b(repr((values.shape, values.dtype.str)).encode(), digest_size=16)
-    for row in np.unique(np.linspace(0, max(len(values) - 1, 0), min(len(values), 100)).astype(int)):
-        state.update(np.ascontiguousarray(values[row]).tobytes())
-    return {"bytes": path.stat().st_size, "fingerprint": state.hexdigest()}
 
 
 def _read_about(path: Path) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.preprocess.bids import entity
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
 from pipelines.preprocess.datasets.mne_named import IMAGE, SI, Named, kinds_of, most_of
-from pipelines.preprocess.mne_epochs import channel_positions, epochs_identity, read_epochs
-from pipelines.preprocess.mne_recording import open_with_mne
+from pipelines.preprocess.identity import identify
+from pipelines.preprocess.mne_epochs import channel_positions, read_epochs
+from pipelines.preprocess.mne_recording import files_of, open_with_mne
 from pipelines.preprocess.trial_recipes import TrialRecipe
 from pipelines.preprocess.trial_tables import number_of
 from pipelines.preprocess.trials import TrialFlight, concept_of, count_trials
@@ -43,28 +43,29 @@ class EpochFiles(Named):
         """Return all that is wrong with a subject's epochs and the images they name."""
         flight = TrialFlight(subject, packages=("embedctl", "numpy", "mne"))
         opened, sessions, keep = [], [], []
+        session_of = self.sessions_of(flight)
         for path in self.files_of(subject):
             where = self.short(path)
             try:
                 epochs = open_with_mne(path, "read_epochs")
             except BadRecording as bad:
-                flight.problems.append(Problem(where, "file", bad.what.removeprefix(f"{path}: "), bad.hint))
+                flight.problems.append(Problem.of(bad, path, where))
                 continue
             table = _metadata(epochs)
             images, splits = self.shown(flight, where, table)
             if not images:
                 continue
-            number = entity(path.relative_to(self.raw), "ses") or 1
             given = [number_of(text, "ses") for text in table.get("session", [])]
             shown = np.flatnonzero([bool(image) for image in images])
             opened.append((epochs, path))
             keep += [(len(opened) - 1, int(row)) for row in shown]
             flight.images += [images[row] for row in shown]
             flight.splits += [splits[row] for row in shown]
-            sessions += [(given[row] if given else None) or number for row in shown]
+            told = [given[row] if given else None for row in shown.tolist()]
+            sessions += [session_of[path] if number is None else number for number in told]
             dropped = {"without an image": len(images) - len(shown)}
             flight.dropped = dict(Counter(flight.dropped) + Counter(dropped))
-            flight.sources.append(epochs_identity(epochs, where, path))
+            flight.sources.append(identify(where, files_of(path)))
         flight.concepts = [concept_of(image) for image in flight.images]
         flight.sessions = np.array(sessions, dtype=np.int64)
         if opened:

@@ -16,7 +16,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from pipelines.preprocess.bids import RECORDINGS, entity
+from pipelines.preprocess.bids import RECORDINGS, label
 from pipelines.preprocess.datasets.mne_epoch_files import EpochFiles
 from pipelines.preprocess.datasets.mne_named import SI, kinds_of, most_of
 from pipelines.preprocess.datasets.mne_recordings import RecordingFiles
@@ -45,9 +45,7 @@ def open_dataset(raw: Path, recipe: str) -> RecordingFiles | EpochFiles:
         and not any(part.startswith(".") or part.endswith((".ds", ".mff")) for part in path.relative_to(raw).parts[:-1])
         and not path.name.startswith(".")
     ]
-    files: dict[int, list[Path]] = {}
-    for path in found:
-        files.setdefault(entity(path.relative_to(raw), "sub") or 1, []).append(path)
+    files = _of_subjects(raw, found)
     epochs = [path for path in found if _EPOCHS.fullmatch(path.name)]
     if not found:
         raise BadRecording(f"{raw} holds no recording and no epochs", f"MNE reads {' '.join(RECORDINGS)} here")
@@ -63,10 +61,40 @@ def open_dataset(raw: Path, recipe: str) -> RecordingFiles | EpochFiles:
     return EpochFiles(raw, files, column, read_trial_recipe(recipe, kind))
 
 
+def _of_subjects(raw: Path, found: list[Path]) -> dict[int, list[Path]]:
+    """Return the files of every subject; all are of subject 1 where no name says whose they are.
+
+    Raises
+    ------
+    BadRecording
+        If a subject is not called by a number, two by the same, or only some files say whose they are: people must
+        never be taken for one.
+    """
+    labels = {path: label(path.relative_to(raw), "sub") for path in found}
+    known = sorted(set(labels.values()))
+    if known == [""]:
+        return {1: found}
+    for path, name in labels.items():
+        if not name.isdigit():
+            what = f"{path.relative_to(raw)}: " + (f"subject '{name}' has no number" if name else "of which subject?")
+            raise BadRecording(what, "name its folder and its files sub-01, sub-02, ...: subjects are numbers here")
+    files: dict[int, list[Path]] = {}
+    for path, name in labels.items():
+        others = files.setdefault(int(name), [])
+        if others and labels[others[0]] != name:
+            what = f"{path.relative_to(raw)} and {others[0].relative_to(raw)} are both of subject {int(name)}"
+            raise BadRecording(what, "name one of them otherwise")
+        others.append(path)
+    return files
+
+
 def _column_named(path: Path) -> str:
     if not path.is_file():
         return ""
     try:
-        return str(tomllib.loads(path.read_text(encoding="utf-8")).get("image", ""))
+        about = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as problem:
         raise BadRecording(f"{path} is not TOML: {problem}", "correct the line it names") from None
+    for key in sorted(about.keys() - {"image"}):
+        raise BadRecording(f"{path} has an unknown key {key!r}", 'only image = "COLUMN" can be said here')
+    return str(about.get("image", ""))

@@ -5,14 +5,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pipelines.preprocess.bids import label, numbered
 from pipelines.preprocess.dataset import Preflight, Problem
 from stores.errors import UnknownName
+from stores.names import subject_name
 
 __all__ = ["COLUMNS", "IMAGE", "SI", "Named", "kinds_of", "most_of"]
 
 IMAGE = re.compile(r".*\.(jpe?g|png|bmp|tiff?|webp|gif)", re.IGNORECASE)
 COLUMNS = ("image", "stim_file", "image_path", "stimulus", "stim", "file")
 SI = {"eeg": (1e6, "uV"), "mag": (1e15, "fT"), "grad": (1e13, "fT/cm")}
+
+
+_SPLITS = {"train": "train", "training": "train", "test": "test", **dict.fromkeys(("", "n/a", "nan", "none"), "")}
 
 
 def kinds_of(inst: Any) -> dict[str, list[str]]:
@@ -57,6 +62,15 @@ class Named:
             raise UnknownName(f"no subject {subject} in {self.raw}", f"there: {known}; see --subject")
         return self.files[subject]
 
+    def sessions_of(self, flight: Preflight) -> dict[Path, int]:
+        """Return the session of every file of a subject, adding a note where their labels are no numbers."""
+        labels = {path: label(path.relative_to(self.raw), "ses") for path in self.files_of(flight.subject)}
+        numbers = numbered(labels.values())
+        if list(numbers) != [""] and any(not name.isdigit() or int(name) != n for name, n in numbers.items()):
+            said = ", ".join(f"{name or 'no session'} is {number}" for name, number in numbers.items())
+            flight.notes.append(f"{subject_name(flight.subject)}: sessions are numbered: {said}")
+        return {path: numbers[name] for path, name in labels.items()}
+
     def short(self, path: Path) -> str:
         """Return the part of a path that identifies it."""
         return path.relative_to(self.raw).as_posix()
@@ -73,7 +87,11 @@ class Named:
         given = table.get("split", [""] * len(images))
         splits = []
         for row, (image, word) in enumerate(zip(images, given, strict=True)):
-            split = {"train": "train", "training": "train", "test": "test"}.get(word.lower(), "") or _split_of(image)
+            if image and word.lower() not in _SPLITS:
+                what = f"row {row + 1}: {word!r}"
+                flight.problems.append(Problem(where, "split", what, "write train or test, or leave it to the path"))
+                return [], []
+            split = _SPLITS.get(word.lower(), "") or _split_of(image)
             splits.append(split if image else "")
             if image and not split:
                 what = f"row {row + 1}, {image}: neither a column 'split' nor the path says train or test"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.preprocess.bids import entity, not_brain, sidecar
+from pipelines.preprocess.bids import not_brain, sidecar
 from pipelines.preprocess.dataset import SPLITS, Problem
 from pipelines.preprocess.datasets.mne_named import IMAGE, Named, kinds_of, most_of
 from pipelines.preprocess.mne_epochs import channel_positions
@@ -23,6 +23,8 @@ from stores.errors import BadRecording
 from stores.names import subject_name
 
 __all__ = ["RecordingFiles"]
+
+_ROUNDING = 2.0  # samples between onset and sample of an event: some count from 1, and seconds are rounded
 
 
 class RecordingFiles(Named):
@@ -48,14 +50,12 @@ class RecordingFiles(Named):
         """Return all that is wrong with a subject's recordings and their events."""
         flight = RecordedFlight(subject)
         opened: dict[int, list[tuple[Path, Any]]] = {}
+        session_of = self.sessions_of(flight)
         for path in self.files_of(subject):
             try:
-                opened.setdefault(entity(path.relative_to(self.raw), "ses") or 1, []).append(
-                    (path, open_with_mne(path, "read_raw"))
-                )
+                opened.setdefault(session_of[path], []).append((path, open_with_mne(path, "read_raw")))
             except BadRecording as bad:
-                what = bad.what.removeprefix(f"{path}: ")
-                flight.problems.append(Problem(self.short(path), "file", what, bad.hint))
+                flight.problems.append(Problem.of(bad, path, self.short(path)))
         runs = [run for session in opened.values() for run in session]
         if not runs:
             return flight
@@ -99,7 +99,7 @@ class RecordingFiles(Named):
             try:
                 columns = read_trials(beside)
             except BadRecording as bad:
-                flight.problems.append(Problem(where, "file", bad.what.replace(str(beside), "").strip(), bad.hint))
+                flight.problems.append(Problem.of(bad, beside, where))
                 return []
             table = {name: [v or "" for v in columns[name].to_pylist()] for name in columns.column_names}
             samples = _samples(flight, where, table, raw)
@@ -119,6 +119,11 @@ class RecordingFiles(Named):
         named = [(int(s), i, w) for s, i, w in zip(samples, images, splits, strict=True) if i]
         counts = {"events": len(images), "without an image": len(images) - len(named)}
         flight.counts[self.short(path)] = counts
+        outside = [sample for sample, _, _ in named if not 0 <= sample < raw.n_times]
+        if outside:
+            what = f"{len(outside)} images are shown outside of the recording, which has {raw.n_times:,} samples"
+            fix = "recording or table is incomplete, or of another recording: get both again"
+            flight.problems.append(Problem(where, "onset", f"{what}, the first at {outside[0]:,}", fix))
         often = [sample for sample, n in Counter(sample for sample, _, _ in named).items() if n > 1]
         if often:
             what = f"{len(often)} samples have two events, the first is {often[0]}"
@@ -163,7 +168,8 @@ class RecordingFiles(Named):
                 flight.problems.append(Problem(self.short(path), "ch_names", what, "mark them bad in all recordings"))
         if flight.problems:
             return
-        recording = MneRecording(runs[0][0], [raw for _, raw in runs], channels, modality)
+        paths, raws = zip(*runs, strict=True)
+        recording = MneRecording(paths, raws, channels, modality)
         if modality == "eeg":
             where = self.short(runs[0][0])
             flight.problems += [Problem(where, *rest) for rest in wrong_samples(recording, "samples")]
@@ -192,20 +198,31 @@ class RecordingFiles(Named):
 
 
 def _samples(flight: RecordedFlight, where: str, table: dict[str, list[str]], raw: Any) -> np.ndarray | None:
-    """Return the sample of every event: its column ``sample``, else ``onset`` in s."""
-    column = "sample" if any(text.strip() for text in table.get("sample", [])) else "onset"
+    """Return the sample of every event: its column ``sample``, else ``onset`` in s. Where both are, they must agree."""
+    columns = [name for name in ("sample", "onset") if any(text.strip() for text in table.get(name, []))]
     try:
-        values = np.array([float(text or "nan") for text in table[column]])
-    except (KeyError, ValueError):
-        flight.problems.append(Problem(where, column, "no number in every row", "onset is in s from the first sample"))
+        told = {name: np.array([float(text or "nan") for text in table[name]]) for name in columns}
+    except ValueError:
+        columns = []
+    if not columns:
+        flight.problems.append(Problem(where, "onset", "no number in every row", "onset is in s from the first sample"))
         return None
-    if column == "sample":
-        return np.nan_to_num(values, nan=-1e9).astype(np.int64)
     seconds, sfreq = raw.n_times / raw.info["sfreq"], raw.info["sfreq"]
-    last = float(np.nanmax(values, initial=0.0))
+    if len(columns) == 2:
+        apart = np.abs(told["sample"] - told["onset"] * sfreq)
+        odd = np.flatnonzero(apart > _ROUNDING)
+        if len(odd):
+            row = int(odd[0])
+            what = f"row {row + 1} is at {told['onset'][row]:g} s and at sample {told['sample'][row]:g}"
+            fix = f"at {sfreq:g} Hz these are not the same: correct one of the columns, or remove it"
+            flight.problems.append(Problem(where, "onset", what, fix))
+            return None
+    if columns[0] == "sample":
+        return np.nan_to_num(told["sample"], nan=-1).astype(np.int64)
+    last = float(np.nanmax(told["onset"], initial=0.0))
     if last > 2 * seconds and last <= raw.n_times * 1.01:
         what = f"the last is {last:,.0f}, the recording has {seconds:,.0f} s and {raw.n_times:,} samples"
         fix = f"they are samples: divide them by {sfreq:g}, or call the column sample"
         flight.problems.append(Problem(where, "onset", what, fix))
         return None
-    return np.rint(np.nan_to_num(values, nan=-1e6) * sfreq).astype(np.int64)
+    return np.rint(np.nan_to_num(told["onset"], nan=-1) * sfreq).astype(np.int64)

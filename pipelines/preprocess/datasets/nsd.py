@@ -14,7 +14,6 @@ thousand: the test images. A session has 750 trials. Betas are stored as percent
 numbers.
 """
 
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from pipelines.hdf5 import not_plain
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
 from pipelines.preprocess.datasets.nsd_rois import read_rois
+from pipelines.preprocess.identity import identify
 from pipelines.preprocess.impostors import read_head
 from pipelines.preprocess.nifti import open_nifti
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
@@ -59,13 +59,13 @@ class NSD:
             raise BadRecording(f"no folder {raw}", "put the betas there, or name their folder with --raw")
         self._raw, self.recipe = raw, recipe
         self._made = {int(path.name[4:6]): path for path in sorted(raw.rglob("subj0[1-8]_nsdgeneral.hdf5"))}
-        self._betas: dict[int, dict[str, dict[int, Path]]] = {}
+        self._betas: dict[int, dict[str, dict[str, dict[int, Path]]]] = {}  # by subject, resolution, version, session
         for path in sorted(raw.rglob("betas_session*")):  # .hdf5 before .nii.gz: the first found is kept
             number = re.fullmatch(r"betas_session(\d+)\.(hdf5|nii|nii\.gz)", path.name)
             subject = re.findall(r"/subj0?(\d)/", path.as_posix())
             if number and subject:
-                of_version = self._betas.setdefault(int(subject[-1]), {}).setdefault(path.parent.name, {})
-                of_version.setdefault(int(number[1]), path)
+                of_subject = self._betas.setdefault(int(subject[-1]), {}).setdefault(_resolution(path), {})
+                of_subject.setdefault(path.parent.name, {}).setdefault(int(number[1]), path)
         if not self._made and not self._betas:
             raise BadRecording(
                 f"{raw} holds neither subj01_nsdgeneral.hdf5 nor .../subj01/.../betas_session01.hdf5",
@@ -83,8 +83,13 @@ class NSD:
             known = ", ".join(map(str, self.subjects()))
             raise UnknownName(f"no subject {subject} in {self._raw}", f"there: {known}; see --subject")
         flight = TrialFlight(subject, modality="fmri", packages=("embedctl", "numpy", "h5py"))
-        # What is z-scored already stays so when it is z-scored again: the recipe `clean` takes either.
-        sessions = self._from_made(flight) if subject in self._made else self._from_betas(flight)
+        # What is z-scored already stays so when it is z-scored again, so every recipe can take the file that is; but
+        # it lacks sessions, so a recipe that scales begins with the betas where there are any.
+        use_made = subject in self._made and (self.recipe.scale == "none" or subject not in self._betas)
+        if subject in self._made and not use_made:
+            left = self._made[subject].name
+            flight.notes.append(f"{subject_name(subject)}: {left} is left: recipe {self.recipe.name} scales the betas")
+        sessions = self._from_made(flight) if use_made else self._from_betas(flight)
         if sessions and not flight.problems:
             self._identify(flight, sessions)
             count_trials(flight, self.recipe, "nsd_expdesign.mat")
@@ -121,14 +126,16 @@ class NSD:
         try:
             file = _open_hdf5(path)
         except BadRecording as bad:
-            return problem("file", bad.what.removeprefix(str(path)).strip(" :"), bad.hint)
+            flight.problems.append(Problem.of(bad, path, path.name))
+            return []
         key = next((key for key in ("voxels", "betas") if key in file), None)
         if key is None:
             return problem("voxels", f"not in it: it holds {', '.join(file) or 'nothing'}", "is this the right file?")
         try:
             values = _dataset(path, file, key)
         except BadRecording as bad:
-            return problem(key, bad.what.removeprefix(str(path)).strip(" :"), bad.hint)
+            flight.problems.append(Problem.of(bad, path, path.name, key))
+            return []
         if values.ndim != 2 or values.dtype.kind != "f":
             return problem(key, f"{values.dtype} {values.shape}", "expected real numbers, (trial, voxel)")
         n = len(values)
@@ -138,19 +145,28 @@ class NSD:
         if largest > _LARGEST:
             what = f"values up to {largest:.0f}: betas that were neither z-scored nor divided by 300"
             return problem(key, what, "take the betas_session files instead, which embedctl scales itself")
+        mask_path = self._mask_path(flight.subject, "func1pt8mm")
+        mask = self._mask(flight, mask_path) if mask_path else None
+        if mask is not None and mask.sum() == values.shape[1]:  # its voxels are those of the mask, in the mask's order
+            self._regions(flight, mask_path, mask)
         flight.units, flight.row_shape = "sd", (values.shape[1],)
         flight.read = lambda rows: _rows_of(values, rows)
-        flight.sources = [_identity(path, self._raw)]
+        flight.sources = [identify(path.name, [path])]
         return list(range(1, n // _PER_SESSION + 1))
 
     def _from_betas(self, flight: TrialFlight) -> list[int]:
         """Look at the headers of the betas of every session and at the mask; return the sessions."""
-        versions = self._betas[flight.subject]
+        resolutions = self._betas[flight.subject]
+        resolution = "func1pt8mm" if "func1pt8mm" in resolutions else min(resolutions)
+        versions = resolutions[resolution]
         version = next((name for name in _VERSIONS if name in versions), sorted(versions)[0])
         files = dict(sorted(versions[version].items()))
-        others = sorted(set(versions) - {version})
-        if others:
-            flight.notes.append(f"{subject_name(flight.subject)}: {version} is taken, {', '.join(others)} is left")
+        for taken, of in ((resolution, resolutions), (version, versions)):
+            if others := sorted(set(of) - {taken}):
+                flight.notes.append(f"{subject_name(flight.subject)}: {taken} is taken, {', '.join(others)} is left")
+        if resolution != "func1pt8mm":
+            where = resolution or "no folder func1pt8mm"
+            flight.notes.append(f"{subject_name(flight.subject)}: betas of {where}: other voxels than func1pt8mm has")
         if self.recipe.scale == "none":
             what = f"recipe {self.recipe.name} takes betas as they are, and these are not z-scored"
             fix = f"use --recipe clean, or find subj{flight.subject:02d}_nsdgeneral.hdf5"
@@ -159,49 +175,57 @@ class NSD:
         if absent:
             listed = ", ".join(map(str, absent[:5]))
             flight.notes.append(f"{subject_name(flight.subject)}: no betas of session {listed}: fewer repetitions")
-        mask = self._mask(flight)
+        mask_path = self._mask_path(flight.subject, resolution)
+        mask = self._mask(flight, mask_path)
         if mask is None:
             return []
+        self._regions(flight, mask_path, mask)
         readers: dict[int, Callable[[], np.ndarray]] = {}
         for session, path in files.items():
             try:
                 readers[session] = _session_reader(path, mask)
             except BadRecording as bad:
-                what = bad.what.removeprefix(str(path)).strip(" :")
-                flight.problems.append(Problem(path.name, "file", what, bad.hint))
+                flight.problems.append(Problem.of(bad, path, path.name))
         if flight.problems:
             return []
         voxels = np.flatnonzero(mask)
         flight.units, flight.row_shape = "percent signal change", (len(voxels),)
         flight.arrays = {"voxel": voxels.astype(np.int32)}
         flight.read = _Sessions(readers, list(files)).read
-        flight.sources = [_identity(path, self._raw) for path in files.values()]
+        flight.sources = [identify(path.relative_to(self._raw).as_posix(), [path]) for path in files.values()]
         return list(files)
 
-    def _mask(self, flight: TrialFlight) -> np.ndarray | None:
+    def _mask_path(self, subject: int, resolution: str) -> Path | None:
+        """Return where nsdgeneral of a resolution lies."""
+        found = sorted(self._raw.rglob("nsdgeneral.nii*"))
+        of_subject = (path for path in found if re.search(rf"/subj0?{subject}/", path.as_posix()))
+        return next((path for path in of_subject if _resolution(path) == resolution), None)
+
+    def _mask(self, flight: TrialFlight, path: Path | None) -> np.ndarray | None:
         """Return where nsdgeneral is above 0, ``(x, y, z)`` of bool."""
-        found = [
-            path
-            for path in sorted(self._raw.rglob("nsdgeneral.nii*"))
-            if re.search(rf"/subj0?{flight.subject}/", path.as_posix())
-        ]
-        try:
-            if not found:
-                raise BadRecording("no file", f"expected .../subj{flight.subject:02d}/func1pt8mm/roi/nsdgeneral.nii.gz")
-            mask = next(open_nifti(found[0]).volumes()) > 0
-        except BadRecording as bad:
-            what = bad.what.removeprefix(str(found[0]) if found else "").strip(" :")
-            flight.problems.append(Problem("nsdgeneral.nii.gz", "file", what, bad.hint))
+        if path is None:
+            fix = f"expected .../subj{flight.subject:02d}/func1pt8mm/roi/nsdgeneral.nii.gz"
+            flight.problems.append(Problem("nsdgeneral.nii.gz", "file", "no file", fix))
             return None
         try:
-            flight.rois = read_rois(found[0].parent, mask)
+            mask = next(open_nifti(path).volumes()) > 0
         except BadRecording as bad:
-            flight.problems.append(Problem(found[0].parent.name, "regions", bad.what, bad.hint))
+            flight.problems.append(Problem.of(bad, path, "nsdgeneral.nii.gz"))
+            return None
         if not mask.any():
             what = "no voxel in it is above 0"
             flight.problems.append(Problem("nsdgeneral.nii.gz", "mask", what, "download it again"))
             return None
         return mask
+
+    def _regions(self, flight: TrialFlight, mask_path: Path | None, mask: np.ndarray) -> None:
+        """Read the regions of interest beside the mask."""
+        if mask_path is None:
+            return
+        try:
+            flight.rois = read_rois(mask_path.parent, mask)
+        except BadRecording as bad:
+            flight.problems.append(Problem(mask_path.parent.name, "regions", bad.what, bad.hint))
 
     def plan(self, flight: TrialFlight) -> CutTrials:
         """Return what becomes of the betas."""
@@ -211,6 +235,11 @@ class NSD:
 def open_dataset(raw: Path, recipe: str) -> NSD:
     """Open the betas in ``raw``."""
     return NSD(raw, read_trial_recipe(recipe, "fmri"))
+
+
+def _resolution(path: Path) -> str:
+    """Return the folder that says how large voxels are, ``func1pt8mm`` or ``func1mm``; empty without one."""
+    return next((part for part in path.parts[::-1] if re.fullmatch(r"func1\w*", part)), "")
 
 
 class _Sessions:
@@ -232,7 +261,7 @@ class _Sessions:
                     self._held[session] = self._readers[session]()
             parts.append(self._held[session][rows[which == place] - place * _PER_SESSION])
         values = np.concatenate(parts)
-        return values / np.float32(_IN_PERCENT) if values.dtype.kind == "i" else values.astype(np.float32)
+        return values / np.float32(_IN_PERCENT) if values.dtype.kind in "iu" else values.astype(np.float32)
 
 
 def _session_reader(path: Path, mask: np.ndarray) -> Callable[[], np.ndarray]:
@@ -242,8 +271,11 @@ def _session_reader(path: Path, mask: np.ndarray) -> Callable[[], np.ndarray]:
         if "betas" not in file:
             raise BadRecording(f"{path} lacks 'betas'", f"it holds {', '.join(file) or 'nothing'}")
         betas = _dataset(path, file, "betas")
+        if betas.ndim != 4:
+            raise BadRecording(f"{path}: betas has {betas.ndim} axes", "expected an array (trial, z, y, x)")
         shape, dtype = betas.shape[:0:-1] + betas.shape[:1], betas.dtype  # written x fastest, as MATLAB does
-        biggest = float(np.abs(betas[:, betas.shape[1] // 2]).max(initial=0.0)) if dtype.kind == "f" else 0.0
+        middle = betas[:, betas.shape[1] // 2] if dtype.kind == "f" else np.zeros(1)
+        biggest = float(np.nanmax(np.abs(middle), initial=0.0))
 
         def read() -> np.ndarray:
             out = np.empty((_PER_SESSION, int(mask.sum())), dtype)
@@ -256,14 +288,17 @@ def _session_reader(path: Path, mask: np.ndarray) -> Callable[[], np.ndarray]:
 
     else:
         header = open_nifti(path)
-        shape, dtype, biggest = (*header.shape, header.n_volumes), header.dtype, 0.0
-        if header.slope != 1.0:
+        shape, dtype = (*header.shape, header.n_volumes), header.dtype
+        is_scaled = (header.slope, header.inter) != (1.0, 0.0)
+        if is_scaled:
             dtype = np.dtype("f4")
+        first = next(header.volumes()) if dtype.kind == "f" else np.zeros(1)
+        biggest = float(np.nanmax(np.abs(first * header.slope + header.inter)))
 
         def read() -> np.ndarray:
             out = np.empty((_PER_SESSION, int(mask.sum())), dtype)
             for trial, volume in enumerate(header.volumes()):
-                out[trial] = volume[mask] * header.slope + header.inter if header.slope != 1.0 else volume[mask]
+                out[trial] = volume[mask] * header.slope + header.inter if is_scaled else volume[mask]
             return out
 
     if shape != (*mask.shape, _PER_SESSION):
@@ -294,6 +329,8 @@ def _open_hdf5(path: Path) -> Any:
 
 def _dataset(path: Path, file: Any, key: str) -> Any:
     """Return a dataset whose bytes are in its file, as many as it says."""
+    if not hasattr(file[key], "shape"):
+        raise BadRecording(f"{path}: it is a group", "expected an array of real numbers")
     if why := not_plain(file[key], file):
         raise BadRecording(f"{path}: {why}", "download it again: published files are plain")
     return file[key]
@@ -305,16 +342,6 @@ def _rows_of(values: Any, rows: np.ndarray) -> np.ndarray:
     if stop - first <= 2 * len(rows):
         return np.asarray(values[first:stop], np.float32)[rows - first]
     return np.asarray(values[rows], np.float32)
-
-
-def _identity(path: Path, raw: Path) -> dict[str, Any]:
-    """Return name, size and a fingerprint of beginning, middle and end of a file."""
-    size, state = path.stat().st_size, hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        for start in (0, size // 2, max(size - 65536, 0)):
-            file.seek(start)
-            state.update(file.read(65536))
-    return {"file": path.relative_to(raw).as_posix(), "bytes": size, "fingerprint": state.hexdigest()}
 
 
 def _read_design(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -73,14 +73,13 @@ class ThingsEEG1:
         try:
             raw = open_with_mne(path, "read_raw")
         except BadRecording as bad:
-            flight.problems.append(Problem(short_name(path), "file", bad.what.removeprefix(f"{path}: "), bad.hint))
+            flight.problems.append(Problem.of(bad, path, short_name(path)))
         told_by = sidecar(path, "events")
         try:
             table = read_trials(told_by)
             missing_columns(told_by, table, _COLUMNS)
         except BadRecording as bad:
-            what = bad.what.replace(str(told_by), "").strip(" :")
-            flight.problems.append(Problem(short_name(told_by), "table", what, bad.hint))
+            flight.problems.append(Problem.of(bad, told_by, short_name(told_by), "table"))
             return flight
         if raw is not None:
             columns = {name: [value or "" for value in table[name].to_pylist()] for name in table.column_names}
@@ -121,7 +120,7 @@ class ThingsEEG1:
         of_test = {concept for concept, split in zip(concepts, splits, strict=True) if split == "test"}
         removed = [split == "train" and concept in of_test for concept, split in zip(concepts, splits, strict=True)]
         channels = [name for name in raw.ch_names if name not in {*not_brain(path), *raw.info["bads"]}]
-        recording = MneRecording(path, [raw], channels, "eeg")
+        recording = MneRecording([path], [raw], channels, "eeg")
         flight.problems += [Problem(short_name(path), *rest) for rest in wrong_samples(recording, "samples")]
         flight.ch_pos = dict(zip(channels, channel_positions(raw, channels), strict=True))
         for split in SPLITS:

@@ -11,7 +11,6 @@ is image ``k`` of the metadata. Which session a repetition is from is not in the
 entries for 250 samples, its first 50 too many.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import SPLITS, Problem
+from pipelines.preprocess.identity import identify
 from pipelines.preprocess.raw_npy import map_pickled
 from pipelines.preprocess.recipes import built_in_folder, names_in
 from pipelines.preprocess.recorded import positions
@@ -81,8 +81,7 @@ class MergedEEG2:
             try:
                 data[split] = self._open(flight, split, files[split], where)
             except BadRecording as bad:
-                what = bad.what.replace(str(files[split]), "").strip(" :")
-                flight.problems.append(Problem(where, "file", what, bad.hint))
+                flight.problems.append(Problem.of(bad, files[split], where))
         if flight.problems or len(data) < len(SPLITS):
             return flight
         if data["train"].shape[2:] != data["test"].shape[2:]:
@@ -145,8 +144,7 @@ class MergedEEG2:
             flight.time_offset_ms = offset
         elif flight.ch_names and names != flight.ch_names:
             problem("ch_names", "other channels, or another order, than in training", "use one family of files")
-        state = hashlib.blake2b(np.ascontiguousarray(sample).tobytes(), digest_size=16)
-        flight.sources.append({"file": where, "bytes": path.stat().st_size, "fingerprint": state.hexdigest()})
+        flight.sources.append(identify(where, [path]))
         return values
 
     def _list(self, flight: TrialFlight, data: dict[str, np.ndarray]) -> None:

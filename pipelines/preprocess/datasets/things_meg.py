@@ -18,8 +18,9 @@ import numpy as np
 
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
-from pipelines.preprocess.mne_epochs import channel_positions, epochs_identity, read_epochs
-from pipelines.preprocess.mne_recording import open_with_mne
+from pipelines.preprocess.identity import identify
+from pipelines.preprocess.mne_epochs import channel_positions, read_epochs
+from pipelines.preprocess.mne_recording import files_of, open_with_mne
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
 from pipelines.preprocess.trial_tables import missing_columns, number_of, read_trials
 from pipelines.preprocess.trials import TrialFlight, concept_of, count_trials
@@ -72,14 +73,13 @@ class ThingsMEG:
         try:
             epochs = open_with_mne(path, "read_epochs")
         except BadRecording as bad:
-            flight.problems.append(Problem(path.name, "file", bad.what.removeprefix(f"{path}: "), bad.hint))
+            flight.problems.append(Problem.of(bad, path, path.name))
         told_by = self._tables.get(subject, path.with_name(f"sample_attributes_P{subject}.csv"))
         try:
             table = read_trials(told_by)
             missing_columns(told_by, table, _COLUMNS)
         except BadRecording as bad:
-            what = bad.what.replace(str(told_by), "").strip(" :")
-            flight.problems.append(Problem(told_by.name, "table", what, bad.hint))
+            flight.problems.append(Problem.of(bad, told_by, told_by.name, "table"))
             table = None
         if table is not None:
             columns = {name: [value or "" for value in table[name].to_pylist()] for name in _COLUMNS}
@@ -151,7 +151,7 @@ class ThingsMEG:
             what = f"a channel typically varies by {sd:.2g} within an epoch; z-scores vary by about 1"
             fix = "these are not the preprocessed epochs of THINGS-MEG: --dataset mne takes any MEG"
             flight.problems.append(Problem(path.name, "data", what, fix))
-        flight.sources = [epochs_identity(epochs, path.name, path)]
+        flight.sources = [identify(path.name, files_of(path))]
 
     def plan(self, flight: TrialFlight) -> CutTrials:
         """Return what becomes of the epochs."""

@@ -1,0 +1,94 @@
+"""A sweep against its pure compute: 20 embeddings x 2 subjects x 2 seeds at full size, three passes each.
+
+    python -m benchmarks.sweep [--embeddings 20] [--concepts 1654] [--seeds 2] [--passes 3] [--folder FOLDER]
+
+Makes the stores in FOLDER (a temporary one by default; subjects of ten images per concept, 63 channels x 250), then
+runs `embedctl train` in a process of its own. Pure compute are the steps alone (forward, backward, optimiser;
+EEGProject on 17 channels, D = 768), timed in as many processes as there are cores, at once, before and after the sweep.
+Limit: a wall time of 1.15 times the pure compute of all runs over the cores; start-up, reading, validation, test and
+writing are what is left for.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.screen import DIM, PER_CONCEPT, make
+from pipelines.cores import n_cores
+from pipelines.train.brain_encoders.eegproject import EEGProject
+from pipelines.train.image_head import ImageHead
+from pipelines.train.losses import info_nce
+from pipelines.train.recipes import read_recipe
+from stores.results import read_results
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+TIMED = 10  # steps
+LIMIT = 1.15
+
+
+def seconds_per_step(batch: int) -> float:
+    """Return the wall time of a step in this process, on one thread."""
+    torch.set_num_threads(1)
+    brain, image = EEGProject(17, 250, DIM), ImageHead("linear", DIM)
+    scale = torch.nn.Parameter(torch.tensor(2.7))
+    weights = [*brain.parameters(), *image.parameters(), scale]
+    optimiser = torch.optim.AdamW(weights, lr=1e-4, fused=True)
+    x, pictures, shown = torch.randn(batch, 17, 250), torch.randn(batch, DIM), torch.arange(batch)
+    for step in range(TIMED + 2):
+        if step == 2:
+            started = time.perf_counter()
+        loss = info_nce(brain(x), image(pictures), scale.exp(), shown)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+    return (time.perf_counter() - started) / TIMED
+
+
+def pure(batch: int) -> float:
+    """Return the wall time of a step while every core is at one."""
+    with multiprocessing.get_context("spawn").Pool(n_cores()) as processes:
+        return sum(processes.map(seconds_per_step, [batch] * n_cores())) / n_cores()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name, default in (("embeddings", 20), ("concepts", 1654), ("seeds", 2), ("passes", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--folder", type=Path)
+    asked = parser.parse_args()
+    os.environ.update(ONE_THREAD)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = asked.folder or Path(temporary)
+        if not (folder / "epochs.zarr").exists():
+            make(folder, asked.concepts, asked.embeddings, subjects=(1, 2))
+        recipe = folder / "few_passes.toml"
+        recipe.write_text(f'base = "modern"\npasses = {asked.passes}\n')
+        modern = read_recipe("modern", "eeg")
+        batch = min(modern.batch, asked.concepts * PER_CONCEPT // 2)
+        before = pure(batch)
+        words = ["--recipe", recipe, "--embeddings", folder / "embeddings.zarr", "--epochs", folder / "epochs.zarr"]
+        words += ["--brain", "eeg", "--device", "cpu", "--seed", f"0..{asked.seeds - 1}"]
+        with tempfile.TemporaryDirectory(dir=folder) as runs:
+            cpu, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+            subprocess.run([sys.executable, "-m", "embedctl", "train", *map(str, words), "--runs", runs], check=True)
+            wall, spent = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+            steps = read_results(Path(runs))["steps"].to_pylist()
+        step = (before + pure(batch)) / 2
+    ideal = sum(steps) * step / n_cores()
+    busy = (spent.ru_utime - cpu.ru_utime + spent.ru_stime - cpu.ru_stime) / (wall * n_cores())
+    print(
+        f"{len(steps)} runs, {sum(steps):,} steps of {step:.3f} s on {n_cores()} cores: {ideal:.0f} s of pure compute"
+    )
+    print(f"{wall:.0f} s wall: {wall / ideal:.2f} times as long (at most {LIMIT}), cores busy {busy:.0%} of the time")
+
+
+if __name__ == "__main__":
+    main()

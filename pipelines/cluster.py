@@ -1,0 +1,53 @@
+"""A dask cluster: any that listens at an address, or one of processes on this computer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from stores.errors import EmbedctlError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["connected"]
+
+_SECONDS_TO_CONNECT = 30
+
+
+@contextmanager
+def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
+    """Yield a client of the cluster at an address, or of one that is started here and ends with it.
+
+    Parameters
+    ----------
+    scheduler : str
+        Address of a dask scheduler; empty to start one.
+    workers : int
+        Processes to start on this computer, of one thread each.
+
+    Raises
+    ------
+    EmbedctlError
+        If no scheduler answers.
+    """
+    from distributed import Client, LocalCluster  # 1.8 s: only when asked for
+
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
+        except (OSError, ValueError) as problem:
+            raise EmbedctlError(
+                f"no dask scheduler at '{scheduler}': {' '.join(str(problem).split())}",
+                "its address is in the first lines of its log, as tcp://host:8786",
+            ) from None
+        with client:
+            yield client
+        return
+    # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
+    with (
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

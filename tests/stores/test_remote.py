@@ -1,0 +1,130 @@
+"""A store in an object store is the store on a disk: same rows, same receipts, read and written by the same code."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+
+from stores.codecs import CRC_BYTES
+from stores.embeddings import EmbeddingStore, ImageRecord
+from stores.errors import DamagedStore, EmbedctlError, StoreLocked
+from stores.names import EmbeddingName
+from stores.remote import locate
+
+pytestmark = pytest.mark.slow
+
+pytest.importorskip("obstore")
+ThreadedMotoServer = pytest.importorskip("moto.server").ThreadedMotoServer
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """An empty bucket on a server of this computer."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    here = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in here.items():
+            patch.setenv(name, value)
+        import boto3
+
+        boto3.client("s3", endpoint_url=here["AWS_ENDPOINT_URL"], region_name="us-east-1").create_bucket(Bucket="b123")
+        yield "s3://b123"
+    server.stop()
+
+
+def records(n: int) -> list[ImageRecord]:
+    return [ImageRecord(f"{row}.jpg", "00", 1, 0, 8, 8, "RGB") for row in range(n)]
+
+
+def filled(place, n: int = 700) -> EmbeddingStore:
+    """Write three blocks, the middle one in two steps, and then add images."""
+    store = EmbeddingStore.open(place, create=True)
+    store.add_images(records(n))
+    entry = store.create(EmbeddingName("pixels"), "0a", dim=4, dtype="float16", provenance={"weights": "none"})
+    numbers = np.random.default_rng(0).standard_normal((n, 4)).astype("float16")
+    size = store.block_rows
+    for block in range(-(-n // size)):
+        rows = np.arange(block * size, min((block + 1) * size, n))
+        for some in (rows[:7], rows[7:]) if block == 1 else (rows[1:] if block == 0 else rows,):
+            store.write_block(block, {entry.group: (some, numbers[some])}, {0: "not an image"} if block == 0 else {})
+    store.add_images(records(n + 20))
+    store.consolidate()
+    return store
+
+
+@pytest.fixture(scope="module")
+def both(bucket, tmp_path_factory):
+    """The same store on a disk and in the bucket."""
+    return filled(tmp_path_factory.mktemp("disk") / "e.zarr"), filled(f"{bucket}/e.zarr")
+
+
+def test_it_holds_what_the_store_on_a_disk_holds(both):
+    disk, far = (EmbeddingStore.open(store.path) for store in both)
+    assert far.image_ids == disk.image_ids and far.images() == disk.images() and far.is_consolidated
+    here, there = disk["pixels"], far["pixels"]
+    assert there.image_ids == here.image_ids and there.absent == here.absent == {"0.jpg": "not an image"}
+    assert np.array_equal(there.values, here.values)
+    rows = [600, 3, 3, -1, 250]
+    assert np.array_equal(there.take(rows), here.take(rows))
+
+
+def test_other_programs_read_it_as_zarr_with_shards(both, bucket):
+    import zarr
+    from obstore.store import from_url
+    from zarr.storage import ObjectStore
+
+    _, far = both
+    entry = far.resolve("pixels")
+    array = zarr.open_array(ObjectStore(from_url(f"{bucket}/e.zarr/{entry.group}/values"), read_only=True), mode="r")
+    assert array.shards == (far.block_rows, 4) and far.block_rows % array.chunks[0] == 0
+    assert np.array_equal(array[1:700], far["pixels"].values) and np.isnan(array[700:]).all()
+
+
+def test_a_second_writer_is_locked_out_and_a_dead_one_is_taken_over(bucket):
+    store = EmbeddingStore.open(f"{bucket}/locked.zarr", create=True)
+    with store.lock():
+        with pytest.raises(StoreLocked):
+            EmbeddingStore.open(store.path).add_images(records(1))
+    lock = store.path / "image/.embedctl/locks/embeddings.lock"
+    lock.write_bytes(b'{"host": "%s", "pid": 999999999, "started": "", "token": "x"}' % os.uname().nodename.encode())
+    store.add_images(records(1))
+    assert store.n_images == 1 and not lock.exists()
+
+
+@pytest.mark.parametrize("harm", ["flip", "swap", "lose"])
+def test_a_damaged_shard_is_an_error_and_never_numbers(bucket, harm):
+    store = filled(f"{bucket}/{harm}.zarr")
+    values = store.path / store.resolve("pixels").group / "values"
+    one, other = (values / f"c/{block}/0" for block in (1, 2))
+    data = bytearray(one.read_bytes())
+    data[5] ^= 1
+    one.remove() if harm == "lose" else one.write_bytes(other.read_bytes() if harm == "swap" else bytes(data))
+    embedding = EmbeddingStore.open(store.path)["pixels"]
+    with pytest.raises(DamagedStore):
+        embedding.take([embedding.image_ids.index(f"{store.block_rows}.jpg")])
+    assert np.isfinite(embedding.take([10])).all() and CRC_BYTES == 4
+
+
+def test_an_embedding_that_is_removed_is_gone(bucket):
+    store = filled(f"{bucket}/remove.zarr")
+    store.remove(store.resolve("pixels"))
+    assert EmbeddingStore.open(store.path).names == [] and not list((store.path).glob("pixels*"))
+
+
+def test_a_place_that_is_not_there_is_two_lines(bucket):
+    with pytest.raises(EmbedctlError, match="no store at 's3://b123/nowhere.zarr'"):
+        EmbeddingStore.open(f"{bucket}/nowhere.zarr")
+    with pytest.raises(EmbedctlError):
+        EmbeddingStore.open("s3://no-such-bucket/e.zarr", create=True)
+    assert locate("s3://b123/a").name == "a"
