@@ -72,6 +72,7 @@ EXEMPT = {
 }
 
 FEW = ("show", "extract", "export model", "verify", NOTEBOOK)
+FEW_EPOCHS = ("show epochs", "screen", "verify", NOTEBOOK)
 ROWS = ("show", "extract", "import", "export model", "merge", "merge into", "remove", "verify", "repair", NOTEBOOK)
 EPOCHS = ("show epochs", "screen", "export epochs", "remove epochs", "verify", "repair", NOTEBOOK)
 RUNS = ("show runs", "show run", "results", "predict", "export", "compare", "verify", "repair", "remove run", NOTEBOOK)
@@ -79,7 +80,7 @@ RUNS = ("show runs", "show run", "results", "predict", "export", "compare", "ver
 
 def _cases():
     for name, (place, change) in hostile.LIES.items():
-        readers = FEW if place.startswith("emb") else EPOCHS
+        readers = FEW if place.startswith("emb") else FEW_EPOCHS
         yield name, partial(damaged, place=place, change=change), readers
     for place, readers in (
         (f"{GROUP}/values/.embedctl/metadata.json", ROWS),
@@ -94,7 +95,7 @@ def _cases():
         for number, (name, content) in enumerate(hostile.RECEIPT_LIES.items()):
             # A receipt is read by one function: what it says is tried at one place, where it lies with two lies.
             if "values/.embedctl/receipts" in place or name == "a file above":
-                these = readers if name == "a file above" or number == 0 else ("verify", "repair", "show", NOTEBOOK)
+                these = readers if number == 0 else (readers[1], "verify", "repair", NOTEBOOK)
                 yield f"{place}: {name}", partial(_sealed, place=place, content=content), these
     for name, rows in hostile.ROWS_LIES.items():
         yield name, partial(rows_said, rows=rows), ROWS if name == "rows without end" else FEW
