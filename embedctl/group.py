@@ -10,7 +10,7 @@ code  when
 4     integrity failure found
 5     locked by a live writer
 6     weights, an extra or a device is missing
-7     disk full or read-only
+7     disk full, read-only or broken
 130   interrupted
 143   terminated after a clean commit
 ====  ==================================================================
@@ -156,14 +156,21 @@ def _from_the_system(failure: OSError) -> EmbedctlError | None:
         return CannotWrite(what, "name a folder that can be written")
     if failure.errno in (errno.EACCES, errno.EPERM):
         return EmbedctlError(what, "check who may use it")
+    if failure.errno in (errno.EIO, errno.ESTALE):
+        return CannotWrite(what, "check the disk or the mount, and run the same command again: it goes on from here")
     return None
 
 
 def end_cleanly_when_terminated() -> None:
-    """Let SIGTERM unwind the program: locks are given back, and what is committed stays."""
+    """Let SIGTERM and SIGUSR1 unwind the program: locks are given back, and what is committed stays.
+
+    SIGUSR1 is what SLURM is asked to send before a job's time is over (``--signal=USR1@60``).
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         render.note("terminated; the same command goes on from here")
         raise SystemExit(TERMINATED)
 
-    signal.signal(signal.SIGTERM, stop)
+    for name in ("SIGTERM", "SIGUSR1"):
+        if number := getattr(signal, name, None):  # Windows has the first alone
+            signal.signal(number, stop)

@@ -34,9 +34,10 @@ def show_profiles(profiles: "Sequence[Profile]", method: str) -> None:
                 if paper
                 else (windows(_spans(p.windows)), ms(p.half) if p.windows else "")
             )
-            row += [*first, _strongest(p.bands, p.band_p)]
+            row += [*first, _strongest(p.bands, p.band_p) if p.is_found else "none"]
         if not paper:
-            row += [_strongest(p.groups, p.group_p) if p.groups else _strongest(p.sensors, p.sensor_p)]
+            where = _strongest(p.groups, p.group_p) if p.groups else _strongest(p.sensors, p.sensor_p)
+            row += [where if p.is_found else "none"]
             row.append(_most_lost(p.occlusion) if p.is_found else "")
         rows.append(row)
     render.table(

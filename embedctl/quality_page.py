@@ -5,6 +5,7 @@ and `verify` has nothing to say about them.
 """
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -216,8 +217,9 @@ def _draw_covariance(
         return
     axes = figure.add_axes(place)
     most = float(np.percentile(np.diagonal(matrix), 90))
-    drawn = axes.imshow(matrix, cmap="RdBu_r", vmin=-most, vmax=most)
-    axes.set_title(title, fontsize=9)
+    power = 0 if 1e-2 < most < 1e4 or most <= 0 else math.floor(math.log10(most))  # of volts squared: 1e-10
+    drawn = axes.imshow(matrix / 10.0**power, cmap="RdBu_r", vmin=-most / 10.0**power, vmax=most / 10.0**power)
+    axes.set_title(f"{title}, times 1e{power}" if power else title, fontsize=9)
     axes.set(xticks=[], yticks=[])
     figure.colorbar(drawn, ax=axes, shrink=0.7)
 

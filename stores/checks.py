@@ -10,7 +10,7 @@ from stores.commits import digest
 from stores.errors import DamagedStore
 from stores.receipts import read_receipt
 
-__all__ = ["Check", "Damage", "accepted", "judge"]
+__all__ = ["Check", "Damage", "accepted", "fits", "judge"]
 
 Accepted = tuple[Mapping[str, Any] | None, ...]
 """What a file may be by its receipt: one voucher, or of an announced change two. None: it may not be there."""
@@ -111,6 +111,11 @@ def judge(check: Check, quick: bool = False) -> str:
         if now != check.accepted:
             return _problem(check.file, now, quick)
     return problem
+
+
+def fits(file: Path, voucher: Mapping[str, Any]) -> bool:
+    """Say whether a file is the one of this very voucher, whatever else its receipt accepts."""
+    return not _problem(file, (voucher,), quick=False)
 
 
 def _problem(file: Path, may_be: Accepted, quick: bool) -> str:

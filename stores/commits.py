@@ -49,6 +49,7 @@ _ONE_DAY = 86_400.0
 _NAME_CHARS = 120
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _THERE = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
+_BROKEN = {errno.EIO, getattr(errno, "ESTALE", errno.EIO)}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _numbers = itertools.count()
 
@@ -263,7 +264,7 @@ def draft_name(name: str) -> str:
 
 @contextmanager
 def cannot_write(path: Path, n_bytes: int = 0) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into `CannotWrite`."""
+    """Turn a full, read-only, forbidden or broken disk into `CannotWrite`."""
     try:
         yield
     except OSError as error:
@@ -276,6 +277,9 @@ def cannot_write(path: Path, n_bytes: int = 0) -> Iterator[None]:
             reason = "the disk is read-only" if error.errno == errno.EROFS else "permission denied"
             hint = "name a folder you can write to"
             raise CannotWrite(f"cannot write '{path}': {reason}", hint) from error
+        if error.errno in _BROKEN:
+            hint = "check the disk or the mount and run the same command again: nothing committed is lost"
+            raise CannotWrite(f"cannot write '{path}': the disk answers with an input/output error", hint) from error
         raise
 
 

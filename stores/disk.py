@@ -1,12 +1,14 @@
-"""How much room there is on a disk, for a folder that may have to be made yet."""
+"""What a disk has to offer: how much room there is, and whether it can be written to at all."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
+from stores.errors import CannotWrite
 from stores.remote import is_remote
 
-__all__ = ["bytes_free"]
+__all__ = ["bytes_free", "check_writable"]
 
 
 def bytes_free(path: Path) -> int:
@@ -17,9 +19,25 @@ def bytes_free(path: Path) -> int:
     >>> bytes_free(Path("nowhere/yet")) > 0
     True
     """
-    if is_remote(path):
-        return sys.maxsize
+    return sys.maxsize if is_remote(path) else shutil.disk_usage(_there(path)).free
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a disk that is read-only where ``path`` is, or will be, before anything is computed for it.
+
+    Raises
+    ------
+    CannotWrite
+        If it is mounted so.
+    """
+    if is_remote(path) or not hasattr(os, "statvfs"):
+        return
+    if os.statvfs(_there(path)).f_flag & os.ST_RDONLY:
+        raise CannotWrite(f"cannot write '{path}': the disk is read-only", "name a folder you can write to")
+
+
+def _there(path: Path) -> Path:
     path = path.absolute()
     while not path.exists():
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path

@@ -98,7 +98,7 @@ def merge(
         if dry_run:
             return found
         if found.bytes > (free := bytes_free(into)):
-            what = f"'{into}' needs {found.bytes / 1e6:.0f} MB and {free / 1e6:.0f} MB are free"
+            what = f"'{into}' needs {found.bytes / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free"
             raise CannotWrite(what, "free some space on its disk")
         advance = begin(sum(one.rows for one in found.embeddings)) if begin else lambda n: None
         joint.bring(advance)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stores.commits import json_bytes, put_bytes
+from stores.commits import digest, json_bytes, put_bytes
 from stores.errors import EmbedctlError
 
 __all__ = ["write_plain"]
@@ -32,19 +32,24 @@ def write_plain(folder: Path, arrays: Mapping[str, np.ndarray], ids: Mapping[str
     Raises
     ------
     EmbedctlError
-        If one of the files is there already: nothing is written then.
+        If one of the files is there already with another content: nothing is written then. What is there as it
+        would be written, by a call that was cut short, is left alone.
     CannotWrite
         If the disk is full or read-only.
     """
-    files = {folder / f"{name}.npy": values for name, values in arrays.items()}
-    lists = {folder / f"{name}.json": json_bytes(list(names)) for name, names in ids.items()}
-    for path in (*files, *lists):
-        if path.exists():
+    files = {folder / f"{name}.npy": _npy(values) for name, values in arrays.items()}
+    files |= {folder / f"{name}.json": json_bytes(list(names)) for name, names in ids.items()}
+    there = {path for path in files if path.exists()}
+    for path in sorted(there):
+        if not path.is_file() or digest(path) != digest(files[path]):
             raise EmbedctlError(f"'{path}' is there already", "name another folder with --to, or remove it")
-    for path, values in files.items():
-        sink = io.BytesIO()
-        np.save(sink, values, allow_pickle=False)
-        put_bytes(path, sink.getvalue())
-    for path, data in lists.items():
-        put_bytes(path, data)
-    return [*files, *lists]
+    for path, data in files.items():
+        if path not in there:
+            put_bytes(path, data)
+    return list(files)
+
+
+def _npy(values: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, values, allow_pickle=False)
+    return sink.getvalue()

@@ -10,14 +10,15 @@ out from the digests which ones are on the disk. A receipt carries its own diges
 import json
 import platform
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stores.commits import digest, json_bytes, put_bytes
-from stores.errors import DamagedStore
+from stores.commits import digest, json_bytes, put_bytes, remove_file
+from stores.errors import DamagedStore, EmbedctlError
 from stores.owners import HOST
 from stores.versions import installed_version
 
@@ -58,6 +59,7 @@ def change(
     facts: Mapping[str, Mapping[str, Any]] | None = None,
     drafts: Path | None = None,
     gone: Collection[str] = (),
+    announce: bool = False,
 ) -> Vouchers:
     """Write files and the receipt that vouches for them, so that a crash at any point leaves old or new.
 
@@ -75,6 +77,8 @@ def change(
         Folder for the temporary files, where ``base`` must stay clean.
     gone : collection of str
         Files that are no longer vouched for: they are about to be removed.
+    announce : bool
+        Whether new files are announced, too: where one without a receipt would be taken for damage.
 
     Returns
     -------
@@ -84,13 +88,25 @@ def change(
     before = settled(base, receipt)
     new = {name: vouch(data, **(facts or {}).get(name, {})) for name, data in files.items()}
     after = {name: voucher for name, voucher in {**before, **new}.items() if name not in gone}
-    if after != before and any(name in before for name in new):
+    if after != before and (announce or any(name in before for name in new)):
         write_receipt(receipt, before, after, drafts)
-    for name, data in files.items():
-        if before.get(name, {}).get("blake2b") != new[name]["blake2b"]:
-            put_bytes(base / name, data, drafts)
-    write_receipt(receipt, after, drafts=drafts)
+    try:
+        for name, data in files.items():
+            if before.get(name, {}).get("blake2b") != new[name]["blake2b"]:
+                put_bytes(base / name, data, drafts)
+        write_receipt(receipt, after, drafts=drafts)
+    except BaseException:  # this process goes on, and gives its lock back: what nobody vouches for would look damaged
+        _take_back(receipt, base, files)
+        raise
     return after
+
+
+def _take_back(receipt: Path, base: Path, files: Collection[str]) -> None:
+    """Remove new files that the receipt, as it lies there, does not speak of."""
+    with suppress(OSError, EmbedctlError):
+        content = read_receipt(receipt)
+        for name in set(files) - set(content["files"]) - set(content.get("next", ())):
+            remove_file(base / name)
 
 
 def is_announced(receipt: Path | str) -> bool:

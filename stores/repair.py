@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stores.checks import Accepted, Check, Damage, accepted, judge
+from stores.checks import Accepted, Check, Damage, accepted, fits, judge
 from stores.commits import discard, place, put_bytes, remove_file, sweep
 from stores.copies import rebuild_receipt, restore, root_attributes
 from stores.embeddings import EmbeddingStore
@@ -164,7 +164,7 @@ def _keep(receipt: Path, base: Path, drafts: Path, nothing: bool = False) -> Non
         says = {}
     for name, may_be in says.items():
         for voucher in reversed(may_be):
-            if voucher and not judge(Check(base / name, (voucher,), receipt, name, "")):
+            if voucher and fits(base / name, voucher):
                 kept[name] = dict(voucher)
                 break
     if kept:

@@ -6,13 +6,13 @@ Everything of ours that is not Zarr lies in that array's ``.embedctl`` folder.
 
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from stores.codecs import decode_strings, encode_strings
 from stores.commits import draft_name, drop, is_vacant, json_bytes, make_folder, place, sweep
-from stores.errors import DamagedStore
+from stores.errors import CannotWrite, DamagedStore
 from stores.inside import refuse_links
 from stores.layout import (
     FORMAT,
@@ -73,12 +73,16 @@ class Root:
         draft = self.path.parent / draft_name(self.path.name)
         attributes = {"embedctl": {"kind": self.kind, "format": FORMAT}}
         files = {**string_files(self.array, [], 1024), "zarr.json": node_bytes(group_node(attributes))}
-        change(private(draft / self.array) / "metadata.json", draft, files)
-        Root(draft, self.kind, self.array).consolidate()
         try:
+            change(private(draft / self.array) / "metadata.json", draft, files)
+            Root(draft, self.kind, self.array).consolidate()
             place(draft, self.path)
         except FileExistsError:  # another process made it in the meantime: all the better
             drop(draft)
+        except BaseException:  # the user's folder: half a store in it would stay there as long as this process lives
+            with suppress(OSError, CannotWrite):
+                drop(draft)
+            raise
 
     def lock(self, what: str, wait: float = 0.0) -> AbstractContextManager[None]:
         """Hold the lock called ``what`` of this store (see `stores.locks.lock`).

@@ -65,7 +65,7 @@ def record_tested(runs: Path, configurations: Iterable[Configuration]) -> None:
     with lock(runs / ".embedctl" / "locks", "screens", wait=30.0, shown=runs):
         tested = sorted(_screened(runs) | set(configurations))
         data = json_bytes({"tested": [dict(zip(_COLUMNS, one, strict=True)) for one in tested]})
-        change(runs / SCREENS_RECEIPT, runs, {SCREENS: data}, drafts=drafts)
+        change(runs / SCREENS_RECEIPT, runs, {SCREENS: data}, drafts=drafts, announce=True)
 
 
 def seen(runs: Path, results: "pa.Table | None") -> dict[str, Seen]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from stores.again import COMMANDS
 from stores.checks import Check, Damage, accepted, judge
 from stores.commits import DRAFT
 from stores.epoch_writer import complete_subjects
@@ -25,7 +26,7 @@ from stores.speed import SPEED
 
 __all__ = ["Plan", "find_places", "judged", "plan"]
 
-_PASSING = {"locks", "drafts", "unfinished"}
+_PASSING = {"locks", "drafts", "unfinished", COMMANDS}
 _BLOCK = ("epochs", "mean", "valid", "session")
 _MOST_BLOCKS = 100_000  # of a split, 32 MB each: what claims more lies
 
@@ -89,7 +90,7 @@ def find_places(path: Path) -> list[tuple[Path, str]]:
     """
     if kind := _kind(path):
         return [(path, kind)]
-    inside = sorted(folder for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+    inside = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.endswith(DRAFT)) if path.is_dir() else []
     places = [(folder, kind) for folder in inside if (kind := _kind(folder))]
     if not places:
         what = f"'{path}' is neither a store, nor runs, nor a workspace" if path.exists() else f"nothing at '{path}'"
@@ -225,11 +226,11 @@ def _runs(path: Path) -> Plan:
             found.remarks.append(f"run '{folder.name}' is not finished: it counts for nothing until it is")
     for name in sorted(listed - {folder.name for folder in folders}):
         found.blame(path / name, "is missing", name)
-    receipt = path / ".embedctl" / "results.json"
-    if (path / TABLE).exists() or receipt.exists():
-        found.trust(receipt, path, "")
-    if (path / SCREENS).exists() or (path / SCREENS_RECEIPT).exists():
-        found.trust(path / SCREENS_RECEIPT, path, SCREENS)
+    for name, receipt, part in ((TABLE, ".embedctl/results.json", ""), (SCREENS, SCREENS_RECEIPT, SCREENS)):
+        if (path / receipt).exists() or ((path / name).exists() and not busy):
+            found.trust(path / receipt, path, part)
+        elif (path / name).exists():
+            found.remarks.append(f"'{name}' was left by a command that is at work or was cut short")
     return found
 
 
@@ -272,10 +273,20 @@ def _rest(found: Plan, locks: Path) -> None:
         name = file.relative_to(found.store).as_posix()
         if file.name != "zarr.json" and "/c/" not in name and "/.embedctl/" not in name:
             found.remarks.append(f"'{name}' is not ours")
-        elif busy:
+        elif busy or _is_unlisted_dataset(found, file):
             found.remarks.append(f"'{name}' was left by a command that is at work or was cut short")
         else:
             found.blame(file, "has no receipt", _part(found, name), *_rows_of(found, file))
+
+
+def _is_unlisted_dataset(found: Plan, file: Path) -> bool:
+    """Say whether a file is of a dataset whose first subject was finished, or was to be, and not listed yet."""
+    if found.kind != "epochs" or file.name != "zarr.json" or file.parent.parent != found.store:
+        return False
+    try:
+        return not any(name.startswith(f"{file.parent.name}/") for name in read_strings(found.store / "subject"))
+    except DamagedStore:
+        return False
 
 
 def _part(found: Plan, name: str) -> str:

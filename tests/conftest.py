@@ -15,6 +15,10 @@ settings.register_profile("embedctl", deadline=None)
 settings.load_profile("embedctl")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--size", choices=("small", "large"), default="small", help="of tests/promises")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def offline():
     """Refuse connections to other computers: the tests need none, and neither do the demo and the control encoders."""

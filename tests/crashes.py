@@ -1,34 +1,19 @@
-"""Cut the power at every single write of a piece of work, one after the other, and look at what is left.
+"""The smallest stores of each kind, written by the stores alone, and a count of the writes that takes."""
 
-``python -m tests.crashes NAME`` runs the work once to count its writes; then, for every n, a forked process does
-the same work and ends at its n-th write without any clean-up. A file that was being flushed loses its second half.
-Each time the store is opened and looked at, the work is done again, and every file must be the one of the
-undisturbed run. A process of its own, because forking beside threads is not safe.
-"""
-
-import contextlib
 import os
-import shutil
 import sys
-import tempfile
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.imports import imports
-from pipelines.imports.imports import import_embeddings
-from pipelines.imports.request import ImportRequest
 from stores import blocks, split_writer
 from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.epochs import EpochStore
-from stores.merge import merge
 from stores.names import EmbeddingName
-from stores.results import assemble, finished, read_array, read_summary, remove_runs, write_run
+from stores.results import assemble, finished, write_run
 
 WRITES = ("fsync", "replace", "rename", "mkdir", "link", "unlink", "rmdir")
 
@@ -60,69 +45,8 @@ class PowerCut:
         return write
 
 
-def die(name: str, arguments: tuple) -> None:
-    """End like a killed process on a computer that lost its power."""
-    if name == "fsync" and not os.path.isdir(f"/proc/self/fd/{arguments[0]}"):
-        os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
-    os._exit(9)
-
-
-@dataclass(frozen=True)
-class Work:
-    """Something a command does: what was there before, the work, and what must be true whenever one looks."""
-
-    before: Callable[[Path], None]
-    do: Callable[[Path], None]
-    look: Callable[[Path], None]
-
-
-def check(work: Work, folder: Path) -> int:
-    """Check ``work`` and return the number of writes it takes."""
-    before, whole = folder / "before", folder / "whole"
-    before.mkdir()
-    work.before(before)
-    shutil.copytree(before, whole)
-    with PowerCut() as count:
-        work.do(whole)
-    expected = files(whole)
-    for n in range(1, count.n + 1):
-        path = folder / "crashed"
-        shutil.copytree(before, path)
-        child = os.fork()
-        if not child:
-            with PowerCut(die, at=n):
-                work.do(path)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, f"the work ended before write {n}"
-        try:
-            look_with_zarr(path)
-            work.look(path)
-            with PowerCut():
-                work.do(path)
-            work.look(path)
-            found = files(path)
-            different = {name for name in {*found, *expected} if found.get(name) != expected.get(name)}
-            assert not different, different
-        except Exception as problem:
-            raise AssertionError(f"after a crash at write {n} of {count.n}") from problem
-        shutil.rmtree(path)
-    return count.n
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def look_with_zarr(path: Path) -> None:
-    """Other programs must be able to open whatever a crash leaves, without a warning."""
-    import zarr
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for store in path.glob("*.zarr"):
-            for _, member in zarr.open_group(store, mode="r").members(max_depth=None):
-                if isinstance(member, zarr.Array):
-                    member[...]
 
 
 # Embeddings: two of them, over images of which two are broken.
@@ -199,49 +123,6 @@ def remove(path: Path) -> None:
     store.consolidate()
 
 
-# A merge: another store with more images, in other blocks.
-
-
-def two_stores(path: Path) -> None:
-    extract(path, 140)
-    (path / "e.zarr").rename(path / "o.zarr")
-    extract(path, 70)
-
-
-def join(path: Path) -> None:
-    with patch.object(blocks, "MAX_CHUNK_BYTES", 64 * 2 * 3):
-        merge(path / "e.zarr", path / "o.zarr")
-
-
-# An import: rows of 70 of 80 images, which are two blocks of the store.
-
-IMPORTED = np.arange(70 * 3, dtype=np.float32).reshape(70, 3)
-
-
-def others(path: Path) -> None:
-    """Leave what another program computed."""
-    (path / "images").mkdir()
-    for image in range(80):
-        (path / f"images/{image:03d}.jpg").touch()
-    (path / "ids.txt").write_text("".join(f"{image:03d}.jpg\n" for image in range(70)))
-    np.save(path / "theirs.npy", IMPORTED)
-
-
-def bring(path: Path) -> None:
-    given = ImportRequest(
-        name="theirs", arrays=(Path("theirs.npy"),), ids=(Path("ids.txt"),), store=Path("e.zarr"), dtype="float32"
-    )
-    with contextlib.chdir(path), patch.object(imports, "datetime") as clock:
-        clock.now.return_value.isoformat.return_value = "2026-11-21"
-        import_embeddings(given)
-
-
-def look_at_import(path: Path) -> None:
-    if (path / "e.zarr" / "image").exists() and (store := EmbeddingStore.open(path / "e.zarr")).names:
-        found = store["theirs"]
-        assert np.array_equal(found.values, IMPORTED[[int(name[:3]) for name in found.image_ids]])
-
-
 # Epochs: one subject of two splits.
 
 
@@ -271,17 +152,6 @@ def _preprocess(path: Path, subjects: tuple[int, ...]) -> None:
         store.consolidate()
 
 
-def look_at_epochs(path: Path, kept: tuple[int, ...] = ()) -> None:
-    if not (path / "p.zarr").exists():
-        return
-    store = EpochStore.open(path / "p.zarr")
-    assert set(kept) <= set(store.subjects("things-eeg2"))
-    for subject in store.subjects("things-eeg2"):
-        epochs = store["things-eeg2", subject]
-        assert (epochs.train.mean == subject).all() and epochs.train.mean.shape == (5, 3, 4)
-        assert (epochs.test.take([0, 1]) == subject).all() and (epochs.arrays["whitener"] == subject).all()
-
-
 # Results
 
 
@@ -298,39 +168,3 @@ def train(path: Path) -> None:
                 metrics=[{"step": 1}],
             )
     assemble(path / "runs")
-
-
-def look_at_runs(path: Path) -> None:
-    for run in (path / "runs").glob("run-*"):
-        if finished(path / "runs", run.name):
-            assert read_summary(path / "runs", run.name)["top1"] == 0.5
-            assert (read_array(path / "runs", run.name, "scores") == np.eye(3)).all()
-
-
-def remove_run(path: Path) -> None:
-    if (path / "runs/run-0").exists():
-        remove_runs(path / "runs", ["run-0"])
-    assemble(path / "runs")
-
-
-WORK = {
-    "a first extraction": Work(lambda path: None, lambda path: extract(path, 140), look_at_embeddings),
-    "ten more images": Work(
-        lambda path: extract(path, 70), lambda path: extract(path, 80), lambda path: look_at_embeddings(path, kept=70)
-    ),
-    "changed images": Work(lambda path: extract(path, 70), lambda path: extract(path, 70, "b"), look_at_embeddings),
-    "a removal": Work(lambda path: extract(path, 70), remove, lambda path: look_at_embeddings(path, kept=70)),
-    "a merge": Work(two_stores, join, lambda path: look_at_embeddings(path, kept=70)),
-    "an import": Work(others, bring, look_at_import),
-    "a first subject": Work(lambda path: None, preprocess, look_at_epochs),
-    "a second subject": Work(
-        preprocess, lambda path: preprocess(path, (1, 2)), lambda path: look_at_epochs(path, kept=(1,))
-    ),
-    "two runs": Work(lambda path: None, train, look_at_runs),
-    "a run removed": Work(train, remove_run, look_at_runs),
-}
-
-if __name__ == "__main__":
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # thousands of small files
-    with tempfile.TemporaryDirectory(dir=memory) as name:
-        print(check(WORK[sys.argv[1]], Path(name)))

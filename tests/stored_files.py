@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+from stores.again import COMMANDS
 from stores.speed import SPEED
 
 
 def files(store: Path) -> dict[str, bytes]:
     """Return every file as it must be again, without dates, the digests that hold them, and how long it took."""
     found = {
-        str(f.relative_to(store)): f.read_bytes() for f in sorted(store.rglob("*")) if f.is_file() and f.name != SPEED
+        str(f.relative_to(store)): f.read_bytes()
+        for f in sorted(store.rglob("*"))
+        if f.is_file() and f.name != SPEED and COMMANDS not in f.parts
     }
     for name in found:
         if name.endswith("/metadata.json"):

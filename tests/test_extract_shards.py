@@ -1,6 +1,5 @@
 """Several commands on one store, each at its own blocks: the bytes are those of one command alone."""
 
-import multiprocessing
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -53,26 +52,6 @@ def test_shards_one_after_the_other_write_the_files_of_one_command(request_of, w
     assert [report.written for report in reports] == [2 * (64 - 5 - 1 + 12), 2 * 64]
     assert files(request.store) == whole
     assert extract(replace(request, shard=HALVES[0])).n_read == 0
-
-
-def shard_of(request: ExtractRequest, together) -> None:
-    together.wait()
-    extract(request)
-
-
-@pytest.mark.slow
-def test_shards_at_the_same_time_write_the_files_of_one_command(request_of, whole):
-    request = request_of("together.zarr")
-    context = multiprocessing.get_context("spawn")
-    together = context.Barrier(2)
-    processes = [context.Process(target=shard_of, args=(replace(request, shard=shard), together)) for shard in HALVES]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert EmbeddingStore.open(request.store).is_consolidated
-    assert files(request.store) == whole
 
 
 def test_of_shards_that_overlap_the_second_is_refused_and_a_whole_command_too(request_of):

@@ -44,7 +44,7 @@ TESTS = {
         "test_preprocess_faults.py::test_nice_names_the_sample_that_is_not_finite",
         "test_preprocess_faults.py::test_repetitions_with_an_unusable_channel_are_lost_and_counted_and_the_rest_is_whitened",
     ),
-    "flat channel": ("test_preprocess_faults.py::test_a_flat_channel_in_one_epoch_of_400_changes_no_other_number",
+    "flat channel": ("test_flat_channels.py::test_a_flat_channel_in_one_epoch_of_400_changes_others_by_a_thousandth",
                      "test_preprocess_faults.py::test_a_channel_dead_for_a_whole_session_is_zero_there_and_said"),
     "artefacts beyond a millivolt": (f"{HERE}::test_epochs_that_span_more_than_a_millivolt_are_told_and_kept",),
     "wrong unit": (FIELD, MNE, MEG),

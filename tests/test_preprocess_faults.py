@@ -7,11 +7,9 @@ import pipelines.cores as cores
 import pipelines.preprocess.preprocess as module
 import pipelines.preprocess.recorded as recorded
 import pipelines.preprocess.recording_checks as checks
-from pipelines.preprocess.cutting import good_channels
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from pipelines.preprocess.things_eeg2 import Recording
-from pipelines.preprocess.whitening import CovarianceSum, inverse_square_root
 from pipelines.simulate.recordings import simulate_things_eeg2
 from stores import epoch_writer
 from stores.epochs import EpochStore
@@ -80,29 +78,6 @@ def test_a_planted_impulse_lands_on_its_sample_and_in_its_image_channel_and_unit
     assert first.max() == pytest.approx(1e6 / 4, rel=0.05), "a low-pass by four spreads a volt over four samples"
 
 
-def test_a_flat_channel_in_one_epoch_of_400_changes_no_other_number():
-    rng = np.random.default_rng(0)
-    mixing = rng.normal(size=(20, 20)) + 3 * rng.normal(size=(20, 1))
-    epochs = mixing @ rng.normal(size=(400, 20, 250))
-
-    def whitened(epochs):
-        good = good_channels(epochs)
-        whole = good.all(axis=1)
-        total = CovarianceSum(20)
-        total.add(epochs[whole], np.ones(whole.sum()), good[whole])
-        total.add_filled(epochs[~whole], np.ones((~whole).sum()), good[~whole])
-        return inverse_square_root(total.mean())[0] @ epochs, good
-
-    flat = epochs.copy()
-    flat[123, 7] = 0.0
-    before, _ = whitened(epochs)
-    after, good = whitened(flat)
-    assert (~good).sum() == 1 and not good[123, 7]
-    others = np.arange(400) != 123
-    assert np.abs(after[others] - before[others]).max() < 1e-3 * np.abs(before).max()
-    assert np.sqrt(((after[others] - before[others]) ** 2).mean()) < 1e-3
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, "flat"])
 def test_repetitions_with_an_unusable_channel_are_lost_and_counted_and_the_rest_is_whitened(raw, tmp_path, value):
     run(raw, tmp_path, store="before.zarr")
@@ -111,7 +86,7 @@ def test_repetitions_with_an_unusable_channel_are_lost_and_counted_and_the_rest_
 
     def spoil(samples):
         if value == "flat":
-            samples[2, at - 300 : at + 1100] = samples[2, at]
+            samples[2, at + 300 : at + 700] = samples[2, at]
         else:
             samples[2, at + 50] = value
 
@@ -361,7 +336,7 @@ def test_a_subject_of_other_recordings_is_not_taken_for_the_same(raw, tmp_path):
 
 def test_too_little_space_is_known_before_anything_is_written(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "bytes_free", lambda path: 1000)
-    with pytest.raises(CannotWrite, match="0.0 GB free"):
+    with pytest.raises(CannotWrite, match="0.0 MB are free"):
         run(raw, tmp_path)
     assert EpochStore.open(tmp_path / "epochs.zarr").datasets() == []
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
+from embedctl.again import note_embeddings
 from embedctl.options import option, path, place, switch
 from stores.errors import EmbedctlError
 from stores.remote import is_remote
@@ -111,6 +112,9 @@ def extract(
     )
     with shown() as progress:
         report = run(request, progress)
+    if not dry_run and any(line.written for line in report.embeddings):
+        new = [(line.name, f"{line.name}#{line.key}") for line in report.embeddings if line.written]
+        note_embeddings("extract", request, new, chosen.value("cards", cards))
     if json:
         render.as_json(**asdict(report), written=report.written, already=report.already, to_do=report.to_do)
     else:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from embedctl import config, options, render
+from embedctl.again import note_embeddings
 from embedctl.options import option, path, place
 
 __all__ = ["import_"]
@@ -68,6 +69,8 @@ def import_(
     )
     with shown() as progress:
         report = import_embeddings(request, progress)
+    if report.written:
+        note_embeddings("import", request, [(report.name, f"{report.name}#{report.key}")])
     if json:
         render.as_json(**asdict(report))
         return

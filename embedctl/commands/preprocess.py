@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
+from embedctl.again import note_subjects
 from embedctl.options import option, path
 from stores.errors import EmbedctlError
 
@@ -74,6 +75,7 @@ def preprocess(
     )
     with shown() as progress:
         report = run(request, progress)
+        note_subjects(request, [line.subject for line in report.subjects if line.state == "written"])
         pictures = draw_pages(report, progress)
     if json:
         render.as_json(**asdict(report), pictures=pictures)

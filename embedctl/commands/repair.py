@@ -1,6 +1,7 @@
 """``embedctl repair``: drop what is damaged, so that it is computed again and nothing else is."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,24 +75,47 @@ def _show(what: "Repair") -> None:
 
 def _next(what: "Repair") -> list[str]:
     """Return the commands that compute what is missing now."""
+    from stores.again import commands_for
+    from stores.layout import private
     from stores.screens import SCREENS
 
-    parts = [part for part in (*what.dropped, *what.lost) if part != SCREENS]  # nothing computes who has seen a test
-    if not parts:
-        return []
+    gone = dict.fromkeys((*what.dropped, *what.lost))
+    parts = [part for part in gone if part != SCREENS]  # nothing computes who has seen a test
+    if what.kind == "runs":
+        return _next_of_runs(what, parts)
+    hidden = private(what.store / _ARRAYS[what.kind])
+    lines, unknown = commands_for(hidden, parts, what.store)
+    return lines + (_from_the_store(what, unknown) if unknown else [])
+
+
+_ARRAYS = {"embeddings": "image", "epochs": "subject"}
+
+
+def _next_of_runs(what: "Repair", parts: list[str]) -> list[str]:
+    """Return what trains runs again, and what computes anew that which lay beside them."""
+    from stores.again import commands_for
+
+    hidden, runs = what.store / ".embedctl", [part for part in parts if "/" not in part]
+    lines, unknown = commands_for(hidden, runs, what.store)
+    beside = {part.partition("/")[2].partition("-")[2] for part in parts if part not in runs}
+    interpret = [f"embedctl interpret --runs {quote(str(what.store))} --method {method}" for method in sorted(beside)]
+    return lines + [f"embedctl train --runs {quote(str(what.store))}"] * bool(unknown) + interpret
+
+
+def _from_the_store(what: "Repair", parts: list[str]) -> list[str]:
+    """Return what is known of a command that nobody noted: it was called from Python, or its note is lost."""
+    store = quote(str(what.store))
     if what.kind == "embeddings":
         names = ",".join(sorted({part.partition("#")[0] for part in parts}))
         if seed := _seed(what.store, parts):
-            return [f"embedctl extract --model {names} --store {what.store} --weights {seed}"]
-        return [f"embedctl extract --model {names} --store {what.store}"]
-    if what.kind == "runs":
-        return [f"embedctl train --runs {what.store}"]
+            return [f"embedctl extract --model {names} --store {store} --weights {seed}"]
+        return [f"embedctl extract --model {names} --store {store}"]
     by_dataset: dict[str, list[str]] = {}
     for part in parts:
         dataset, _, subject = part.partition("/")
         by_dataset.setdefault(dataset, []).append(str(int(subject.removeprefix("sub-"))))
     return [
-        f"embedctl preprocess --dataset {dataset} --subject {','.join(subjects)} --store {what.store}"
+        f"embedctl preprocess --dataset {dataset} --subject {','.join(subjects)} --store {store}"
         for dataset, subjects in by_dataset.items()
     ]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,9 +10,6 @@ from embedctl import config, options, render
 from embedctl.commands.show import picture
 from embedctl.options import path
 from embedctl.seen import say_seen
-
-if TYPE_CHECKING:
-    from pipelines.train.cells import HitsOf
 
 __all__ = ["results"]
 
@@ -37,7 +34,6 @@ def results(
       embedctl results --plot ranking.png
       embedctl results --json
     """
-    from pipelines.train.cells import hits_in
     from pipelines.train.origin import mark
     from stores.results import read_results
     from stores.screens import seen
@@ -53,13 +49,12 @@ def results(
     across = any(row["protocol"] == "cross" for row in table)
     shown = (*_SHOWN, *(["protocol"] if across else []))
     columns = (*(name.replace("_", " ") for name in shown), *_FIGURES)
-    hits_of = hits_in(folder)
     ordered = sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
     rows = [
         (
             *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in shown),
             render.percent(row["top1"]),
-            _interval(row, hits_of),
+            _interval(row),
             *(render.percent(row[name]) for name in ("last_top1", "top5", "chance", "noise_ceiling")),
             row["n_way"],
             f"{row['median_rank']:g}",
@@ -73,11 +68,12 @@ def results(
     render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders, with intervals over subjects")
 
 
-def _interval(row: Mapping[str, Any], hits_of: "HitsOf") -> str:
-    """Return the interval of a run's top-1 for other images like these; empty where it kept no hits."""
-    from pipelines.train.cells import hits_interval
+def _interval(row: Mapping[str, Any]) -> str:
+    """Return the interval of a run's top-1 for other images like these: of its hits, an image each, ties gathered."""
+    from pipelines.train.statistics import image_interval
 
-    found = hits_interval([({row["subject"]: {row["seed"]: row}}, 1)], hits_of, [])
+    n, top1 = row["n_queries"] or 0, row["top1"]
+    found = image_interval([min(1.0, max(0.0, n * top1 - place)) for place in range(n)], differences=False)
     if found.low is None or found.high is None:
         return ""
     return f"{100 * max(0.0, found.low):.1f} to {100 * min(1.0, found.high):.1f}"

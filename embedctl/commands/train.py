@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
+from embedctl.again import note_runs
 from embedctl.options import option, path, place
 from stores.errors import EmbedctlError
 
@@ -107,6 +108,9 @@ def train(
     )
     with shown() as progress:
         report = run(request, progress)
+    if not dry_run:
+        new = [job for job in report.jobs if not job.finished and job.run_id not in report.skipped]
+        note_runs(request, new, report.dataset)
     if json:
         render.as_json(**asdict(report))
     else:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipelines.encoders import preprocessing
 from pipelines.encoders.families import family
-from pipelines.encoders.folding import fold
+from pipelines.encoders.folding import Folding
 from pipelines.encoders.network import Network
 from pipelines.encoders.pooling import default_pooling, pool
 from pipelines.encoders.registry import EncoderSpec
@@ -42,6 +42,7 @@ class Encoder:
     """
 
     form = "plain"
+    _folding: Folding | None = None
 
     def __init__(
         self, spec: EncoderSpec, weights: Weights, network: Network, taps: Sequence[EmbeddingName], device: str = "cpu"
@@ -83,15 +84,19 @@ class Encoder:
         """Whether most of its work may be convolutions: a transformer has one, which cuts an image into patches."""
         return sum(isinstance(module, nn.Conv2d) for module in self._module.modules()) > 2
 
-    def fold(self) -> Callable[[], None]:
-        """Fold the network (see `pipelines.encoders.folding`); return what makes it plain again."""
-        unfold, self.form = fold(self._module, self._tapped), "folded"
+    def fold(self) -> None:
+        """Fold the network (see `pipelines.encoders.folding`)."""
+        if self._folding is None:
+            self._folding = Folding(self._module, self._tapped)
+        elif self.form != "folded":
+            self._folding.redo()
+        self.form = "folded"
 
-        def plain() -> None:
-            unfold()
+    def unfold(self) -> None:
+        """Make a folded network plain again."""
+        if self._folding is not None and self.form == "folded":
+            self._folding.undo()
             self.form = "plain"
-
-        return plain
 
     def exact_transform(self) -> Callable[[Image.Image], Tensor]:
         """Return the library's own transform: RGB image in, (3, size, size) float32 out."""

@@ -4,7 +4,7 @@ A batch norm of a frozen network multiplies and shifts what a convolution puts o
 itself. Modules stay where they are, and layers that are tapped put out what they did; the numbers change by rounding.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["fold"]
+__all__ = ["Folding"]
 
 # Others of these kinds, with weights that are made anew in every pass, are left alone.
 _CONVOLUTIONS = {"Conv2d", "Conv2dSame"}
 _NORMS = {"BatchNorm2d", "BatchNormAct2d"}
 
 
-def fold(network: nn.Module, tapped: Collection[nn.Module]) -> Callable[[], None]:
-    """Fold a network in place.
+class Folding:
+    """A network, folded in place, that can be made what it was and folded again at little cost.
 
     Parameters
     ----------
@@ -29,37 +29,42 @@ def fold(network: nn.Module, tapped: Collection[nn.Module]) -> Callable[[], None
     tapped : collection of nn.Module
         Modules of it whose output must stay what it is.
 
-    Returns
-    -------
-    callable
-        Makes the network what it was.
-
     Examples
     --------
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)).eval().requires_grad_(False)
     >>> images = torch.rand(2, 3, 8, 8)
     >>> before = network(images)
-    >>> unfold = fold(network, [])
+    >>> folding = Folding(network, [])
     >>> network[0].bias is None, torch.allclose(network(images), before, atol=1e-6)
     (False, True)
-    >>> unfold()
+    >>> folding.undo()
     >>> network[0].bias is None, torch.equal(network(images), before)
     (True, True)
     """
-    inside = [set(module.modules()) for module in tapped]
-    undo = [
-        _fold_one(convolution, norm)
-        for convolution, norm in _pairs(network)
-        if not any(convolution in modules and norm not in modules for modules in inside)
-    ]
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def unfold() -> None:
-        for one in undo:
-            one()
-        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    def __init__(self, network: nn.Module, tapped: Collection[nn.Module]) -> None:
+        inside = [set(module.modules()) for module in tapped]
+        self._network = network
+        self._folded = [
+            (convolution, norm, (convolution.weight, convolution.bias), _folded(convolution, norm))
+            for convolution, norm in _pairs(network)
+            if not any(convolution in modules and norm not in modules for modules in inside)
+        ]
+        self.redo()
 
-    return unfold
+    def redo(self) -> None:
+        """Fold it."""
+        for convolution, norm, _, folded in self._folded:
+            convolution.weight, convolution.bias = folded
+            norm.forward = partial(_after, norm)  # the module stays: somebody may listen at it
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def undo(self) -> None:
+        """Make it what it was."""
+        for convolution, norm, plain, _ in self._folded:
+            convolution.weight, convolution.bias = plain
+            del norm.forward
+        self._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def _pairs(network: nn.Module) -> Iterator[tuple[Any, Any]]:
@@ -89,17 +94,11 @@ def _is(module: nn.Module, kinds: Collection[str]) -> bool:
     return type(module).__name__ in kinds
 
 
-def _fold_one(convolution: Any, norm: Any) -> Callable[[], None]:
-    weight, bias = convolution.weight, convolution.bias
-    folded = fuse_conv_bn_weights(weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
-    convolution.weight, convolution.bias = (p.requires_grad_(False) for p in folded)
-    norm.forward = partial(_after, norm)  # the module stays: somebody may listen at it
-
-    def unfold() -> None:
-        convolution.weight, convolution.bias = weight, bias
-        del norm.forward
-
-    return unfold
+def _folded(convolution: Any, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return the weight and bias of a convolution that does what the norm after it did."""
+    of_norm = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    weight, bias = fuse_conv_bn_weights(convolution.weight, convolution.bias, *of_norm)
+    return nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
 
 
 def _after(norm: Any, x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from pipelines.extract.sources import ImageSource, open_images
 from pipelines.extract.survey import Survey, survey
 from pipelines.extract.targets import Target
 from pipelines.progress import SILENT, Progress
+from stores.disk import check_writable
 from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
@@ -126,6 +127,7 @@ def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
     if request.dry_run:
         look_ahead(request, found, report, store.seconds_per_image() if store else {})
     elif not found.nothing_to_do or found.changes.touched:
+        check_writable(request.store)
         with open_engine(request, source, progress) as engine:
             if found.lacking and (store is None or request.shard):
                 # Before there is a store: a layer, width or device that is wrong is told here, and leaves nothing

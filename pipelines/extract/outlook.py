@@ -60,7 +60,8 @@ def check_room(report: ExtractReport, found: Survey, widths: Mapping[EmbeddingNa
     _measure(report, found, widths)
     if report.bytes_needed > report.bytes_free:
         raise CannotWrite(
-            f"'{report.store}' needs {report.bytes_needed / 1e6:.0f} MB and {report.bytes_free / 1e6:.0f} MB are free",
+            f"'{report.store}' needs {report.bytes_needed / 1e6:,.1f} MB and "
+            f"{report.bytes_free / 1e6:,.1f} MB are free",
             "free some space, or name a store on another disk",
         )
 

@@ -239,7 +239,7 @@ def _check_room(report: ImportReport) -> None:
     needed, free = report.to_do * report.dim * np.dtype(report.dtype).itemsize, bytes_free(report.store)
     if needed > free:
         raise CannotWrite(
-            f"'{report.store}' needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free",
+            f"'{report.store}' needs {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free",
             "free some space, or name a store on another disk with --store",
         )
 

@@ -13,6 +13,7 @@ __all__ = ["Cutter", "first_broken", "good_channels", "n_extreme"]
 
 _BATCH = 64  # epochs at a time: 13 s of recording, 60 MB for 63 channels in float64
 _FLAT = 1e-3  # of the typical channel's sd in the same epoch
+_PARTS = 10  # of an epoch, each of which must not be flat: electrodes fall off for less than a second, too
 _EXTREME = 1e-3  # V from the lowest to the highest value of an epoch: no brain does that
 
 
@@ -104,8 +105,8 @@ def _level(block: np.ndarray) -> np.ndarray:
 def good_channels(epochs: np.ndarray) -> np.ndarray:
     """Return which channels of which epochs are neither flat nor broken, ``(n, n_chans)`` of bool.
 
-    A channel is flat when its sd over the epoch is below a thousandth of the median channel's, broken when a
-    sample is not finite.
+    A channel is flat when its sd over the epoch, or over one of its ten parts, is below a thousandth of the median
+    channel's over the same; broken when a sample is not finite.
 
     Examples
     --------
@@ -122,7 +123,20 @@ def good_channels(epochs: np.ndarray) -> np.ndarray:
     for epoch in np.flatnonzero(~finite.all(axis=1)):
         typical[epoch] = np.median(sd[epoch, finite[epoch]]) if finite[epoch].any() else np.inf
     with np.errstate(invalid="ignore"):
-        return finite & (sd > _FLAT * typical[:, None])
+        return finite & (sd > _FLAT * typical[:, None]) & ~_flat_for_a_while(epochs)
+
+
+def _flat_for_a_while(epochs: np.ndarray) -> np.ndarray:
+    """Return which channels of which epochs do not move in a tenth of it in which most others do."""
+    n = epochs.shape[2] // _PARTS
+    if n < _PARTS:  # so few samples that quiet ones may follow each other by chance
+        return np.zeros(epochs.shape[:2], bool)
+    # A few samples of each part tell, and all would cost as much as the rest of the first pass.
+    some = np.stack([epochs[:, :, first : n * _PARTS : n] for first in range(0, n, n // 5)])
+    with np.errstate(invalid="ignore"):
+        sd = some.std(axis=0)
+        flat: np.ndarray = (sd < _FLAT * np.median(sd, axis=1, keepdims=True)).any(axis=2)
+    return flat
 
 
 def n_extreme(epochs: np.ndarray, units: str) -> int:

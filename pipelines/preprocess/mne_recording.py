@@ -50,7 +50,8 @@ def open_with_mne(path: Path, read: str) -> Any:
         return inst.apply_proj(verbose="error") if inst.info["projs"] else inst
     except Exception as problem:  # every reader of MNE has errors of its own
         first = next(iter(str(problem).splitlines()), type(problem).__name__)
-        raise BadRecording(f"{path}: MNE cannot read it: {first}", "is it whole, and what its name says?") from None
+        fix = "is it whole, with its further parts (-1.fif, .eeg, .fdt), and what its name says?"
+        raise BadRecording(f"{path}: MNE cannot read it: {first}", fix) from None
 
 
 def _refuse_short(path: Path, head: bytes) -> None:

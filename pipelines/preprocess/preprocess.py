@@ -159,7 +159,7 @@ def _write_all(
     report.bytes_free = bytes_free(request.store)
     if not request.dry_run and report.bytes > report.bytes_free:
         raise CannotWrite(
-            f"{report.bytes / 1e9:.1f} GB of epochs, {report.bytes_free / 1e9:.1f} GB free",
+            f"'{request.store}' needs {report.bytes / 1e6:,.1f} MB and {report.bytes_free / 1e6:,.1f} MB are free",
             "free some space, or --keep mean",
         )
     for line in report.subjects:

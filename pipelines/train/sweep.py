@@ -26,7 +26,7 @@ from pipelines.train.recipes import read_recipe
 from pipelines.train.request import Job, TrainReport, TrainRequest
 from pipelines.train.runner import Common, device_for
 from pipelines.train.targets import Targets
-from stores.disk import bytes_free
+from stores.disk import bytes_free, check_writable
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.errors import CannotWrite
@@ -74,9 +74,12 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
     if not request.dry_run:
         if report.bytes_needed > report.bytes_free:
             raise CannotWrite(
-                f"'{request.runs}' needs {report.bytes_needed / 1e6:.0f} MB, {report.bytes_free / 1e6:.0f} MB are free",
+                f"'{request.runs}' needs {report.bytes_needed / 1e6:,.1f} MB, "
+                f"{report.bytes_free / 1e6:,.1f} MB are free",
                 "free some space, or name a folder on another disk",
             )
+        if report.n_to_do:
+            check_writable(request.runs)
         _run(sweep, report, progress)
     report.seconds = time.perf_counter() - started
     return report

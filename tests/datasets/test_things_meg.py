@@ -128,8 +128,13 @@ def in_tesla(raw):
     ("spoil", "field", "said", "fix"),
     [
         (lambda raw: (raw / "sample_attributes_P1.csv").unlink(), "table", "no file", "names of the files"),
-        (lambda raw: (raw / "preprocessed_P1-epo.fif").write_bytes(b"<html>"), "file", "MNE cannot read it", "whole"),
-        (lose_a_part, "file", "MNE cannot read it", "whole"),
+        (
+            lambda raw: (raw / "preprocessed_P1-epo.fif").write_bytes(b"<html>"),
+            "file",
+            "is a web page",
+            "fetch it again",
+        ),
+        (lose_a_part, "file", "MNE cannot read it", "further parts"),
         (table(lambda t: "\n".join(t.splitlines()[:-1])), "table", "36 lines, but 37 epochs", "part missing"),
         (table(lambda t: t.replace("image_path", "path")), "table", "lacks the column image_path", "did you mean"),
         (table(lambda t: t.replace("exp,", "train,")), "trial_type", "'train'", "exp, test and catch"),

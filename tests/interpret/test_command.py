@@ -6,7 +6,7 @@ import pytest
 
 from embedctl import render
 from embedctl.commands import interpret as command
-from embedctl.interpretation_tables import show_pairs
+from embedctl.interpretation_tables import show_pairs, show_profiles
 from pipelines.interpret.kept import found_at, keep_found
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.request import InterpretReport
@@ -33,6 +33,15 @@ def test_the_side_that_has_more_is_named_and_by_how_much_half_of_it_comes_later(
     more, less = (float(everything[column].split()[0]) for column in ("aligned has more", "has less"))
     assert more == pytest.approx(1000 * aligned, abs=80) and less == pytest.approx(1000 * base, abs=80)
     assert float(everything["half by, ms"]) == pytest.approx(later, abs=1) and not matched["half by, ms"]
+
+
+def test_of_what_is_not_found_no_band_and_no_sensor_is_named(tables):
+    """One of many bands may pass its own test by chance."""
+    found, nothing = (profile("hog", 1, 0.1, is_found=is_found, band_p={"alpha": 0.01}) for is_found in (True, False))
+    show_profiles([found, nothing], "integrated-gradients")
+    [[one, other]] = tables
+    assert (one["strongest band"], other["strongest band"]) == ("alpha 70 %", "none")
+    assert (one["strongest sensors"], other["strongest sensors"]) == ("occipital 90 %", "none")
 
 
 def test_over_six_subjects_the_mean_of_their_halves_is_shown(tables):

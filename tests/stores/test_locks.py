@@ -200,7 +200,7 @@ for name in ("link", "unlink", "rename", "replace"):
 Path.read_bytes = held_up(Path.read_bytes)
 
 folder, began, rounds = Path(sys.argv[1]), time.monotonic(), 0
-while time.monotonic() < began + SECONDS:
+while rounds < 12 or time.monotonic() < began + SECONDS:  # on a busy computer a round takes long
     (wait, go), (hold, over), (read, said) = os.pipe(), os.pipe(), os.pipe()
     children = []
     for _ in range(N if rounds else 1):
@@ -239,7 +239,7 @@ def test_of_many_who_find_a_dead_owner_at_once_exactly_one_wins(folder):
         [sys.executable, "-c", ROUNDS, str(folder)], cwd=Path(__file__).parents[2], capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout) > 10
+    assert int(ran.stdout) >= 12
     assert [path.name for path in folder.iterdir()] == ["store.lock"], "no claim and no draft is left behind"
 
 

@@ -59,13 +59,6 @@ def test_after_repair_and_the_writing_command_every_byte_is_what_it_was(workspac
     check_repair(workspace, kind, tmp_path / "copy", SOME[kind])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", SOME)
-def test_after_repair_of_any_file_every_byte_is_what_it_was(workspace, kind, tmp_path):
-    names = [name for name in files(workspace / KINDS[kind]) if not name.endswith("images-0.parquet")]
-    check_repair(workspace, kind, tmp_path / "copy", names)
-
-
 def test_a_lost_table_of_images_cannot_be_repaired_and_says_so(workspace):
     # What images the rows are of is said nowhere else, and what cannot be known is not made up.
     (workspace / "e.zarr/image/.embedctl/images-0.parquet").unlink()

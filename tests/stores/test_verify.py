@@ -67,12 +67,11 @@ def belongs_to(file, store):
     return words[0] if words[0].startswith("run-") else ""
 
 
-def slow_where_many(way, kind):
-    """Return a case; epochs have the most files by far, so of their damages one is enough for every day."""
-    return pytest.param(way, kind, marks=pytest.mark.slow if kind == "epochs" and way != "flip" else ())
+# Epochs have the most files by far: of those one damage is enough here, and `tests/promises` has the others.
+CASES = [(way, kind) for way in DAMAGE for kind in KINDS if kind != "epochs" or way == "flip"]
 
 
-@pytest.mark.parametrize(("way", "kind"), [slow_where_many(way, kind) for way in DAMAGE for kind in KINDS])
+@pytest.mark.parametrize(("way", "kind"), CASES)
 def test_damage_to_any_file_is_found_and_located(workspace, kind, way):
     store = workspace / KINDS[kind]
     for file in files(store):
@@ -130,9 +129,7 @@ def test_a_whole_folder_that_is_gone_is_missed(workspace, gone):
     assert workspace / gone in {damage.file for damage in damages(workspace)}
 
 
-@pytest.mark.parametrize(
-    ("way", "kind"), [slow_where_many(way, kind) for way in ("truncate", "delete") for kind in KINDS]
-)
+@pytest.mark.parametrize(("way", "kind"), [case for case in CASES if case[0] != "flip"])
 def test_a_quick_look_finds_what_is_missing_or_cut_short(workspace, kind, way):
     store = workspace / KINDS[kind]
     for file in files(store):

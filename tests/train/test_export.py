@@ -128,8 +128,14 @@ def test_an_exported_run_is_what_the_run_kept_and_its_gallery_gives_its_scores(w
     assert np.array_equal(brain, read_array(*run, "brain")) and np.array_equal(scores, read_array(*run, "scores"))
     assert np.allclose(brain @ gallery.T, scores, atol=1e-5)
     assert json.loads((tmp_path / "out" / "queries.json").read_text()) == TEST_IDS
-    again = embedctl(*words)
-    assert again.exit_code == 2 and again.stderr.splitlines()[0].endswith("is there already")
+    written = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "queries.json").unlink()  # as after a call that was cut short
+    assert embedctl(*words).exit_code == 0
+    again = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    assert {file.name for file in written if again[file] != written[file]} == {"queries.json"}
+    (tmp_path / "out" / "scores.npy").write_bytes(b"another run's")
+    other = embedctl(*words)
+    assert other.exit_code == 2 and other.stderr.splitlines()[0].endswith("scores.npy' is there already")
 
 
 def test_predict_writes_the_same_files(workspace, run, tmp_path):

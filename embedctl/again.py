@@ -1,0 +1,81 @@
+"""A request as the words of its command: what a user would type to have the same computed again, from any folder."""
+
+from collections.abc import Collection
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from stores.again import STORE, from_workspace, note_command
+from stores.layout import private
+from stores.remote import is_remote
+
+__all__ = ["note_embeddings", "note_runs", "note_subjects"]
+
+# What changes no number, or is recorded by the store and taken from there.
+_LEFT_OUT = {
+    "models", "subjects", "seeds", "name", "refresh", "overwrite", "offline", "shard", "workers", "scheduler",
+    "memory_budget", "batch_size", "device", "dry_run", "check", "layers", "views", "store", "runs",
+}  # fmt: skip
+_OPTIONS = {"arrays": "npy"}
+
+
+def words_of(command: str, request: Any, place: Path, *left_out: str) -> list[str]:
+    """Return the words of a command, but for the option that its parts differ in; the place it writes to stands open.
+
+    Examples
+    --------
+    >>> from pipelines.extract.request import ExtractRequest
+    >>> words_of("extract", ExtractRequest(models=("hog",), images=Path("/work/i"), exact=True), Path("/work"))
+    ['extract', '--store', '{store}', '--images', '{workspace}/i', '--exact']
+    """
+    words = [command, "--runs" if command == "train" else "--store", STORE]
+    for field in fields(request):
+        value = getattr(request, field.name)
+        if field.name in {*_LEFT_OUT, *left_out} or (value == field.default and not isinstance(value, Path)):
+            continue
+        option = f"--{_OPTIONS.get(field.name, field.name).replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        else:
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [option, _noted(one, place)]
+    return words
+
+
+def _noted(value: Any, place: Path) -> str:
+    """Return a value as it is noted: a file, also one of which a part is named, so that it is found from anywhere."""
+    if isinstance(value, Path) and not is_remote(value):
+        return from_workspace(value, place)
+    file, colon, rest = str(value).partition(":")
+    is_file = (Path(file).suffix or "/" in file) and Path(file).exists()
+    return from_workspace(Path(file), place) + colon + rest if is_file else str(value)
+
+
+def note_embeddings(command: str, request: Any, parts: Collection[tuple[str, str]], cards: str = "") -> None:
+    """Note what computed embeddings: their names and ``NAME#KEY``."""
+    if is_remote(request.store):
+        return
+    words = words_of(command, request, request.store.absolute().parent)
+    words += ["--cards", _noted(Path(cards), request.store.absolute().parent)] if cards else []
+    hidden = private(request.store / "image")
+    anew = bool(getattr(request, "refresh", False) or getattr(request, "overwrite", False))
+    for name, part in parts:
+        note_command(hidden, part, words, "--name" if command == "import" else "--model", name, anew)
+
+
+def note_subjects(request: Any, subjects: Collection[int]) -> None:
+    """Note what wrote subjects."""
+    from stores.names import subject_name
+
+    words, hidden = words_of("preprocess", request, request.store.absolute().parent), private(request.store / "subject")
+    for subject in subjects:
+        part = f"{request.dataset}/{subject_name(subject)}"
+        note_command(hidden, part, words, "--subject", str(subject), anew=True)
+
+
+def note_runs(request: Any, jobs: Collection[Any], dataset: str) -> None:
+    """Note what trained runs."""
+    words, hidden = words_of("train", request, request.runs.absolute().parent, "dataset"), request.runs / ".embedctl"
+    for job in jobs:
+        here = [*words, "--dataset", dataset, "--subject", str(job.subject), "--seed", str(job.seed)]
+        note_command(hidden, job.run_id, here, "--model", f"{job.embedding}", anew=True)

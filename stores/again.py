@@ -1,0 +1,90 @@
+"""The commands that wrote each part of a store or of a folder of runs: what `repair` tells the user to paste.
+
+Not part of what is promised, so no receipt vouches for it. A part is an embedding, a subject or a run; those that one
+command computes together are told together: ``option`` is what their commands differ in, such as ``--model``. The
+store's own path is not noted, and what lies beside the store is noted from there, because a workspace may be moved.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from stores.commits import digest, put_json
+
+__all__ = ["COMMANDS", "STORE", "commands_for", "from_workspace", "note_command"]
+
+COMMANDS = "commands"
+"""Name of the folder, beside the locks."""
+STORE = "{store}"
+"""Stands for the store, or the folder of runs, in the words that are noted."""
+_HERE = "{workspace}/"
+
+
+def from_workspace(path: Path, place: Path) -> str:
+    """Return a path as it is noted: from the folder the store lies in, or from the root.
+
+    Examples
+    --------
+    >>> from_workspace(Path("/work/images"), Path("/work")), from_workspace(Path("/data/images"), Path("/work"))
+    ('{workspace}/images', '/data/images')
+    """
+    path, place = path.absolute(), place.absolute()
+    return _HERE + path.relative_to(place).as_posix() if path.is_relative_to(place) else str(path)
+
+
+def note_command(hidden: Path, part: str, words: Sequence[str], option: str, value: str, anew: bool = False) -> None:
+    """Write down what computes a part: after what computed other rows of it, or, ``anew``, in its place."""
+    known = [] if anew else _read(hidden, part)
+    entry = {"words": list(words), "option": option, "value": value}
+    if entry not in known:
+        put_json(_file(hidden, part), {"part": part, "commands": [*known, entry]}, hidden / "drafts")
+
+
+def commands_for(hidden: Path, parts: Iterable[str], store: Path) -> tuple[list[str], list[str]]:
+    """Return the lines to paste, in the order they were first used, and the parts of which nobody knows.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> hidden = Path(mkdtemp())
+    >>> for name in ("hog", "pixels"):
+    ...     words = ["extract", "{store}", "--images", "{workspace}/my images"]
+    ...     note_command(hidden, f"{name}#0a", words, "--model", name)
+    >>> commands_for(hidden, ["hog#0a", "pixels#0a", "clip-rn50#0a"], Path("a.zarr"))
+    (["embedctl extract --model hog,pixels a.zarr --images 'my images'"], ['clip-rn50#0a'])
+    """
+    together: dict[tuple[str, ...], list[str]] = {}
+    unknown = []
+    for part in parts:
+        known = _read(hidden, part)
+        for entry in known:
+            values = together.setdefault((entry["option"], *entry["words"]), [])
+            if entry["value"] not in values:
+                values.append(entry["value"])
+        if not known:
+            unknown.append(part)
+    lines = [
+        shlex.join(["embedctl", command, option, ",".join(values), *(_typed(word, store) for word in words)])
+        for (option, command, *words), values in together.items()
+    ]
+    return lines, unknown
+
+
+def _typed(word: str, store: Path) -> str:
+    if word == STORE:
+        return str(store)
+    return str(store.parent / word.removeprefix(_HERE)) if word.startswith(_HERE) else word
+
+
+def _file(hidden: Path, part: str) -> Path:
+    return hidden / COMMANDS / f"{digest(part.encode())[:16]}.json"
+
+
+def _read(hidden: Path, part: str) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(_file(hidden, part).read_bytes())
+        return [entry for entry in found["commands"] if {"words", "option", "value"} <= set(entry)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
