@@ -65,6 +65,7 @@ NAMES = list(jobs(SimpleNamespace(inputs=Inputs(Path()), whole=Path(), folder=Pa
 ELSEWHERE = {
     "demo": "calls what the stages call; test_demo.py kills it at every stage",
     "models": "fetches files that are checked by their sha256; test_fetch.py cuts it short",
+    "doctor": "tries the disks with files of its own; test_doctor.py sees that none is left",
     "reproduce": "calls extract, preprocess and train",
 }
 # What writes nothing, and `compare`, which writes one file as `results` does where there are pairs.
@@ -72,7 +73,6 @@ READ = {
     "verify": ["verify", "."],
     "compare": ["compare"],
     "datasets": ["datasets"],
-    "doctor": ["doctor"],
 }
 
 
