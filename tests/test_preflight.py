@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from pipelines.preprocess.dataset import raise_first
+from pipelines.preprocess.dataset import open_dataset, raise_first
 from pipelines.preprocess.preflight import preflight
+from pipelines.preprocess.preprocess import preprocess
+from pipelines.preprocess.request import PreprocessRequest
 from pipelines.preprocess.things_eeg2 import find_subjects, open_recording, presentations, read_image_lists
 from pipelines.simulate.raw_file import raw_file
 from pipelines.simulate.recordings import simulate_things_eeg2
@@ -212,6 +214,30 @@ def test_missing_or_incomplete_image_lists_are_named(raw):
     (raw / "image_metadata.npy").unlink()
     with pytest.raises(BadRecording, match="no image_metadata.npy"):
         read_image_lists(raw)
+
+
+def test_bad_image_lists_do_not_end_the_check(raw):
+    lists = {"train_img_files": ["a"], "train_img_concepts": 7, "test_img_concepts": ["x"]}
+    np.save(raw / "image_metadata.npy", lists, allow_pickle=True)
+    rewrite(raw, edit_stim(lambda x: x * 0), "sub-01/ses-02/raw_eeg_test.npy")
+    problems = open_dataset("things-eeg2", raw, "clean").preflight(1).problems
+    assert [(p.file, p.field) for p in problems] == [
+        ("image_metadata.npy", "train_img_concepts"),
+        ("image_metadata.npy", "test_img_files"),
+        ("sub-01/ses-02/raw_eeg_test.npy", "stim"),
+    ]
+    (raw / "image_metadata.npy").unlink()
+    first, second = open_dataset("things-eeg2", raw, "clean").preflight(1).problems
+    assert first.file == "image_metadata.npy" and "osf.io" in first.fix and second.field == "stim"
+
+
+def test_a_check_says_that_a_recipe_draws_more_repetitions_than_there_are(raw, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('base = "clean"\nrepetitions = {train = 3, test = 50}\n')
+    store = tmp_path / "epochs.zarr"
+    asked = PreprocessRequest(dataset="things-eeg2", raw=raw, store=store, recipe=str(own), check=True)
+    (line,) = preprocess(asked).subjects
+    assert not line.problems and any("draws 50 test repetitions of an image, some have" in note for note in line.notes)
 
 
 def test_recordings_of_the_raw_writer_pass_whatever_their_length(raw):

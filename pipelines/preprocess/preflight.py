@@ -41,7 +41,7 @@ def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: S
     subject : int
         Subject number.
     images : dict
-        Image list of each split, from `read_image_lists`.
+        Image list of each split, from `find_image_lists`; where one could not be read, codes are not compared with it.
     channels : sequence of str
         Channels that must be there; empty for every EEG channel, which must then be the same in all files.
 
@@ -70,14 +70,14 @@ def preflight(raw: Path, subject: int, images: dict[str, ImageList], channels: S
             found.notes.append(f"{subject_name(subject)}: {other} is taken for {FILES[split][0]}")
     for number, splits in files.items():
         for split, path in splits.items():
-            _examine(found, number, split, path, images[split])
+            _examine(found, number, split, path, images.get(split))
     compare_recordings(found, channels, short_name)
     unread = {split for number in files for split in files[number] if (number, split) not in found.recordings}
-    _count_images(found, images, [split for split in SPLITS if split not in unread])
+    _count_images(found, images, [split for split in images if split not in unread])
     return found
 
 
-def _examine(found: RecordedFlight, session: int, split: str, path: Path, images: ImageList) -> None:
+def _examine(found: RecordedFlight, session: int, split: str, path: Path, images: ImageList | None) -> None:
     name = short_name(path)
     try:
         recording = open_recording(path)
@@ -121,19 +121,22 @@ def _wrong_codes(recording: Recording) -> tuple[str, str] | None:
     return None
 
 
-def _wrong_events(recording: Recording, events: Presentations, images: ImageList) -> Iterator[tuple[str, str, str]]:
+def _wrong_events(
+    recording: Recording, events: Presentations, images: ImageList | None
+) -> Iterator[tuple[str, str, str]]:
     """Yield field, problem and fix for everything implausible in the events."""
     if not len(events.codes):
         yield "stim", "no event in it", "download the file again"
         return
-    outside = (events.codes != TARGET) & ((events.codes < 1) | (events.codes > len(images.ids)))
-    if outside.any():
+    total = len(images.ids) if images else np.inf
+    outside = (events.codes != TARGET) & ((events.codes < 1) | (events.codes > total))
+    if images and outside.any():
         codes = np.unique(events.codes[outside])
         listed = ", ".join(map(str, codes[:5])) + (", ..." if len(codes) > 5 else "")
         fix = "the metadata and the recording belong to different image sets"
         if TARGET - 2**16 in codes:
             fix = f"{TARGET - 2**16} is the target {TARGET} wrapped to 16 bits: restore it, or download the file again"
-        yield "stim", f"{outside.sum()} events with codes outside 1..{len(images.ids)}: {listed}", fix
+        yield "stim", f"{outside.sum()} events with codes outside 1..{total}: {listed}", fix
     soa = float(np.median(np.diff(events.onsets))) / recording.sfreq if len(events.onsets) > 1 else _SOA
     if not 0.75 * _SOA < soa < 1.5 * _SOA:
         yield (

@@ -121,10 +121,14 @@ def _check_plan(dataset: Dataset, flight: Preflight, line: SubjectReport, progre
     if flight.problems:
         return None
     try:
-        return dataset.plan(flight)
+        plan = dataset.plan(flight)
     except BadRecording as problem:
         _add(line, problem, progress)
         return None
+    line.notes += plan.notes
+    for note in plan.notes:
+        progress.say(note)
+    return plan
 
 
 def _add(line: SubjectReport, problem: BadRecording, progress: Progress) -> None:

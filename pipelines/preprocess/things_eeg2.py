@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.preprocess.channels import canonical_names
-from pipelines.preprocess.dataset import SPLITS
+from pipelines.preprocess.dataset import SPLITS, Problem
 from pipelines.preprocess.raw_npy import map_pickled
 from pipelines.preprocess.recording import ImageList
 from pipelines.preprocess.slots import Presentations
@@ -31,6 +31,7 @@ __all__ = [
     "FILES",
     "TARGET",
     "Recording",
+    "find_image_lists",
     "find_recordings",
     "find_subjects",
     "open_recording",
@@ -149,45 +150,69 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 
 def read_image_lists(raw: Path) -> dict[str, ImageList]:
-    """Read ``image_metadata.npy`` from ``raw`` or its ``image_set`` folder.
+    """Return the image list of each split.
 
     Raises
     ------
     BadRecording
-        If it is missing, or lacks a list, or its lists differ in length.
+        If anything is wrong with them: the first of what `find_image_lists` finds.
+    """
+    lists, problems = find_image_lists(raw)
+    if problems:
+        raise BadRecording(str(problems[0]), problems[0].fix)
+    return lists
+
+
+def find_image_lists(raw: Path) -> tuple[dict[str, ImageList], list[Problem]]:
+    """Read ``image_metadata.npy`` from ``raw`` or its ``image_set`` folder, and return all that is wrong with it.
+
+    Returns
+    -------
+    lists : dict
+        Image list of each split whose list can be used.
+    problems : list of Problem
+        Everything that keeps the others from it.
     """
     candidates = [raw / "image_metadata.npy", raw / "image_set" / "image_metadata.npy"]
     path = next((path for path in candidates if path.exists()), None)
     if path is None:
-        raise BadRecording(
-            f"no image_metadata.npy in {raw}", "it says which image a code means: https://osf.io/y63gw/files/qkgtf"
-        )
-    metadata = map_pickled(path)
-    return {split: _image_list(path, metadata, split) for split in SPLITS}
+        fix = "it says which image a code means: https://osf.io/y63gw/files/qkgtf"
+        return {}, [Problem("image_metadata.npy", "file", f"no image_metadata.npy in {raw}", fix)]
+    try:
+        metadata = map_pickled(path)
+    except BadRecording as bad:
+        return {}, [Problem.of(bad, path, path.name)]
+    lists, problems = {}, []
+    for split in SPLITS:
+        prefix = {"train": "train_img", "test": "test_img"}[split]
+        wanted = (f"{prefix}_concepts", f"{prefix}_files", f"{prefix}_concepts_THINGS")
+        texts = {}
+        for key in wanted:
+            try:
+                if key not in metadata and key != wanted[2]:
+                    held = ", ".join(map(str, metadata)) or "nothing"
+                    raise BadRecording(f"lacks '{key}'", f"it holds {held}")
+                texts[key] = _texts(path, metadata, key)
+            except BadRecording as bad:
+                problems.append(Problem.of(bad, path, path.name, key))
+        if len(texts) == len(wanted):
+            try:
+                lists[split] = _image_list(split, prefix, *texts.values())
+            except BadRecording as bad:
+                problems.append(Problem.of(bad, path, path.name, wanted[1]))
+    return lists, problems
 
 
-def _image_list(path: Path, metadata: Mapping[str, Any], split: str) -> ImageList:
-    prefix = {"train": "train_img", "test": "test_img"}[split]
-    lists = []
-    for key in (f"{prefix}_concepts", f"{prefix}_files"):
-        if key not in metadata:
-            raise BadRecording(f"{path} lacks '{key}'", f"it holds {', '.join(map(str, metadata)) or 'nothing'}")
-        lists.append(_texts(path, metadata, key))
-    folders, names = lists
+def _image_list(split: str, prefix: str, folders: list[str], names: list[str], things: list[str]) -> ImageList:
     if len(folders) != len(names):
-        raise BadRecording(
-            f"{path}: {len(folders)} {prefix}_concepts, {len(names)} {prefix}_files", "download it again"
-        )
-    things = _texts(path, metadata, f"{prefix}_concepts_THINGS")
+        raise BadRecording(f"{len(folders)} {prefix}_concepts, {len(names)} {prefix}_files", "download it again")
     numbers: list[int | None] = (
         [_leading_number(item) for item in things] if len(things) == len(names) else [None] * len(names)
     )
     ids = [f"{_IMAGE_FOLDERS[split]}/{folder}/{name}" for folder, name in zip(folders, names, strict=True)]
     twice = next((image for image, n in Counter(ids).items() if n > 1), None)
     if twice:
-        raise BadRecording(
-            f"{path}: {prefix}_files names {twice} twice", "two codes cannot be one image: download it again"
-        )
+        raise BadRecording(f"{prefix}_files names {twice} twice", "two codes cannot be one image: download it again")
     return ImageList(ids, [re.sub(r"^\d+_", "", folder) for folder in folders], numbers)
 
 

@@ -217,6 +217,9 @@ def hostile(raw):
         (about('"Pz"', '"Oz"'), "ch_names", "Oz twice", "rename"),
         (about("sfreq = 100", "sfreq = -1"), "sfreq", "it is -1", "samples per second"),
         (about("tmin = -0.1\n", ""), "tmin", "it is None", "first sample"),
+        (about("units", "unit"), "unit", "an unknown key", "units"),
+        (lambda raw: (raw / "recording.toml").unlink(), "file", "no ", "it says modality"),
+        (lambda raw: (raw / "recording.toml").write_text("="), "file", "is not TOML", "correct the line"),
     ],
 )  # fmt: skip
 def test_every_fault_is_named_with_its_file_its_field_and_its_remedy(raw, spoil, field, said, fix):
@@ -238,8 +241,6 @@ def test_every_fault_is_named_with_its_file_its_field_and_its_remedy(raw, spoil,
         (lambda raw: (raw / "trials.csv").write_text("image,split\na,train\nb\n"), "is not a table"),
         (lambda raw: (raw / "trials.parquet").write_bytes(b"PAR1 no"), "is not a table"),
         (rewrite("subject", "anna"), "subject 'anna' in line 2"),
-        (lambda raw: (raw / "recording.toml").unlink(), "recording.toml"),
-        (lambda raw: (raw / "recording.toml").write_text("="), "is not TOML"),
     ],
 )
 def test_what_concerns_all_subjects_is_said_at_once(raw, spoil, said):
@@ -257,6 +258,15 @@ def test_all_problems_come_at_once_and_end_the_command_with_code_2(raw, tmp_path
     assert result.exit_code == 2 and "4 problems" in result.stdout
     for said in ("sub-01.npy: file: is truncated", "sub-02.npy: file: no file", "recording.toml: sfreq: it is 0"):
         assert said in result.stderr
+
+
+def test_every_field_of_a_bad_description_is_named_beside_a_bad_array(raw):
+    (raw / "recording.toml").write_text('modality = "eog"\nsfreq = "fast"\nch_names = 3\nlowpass = 40\n')
+    truncate(raw)
+    fields = sorted((p.file, p.field) for p in look(raw).problems)
+    assert fields == [("recording.toml", f) for f in ("ch_names", "lowpass", "modality", "sfreq", "tmin")] + [
+        ("sub-01.npy", "file")
+    ]
 
 
 def test_recipes_and_subjects_nobody_knows_are_named(raw, tmp_path):

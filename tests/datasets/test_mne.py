@@ -352,6 +352,6 @@ def test_an_edf_that_was_cut_is_truncated(tmp_path):
 def test_a_rate_above_that_of_the_recording_is_said_and_an_unknown_key_refused(bids, tmp_path):
     line = run(bids, tmp_path, dry_run=True).subjects[0]
     assert line.notes == ["sub-01: recorded at 200 Hz: epochs at 250 Hz hold nothing above 100 Hz"]
-    (bids / "recording.toml").write_text('imagee = "duration"\n')
-    with pytest.raises(BadRecording, match="unknown key 'imagee'"):
+    (bids / "recording.toml").write_text('imagee = "duration"\nsfreq = 9\nimage = 3\n')
+    with pytest.raises(BadRecording, match="unknown key 'imagee'.*unknown key 'sfreq'.*image = 3"):
         open_dataset("mne", bids, "clean")

@@ -38,13 +38,14 @@ from pipelines.preprocess.recorded import positions
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
 from pipelines.preprocess.trial_tables import missing_columns, number_of, read_trials
 from pipelines.preprocess.trials import TrialFlight, concept_of, count_trials
-from stores.errors import BadRecording, UnknownName
+from stores.errors import BadRecording, UnknownName, suggest
 from stores.names import subject_name
 
 __all__ = ["Arrays", "open_dataset"]
 
 _OWN = ("image", "split", "subject", "session", "concept", "file", "row")
 _MODALITIES = ("eeg", "meg", "fmri")
+_ABOUT = {"modality", "units", "ch_names", "sfreq", "tmin", "rois"}
 _NUMBERS = {"sfreq": "samples per second, as 250", "tmin": "time of the first sample, s"}
 _SPLITS = {"train": "train", "training": "train", "test": "test"}
 
@@ -67,7 +68,7 @@ class Arrays:
         self._path = next((p for p in (raw / "trials.parquet", raw / "trials.csv") if p.is_file()), raw / "trials.csv")
         self._table = read_trials(self._path)
         missing_columns(self._path, self._table, ("image", "split"))
-        self._about = _read_about(raw / "recording.toml")
+        self._about, self._wrong_about = _read_about(raw / "recording.toml")
         asked = self._column("subject", "1")
         self._subject = np.array([-1 if (n := number_of(text, "sub")) is None else n for text in asked])
         if (self._subject < 0).any():
@@ -130,7 +131,10 @@ class Arrays:
         flight.columns = {name: np.array(self._column(name, ""))[lines] for name in others}
 
         whole, order = self._arrays(flight, lines, problem)
-        _describe(flight, self._about)
+        if self._wrong_about:
+            flight.problems.append(self._wrong_about)
+        else:
+            _describe(flight, self._about)
         if whole:
             flight.row_shape = next(iter(whole.values())).shape[1:]
             _compare_axes(flight, whole)
@@ -234,34 +238,35 @@ def _gather(whole: dict[str, np.ndarray], order: list[tuple[str, int]], rows: np
     return out
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+def _read_about(path: Path) -> tuple[dict[str, Any], Problem | None]:
+    """Return what ``recording.toml`` says, and what keeps it from being read."""
     if not path.is_file():
-        raise BadRecording(
-            f"no {path}",
-            'it says modality = "eeg", units = "uV", sfreq = 250, tmin = 0.0, ch_names = ["O1", ...]',
-        )
+        fix = 'it says modality = "eeg", units = "uV", sfreq = 250, tmin = 0.0, ch_names = ["O1", ...]'
+        return {}, Problem(path.name, "file", f"no {path}", fix)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8")), None
     except (ValueError, RecursionError) as problem:
-        raise BadRecording(f"{path} is not TOML: {problem}", "correct the line it names") from None
+        return {}, Problem(path.name, "file", f"is not TOML: {problem}", "correct the line it names")
 
 
 def _describe(flight: TrialFlight, about: dict[str, Any]) -> None:
-    """Take over what ``recording.toml`` says, and what is wrong with it."""
+    """Take over what ``recording.toml`` says, and all that is wrong with it."""
 
     def problem(field: str, what: str, fix: str) -> None:
         flight.problems.append(Problem("recording.toml", field, what, fix))
 
     flight.modality, flight.units = str(about.get("modality", "")), str(about.get("units", ""))
+    for key in sorted(about.keys() - _ABOUT):
+        problem(key, "an unknown key", suggest(key, _ABOUT))
     if flight.modality not in _MODALITIES:
         problem("modality", f"it is {flight.modality!r}", f"one of {', '.join(_MODALITIES)}")
-        return
-    if flight.modality == "fmri":
+    of_voxels = flight.modality == "fmri" or ("rois" in about and flight.modality not in _MODALITIES)
+    if of_voxels:
         rois = about.get("rois", {})
         if not isinstance(rois, dict) or not all(map(_are_voxels, rois.values())):
             problem("rois", "not a table of lists of voxels", "write [rois], then V1 = [0, 1, 2]")
-            return
-        flight.rois = {str(name): sorted(set(voxels)) for name, voxels in rois.items() if voxels}
+        else:
+            flight.rois = {str(name): sorted(set(voxels)) for name, voxels in rois.items() if voxels}
         return
     names = about.get("ch_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

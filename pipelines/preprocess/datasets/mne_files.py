@@ -95,6 +95,10 @@ def _column_named(path: Path) -> str:
         about = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as problem:
         raise BadRecording(f"{path} is not TOML: {problem}", "correct the line it names") from None
-    for key in sorted(about.keys() - {"image"}):
-        raise BadRecording(f"{path} has an unknown key {key!r}", 'only image = "COLUMN" can be said here')
-    return str(about.get("image", ""))
+    column = about.get("image", "")
+    wrong = [f"has an unknown key {key!r}" for key in sorted(about.keys() - {"image"})]
+    if not isinstance(column, str):
+        wrong.append(f"has image = {column!r:.60}, which is no name")
+    if wrong:
+        raise BadRecording(f"{path} {', '.join(wrong)}", 'only image = "COLUMN" can be said here')
+    return str(column)

@@ -7,7 +7,7 @@ from pipelines.preprocess.preflight import preflight
 from pipelines.preprocess.recipes import Recipe, read_recipe
 from pipelines.preprocess.recorded import Recorded
 from pipelines.preprocess.recording import RecordedFlight
-from pipelines.preprocess.things_eeg2 import find_recordings, find_subjects, read_image_lists
+from pipelines.preprocess.things_eeg2 import find_image_lists, find_recordings, find_subjects
 
 __all__ = ["ThingsEEG2", "open_dataset"]
 
@@ -26,7 +26,7 @@ class ThingsEEG2:
     def __init__(self, raw: Path, recipe: Recipe) -> None:
         self._raw, self.recipe = raw, recipe
         self._subjects = sorted(find_subjects(raw))
-        self._images = read_image_lists(raw)
+        self._images, self._wrong_lists = find_image_lists(raw)
 
     def subjects(self) -> list[int]:
         """Return who is there."""
@@ -34,7 +34,9 @@ class ThingsEEG2:
 
     def preflight(self, subject: int) -> RecordedFlight:
         """Return all that is wrong with a subject."""
-        return preflight(self._raw, subject, self._images, self.recipe.channels)
+        flight = preflight(self._raw, subject, self._images, self.recipe.channels)
+        flight.problems[:0] = self._wrong_lists
+        return flight
 
     def plan(self, flight: RecordedFlight) -> Recorded:
         """Return what becomes of its presentations."""
