@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from embedctl.findings import Finding
-from stores.commits import cannot_write, draft_name, drop, make_folder, put_bytes
+from stores.commits import cannot_write, draft_name, drop, make_folder, put_bytes, sweep
 from stores.disk import bytes_free
 from stores.errors import CannotWrite, EmbedctlError
 from stores.locks import lock
@@ -21,11 +21,11 @@ _FULL = 1e9
 def folders(places: dict[str, Path]) -> list[Finding]:
     """Return, for each place in use, its file system, the room there, and whether a store can be kept there.
 
-    Where there is nothing yet, the folder above is looked at. Files written for this are gone afterwards.
+    It is tried in the folder that holds the place, or will hold it. Files written for this are gone afterwards.
     """
     found = []
     for what, place in places.items():
-        folder = _nearest(place.absolute())
+        folder = _nearest(place.absolute().parent)
         kind, free = _file_system(folder), bytes_free(folder)
         told = [kind, f"{free / 1e9:.1f} GB free"]
         hint = _ON_NETWORK if kind in NETWORK else ""
@@ -45,6 +45,7 @@ def folders(places: dict[str, Path]) -> list[Finding]:
 def _try(folder: Path) -> str:
     """Write, flush, rename, lock and map in a draft of ours, and say how long a flushed write took."""
     draft = folder / draft_name("doctor")
+    sweep(folder, of="doctor")
     with cannot_write(folder):
         make_folder(draft)
     try:

@@ -14,7 +14,7 @@ import numpy as np
 from stores.disk import bytes_free
 from stores.embedding import Embedding, Entry
 from stores.embeddings import EmbeddingStore
-from stores.errors import CannotWrite, EmbedctlError, StoreMismatch
+from stores.errors import CannotWrite, DamagedStore, EmbedctlError, StoreMismatch
 
 __all__ = ["Brought", "Merge", "merge"]
 
@@ -183,7 +183,10 @@ class _Joint:
                 here = range(block * self.ours.block_rows, (block + 1) * self.ours.block_rows)
                 mine = rows[(places >= here.start) & (places < here.stop)]
                 reasons = {row: why for row, why in absent.items() if row in here}
-                self.ours.write_block(block, {entry.group: (self.places[mine], read(mine))}, reasons)
+                values = read(mine)
+                if not np.isfinite(values).all():
+                    raise DamagedStore(f"'{self.theirs.path}' calls rows of '{theirs.name}' committed that hold none")
+                self.ours.write_block(block, {entry.group: (self.places[mine], values)}, reasons)
                 advance(len(mine))
 
     def _pairs(self) -> Iterator[tuple[Entry, Entry | None]]:

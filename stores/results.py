@@ -237,6 +237,7 @@ def remove_runs(runs: Path, run_ids: Sequence[str]) -> list[str]:
     StoreLocked
         If a live process is at one of them.
     """
+    refuse_links(runs)
     known = [path.name for path in sorted(runs.glob("[!.]*")) if path.is_dir()]
     found = list(dict.fromkeys(run_ids))
     if unknown := [run_id for run_id in found if run_id not in known]:
@@ -363,6 +364,9 @@ def _row_table(summaries: Sequence[Mapping[str, Any]]) -> "pa.Table":
 
 def _read_rows(runs: Path, receipts: Sequence[Path]) -> "pa.Table":
     summaries = [read_summary(runs, path.parent.name) for path in receipts]
+    for path, summary in zip(receipts, summaries, strict=True):
+        if summary["run_id"] != path.parent.name:
+            raise DamagedStore(f"'{path.parent}' is not the run that its summary speaks of")
     try:
         return _row_table(summaries)
     except ValueError as error:  # of a stranger's run: its receipt fits, and its summary is none

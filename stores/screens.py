@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stores.commits import digest, json_bytes, sweep
 from stores.errors import DamagedStore
+from stores.inside import refuse_links
 from stores.locks import lock
 from stores.receipts import change, settled
 from stores.sealed import json_of
@@ -60,6 +61,7 @@ def record_tested(runs: Path, configurations: Iterable[Configuration]) -> None:
     """
     drafts = runs / ".embedctl" / "drafts"
     sweep(drafts)
+    refuse_links(runs)
     with lock(runs / ".embedctl" / "locks", "screens", wait=30.0, shown=runs):
         tested = sorted(_screened(runs) | set(configurations))
         data = json_bytes({"tested": [dict(zip(_COLUMNS, one, strict=True)) for one in tested]})

@@ -15,8 +15,19 @@ __all__ = ["json_of", "npy_of"]
 _HINT = "remove the run and train it again"
 
 
+class _Said(dict[str, Any]):
+    """What a file says; to be asked for what it does not say is damage of the file."""
+
+    def __init__(self, content: dict[str, Any], path: Path) -> None:
+        super().__init__(content)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise DamagedStore(f"'{self._path}' says nothing of '{key}'", _HINT)
+
+
 def json_of(data: bytes, path: Path) -> dict[str, Any]:
-    """Return a JSON object.
+    """Return a JSON object; reading a key it lacks is damage, too.
 
     Raises
     ------
@@ -29,7 +40,7 @@ def json_of(data: bytes, path: Path) -> dict[str, Any]:
         raise DamagedStore(f"'{path}' is not JSON", _HINT) from error
     if not isinstance(content, dict):
         raise DamagedStore(f"'{path}' holds a {type(content).__name__}, not an object", _HINT)
-    return content
+    return _Said(content, path)
 
 
 def npy_of(data: bytes, path: Path) -> np.ndarray:

@@ -1,9 +1,8 @@
-"""The program as a person or a script meets it: exit codes, the two-line problem, pipes, signals, start-up."""
+"""The program as a person or a script meets it: exit codes, the two-line problem, pipes, signals."""
 
 import errno
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -47,31 +46,6 @@ def failing(problem):
         raise problem
 
     return broken
-
-
-# Start-up ---------------------------------------------------------------------------------------------------------
-
-
-def test_help_and_listing_import_neither_torch_nor_scipy():
-    heavy = "{'torch', 'timm', 'mne', 'scipy', 'sklearn', 'pandas', 'dask'}"
-    code = (
-        "import sys\nfrom embedctl.cli import main\n"
-        f"try: main()\nexcept SystemExit: print(sorted({heavy} & set(sys.modules)))"
-    )
-    for words in (["--help"], ["models", "list"], ["models", "show", "pixels"], ["datasets"], ["extract", "--help"]):
-        assert program(*words, code=code).stdout.splitlines()[-1] == "[]", words
-
-
-def cpu_seconds(*words):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert program(*words).returncode == 0
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-@pytest.mark.parametrize(("words", "limit"), [(("--help",), 0.5), (("models", "list"), 1.5)])
-def test_it_starts_quickly(words, limit):
-    assert min(cpu_seconds(*words) for _ in range(3)) <= limit
 
 
 # Problems ---------------------------------------------------------------------------------------------------------

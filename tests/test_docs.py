@@ -83,7 +83,8 @@ def test_every_path_in_a_page_is_there_and_nothing_waits_to_be_filled_in(page):
     text = page.read_text(encoding="utf-8")
     ours = "embedctl|pipelines|stores|tests|docs|benchmarks|shared|\\.ci"
     named = re.findall(rf"`((?:{ours})/[\w./-]*)[`:]", text) + re.findall(r"python (\w+/\w+\.py)", text)
-    named += [f"{module.replace('.', '/')}.py" for module in re.findall(r"python -m ((?:benchmarks|tests)\.\w+)", text)]
+    modules = re.findall(r"python -m ((?:benchmarks|tests)(?:\.\w+)+)", text)
+    named += [f"{module.replace('.', '/')}.py" for module in modules]
     for path in named:
         assert (ROOT / path).exists(), f"{page.name}: {path}"
     for line in text.splitlines():

@@ -87,7 +87,7 @@ def test_a_sound_environment_has_no_conflict_and_the_settings_say_who_decided_th
 def test_the_disks_are_tried_and_nothing_is_left_behind(environment, tmp_path):
     environment()
     result = CliRunner().invoke(app, ["doctor"])
-    assert result.stdout.count("rename, flush (") == 8  # four places, once in the table and once in the report
+    assert result.stdout.count("rename, flush (") == 6  # three places, once in the table and once in the report
     assert list(tmp_path.iterdir()) == []
     for_report = result.stdout.partition("for a bug report:")[2]
     assert "store format 1" in for_report and str(tmp_path) not in for_report and str(Path.home()) not in for_report

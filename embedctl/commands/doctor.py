@@ -11,7 +11,7 @@ from embedctl.settings import SETTINGS
 __all__ = ["doctor"]
 
 CONFLICT = 6
-PLACES = ("images", "embeddings", "epochs", "runs")
+PLACES = ("embeddings", "epochs", "runs")
 
 
 def doctor(json: options.Json = False) -> None:

@@ -142,7 +142,7 @@ def _run(path: Path, json: bool) -> None:
     if json:
         render.as_json(kind="run", path=str(path), summary=summary, config=config)
         return
-    width = max(map(len, summary))
+    width = max(map(len, summary), default=0)
     for field, value in summary.items():
         if value is not None and value != "":
             render.line(f"{field:{width}}  {value}")

@@ -69,8 +69,7 @@ def _of_condition(place: int, material: Material) -> list[Section]:
     answers = material.answers[place]
     sections = [
         accuracy(answers),
-        variation(answers),
-        repetitions(answers, material.request.runs),
+        _varied(answers, material),
         gallery(answers, material),
         evidence(answers, material.request.runs),
         training(answers),
@@ -78,6 +77,14 @@ def _of_condition(place: int, material: Material) -> list[Section]:
     if len(material.answers) == 1:
         return sections
     return [Section(f"{place + 1}. {section.title}", section.text, section.figures) for section in sections]
+
+
+def _varied(answers: Answers, material: Material) -> Section:
+    """Return layers, seeds and repetitions as one section: a picture each, beside one another."""
+    parts = variation(answers), repetitions(answers, material.request.runs)
+    text = [sentence for part in parts for sentence in part.text]
+    figures = [figure for part in parts for figure in part.figures]
+    return Section("Layers, seeds and repetitions", text, figures)
 
 
 def _verdicts(place: int, material: Material) -> list[str]:

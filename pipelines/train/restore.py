@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
@@ -19,10 +20,13 @@ from pipelines.train.image_side import ImageSide
 from pipelines.train.learner import HIGHEST_SCALE
 from pipelines.train.losses import unit
 from pipelines.train.recipes import Recipe, read_recipe
-from stores.errors import StoreMismatch
+from stores.errors import DamagedStore, StoreMismatch
 from stores.results import read_array, read_checkpoint, read_config
 
 __all__ = ["TrainedRun", "restore"]
+
+_SAID = {"modality": str, "settings": dict, "recipe": str, "ch_names": list, "times": list, "brain_encoder": str}
+_AGAIN = "remove the run and train it again"
 
 ANOTHER_START = 1_000_003  # added to a run's seed
 
@@ -100,12 +104,17 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
         If a file is not the one that was written.
     """
     config = read_config(runs, run_id)
+    if wrong := [key for key, kind in _SAID.items() if not isinstance(config[key], kind)]:
+        raise DamagedStore(f"run '{run_id}' says nonsense of its '{wrong[0]}'", _AGAIN)
     for name, digest in (config.get("own") or {}).items():
         if content(name) != digest:
             raise StoreMismatch(f"'{name}' has changed since run '{run_id}' was trained", "train it again")
     recipe = read_recipe("modern", config["modality"]).with_(**config["settings"], name=config["recipe"])
-    state = load(read_checkpoint(runs, run_id))
-    log_scale = state.pop("log_scale")
+    try:
+        state = load(read_checkpoint(runs, run_id))
+        log_scale = state.pop("log_scale")
+    except (SafetensorError, KeyError) as error:
+        raise DamagedStore(f"the weights of run '{run_id}' cannot be read", _AGAIN) from error
     stacked = len(state["image.route"]) if "image.route" in state else 0
     side = ImageSide(stacked, *(state.pop(name, None) for name in ("mean", "spread", "axes")))
     times = _times(config, recipe)

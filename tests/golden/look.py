@@ -113,7 +113,7 @@ def main() -> None:
     shutil.rmtree(folder)
     assert not changed, changed
     read_by = f"python {sys.version.split()[0]}, zarr {zarr.__version__}"
-    print(f"{read_by}: {len(GOLDEN)} golden stores and one of today, all as written")
+    print(f"{read_by}: all as written, {len(GOLDEN)} golden and one of today")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """Workspaces of a stranger: everything a file can do to whoever reads it, made here so that it can be read."""
 
+import io
 import json
 import os
+import pickle
 import shutil
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +182,119 @@ ROWS_LIES = {
     "absent that are not rows": {"rows": [[0, 3]], "absent": {"x": "y"}},
     "absent without end": {"rows": [[0, 3]], "absent": {str(10**15): "y", "70": "\x1b[2J<script>"}},
 }
+
+
+def damaged(home: Path, place: str, change) -> None:
+    """Change a file of metadata, and seal what vouches for it."""
+    edit(home / place, change)
+    reseal(home / place.split("/")[0])
+
+
+def rows_said(home: Path, rows: dict) -> None:
+    """Have a receipt of rows say other rows."""
+    receipt = home / GROUP / "values" / ".embedctl" / "receipts" / "000000.json"
+    content = json.loads(receipt.read_bytes())["receipt"]
+    for said_of in content["files"].values():
+        said_of.update(rows)
+    seal(receipt, content)
+
+
+def linked(home: Path, place: str) -> None:
+    """Put a link to something outside where a folder of the store was."""
+    shutil.rmtree(home / place)
+    (home / place).symlink_to(home.parent / VICTIM)
+
+
+def v2_with_a_pickle(home: Path) -> None:
+    """Put a Zarr v2 array whose filter unpickles beside the v3 metadata of an embedding."""
+    node = {
+        "zarr_format": 2, "shape": [112, 24], "chunks": [64, 24], "dtype": "|O", "fill_value": None, "order": "C",
+        "compressor": None, "filters": [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}],
+    }  # fmt: skip
+    values = home / GROUP / "values"
+    (values / "zarr.json").unlink()
+    (values / ".zarray").write_text(json.dumps(node))
+    (values / "0.0").write_bytes(pickle.dumps(Payload(home.parent / "canary")))
+
+
+def pickled(home: Path, *places: str) -> None:
+    """Put a pickle that leaves a canary into files, and seal what vouches for them."""
+    for place in places:
+        (home / place).parent.mkdir(parents=True, exist_ok=True)
+        (home / place).write_bytes(pickle.dumps(Payload(home.parent / "canary")))
+
+
+def pickled_arrays(home: Path) -> None:
+    """Write pickles in every format that arrays and weights come in."""
+    import torch
+
+    payload = Payload(home.parent / "canary")
+    np.save(home / "mine.npy", np.array([payload], dtype=object))
+    np.savez(home / "mine.npz", x=np.array([payload], dtype=object))
+    torch.save({"x": payload}, home / "mine.pt")
+    torch.save(payload, home / "mine.pth", _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(home / "script.pt", "w") as archive:  # what a TorchScript archive looks like
+        archive.writestr("a/constants.pkl", b"")
+        archive.writestr("a/data.pkl", pickle.dumps(payload))
+    (home / "mine.joblib").write_bytes(pickle.dumps(payload))
+
+
+def pickled_recordings(home: Path) -> None:
+    """Write a recording that is a pickle."""
+    raw = next((home / "raw").rglob("raw_eeg_training.npy"))
+    np.save(raw, {"raw_eeg_data": Payload(home.parent / "canary")}, allow_pickle=True)
+
+
+def strange_images(home: Path) -> None:
+    """Name images as no image should be named, and link to what is none of ours."""
+    good = next((home / "images").rglob("*.jpg")).read_bytes()
+    for name in NAMES:
+        (home / "images" / name).write_bytes(good)
+    (home / "images" / "out.jpg").symlink_to(home.parent / VICTIM / "diary.txt")
+
+
+NAMES = [
+    "<script>alert(1)<script>.jpg", "[bold]x.jpg", "\x1b]0;title\x07.jpg",
+    "a\nb.jpg", "\u202egpj.exe.jpg", "$\\frac{1}{0}$.jpg", "=cmd|' !A0.jpg", "%s%n.jpg", "-rf.jpg", "con.jpg",
+]  # fmt: skip
+
+
+def strange_archive(home: Path) -> None:
+    """Pack an image under a name that leads out, and a link."""
+    with tarfile.open(home / "images.tar", "w") as archive:
+        for name in ("../../victim/a.jpg", "b.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"abc"))
+
+
+def strange_settings(home: Path) -> None:
+    """Nest settings without end."""
+    (home / "embedctl.toml").write_bytes(b"a = " + DEEP)
+
+
+def strange_recipe(home: Path) -> None:
+    """Nest a recipe, and a list of ids, without end."""
+    (home / "quick.toml").write_bytes(b"a = " + DEEP)
+    (home / "mine.json").write_bytes(DEEP)
+
+
+def strange_ids(home: Path) -> None:
+    """List ids that are paths, formulas and codes."""
+    (home / "mine.csv").write_text("image\n\"=cmd|'/c calc'!A0\"\n")
+    (home / "mine.txt").write_bytes("../../victim/\0\x1b[2J\u202e<b>".encode() + b"\n")
+
+
+def strange_run(home: Path, **files: bytes) -> None:
+    """Replace files of a run by anything, and seal it."""
+    (receipt,) = (path for path in (home / "runs").glob("*/receipt.json") if "planted" in path.parent.name)
+    for name, data in files.items():
+        (receipt.parent / name.replace("__", ".")).write_bytes(data)
+    reseal(home / "runs")
+
+
+def npy_of_objects() -> bytes:
+    """Return a ``.npy`` file that only unpickling can read."""
+    sink = io.BytesIO()
+    np.save(sink, np.array([{}], dtype=object), allow_pickle=True)
+    return sink.getvalue()

@@ -202,7 +202,7 @@ def test_several_settings_are_numbered_wherever_they_are_spoken_of(request_of, m
     monkeypatch.setattr("embedctl.report.build.gather", lambda request: both)
     built = build(request_of)
     assert [text[:3] for text in built.verdicts] == ["1. ", "1. ", "2. ", "2. "]
-    assert sum(section.title.startswith("1. ") for section in built.sections) == 6
+    assert sum(section.title.startswith("1. ") for section in built.sections) == 5
     assert len(built.ranking.rows) == 2 * len(STRENGTH)
 
 

@@ -1,7 +1,11 @@
 """A sweep in several processes: the same rows and files as in one, whoever dies meanwhile."""
 
 import os
+import pickle
 import signal
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -76,6 +80,27 @@ def test_a_killed_worker_costs_nothing_but_time(workspace, alone, tmp_path):
 
         report = train(request(workspace, tmp_path / "runs", scheduler=cluster.scheduler_address), Killer())
     assert not pids and report.n_trained == 8
+    require_the_same(report, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
+def test_a_sweep_that_was_killed_ends_with_the_rows_and_files_of_one_that_was_not(workspace, alone, tmp_path):
+    runs = tmp_path / "runs"
+    asked = request(workspace, runs)
+    code = (
+        "import sys, pickle; from pipelines.train.sweep import train\n"
+        "train(pickle.load(sys.stdin.buffer))"
+    )  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as sweep:
+        sweep.stdin.write(pickle.dumps(asked))
+        sweep.stdin.close()
+        while not any(runs.glob("*/receipt.json")) and sweep.poll() is None:
+            time.sleep(0.005)
+        sweep.kill()
+    assert sweep.returncode == -signal.SIGKILL
+    report = train(asked)
+    assert 0 < report.n_already < 8 and not report.skipped
     require_the_same(report, alone)
 
 

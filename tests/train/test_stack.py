@@ -86,3 +86,14 @@ def test_one_pass_is_not_taken_where_it_changes_a_bit_or_cannot_be(loaded, again
     monkeypatch.setattr(stack.Stack, "gradients", lambda self, x, shown: torch.zeros(2).item())
     chosen, why = stacking.pays(config, loaded, against)
     assert not chosen and "3 in one pass do not work (" in why
+
+
+def test_stacks_of_layers_are_routed_as_they_are_alone(workspace, loaded, against):
+    config = RunConfig(QUICK.with_(several="route"), "linear", 3)
+    pairs = [(against[0], against[1]), (against[2], against[0])]
+    routed = [
+        Against(*(np.hstack(both) for both in zip((a.target, a.gallery), (b.target, b.gallery), strict=True)), (24, 24))
+        for a, b in pairs
+    ]
+    for together, one in zip(train_together(config, loaded, routed), routed, strict=True):
+        require_equal(together, train_run(config, loaded, one.target, one.gallery, one.widths))
