@@ -64,7 +64,6 @@ NAMES = list(jobs(SimpleNamespace(inputs=Inputs(Path()), whole=Path(), folder=Pa
 # What writes and is not tried here, and why.
 ELSEWHERE = {
     "demo": "calls what the stages call; test_demo.py kills it at every stage",
-    "doctor": "writes a probe, to see what the disk can do, and removes it; test_doctor.py",
     "models": "fetches files that are checked by their sha256; test_fetch.py cuts it short",
     "doctor": "tries the disks with files of its own; test_doctor.py sees that none is left",
     "reproduce": "calls extract, preprocess and train",
