@@ -10,8 +10,8 @@ Parts, all by default:
   each alone on one thread, over cores x wall time from the first image to the last; beside it over the
   CPU-seconds that were spent, which a busy machine changes little: what is missing from 1 there is overhead.
 * ``passes``: six encoders in one pass, three layers of one network against one: of CPU-seconds, as above.
-* ``dask``: two local workers against this process on as many cores: seconds and CPU-seconds of N images more, so that
-  starting does not count; and what a task costs that does nothing.
+* ``dask``: two local workers against this process on as many cores, once all are at work; what a task costs that does
+  nothing.
 * ``memory``: peak memory of 1,000 and of 10,000 images.
 * ``stores``: 1,024 random rows against a NumPy memmap; opening a store and listing 40 embeddings.
 * ``again``: a run with nothing to do over 26,107 images.
@@ -19,7 +19,6 @@ Parts, all by default:
 """
 
 import argparse
-import hashlib
 import os
 import resource
 import subprocess
@@ -28,9 +27,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,8 @@ from stores.embeddings import EmbeddingStore, ImageRecord
 
 if TYPE_CHECKING:
     from pipelines.extract.forward import Networks
+
+Made = TypeVar("Made")
 
 MODELS = {"resnet18-tv": 0.95, "clip-vitb32": 0.95, "mobilenetv3-small-tv": 0.90}
 LIGHT = (
@@ -126,28 +128,32 @@ def stages(request: ExtractRequest) -> dict[str, float]:
 
 
 def _stages(source: ImageSource, networks: "Networks") -> dict[str, float]:
+    """Do the work of some batches, one after the other as an extraction does, so that memory is used again; time it."""
     from pipelines.extract.images import DecodedImage, decode
 
     ids = list(source.stamps)[:: max(1, len(source.stamps) // N_SAMPLE)][:N_SAMPLE]
-    found = {"read": cpu_of(lambda: [hashlib.sha256(source.read(i)).digest() for i in ids])}
-    data = [source.read(i) for i in ids]
-    decoded: list[DecodedImage] = []
-    with_hash = cpu_of(lambda: decoded.extend(d for d in map(decode, data) if isinstance(d, DecodedImage)))
-    found["decode"] = with_hash - cpu_of(lambda: [hashlib.sha256(d).digest() for d in data])
     transforms = networks.transforms(networks.names)
-    loaded: list[LoadedImage] = []
+    places, n_batches = np.arange(BATCH), len(ids) // BATCH
+    for number in (0, *range(n_batches)):  # the first batch twice: once to get everything ready
+        if number == 0:
+            spent = dict.fromkeys(("read", "decode", "preprocess", "forward"), 0.0)
+        loaded = []
+        for image_id in ids[number * BATCH : (number + 1) * BATCH]:
+            data = _timed(spent, "read", lambda image_id=image_id: source.read(image_id))
+            decoded = _timed(spent, "decode", lambda data=data: decode(data))  # hashes as well, a tenth of it
+            assert isinstance(decoded, DecodedImage)
+            see = {n: partial(transform, decoded) for n, (_, transform) in transforms.items()}
+            tensors = _timed(spent, "preprocess", lambda see=see: {n: make() for n, make in see.items()})
+            loaded.append(LoadedImage(decoded.sha256, tensors=tensors))
+        _timed(spent, "forward", lambda loaded=loaded: networks(loaded, places, BATCH, networks.names))
+    return {stage: seconds / (n_batches * BATCH) for stage, seconds in spent.items()}
 
-    def preprocess() -> None:
-        for image in decoded:
-            tensors = {number: transform(image) for number, (_, transform) in transforms.items()}
-            loaded.append(LoadedImage(image.sha256, tensors=tensors))
 
-    found["preprocess"] = cpu_of(preprocess)
-    batches = [loaded[at : at + BATCH] for at in range(0, len(loaded) - BATCH + 1, BATCH)]
-    places = np.arange(BATCH)
-    networks(batches[0], places, BATCH, networks.names)
-    forward = cpu_of(lambda: [networks(b, places, BATCH, networks.names) for b in batches])
-    return {stage: spent / len(loaded) for stage, spent in found.items()} | {"forward": forward / BATCH / len(batches)}
+def _timed(spent: dict[str, float], stage: str, work: Callable[[], Made]) -> Made:
+    begun = time.thread_time()
+    made = work()
+    spent[stage] += time.thread_time() - begun
+    return made
 
 
 def efficiency(request: ExtractRequest, place: Path) -> None:
@@ -175,34 +181,44 @@ def passes(request: ExtractRequest, place: Path) -> None:
     line("three layers of clip-vitb32 over one, CPU", f"{three / one:.2f}", "at most 1.1")
 
 
+class WithChildren(Clock):
+    """Counts the CPU-seconds of other processes that this one started, too."""
+
+    def advance(self, n: int = 1, **figures: str | float) -> None:
+        """Remember."""
+        import psutil  # comes with dask
+
+        here = psutil.Process()
+        used = [process.cpu_times() for process in (here, *here.children(recursive=True))]
+        cpu = sum(times.user + times.system for times in used)
+        self.seen.append((time.perf_counter(), cpu, self.seen[-1][2] + n))
+
+    def steady(self, n_first: int) -> tuple[float, float]:
+        """Return seconds and CPU-seconds per image, the first ones left out: until then networks are built."""
+        begun, last = next(seen for seen in self.seen if seen[2] >= n_first), self.seen[-1]
+        wall, cpu, n = (b - a for a, b in zip(begun, last, strict=True))
+        return wall / n, cpu / n
+
+
 def dask(request: ExtractRequest, place: Path) -> None:
-    """Compare two workers of one core each with one process of two; the second half of the images is measured."""
+    """Compare two workers of one core each with one process of two, over blocks of 64 images."""
     from pipelines.extract.extract import extract
 
-    model = "mobilenetv3-small-tv"
-    source = sorted(request.images.iterdir())
-    spent: dict[int, list[float]] = {}
+    first = place / "first"
+    first.mkdir()
+    for path in sorted(request.images.iterdir())[:64]:
+        (first / path.name).hardlink_to(path)
+    spent = []
     for workers in (0, 2):
-        figures = []
-        for n in (len(source) // 2, len(source)):
-            images = place / f"dask-{workers}-{n}"
-            images.mkdir()
-            for path in source[:n]:
-                (images / path.name).hardlink_to(path)
-            begun = time.perf_counter(), _cpu_with_children()
-            store = place / f"dask-{workers}-{n}.zarr"
-            extract(replace(request, models=(model,), images=images, store=store, workers=workers))
-            figures.append((time.perf_counter() - begun[0], _cpu_with_children() - begun[1]))
-        spent[workers] = [many - few for few, many in zip(*figures, strict=True)]
-    for what, here, there in zip(("by wall time", "by CPU-seconds"), spent[0], spent[2], strict=True):
+        store, clock = place / f"dask-{workers}.zarr", WithChildren()
+        extract(replace(request, models=("pixels",), images=first, store=store))  # decides the size of a block
+        model = "mobilenetv3-small-tv"
+        extract(replace(request, models=(model,), store=store, workers=workers), clock)
+        spent.append(clock.steady(4 * 64))
+    for what, here, there in zip(("by wall time", "by CPU-seconds"), *spent, strict=True):
         line(f"two dask workers, throughput of one process {what}", f"{here / there:.2f}", "at least 0.9")
     wall, cpu = task_overhead(request)
     line("dask: a task that does nothing", f"{1000 * wall:.2f} ms, {1000 * cpu:.2f} CPU-ms here", "below 5 ms")
-
-
-def _cpu_with_children() -> float:
-    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def task_overhead(request: ExtractRequest, n_tasks: int = 1000) -> tuple[float, float]:

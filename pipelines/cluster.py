@@ -1,5 +1,6 @@
 """A dask cluster: any that listens at an address, or one of processes on this computer."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -46,7 +47,12 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
     # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
     with (
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0"
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            dashboard_address=":0",
+            silence_logs=logging.ERROR,  # that a worker took four seconds to end is no news
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

@@ -18,19 +18,28 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _LARGEST = {_TRIM_THRESHOLD: [2**31 - 1], _MMAP_THRESHOLD: [2**30, 2**25], _ARENA_MAX: [1]}
 
 
+_inside: list[None] = []
+
+
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Keep freed memory while inside, and give it back at the end; elsewhere than on glibc nothing happens."""
+    """Keep freed memory while inside, and give it back at the end; elsewhere than on glibc nothing happens.
+
+    Inside another one it is the outer one that gives it back.
+    """
     libc = _glibc()
     if libc is None:
         yield
         return
     for option, values in _LARGEST.items():
         any(libc.mallopt(option, value) for value in values)  # the first that is accepted
+    _inside.append(None)
     try:
         yield
     finally:
-        libc.malloc_trim(0)
+        _inside.pop()
+        if not _inside:
+            libc.malloc_trim(0)
 
 
 def _glibc() -> ctypes.CDLL | None:
