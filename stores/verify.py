@@ -20,7 +20,7 @@ from stores.names import EmbeddingName
 from stores.receipts import read_receipt
 from stores.remote import RemotePath
 from stores.results import RECEIPT, TABLE, runs_listed
-from stores.roots import read_strings
+from stores.roots import count_strings, read_strings
 from stores.screens import SCREENS, SCREENS_RECEIPT
 from stores.speed import SPEED
 
@@ -28,7 +28,7 @@ __all__ = ["Plan", "find_places", "judged", "plan"]
 
 _PASSING = {"locks", "drafts", "unfinished", COMMANDS}
 _BLOCK = ("epochs", "mean", "valid", "session")
-_MOST_BLOCKS = 100_000  # of a split, 32 MB each: what claims more lies
+_MOST_BLOCKS = 10_000  # of a split, 32 MB each: what claims more lies
 
 
 @dataclass
@@ -329,7 +329,9 @@ def _chunk_rows(array: Path) -> int:
 
 
 def _n_chunks(array: Path) -> int:
-    return min(read_array(array).n_chunks, _MOST_BLOCKS)
+    node = read_array(array)
+    n_images = _number(count_strings, array.parent / "image") or node.shape[0]
+    return min(-(-min(node.shape[0], n_images) // node.chunks[0]), _MOST_BLOCKS)
 
 
 def _place(chunk: str) -> int:
