@@ -13,6 +13,7 @@ from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import (
     CURVES,
+    GREY,
     LABELS,
     WIDTH,
     Picture,
@@ -37,6 +38,7 @@ __all__ = ["evidence"]
 _ROW, _BAR, _LINE_WIDTH = 19, 5, 1.8
 _MOST_MAPS = 12
 _GONE, _FAINT = "#c3c8d0", 0.25  # what is not shown to be there
+_PALE = "Grey names, pale: nothing is shown to be there."
 _KINDS = {"time": "without 50 ms", "sensors": "without sensors", "band": "without a band"}
 _EVIDENCE = (
     "The evidence is the log odds with which a trained run points at the right image, beyond those of the average "
@@ -133,16 +135,16 @@ def _shares(title: str, profiles: dict[str, list[Found]], what: str) -> Figure:
         picture.text(LABELS + width * (column + 0.5), 13, told, "middle", "small", part)
     for number, ((name, row), short) in enumerate(zip(means.items(), labels(list(means)), strict=True)):
         y = 18 + _ROW * number
-        picture.text(LABELS - 8, y + 13, short, "end", "", name, "" if is_found[name] else "#8a8f98")
+        picture.text(LABELS - 8, y + 13, short, "end", "", name, "" if is_found[name] else GREY)
         for column, (part, value) in enumerate(zip(parts, row, strict=True)):
             told, x = f"{name}, {part}: {100 * value:.1f} %", LABELS + width * column
-            colour, ink = diverging(value / most * (1 if is_found[name] else _FAINT))
+            colour, ink = diverging(value / most if is_found[name] else _FAINT * max(-1.0, min(1.0, value / most)))
             picture.box(x, y, width - 1, _ROW - 1, colour, told)
             if width >= 24:
                 picture.text(x + width / 2, y + 13, whole(100 * value), "middle", "small", told, ink)
     columns = (("embedding", "text"), ("subject", "count"), *((part, "percent") for part in parts))
     rows = [(n, p["subject"], *(p[what].get(part) for part in parts)) for n, mine in profiles.items() for p in mine]
-    note = "Purple speaks for the right image, brown against it. Grey names, pale: nothing is shown to be there."
+    note = f"Purple speaks for the right image, brown against it. {_PALE}"
     return Figure(title, Table(columns, rows), picture.svg(title), note)
 
 
@@ -151,22 +153,26 @@ def _topographies(profiles: dict[str, list[Found]]) -> Figure:
     shown = list(profiles.items())[:_MOST_MAPS]
     names, known, shares = over_sensors({n: [(p["sensors"], p["positions"]) for p in mine] for n, mine in shown})
     places = flat(np.array(known, dtype=float))
-    most = max(float(np.abs(values).max()) for values in shares.values()) or 1.0
+    is_found = {name: mine[0]["is_found"] for name, mine in shown}
+    of_found = [values for name, values in shares.items() if is_found[name]] or list(shares.values())
+    most = max(float(np.abs(values).max()) for values in of_found) or 1.0
     reach = max(0.12, 1.04 * float(np.linalg.norm(places, axis=1).max()))  # m; helmets go on below the equator
     across, up = Scale(-reach, reach, 8, 152), Scale(-reach, reach, 166, 22)
     radius = max(2.0, min(6.0, 40 / len(names) ** 0.5))
     for (name, values), short in zip(shares.items(), labels(list(shares), 156), strict=True):
         picture = Picture(160, 174)
-        picture.text(80, 12, short, "middle", "", name)
+        picture.text(80, 12, short, "middle", "", name, "" if is_found[name] else GREY)
         picture.dot(across(0), up(0), _GONE, r=across(HEAD) - across(0), hollow=True)
         nose = [(across(x), up(y)) for x, y in ((-0.012, 0.99 * HEAD), (0, 1.13 * HEAD), (0.012, 0.99 * HEAD))]
         picture.curve(nose, _GONE, 1.5)
         for sensor, (x, y), value in zip(names, places.tolist(), values.tolist(), strict=True):
-            picture.dot(across(x), up(y), diverging(value / most)[0], f"{sensor}: {100 * value:.1f} %", radius)
+            strength = value / most if is_found[name] else _FAINT * float(np.clip(value / most, -1, 1))
+            picture.dot(across(x), up(y), diverging(strength)[0], f"{sensor}: {100 * value:.1f} %", radius)
         drawn.append(picture.svg(f"Sensors of {name}"))
         rows.append((name, *values.tolist()))
     columns = (("embedding", "text"), *((sensor, "percent") for sensor in names))
-    note = f"Seen from above, nose up. Purple speaks for the right image, brown against it, up to {100 * most:.1f} %."
+    note = f"Seen from above, nose up. Purple speaks for the right image, brown against it, up to {100 * most:.1f} %. "
+    note += _PALE
     title = "Over which sensors the evidence lies"
     return Figure(title, Table(columns, rows), Markup(f'<div class="multiples">{joined(drawn)}</div>'), note)
 

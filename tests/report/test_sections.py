@@ -266,7 +266,12 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     cells = {cell["said"]: cell["fill"] for cell in marks(bands.picture, "rect")}
     assert cells[f"{ALIGNED}, theta: 90.0 %"] == diverging(0.25)[0], "what is not shown to be there is pale"
     assert cells[f"{BASE}, theta: 90.0 %"] == "#5e3c99" != cells[f"{BASE}, offset: -10.0 %"]
-    dots = {dot["said"]: dot for dot in marks(sensors.picture, "circle") if dot["said"]}
+    pale, drawn = (f"{one}</svg>" for one in str(sensors.picture).split("</svg>")[:2])
+    assert ALIGNED in pale and "nothing is shown" in sensors.note
+    dots = {dot["said"]: dot["fill"] for dot in marks(pale, "circle") if dot["said"]}
+    assert dots["T8: 80.0 %"] == diverging(0.25)[0], "what is not shown to be there is pale"
+    assert [mark["fill"] for mark in marks(pale, "text")] == ["#8a8f98"] and "fill" not in marks(drawn, "text")[0]
+    dots = {dot["said"]: dot for dot in marks(drawn, "circle") if dot["said"]}
     assert dots["T8: 80.0 %"]["fill"] == "#5e3c99" and dots["T8: 80.0 %"]["cx"] > dots["T7: -10.0 %"]["cx"]
     assert dots["Fz: 10.0 %"]["cy"] < dots["Oz: 0.0 %"]["cy"]
     assert pair.title.startswith(f"{ALIGNED} minus {BASE}")
