@@ -7,7 +7,7 @@ from statistics import fmean
 from embedctl.html import joined
 from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import CURVES, WIDTH, Picture, Scale, axis_left, legend, span
+from embedctl.report.svg import CURVES, WIDTH, Picture, Scale, axis_left, chance_line, legend, span
 from pipelines.train.cells import Cell
 from stores.results import read_summary
 
@@ -22,8 +22,10 @@ def repetitions(answers: Answers, runs: Path) -> Section:
     numbers = sorted({n for curve in curves.values() for n in curve})
     picture = Picture(WIDTH, 220)
     across = Scale(math.log2(numbers[0]), math.log2(numbers[-1]), 50, WIDTH - 16)
-    up = Scale(*span([top1 for curve in curves.values() for top1 in curve.values()]), 186, 12)
+    chance = 1 / answers.condition["n_way"]
+    up = Scale(*span([chance, *(top1 for curve in curves.values() for top1 in curve.values())]), 186, 12)
     axis_left(picture, up, 40, WIDTH - 16, 100)
+    chance_line(picture, up, chance)
     for n in numbers:
         picture.text(across(math.log2(n)), 200, f"{n}", "middle", "small")
     picture.text(WIDTH - 16, 214, "repetitions averaged in the test", "end", "small")
@@ -38,7 +40,8 @@ def repetitions(answers: Answers, runs: Path) -> Section:
     rows = [(name, *(curve.get(n) for n in numbers)) for name, curve in curves.items()]
     title = "Top-1 by the repetitions averaged in the test, %"
     note = (
-        "Means over subjects and seeds. The larger numbers contain the smaller; the last is the score shown elsewhere."
+        "Means over subjects and seeds. The larger numbers contain the smaller; the last is the score shown elsewhere. "
+        "Dotted: chance."
     )
     drawn = joined(
         [picture.svg(title), legend([(n, CURVES[i]) for i, n in enumerate(named)], len(curves) - len(named))]

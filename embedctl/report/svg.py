@@ -17,8 +17,8 @@ from embedctl.drawing import COLOURS
 from embedctl.html import Markup, escaped
 
 __all__ = [
-    "ALIGNED", "BASE", "CURVES", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_left", "diverging", "labels",
-    "legend", "nice", "rows", "sequential", "shortened", "span", "whole",
+    "ALIGNED", "BASE", "CURVES", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_left", "chance_line",
+    "diverging", "labels", "legend", "nice", "rows", "sequential", "shortened", "span", "whole",
 ]  # fmt: skip
 
 WIDTH, LABELS = 400, 160  # of a picture, and of the names on its left
@@ -185,6 +185,13 @@ def axis_left(picture: Picture, scale: Scale, left: float, right: float, factor:
         y = scale(number / factor)
         picture.line(left, y, right, y)
         picture.text(left - 5, y + 4, f"{number:g}", "end", "small")
+
+
+def chance_line(picture: Picture, scale: Scale, chance: float, left: float = 40, right: float = WIDTH - 16) -> None:
+    """Draw chance across a picture, dotted as everywhere."""
+    picture.line(
+        left, scale(chance), right, scale(chance), "#000", 1.5, dash="2 3", title=f"chance {100 * chance:.1f} %"
+    )
 
 
 def legend(entries: Sequence[tuple[str, str]], rest: int = 0) -> Markup:

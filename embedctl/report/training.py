@@ -13,6 +13,7 @@ from embedctl.report.svg import (
     Picture,
     Scale,
     axis_left,
+    chance_line,
     legend,
     nice,
     rows,
@@ -52,6 +53,7 @@ def looks(material: Material) -> Section:
 def _curves(answers: Answers) -> list[Figure]:
     """Return validation accuracy after each pass, over the runs that got so far, averaged over subjects and seeds."""
     curves: dict[str, list[float]] = {}
+    chances: dict[str, float] = {}
     told: list[tuple[object, ...]] = []
     for name, cell in answers.cells.items():
         ids = [row["run_id"] for seeds in cell.runs.values() for row in seeds.values()]
@@ -64,30 +66,36 @@ def _curves(answers: Answers) -> list[Figure]:
         passes = f"{lengths[0]:,}" if len(lengths) == 1 else f"{lengths[0]:,} to {lengths[-1]:,}"
         losses = [fmean(curve[end]["loss"] for curve in kept) for end in (0, -1)]
         best = fmean(max(course) for course in found)
-        told.append((name, len(kept), passes, *losses, best, fmean(c.index(max(c)) + 1 for c in found)))
+        if all("val_chance" in one for curve in kept for one in curve):
+            chances[name] = fmean(one["val_chance"] for curve in kept for one in curve)
+        after = fmean(course.index(max(course)) + 1 for course in found)
+        told.append((name, len(kept), passes, *losses, best, chances.get(name), after))
     if not curves:
         return []
     longest = max(map(len, curves.values()))
     picture = Picture(WIDTH, 226)
     across = Scale(1, max(longest, 2), 40, WIDTH - 16)
-    up = Scale(*span([value for course in curves.values() for value in course]), 186, 12)
+    up = Scale(*span([*chances.values(), *(value for course in curves.values() for value in course)]), 186, 12)
     axis_left(picture, up, 40, WIDTH - 16, 100)
     for number in (tick for tick in nice(1, longest) if tick == int(tick)):
         picture.text(across(number), 200, f"{number:g}", "middle", "small")
     picture.text(WIDTH - 16, 214, "passes over the training images", "end", "small")
+    for chance in sorted({round(value, 6) for value in chances.values()}):
+        chance_line(picture, up, chance)
     named = list(curves)[: len(CURVES)]
     for name in reversed(curves):
         colour = CURVES[named.index(name)] if name in named else "#c3c8d0"
         picture.curve([(across(n), up(v)) for n, v in enumerate(curves[name], start=1)], colour, 1.8, name)
     columns = (
         ("embedding", "text"), ("runs", "count"), ("passes", "text"), ("first loss", "number"), ("last loss", "number"),
-        ("best validation top-1", "percent"), ("after pass", "number"),
+        ("best validation top-1", "percent"), ("chance", "percent"), ("after pass", "number"),
     )  # fmt: skip
     title = "Validation top-1 while training, %"
     note = (
         "On concepts held out of training, mean over the runs that got so far. A curve that still rises asks for more "
         "passes. In the table, best and last are each run's own, averaged."
     )
+    note += " Dotted: chance among the images of validation." if chances else ""
     keys = legend([(name, CURVES[number]) for number, name in enumerate(named)], len(curves) - len(named))
     return [Figure(title, Table(columns, told), joined([picture.svg(title), keys]), note)]
 

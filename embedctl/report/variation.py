@@ -14,6 +14,7 @@ from embedctl.report.svg import (
     Picture,
     Scale,
     axis_left,
+    chance_line,
     legend,
     rows,
     span,
@@ -56,12 +57,14 @@ def _layers(answers: Answers) -> list[Figure]:
     if not curves:
         return []
     conventional = {row.embedding: row.top1 for row in answers.ranks}
-    values = [top1 for curve in curves.values() for _, top1 in curve]
+    chance = 1 / answers.condition["n_way"]
+    values = [chance, *(top1 for curve in curves.values() for _, top1 in curve)]
     values += [conventional[encoder] for encoder, _ in curves if encoder in conventional]
     across, up = Scale(0, max(map(len, curves.values())), 40, WIDTH - 16), Scale(*span(values), 190, 12)
     picture = Picture(WIDTH, 220)
     axis_left(picture, up, 40, WIDTH - 16, 100)
-    keys = []
+    chance_line(picture, up, chance)
+    keys, ringed = [], False
     for number, ((encoder, label), curve) in enumerate(list(curves.items())[: len(CURVES)]):
         colour = CURVES[number]
         points = [(across(place + 0.5), up(top1)) for place, (_, top1) in enumerate(curve)]
@@ -71,6 +74,7 @@ def _layers(answers: Answers) -> list[Figure]:
         if encoder in conventional:
             told = f"{encoder}, its conventional embedding: {100 * conventional[encoder]:.1f} %"
             picture.dot(WIDTH - 16, up(conventional[encoder]), colour, told, 4, hollow=True)
+            ringed = True
         keys.append((label, colour))
     picture.text(40, 208, "lowest number", "start", "small")
     picture.text(WIDTH - 8, 208, "highest; output", "end", "small")
@@ -79,8 +83,9 @@ def _layers(answers: Answers) -> list[Figure]:
     drawn = joined([picture.svg(title), legend(keys, len(curves) - len(keys))])
     note = (
         "Layers whose names differ in a number alone, by that number, at equal distances: other names do not tell "
-        "which comes first. Rings: the encoder's conventional embedding."
+        "which comes first. Dotted: chance."
     )
+    note += " Rings: the encoder's conventional embedding." if ringed else ""
     return [Figure(title, Table((("encoder", "text"), ("layer", "text"), ("top-1", "percent")), cells), drawn, note)]
 
 

@@ -34,6 +34,13 @@ def by_row(figure):
     return {row[0]: dict(zip(columns, row, strict=True)) for row in figure.table.rows}
 
 
+def drawn_chance(figure):
+    """Where the picture has its dotted line, by its own axis."""
+    [line] = [line for line in marks(figure.picture, "line") if line["said"].startswith("chance")]
+    assert line["stroke-dasharray"] == "2 3" and "Dotted: chance" in figure.note
+    return across(figure.picture, upwards=True)(line["y1"])
+
+
 def test_layers_come_in_the_order_of_their_depth(answers):
     figure = by_title(variation(answers))["Top-1 by depth of the layer, %"]
     assert [row[1] for row in figure.table.rows] == ["blocks.2", "blocks.10"]
@@ -41,6 +48,11 @@ def test_layers_come_in_the_order_of_their_depth(answers):
     dots, value = marks(figure.picture, "circle"), across(figure.picture, upwards=True)
     assert [value(dot["cy"]) for dot in dots] == pytest.approx([100 * first, 100 * last], abs=1)
     assert dots[0]["cx"] < dots[1]["cx"]
+    assert drawn_chance(figure) == pytest.approx(100 / 12, abs=0.5)
+    assert "Rings" not in figure.note, "its conventional embedding was not run"
+    ranks = [*answers.ranks, replace(answers.ranks[0], embedding="vitb16-in1k")]
+    with_it = by_title(variation(replace(answers, ranks=ranks)))["Top-1 by depth of the layer, %"]
+    assert "Rings" in with_it.note and len(marks(with_it.picture, "circle")) == 3
 
 
 def test_layers_whose_names_do_not_tell_their_order_are_not_drawn_as_if_they_did(answers):
@@ -74,6 +86,7 @@ def test_accuracy_over_repetitions_is_a_mean_over_seeds_then_subjects_up_to_all_
     assert figure.table.rows == [(ALIGNED, *map(pytest.approx, (mean / 4, mean / 2, mean)))]
     dots, value = marks(figure.picture, "circle"), across(figure.picture, upwards=True)
     assert [value(dot["cy"]) for dot in dots] == pytest.approx([100 * mean / 4, 100 * mean / 2, 100 * mean], abs=1)
+    assert drawn_chance(figure) == pytest.approx(100 / 12, abs=0.5)
     assert not module.repetitions(replace(few, cells={BASE: few.cells[BASE]}), Path("runs")).figures
 
 
@@ -172,17 +185,22 @@ def test_learning_curves_are_means_over_runs(answers):
     course = next(line for line in marks(curves.picture, "polyline") if line["said"] == "pixels")
     heights = [value(float(point.split(",")[1])) for point in course["points"].split()]
     assert heights == pytest.approx([10, 20, 30], abs=1)
+    assert drawn_chance(curves) == pytest.approx(20, abs=0.5) and by_row(curves)["pixels"]["chance"] == pytest.approx(
+        0.2
+    )
     assert [row[1:] for row in cost.table.rows] == [(8, 2.0, 16.0)] * len(STRENGTH)
     ends = [across(cost.picture)(bar["x"] + bar["width"]) for bar in marks(cost.picture, "rect")]
     assert ends == pytest.approx([2.0] * len(STRENGTH), abs=0.02)
 
 
 def test_a_run_that_stopped_early_does_not_cut_the_others(answers):
+    """Nor do runs of before chance was kept have a line for it."""
     runs = [row["run_id"] for seeds in answers.cells["pixels"].runs.values() for row in seeds.values()]
     short = [{"pass": 1, "loss": 4.0, "val_top1": 0.2}, {"pass": 2, "loss": 2.0, "val_top1": 0.1}]
     hits = answers.hits | {runs[0]: replace(answers.hits[runs[0]], curve=short)}
     curves = training(replace(answers, hits=hits)).figures[0]
     found = by_row(curves)["pixels"]
+    assert found["chance"] is None
     assert found["passes"] == "2 to 3" and found["runs"] == 8
     assert found["best validation top-1"] == pytest.approx((7 * 0.3 + 0.2) / 8)
     assert found["after pass"] == pytest.approx((7 * 3 + 1) / 8)
