@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["marked", "ms", "said", "windows"]
+__all__ = ["ms", "said", "windows"]
 
 
 def said(condition: dict[str, Any]) -> str:
@@ -13,13 +13,6 @@ def said(condition: dict[str, Any]) -> str:
         f"{condition['dataset']}{epochs}, {condition['n_way']}-way retrieval with {condition['brain_encoder']}, "
         f"recipe {condition['recipe']} ({condition['config_key']}), {condition['protocol']} subject"
     )
-
-
-def marked(embedding: str, weights: str) -> str:
-    """Return an embedding's name, marked where its weights are not the published ones."""
-    from pipelines.train.origin import mark
-
-    return f"{embedding} ({mark(weights)})" if mark(weights) else embedding
 
 
 def windows(spans: Iterable[tuple[float, float]]) -> str:

@@ -53,7 +53,7 @@ def time_figure(profiles: "Sequence[Profile]") -> "Figure":
     below = "ms from image onset (bars: clusters above zero, per subject; their edges are not tested)"
     if _is_of_the_paper(profiles):
         one = profiles[0]
-        truly = f"{legible(one.embedding)} peaks at {ms(one.peak)}, in the recording at {ms(one.corrected_peak)}"
+        truly = f"{legible(one.name)} peaks at {ms(one.peak)}, in the recording at {ms(one.corrected_peak)}"
         below = f"ms as the paper draws it, which is wrong: {truly}"
     axes.set(
         xlabel=below,
@@ -138,7 +138,7 @@ def pair_figure(pair: "PairedProfile") -> "Figure":
     axes.set(
         xlabel="ms from image onset",
         ylabel="difference, % of the evidence per sample",
-        title=f"{legible(pair.embedding)} minus {legible(pair.base)}: when the evidence comes\n"
+        title=f"{' minus '.join(map(legible, pair.names))}: when the evidence comes\n"
         f"{_subjects(len(pair.subjects))}; shaded: clusters over {' and '.join(over) or 'nothing'}, p < 0.05",
     )
     axes.legend(fontsize=8)
@@ -184,7 +184,7 @@ def _best(profiles: "Sequence[Profile]", most: int) -> "dict[str, list[Profile]]
     """Return the profiles by embedding: all in their order, or, of more than ``most``, those found most often."""
     found: dict[str, list[Profile]] = {}
     for profile in profiles:
-        found.setdefault(profile.embedding, []).append(profile)
+        found.setdefault(profile.name, []).append(profile)
     if len(found) <= most:
         return found
     top1 = {name: float(np.mean([profile.top1 for profile in mine])) for name, mine in found.items()}

@@ -27,7 +27,7 @@ def show_profiles(profiles: "Sequence[Profile]", method: str) -> None:
     columns += [] if paper else ["strongest sensors", "most lost without"]
     rows = []
     for p in profiles:
-        row: list[object] = [p.embedding, p.subject, render.percent(p.top1), "" if paper else f"{p.evidence:.2f} nats"]
+        row: list[object] = [p.name, p.subject, render.percent(p.top1), "" if paper else f"{p.evidence:.2f} nats"]
         if timed:
             first = (
                 (ms(p.peak), ms(p.corrected_peak))
@@ -56,11 +56,11 @@ def show_pairs(pairs: "Sequence[PairedProfile]") -> None:
         for test in pair.tests:
             over = f"{test.over}{', both found' if test.matched else ''}"
             more, less, bands, groups = _differs(test)
-            rows.append((pair.embedding, pair.base, over, test.n, more, less, _later(pair, test), bands, groups))
+            rows.append((*pair.names, over, test.n, more, less, _later(pair, test), bands, groups))
     render.table(columns, rows, right=("n", HALF))
     for pair in pairs:
         for text in filter(None, (pair.note, *pair.notes)):
-            render.note(f"{pair.embedding} and {pair.base}: {text}")
+            render.note(f"{' and '.join(pair.names)}: {text}")
 
 
 def _differs(test: "PairTest") -> tuple[str, ...]:

@@ -145,6 +145,8 @@ def ranking_figure(ranks: "Sequence[RankRow]", title: str) -> "Figure":
     title : str
         What they have in common.
     """
+    from pipelines.train.origin import marked
+
     figure, axes = new_figure(8.0, 1.4 + 0.26 * len(ranks))
     for place, row in enumerate(ranks):
         colour = COLOURS[1] if row.aligned_by else COLOURS[0]
@@ -157,7 +159,7 @@ def ranking_figure(ranks: "Sequence[RankRow]", title: str) -> "Figure":
     chance = ranks[0].figures["chance"]
     if chance is not None:
         axes.axvline(100 * chance, color="black", ls=":", lw=1.2)
-    axes.set_yticks(range(len(ranks)), [legible(row.embedding) for row in ranks], fontsize=8)
+    axes.set_yticks(range(len(ranks)), [legible(marked(row.embedding, row.weights)) for row in ranks], fontsize=8)
     axes.invert_yaxis()
     over = ", ".join(dict.fromkeys(row.interval.over for row in ranks))
     aligned = "; orange: aligned" if any(row.aligned_by for row in ranks) else ""

@@ -166,7 +166,8 @@ def test_epochs_spread_over_images_where_they_differ(folder):
 def test_the_ranking_has_points_intervals_subjects_and_chance():
     def row(name, top1, aligned_by, contaminated=False):
         return SimpleNamespace(
-            embedding=name, top1=top1, aligned_by=aligned_by, interval=Interval(top1 - 0.1, top1 + 0.1, "images"),
+            embedding=name, weights="random:0" if name == "b" else "none", top1=top1, aligned_by=aligned_by,
+            interval=Interval(top1 - 0.1, top1 + 0.1, "images"),
             per_subject={1: top1 - 0.05, 2: top1 + 0.05}, figures={"chance": 0.025}, contaminated=contaminated,
         )  # fmt: skip
 
@@ -177,7 +178,7 @@ def test_the_ranking_has_points_intervals_subjects_and_chance():
     assert points[1].get_markerfacecolor() == "white" != points[0].get_markerfacecolor()
     spans = [line.get_xdata() for line in axes.lines if line.get_linewidth() == 2]
     assert np.allclose(spans, [[40, 60], [20, 40]])
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"] and axes.yaxis_inverted()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b (random:0)"] and axes.yaxis_inverted()
     assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == pytest.approx([2.5])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
-from embedctl.captions import marked, said
+from embedctl.captions import said
 from embedctl.options import path
 from embedctl.outfile import check_file, put_file
 from embedctl.seen import say_seen
@@ -129,6 +129,7 @@ def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot
 def ranked(rows: "Sequence[RankRow]") -> None:
     """Show the embeddings of one condition, best first, beside chance."""
     from pipelines.train.cells import FEW
+    from pipelines.train.origin import marked
 
     few = min(len(row.subjects) for row in rows) < FEW
     heading, intervals = _intervals([row.interval for row in rows])
@@ -184,6 +185,8 @@ def _reliability(rows: "Sequence[RankRow]") -> None:
 
 
 def _tested(rows: "Sequence[PairRow]") -> None:
+    from pipelines.train.origin import marked
+
     render.line()
     if not rows:
         render.line("no aligned encoder and its base have both been run: there is no pair to test")

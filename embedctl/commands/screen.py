@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
-from embedctl.captions import marked
 from embedctl.options import option, path, place
 from embedctl.seen import say_seen
 from stores.errors import EmbedctlError
@@ -79,6 +78,7 @@ def screen(
 def tell(report: "ScreenReport") -> None:
     """Show what a screen found, best first."""
     from pipelines.screen.screen import PENALTIES
+    from pipelines.train.origin import marked
 
     figures = ["subjects", "top-1", "top-5", "chance", "penalty"]
     figures += ["TEST top-1", "TEST top-5", "TEST chance"] if report.seen else []

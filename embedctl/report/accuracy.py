@@ -1,9 +1,9 @@
 """How well each embedding is retrieved: the ranking, aligned against base, subject by subject."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
-from embedctl.captions import marked
 from embedctl.html import Markup, joined
 from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
@@ -25,6 +25,7 @@ from embedctl.report.svg import (
     whole,
 )
 from pipelines.train.compare import PairRow, RankRow
+from pipelines.train.origin import marked
 from pipelines.train.statistics import Interval
 
 __all__ = ["accuracy", "best_said", "pairs_said", "ranking_table"]
@@ -165,7 +166,8 @@ def _heatmap(answers: Answers) -> Figure:
                 if width >= 20:
                     picture.text(x + width / 2, y + 13, whole(100 * top1), "middle", "small", told, ink)
     columns = (("embedding", "text"), *((f"subject {subject}", "percent") for subject in subjects))
-    rows = [(row.embedding, *(row.per_subject.get(subject) for subject in subjects)) for row in answers.ranks]
+    cells = zip(names, answers.ranks, strict=True)
+    rows = [(name, *(row.per_subject.get(subject) for subject in subjects)) for name, row in cells]
     title = "Top-1 of every embedding and subject, %"
     note = "A column per subject; seeds are averaged. The brighter, the more often found."
     return Figure(title, Table(columns, rows), picture.svg(title), note)
@@ -174,7 +176,8 @@ def _heatmap(answers: Answers) -> Figure:
 def _slopes(answers: Answers) -> Figure:
     sides = [_sides(answers, pair) for pair in answers.pairs]
     low, high = span([top1 for both in sides for side in both for top1 in side.values()])
-    pictures = [_slope(pair, *both, low, high) for pair, both in zip(answers.pairs, sides, strict=True)]
+    called = [replace(p, embedding=answers.called(p.embedding), base=answers.called(p.base)) for p in answers.pairs]
+    pictures = [_slope(pair, *both, low, high) for pair, both in zip(called, sides, strict=True)]
     columns = (
         ("aligned", "text"), ("base", "text"), ("match", "text"), ("subjects", "count"), ("difference", "points"),
         ("95 % from", "points"), ("to", "points"), ("over", "text"), ("p", "number"), ("p corrected", "number"),
@@ -185,7 +188,7 @@ def _slopes(answers: Answers) -> Figure:
             *(p.embedding, p.base, p.match, len(p.subjects), p.difference, p.interval.low, p.interval.high),
             *(p.interval.over, p.p, p.p_holm, p.verdict or p.note),
         )
-        for p in answers.pairs
+        for p in called
     ]
     note = "A line per subject, from the base to the aligned encoder, top-1 in %; the thick line is the mean."
     title = "Each aligned encoder beside its base, subject by subject"

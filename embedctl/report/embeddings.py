@@ -9,6 +9,7 @@ from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, labels, rows, sequential
 from pipelines.findings.health import Health, health, samples
 from pipelines.similarity import cka_matrix
+from pipelines.train.origin import marked, weights_column
 
 __all__ = ["embeddings"]
 
@@ -20,12 +21,14 @@ def embeddings(material: Material) -> Section:
     title, store = "Health of the embeddings", material.store
     if store is None:
         return Section(title, [f"There is no embedding store at '{material.request.embeddings}'."])
-    everything = list(zip(store.names, store.entries(), strict=True))
     images, values = samples(store)
     if not values:
         return Section(title, ["The store holds no embedding of a size that is looked at here."])
     if len(images) < _FEWEST:
         return Section(title, [f"Only {len(images)} images have a row in every embedding: too few to say anything."])
+    called = {name: marked(name, weights_column(e)) for name, e in zip(store.names, store.entries(), strict=True)}
+    everything = list(zip(called.values(), store.entries(), strict=True))
+    values = {called[name]: rows for name, rows in values.items()}
     found = [health(name, entry, values[name]) for name, entry in everything if name in values]
     text = [
         f"Measured on {len(images):,} of {len(store.image_ids):,} images, spread over those that every embedding has.",

@@ -56,26 +56,72 @@ def evidence(answers: Answers, runs: Path) -> Section:
     """Return the section of one condition; it names the command where nothing was interpreted."""
     title = "When, at which frequencies and where"
     for method in METHODS:
-        profiles, pairs = _of_these(answers, *read_found(runs, method))
+        found, pairs = read_found(runs, method)
+        of_run = _of_run(answers)
+        profiles = _of_these(of_run, found)
         if profiles:
-            text = [_MEANING[method]]
+            text = [_MEANING[method], *_left_out(answers, of_run, profiles, found)]
             notes = notes_of([profile for mine in profiles.values() for profile in mine])
-            text += [note[:1].upper() + note[1:] + "." for note in notes]
-            return Section(title, text, _figures(profiles, pairs))
+            text += [
+                f"{note}." if note.startswith(tuple(profiles)) else f"{note[:1].upper()}{note[1:]}." for note in notes
+            ]
+            mine = {answers.called(name): same for name, same in profiles.items()}
+            return Section(title, text, _figures(mine, _pairs(answers, of_run, pairs)))
     return Section(title, ["None of these runs has been interpreted: embedctl interpret does it."])
 
 
-def _of_these(
-    answers: Answers, profiles: Sequence[Found], pairs: Sequence[Found]
-) -> tuple[dict[str, list[Found]], list[Found]]:
-    """Return the profiles of these very runs, by embedding in the order of the ranking, and the pairs."""
-    known = {row["run_id"] for cell in answers.cells.values() for s in cell.runs.values() for row in s.values()}
-    mine: dict[str, list[Found]] = {name: [] for name in answers.cells}
-    for profile in profiles:
-        if profile["embedding"] in mine and set(profile["run_ids"]) <= known:
-            mine[profile["embedding"]].append(profile)
-    kept = {name: found for name, found in mine.items() if found}
-    return kept, [pair for pair in pairs if set(pair["run_ids"]) <= known]
+def _of_run(answers: Answers) -> dict[str, str]:
+    """Return the embedding of every run: what it is called may have changed since it was interpreted."""
+    return {
+        row["run_id"]: name
+        for name, cell in answers.cells.items()
+        for seeds in cell.runs.values()
+        for row in seeds.values()
+    }
+
+
+def _of_these(of_run: Mapping[str, str], found: Sequence[Found]) -> dict[str, list[Found]]:
+    """Return the profiles of these very runs, by embedding in the order of the ranking: of a subject the fullest."""
+    mine: dict[str, dict[int, Found]] = {name: {} for name in of_run.values()}
+    for profile in found:
+        names = {of_run.get(run_id) for run_id in profile["run_ids"]}
+        if len(names) == 1 and (name := names.pop()):
+            known = mine[name].get(profile["subject"])
+            if known is None or len(known["run_ids"]) < len(profile["run_ids"]):
+                mine[name][profile["subject"]] = {**profile, "embedding": name}
+    return {name: list(by_subject.values()) for name, by_subject in mine.items() if by_subject}
+
+
+def _pairs(answers: Answers, of_run: Mapping[str, str], found: Sequence[Found]) -> list[Found]:
+    """Return the pairs of these very runs, both sides called as they are elsewhere."""
+    mine: dict[tuple[str, ...], Found] = {}
+    for pair in found:
+        names = {of_run.get(run_id) for run_id in pair["run_ids"]}
+        if len(names) == 2 and None not in names:
+            sides = [_side(pair[side], [name for name in names if name]) for side in ("embedding", "base")]
+            mine.setdefault(tuple(sides), {**pair, "embedding": sides[0], "base": sides[1]})
+    return [{**p, **{side: answers.called(p[side]) for side in ("embedding", "base")}} for p in mine.values()]
+
+
+def _side(label: str, names: Sequence[str]) -> str:
+    return next((name for name in names if name.partition("#")[0] == label.partition("#")[0]), label)
+
+
+def _left_out(
+    answers: Answers, of_run: Mapping[str, str], profiles: Mapping[str, Sequence[Found]], found: Sequence[Found]
+) -> list[str]:
+    """Say what is not drawn: embeddings that were not interpreted, and profiles of runs that are here in part alone."""
+    missing = [answers.called(name) for name in answers.cells if name not in profiles]
+    told = [f"Not interpreted, so left out here: {', '.join(missing)}: embedctl interpret does it."] if missing else []
+    shown = {(name, p["subject"]) for name, mine in profiles.items() for p in mine}
+    gone = [p for p in found if 0 < len(of_run.keys() & p["run_ids"]) < len(p["run_ids"])]
+    sides = {(of_run[run_id], p["subject"]) for p in gone for run_id in p["run_ids"] if run_id in of_run} - shown
+    names = [f"{answers.called(name)}, subject {subject}" for name, subject in sorted(sides)]
+    if names:
+        told.append(
+            f"Left out, some of their runs being gone: {'; '.join(names)}: embedctl interpret reads them again."
+        )
+    return told
 
 
 def _figures(profiles: dict[str, list[Found]], pairs: Sequence[Found]) -> list[Figure]:

@@ -32,18 +32,19 @@ def gallery(answers: Answers, material: Material) -> Section:
     hits, misses = queries(runs, one["run_id"])
     wrong = confusions(runs, kept)
     pictures = _Pictures(material, [image for run in answers.hits.values() for image in run.images])
-    who = f"{leader.embedding}, subject {subject}, seed {one['seed']}"
+    name = answers.called(leader.embedding)
+    who = f"{name}, subject {subject}, seed {one['seed']}"
     figures = [
         _queries(f"The clearest hits: what was shown, and the five nearest images ({who})", hits, pictures),
         _queries(
             f"The misses, beginning with the worst: in which place the right image came ({who})", misses, pictures
         ),
-        _confused(f"What is most often taken for what ({leader.embedding}, {len(kept)} runs)", wrong, pictures),
+        _confused(f"What is most often taken for what ({name}, {len(kept)} runs)", wrong, pictures),
         _concepts(answers, leader.embedding),
     ]
     missing = [f"There are no images of these names at '{material.request.images}'."] if pictures.none else []
     text = [
-        f"The best embedding, {leader.embedding}, at work. Single queries are of the subject in the middle of the "
+        f"The best embedding, {name}, at work. Single queries are of the subject in the middle of the "
         "ranking by accuracy; confusions and concepts are over all its runs.",
         *missing,
     ]
@@ -151,7 +152,7 @@ def _concepts(answers: Answers, name: str) -> Figure:
     for (concept, share), y in zip(drawn, places, strict=True):
         picture.line(scale(0), y, scale(share), y, BASE, 3)
         picture.dot(scale(share), y, BASE, f"{concept}: {100 * share:.1f} %", 3.5)
-    title = f"Which concepts are found and which are not ({name})"
+    title = f"Which concepts are found and which are not ({answers.called(name)})"
     note = "Mean over seeds and subjects."
     if len(drawn) < len(ordered):
         note += f" The {_ENDS} best and the {_ENDS} worst of {len(ordered)}."

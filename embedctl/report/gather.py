@@ -9,6 +9,7 @@ from embedctl.captions import said
 from pipelines.findings.hits import RunHits, read_hits
 from pipelines.train.cells import Cell, HitsOf, conditions, hits_interval
 from pipelines.train.compare import PairRow, RankRow, left_out, pairs, ranking
+from pipelines.train.origin import marked
 from stores.errors import EmbedctlError
 from stores.results import read_results
 
@@ -67,6 +68,10 @@ class Answers:
     def title(self) -> str:
         """The condition in a line."""
         return said(self.condition)
+
+    def called(self, embedding: str) -> str:
+        """Return an embedding's name, marked where its weights are not the published ones: as every section has it."""
+        return marked(embedding, self.cells[embedding].first["weights"]) if embedding in self.cells else embedding
 
     @property
     def leader(self) -> RankRow | None:

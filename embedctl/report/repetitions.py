@@ -16,7 +16,9 @@ __all__ = ["repetitions"]
 
 def repetitions(answers: Answers, runs: Path) -> Section:
     """Return the section of one condition; without figures where the recordings had no repetitions to leave out."""
-    curves = {name: curve for name, cell in answers.cells.items() if len(curve := _curve(cell, runs)) > 1}
+    curves = {
+        answers.called(name): curve for name, cell in answers.cells.items() if len(curve := _curve(cell, runs)) > 1
+    }
     if not curves:
         return Section("Repetitions", ["The runs were tested on one repetition, or on means alone."])
     numbers = sorted({n for curve in curves.values() for n in curve})

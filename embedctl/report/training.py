@@ -55,7 +55,8 @@ def _curves(answers: Answers) -> list[Figure]:
     curves: dict[str, list[float]] = {}
     chances: dict[str, float] = {}
     told: list[tuple[object, ...]] = []
-    for name, cell in answers.cells.items():
+    for embedding, cell in answers.cells.items():
+        name = answers.called(embedding)
         ids = [row["run_id"] for seeds in cell.runs.values() for row in seeds.values()]
         kept = [answers.hits[run_id].curve for run_id in ids if run_id in answers.hits]
         if not kept or not all(curve and {"val_top1", "loss"} <= curve[0].keys() for curve in kept):
@@ -101,7 +102,7 @@ def _curves(answers: Answers) -> list[Figure]:
 
 
 def _cost(answers: Answers) -> Figure:
-    cost = [(name, *_seconds(cell.runs)) for name, cell in answers.cells.items()]
+    cost = [(answers.called(name), *_seconds(cell.runs)) for name, cell in answers.cells.items()]
     most = max(mean for _, _, mean, _ in cost) or 1.0
     picture, scale, places = rows([name for name, *_ in cost], (0, 1.05 * most), "seconds per run")
     for (name, n_runs, mean, _), y in zip(cost, places, strict=True):

@@ -19,6 +19,7 @@ from embedctl.report.svg import (
     rows,
     span,
 )
+from pipelines.train.origin import marked
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
 
@@ -45,7 +46,9 @@ def _layers(answers: Answers) -> list[Figure]:
             continue
         of = f"{name.encoder}{f', {name.pooling}' if name.pooling else ''}{f'@{name.view}' if name.view else ''}"
         if name.layer:
-            depths.setdefault((of, re.sub(r"\d+", "*", name.layer)), []).append((name.layer, row.top1))
+            depths.setdefault((marked(of, row.weights), re.sub(r"\d+", "*", name.layer)), []).append(
+                (name.layer, row.top1)
+            )
     of_encoder = Counter(encoder for (encoder, _), curve in depths.items() if len(curve) > 1)
     curves = {
         (encoder, f"{encoder}:{kind}" if of_encoder[encoder] > 1 else encoder): sorted(
@@ -56,7 +59,7 @@ def _layers(answers: Answers) -> list[Figure]:
     }
     if not curves:
         return []
-    conventional = {row.embedding: row.top1 for row in answers.ranks}
+    conventional = {answers.called(row.embedding): row.top1 for row in answers.ranks}
     chance = 1 / answers.condition["n_way"]
     values = [chance, *(top1 for curve in curves.values() for _, top1 in curve)]
     values += [conventional[encoder] for encoder, _ in curves if encoder in conventional]
@@ -96,7 +99,9 @@ def _seeds(answers: Answers) -> list[Figure]:
         for subject, seeds in cell.runs.items():
             if len(seeds) > 1:
                 mean = fmean(row["top1"] for row in seeds.values())
-                spread.setdefault(name, []).extend((subject, seed, row["top1"] - mean) for seed, row in seeds.items())
+                spread.setdefault(answers.called(name), []).extend(
+                    (subject, seed, row["top1"] - mean) for seed, row in seeds.items()
+                )
     if not spread:
         return []
     reach = max(abs(change) for found in spread.values() for *_, change in found) or 0.01

@@ -26,7 +26,7 @@ Found = Mapping[str, Any]
 _SAME = {"profiles": ("condition", "embedding", "subject"), "pairs": ("condition", "embedding", "base")}
 _WAIT = 60.0  # s, for another call to keep what it found
 _OF_A_PROFILE: Mapping[type, Sequence[str]] = {
-    str: ("embedding",), bool: ("is_found",), dict: ("bands", "sensors", "groups"),
+    str: ("embedding", "weights"), bool: ("is_found",), dict: ("bands", "sensors", "groups"),
     list: ("times", "time", "positions", "windows", "run_ids", "notes", "untrained_windows", "untrained_bands",
            "untrained_groups", "occlusion"),
     object: ("subject", "evidence", "p", "peak", "half", "reliability", "random_reliability", "similarity"),

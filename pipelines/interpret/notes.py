@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.interpret.over_subjects import FEWEST_SUBJECTS
+from pipelines.train.origin import marked
 
 __all__ = ["notes_of"]
 
@@ -21,7 +22,7 @@ def notes_of(profiles: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     notes = [note for profile in profiles for note in profile["notes"]]
     notes += [note for profile in profiles if (note := _trust(profile))]
-    nothing = list(dict.fromkeys(profile["embedding"] for profile in profiles if not profile["is_found"]))
+    nothing = list(dict.fromkeys(_name(profile) for profile in profiles if not profile["is_found"]))
     if nothing:
         notes.append(
             f"no evidence is shown of {', '.join(nothing)}: mean over images above zero, tested over subjects from "
@@ -43,11 +44,15 @@ def notes_of(profiles: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
+def _name(profile: Mapping[str, Any]) -> str:
+    return marked(profile["embedding"], profile["weights"])
+
+
 def _trust(profile: Mapping[str, Any]) -> str:
     """Return why a map of found evidence is not to be trusted, or why that cannot be judged; empty where it can be."""
     if not profile["is_found"] or profile["p"] is None:
         return ""
-    who = f"{profile['embedding']}, subject {profile['subject']}"
+    who = f"{_name(profile)}, subject {profile['subject']}"
     reliability = profile["reliability"]
     if reliability < FAINT:
         return (

@@ -18,6 +18,7 @@ import numpy as np
 from pipelines.interpret.clusters import LEVEL, Cluster, clusters
 from pipelines.interpret.over_subjects import FEWEST_SUBJECTS
 from pipelines.interpret.profile import Profile
+from pipelines.train.origin import marked
 from pipelines.train.statistics import holm, sign_flip
 
 __all__ = ["FEWEST_IMAGES", "PairTest", "PairedProfile", "PartTest", "paired"]
@@ -87,6 +88,8 @@ class PairedProfile:
         What could not be tested.
     run_ids : tuple of str
         The runs of both sides.
+    weights, base_weights : str
+        What the results say of each side's weights.
     """
 
     condition: dict[str, Any]
@@ -99,6 +102,13 @@ class PairedProfile:
     tests: list[PairTest]
     notes: list[str]
     run_ids: tuple[str, ...] = ()
+    weights: str = "none"
+    base_weights: str = "none"
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Both sides, marked as `pipelines.interpret.profile.Profile.name` is."""
+        return marked(self.embedding, self.weights), marked(self.base, self.base_weights)
 
 
 @dataclass(frozen=True)
@@ -156,6 +166,8 @@ def paired(aligned: Sequence[Profile], base: Sequence[Profile], note: str = "") 
         tests=tests,
         notes=notes,
         run_ids=tuple(run_id for side in (ours, theirs) for s in subjects for run_id in side[s].run_ids),
+        weights=aligned[0].weights,
+        base_weights=base[0].weights,
     )
 
 

@@ -12,6 +12,7 @@ from pipelines.interpret.clusters import LEVEL, Cluster, clusters
 from pipelines.interpret.gradcam import statement
 from pipelines.interpret.over_subjects import is_found
 from pipelines.interpret.run import beside_name
+from pipelines.train.origin import marked
 from pipelines.train.statistics import holm
 from stores.beside import read_array_beside, read_beside
 
@@ -133,6 +134,11 @@ class Profile:
     notes: list[str]
     table: Table
     run_ids: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The embedding, marked where its weights are not the published ones: as tables and pictures call it."""
+        return marked(self.embedding, self.weights)
 
 
 def share(values: np.ndarray) -> np.ndarray:

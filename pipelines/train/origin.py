@@ -13,7 +13,7 @@ from pipelines.encoders.registry import EncoderSpec, registry
 from pipelines.train.several import Target
 from stores.embedding import IMPORTED, Entry
 
-__all__ = ["doubt", "is_contaminated", "mark", "weights_column", "weights_of"]
+__all__ = ["doubt", "is_contaminated", "mark", "marked", "weights_column", "weights_of"]
 
 
 def weights_column(entry: Entry) -> str:
@@ -61,6 +61,17 @@ def mark(weights: str) -> str:
     if weights.startswith("random:") or weights == IMPORTED:
         return weights
     return "" if weights == "none" or weights.startswith("sha256:") else "own weights"
+
+
+def marked(embedding: str, weights: str) -> str:
+    """Return an embedding's name as tables and pictures call it: with its mark where it has one.
+
+    Examples
+    --------
+    >>> marked("resnet18-tv", "random:0"), marked("hog", "none")
+    ('resnet18-tv (random:0)', 'hog')
+    """
+    return f"{embedding} ({mark(weights)})" if mark(weights) else embedding
 
 
 def doubt(row: Mapping[str, Any]) -> str:

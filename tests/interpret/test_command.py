@@ -1,13 +1,16 @@
 """What `embedctl interpret` prints and keeps, from made-up profiles."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from embedctl import render
 from embedctl.commands import interpret as command
+from embedctl.interpretation_figures import time_figure
 from embedctl.interpretation_tables import show_pairs, show_profiles
 from pipelines.interpret.kept import found_at, keep_found
+from pipelines.interpret.notes import notes_of
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.request import InterpretReport
 from tests.interpret.made_up import CONDITION, profile, sides
@@ -42,6 +45,21 @@ def test_of_what_is_not_found_no_band_and_no_sensor_is_named(tables):
     [[one, other]] = tables
     assert (one["strongest band"], other["strongest band"]) == ("alpha 70 %", "none")
     assert (one["strongest sensors"], other["strongest sensors"]) == ("occipital 90 %", "none")
+
+
+def test_weights_that_are_not_the_published_ones_are_marked_as_in_the_ranking(tables, capsys):
+    """Else the bands of a network that learned nothing read as those of the one that has its name."""
+    odd = profile("resnet18-tv", 1, 0.1, weights="random:0", is_found=False)
+    show_profiles([odd], "integrated-gradients")
+    ours, theirs = sides(1)
+    show_pairs([paired([replace(one, weights="file:sha256:00") for one in ours], theirs)])
+    [[one], [pair, _]] = tables
+    assert one["embedding"] == "resnet18-tv (random:0)"
+    assert (pair["aligned"], pair["base"]) == ("aligned (own weights)", "base")
+    [note] = [note for note in notes_of([vars(odd)]) if "no evidence" in note]
+    assert "resnet18-tv (random:0)" in note
+    [axes] = time_figure([odd]).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["resnet18-tv (random:0) (nothing found)"]
 
 
 def test_over_six_subjects_the_mean_of_their_halves_is_shown(tables):

@@ -64,7 +64,7 @@ def workspace(tmp_path_factory):
     store.add_images([ImageRecord(name, f"{n:064x}", 1, 1, 8, 8, "RGB") for n, name in enumerate(IMAGES)])
     values = rng.standard_normal((12, 6)).astype("f4")
     for name, rows in (("pixels", values), (ALIGNED, np.repeat(values[:6], 2, axis=0)), (BASE, 2 * values)):
-        entry = store.create(EmbeddingName.parse(name), "0a1b", dim=6, dtype="float32", provenance={})
+        entry = store.create(EmbeddingName.parse(name), "0a1b", dim=6, dtype="float32", provenance={"weights": "none"})
         store.write_block(0, {entry.group: (np.arange(12), rows)}, {})
     store.consolidate()
     for number, name in enumerate(IMAGES):
@@ -112,7 +112,8 @@ def interpretation(answers, odd=""):
 
     def profile(name, peak, run_ids):
         return {
-            "embedding": name, "subject": 1, "evidence": 2.0, "times": times, "peak": peak, "half": peak,
+            "embedding": name, "weights": "none", "subject": 1, "evidence": 2.0, "times": times, "peak": peak,
+            "half": peak,
             "time": np.eye(50)[int(peak * 100)].tolist(), "bands": {"offset": -0.1, f"theta{odd}": 0.9},
             "sensors": sensors, "groups": {f"frontal{odd}": 0.4} if odd else {}, "corrected_peak": None,
             "positions": [[0, 0.1, 0.04], [0.1, 0, 0.04], [-0.1, 0, 0.04], [0, -0.1, 0.04]],

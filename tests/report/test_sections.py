@@ -18,6 +18,7 @@ from embedctl.report.svg import diverging, sequential
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
 from pipelines.findings.retrieved import confusions
+from pipelines.train.cells import Cell
 from stores.errors import DamagedStore
 from stores.results import assemble, read_array
 from stores.screens import record_tested
@@ -304,6 +305,61 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     assert height(float(ends[0][1])) == pytest.approx(2, abs=0.1)
     bars = [line for line in marks(pair.picture, "line") if line["said"]]
     assert [value(bar["x1"]) for bar in bars] == pytest.approx([100, 300], abs=3)
+
+
+def relabelled(answers, old, new, weights):
+    """The same runs, beside another set of weights of the same encoder: the name got its key."""
+    cells = {new if name == old else name: cell for name, cell in answers.cells.items()}
+    cell = cells[new]
+    cells[new] = Cell([row | {"weights": weights} for s in cell.runs.values() for row in s.values()], new)
+    ranks = [replace(r, embedding=new, weights=weights) if r.embedding == old else r for r in answers.ranks]
+    return replace(answers, cells=cells, ranks=ranks)
+
+
+def test_evidence_stays_where_a_second_set_of_weights_changed_the_name(answers, material, interpreted):
+    """Runs tell whose evidence it is: labels change when a namesake is trained."""
+    said = json.loads(interpreted.read_text())
+    again = [p | {"embedding": f"{BASE}#0a1b"} for p in said["profiles"] if p["embedding"] == BASE]
+    interpreted.write_text(json.dumps(said | {"profiles": [*said["profiles"], *again]}))
+    changed = relabelled(answers, BASE, f"{BASE}#0a1b", "random:0")
+    section = evidence(changed, material.request.runs)
+    marked = f"{BASE}#0a1b (random:0)"
+    time, bands, sensors, lost, pair = section.figures
+    for figure in (time, bands, sensors, lost):
+        assert [row[0] for row in figure.table.rows if row[0].startswith(f"{BASE}#")] == [marked], figure.title
+    assert marked in time.picture and marked in bands.picture and marked in sensors.picture
+    assert pair.title.startswith(f"{ALIGNED} minus {marked}")
+
+
+def test_what_was_not_interpreted_or_lost_its_runs_is_named(answers, material, interpreted):
+    said = json.loads(interpreted.read_text())
+    for profile in said["profiles"]:
+        profile["run_ids"] += ["a run that was removed"] if profile["embedding"] == ALIGNED else []
+    interpreted.write_text(json.dumps(said))
+    text = " ".join(evidence(answers, material.request.runs).text)
+    assert f"Left out, some of their runs being gone: {ALIGNED}, subject 1: embedctl interpret" in text
+    missing = text.partition("Not interpreted, so left out here: ")[2].partition(": embedctl")[0]
+    assert set(missing.split(", ")) == set(STRENGTH) - {BASE}
+
+
+def test_weights_that_are_not_the_published_ones_are_marked_in_every_section(answers, material, monkeypatch):
+    from embedctl.report import accuracy, repetitions
+
+    layer = relabelled(answers, LAYERS[0], LAYERS[0], "random:0")
+    odd = relabelled(layer, LAYERS[1], LAYERS[1], "random:0")
+    kept = {"top1": 0.5, "test_repetitions": 2, "top1_by_repetitions": {"1": 0.25}}
+    monkeypatch.setattr(repetitions, "read_summary", lambda runs, run_id: kept)
+    sections = [
+        accuracy.accuracy(odd), variation(odd), repetitions.repetitions(odd, Path("runs")), training(odd),
+        gallery(replace(odd, ranks=[rank for rank in odd.ranks if rank.embedding in LAYERS]), material),
+    ]  # fmt: skip
+    depth = by_title(sections[1])["Top-1 by depth of the layer, %"]
+    assert {row[0] for row in depth.table.rows} == {"vitb16-in1k (random:0)"}
+    for figure in (figure for section in sections for figure in section.figures):
+        shown_beside = "weights" in dict(figure.table.columns)  # a column of the table says it
+        told = f"{figure.title} {figure.picture} {'' if shown_beside else figure.table.rows}"
+        for name in LAYERS:
+            assert told.count(f"{name} (random:0)") == told.count(name), figure.title
 
 
 def test_every_sensor_of_a_helmet_lies_in_its_picture(answers, material, interpreted):
