@@ -184,6 +184,14 @@ def test_missing_sessions_and_images_are_notes(raw):
     assert "4 of 8 train images never shown, such as training_images/" in found.notes[1]
 
 
+@pytest.mark.parametrize("file", [FILE, "image_metadata.npy"])
+def test_a_link_that_leads_nowhere_is_not_taken_for_a_missing_file(raw, file):
+    (raw / file).unlink()
+    (raw / file).symlink_to("../.git/annex/objects/never-fetched")
+    problem = open_dataset("things-eeg2", raw, "clean").preflight(1).problems[0]
+    assert (problem.file, problem.what) == (file, "is a link that leads nowhere") and "git annex get" in problem.fix
+
+
 def test_no_training_recording_at_all_is_a_problem(raw):
     for path in raw.glob("sub-01/*/raw_eeg_training.npy"):
         path.unlink()

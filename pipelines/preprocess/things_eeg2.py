@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def find_recordings(subject_folder: Path) -> dict[int, dict[str, Path]]:
     for number, folder in _numbered(subject_folder, r"ses-?(\d+)").items():
         for split, names in FILES.items():
             for name in names:
-                if (folder / name).exists():  # a folder of that name is told, not passed over
+                if lexists(folder / name):  # a folder or a dead link of that name is told, not passed over
                     recordings.setdefault(number, {}).setdefault(split, folder / name)
     return recordings
 
@@ -174,7 +175,7 @@ def find_image_lists(raw: Path) -> tuple[dict[str, ImageList], list[Problem]]:
         Everything that keeps the others from it.
     """
     candidates = [raw / "image_metadata.npy", raw / "image_set" / "image_metadata.npy"]
-    path = next((path for path in candidates if path.exists()), None)
+    path = next((path for path in candidates if lexists(path)), None)
     if path is None:
         fix = "it says which image a code means: https://osf.io/y63gw/files/qkgtf"
         return {}, [Problem("image_metadata.npy", "file", f"no image_metadata.npy in {raw}", fix)]

@@ -11,6 +11,7 @@ is image ``k`` of the metadata. Which session a repetition is from is not in the
 entries for 250 samples, its first 50 too many.
 """
 
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,7 @@ _PLAUSIBLE_SD = (0.05, 20.0)  # of whitened values
 
 def find_merged(folder: Path) -> dict[str, Path]:
     """Return the merged file of each split in a subject's folder."""
-    return {
-        split: folder / name for split, names in _FILES.items() for name in names[::-1] if (folder / name).is_file()
-    }
+    return {split: folder / name for split, names in _FILES.items() for name in names[::-1] if lexists(folder / name)}
 
 
 class MergedEEG2:
