@@ -172,7 +172,9 @@ def test_channels_are_matched_by_name(raw):
     assert problem.field == "ch_names" and "other channels than most of its files: O1, Oz" in problem.what
     assert problem.file == FILE, "what most files have is right, not what the first one has"
     absent = look(raw, channels=("Pz", "Oz")).problems
-    assert [p.file for p in absent] == [FILE] and "absent: Oz" in absent[0].what
+    assert [(p.file, p.what) for p in absent] == [(FILE, "1 of the recipe's 2 channels is absent: Oz")]
+    many = look(raw, channels=("Cz", *(f"C{n}" for n in range(11, 18)))).problems
+    assert many[0].what == "7 of the recipe's 8 channels are absent: C11, C12, C13, C14, C15, ..."
     assert not look(raw, channels=("Pz", "Cz")).problems
 
 
