@@ -37,7 +37,6 @@ __all__ = [
     "find_subjects",
     "open_recording",
     "presentations",
-    "read_image_lists",
     "subject_folder",
 ]
 
@@ -148,20 +147,6 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
         if match and path.is_dir():
             found[int(match[1])] = path
     return dict(sorted(found.items()))
-
-
-def read_image_lists(raw: Path) -> dict[str, ImageList]:
-    """Return the image list of each split.
-
-    Raises
-    ------
-    BadRecording
-        If anything is wrong with them: the first of what `find_image_lists` finds.
-    """
-    lists, problems = find_image_lists(raw)
-    if problems:
-        raise BadRecording(str(problems[0]), problems[0].fix)
-    return lists
 
 
 def find_image_lists(raw: Path) -> tuple[dict[str, ImageList], list[Problem]]:
