@@ -81,6 +81,9 @@ def quality_figure(quality: "Quality") -> "Figure":
         _draw_course(right, quality, occipital)
         _draw_maps(figure, (0.04, 0.42, 0.92, 0.17), quality)
         _draw_matrix(figure.add_axes((0.06, 0.07, 0.2, 0.28)), quality)
+        if quality.before is None:
+            why = "covariances: the recipe does not whiten,\nor the store keeps the mean alone"
+            _nothing(figure.add_axes((0.32, 0.07, 0.35, 0.28)), why)
     elif quality.halves:
         _draw_histogram(left, quality.halves.reliability, "reliability of the mean over repetitions")
         _draw_histogram(right, quality.halves.ncsnr, "ncsnr")
@@ -106,10 +109,12 @@ def _draw_evoked(axes: "Axes", quality: "Quality", occipital: Sequence[int]) -> 
     times = 1000 * quality.times
     axes.plot(times, quality.evoked.T, color="0.85", lw=0.5)
     chosen = list(occipital) or list(range(len(quality.evoked)))
-    axes.plot(times, quality.evoked[chosen].T, color=COLOURS[0], lw=0.6, alpha=0.5)
+    if occipital:
+        axes.plot(times, quality.evoked[chosen].T, color=COLOURS[0], lw=0.6, alpha=0.5)
     axes.plot(times, quality.evoked[chosen].mean(axis=0), color=COLOURS[0], lw=2)
-    what = f"mean of {len(chosen)} occipital channels" if occipital else "mean of all channels"
-    axes.set(xlabel="ms from image onset", ylabel=quality.units, title=f"evoked response, {what} (others grey)")
+    what = f"mean of {len(chosen)} occipital channels" if occipital else "mean of all channels (each grey)"
+    others = " (others grey)" if occipital and len(chosen) < len(quality.evoked) else ""
+    axes.set(xlabel="ms from image onset", ylabel=quality.units, title=f"evoked response, {what}{others}")
     axes.axhline(0, color="0.7", lw=0.8)
 
 
@@ -121,7 +126,9 @@ def _draw_course(axes: "Axes", quality: "Quality", occipital: Sequence[int]) -> 
     axes.plot(times, reliability.mean(axis=0), color="0.4", label="mean of all channels")
     if occipital:
         axes.plot(times, reliability[list(occipital)].mean(axis=0), color=COLOURS[0], lw=2, label="of occipital ones")
-    axes.plot(times, reliability.max(axis=0), color=COLOURS[1], lw=0.8, label="best channel")
+    axes.plot(
+        times, reliability.max(axis=0), color=COLOURS[1], lw=0.8, label="highest of any channel, above 0 by chance too"
+    )
     axes.axhline(0, color="0.7", lw=0.8)
     axes.set(xlabel="ms from image onset", title=f"noise ceiling: reliability across {quality.halves.between}")
     axes.legend(fontsize=7, frameon=False)
@@ -246,7 +253,9 @@ def _said(quality: "Quality") -> list[str]:
             f"ncsnr of a trial: median {np.median(found.ncsnr):.3f}, best {found.ncsnr.max():.3f}",
             "",
         ]
-    left = [f"  {n:,} {why}" for why, n in quality.counts.items() if n]
+    left = [f"  {n:,} {why}" for why, n in quality.counts.items() if n and why != "clipped"]
     said += ["Left out:", *(left or ["  nothing"])]
+    if clipped := quality.counts.get("clipped"):
+        said += [f"Kept, but clipped to the recipe's limit: {clipped:,} values"]
     notes = quality.notes[:_MOST_LINES] + (["..."] if len(quality.notes) > _MOST_LINES else [])
     return [*said, "", *notes]

@@ -7,7 +7,7 @@ from pipelines.preprocess.dataset import open_dataset, raise_first
 from pipelines.preprocess.preflight import preflight
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
-from pipelines.preprocess.things_eeg2 import find_subjects, open_recording, presentations, read_image_lists
+from pipelines.preprocess.things_eeg2 import find_image_lists, find_subjects, open_recording, presentations
 from pipelines.simulate.raw_file import raw_file
 from pipelines.simulate.recordings import simulate_things_eeg2
 from stores.errors import BadRecording
@@ -35,7 +35,7 @@ def rewrite(raw, change, file=FILE):
 
 
 def look(raw, channels=()):
-    return preflight(raw, 1, read_image_lists(raw), channels)
+    return preflight(raw, 1, find_image_lists(raw)[0], channels)
 
 
 def put(key, value):
@@ -151,8 +151,9 @@ def test_an_image_named_twice_in_the_metadata_is_refused(raw):
     for key in ("train_img_files", "train_img_concepts"):
         whole[key] = [whole[key][0], *whole[key][:-1]]
     np.save(path, whole, allow_pickle=True)
-    with pytest.raises(BadRecording, match="train_img_files names training_images/.* twice"):
-        look(raw)
+    lists, (problem,) = find_image_lists(raw)
+    assert list(lists) == ["test"] and problem.field == "train_img_files"
+    assert problem.what.startswith("train_img_files names training_images/") and problem.what.endswith(" twice")
 
 
 def test_the_official_name_wins_where_both_are_there(raw):
@@ -172,7 +173,9 @@ def test_channels_are_matched_by_name(raw):
     assert problem.field == "ch_names" and "other channels than most of its files: O1, Oz" in problem.what
     assert problem.file == FILE, "what most files have is right, not what the first one has"
     absent = look(raw, channels=("Pz", "Oz")).problems
-    assert [p.file for p in absent] == [FILE] and "absent: Oz" in absent[0].what
+    assert [(p.file, p.what) for p in absent] == [(FILE, "1 of the recipe's 2 channels is absent: Oz")]
+    many = look(raw, channels=("Cz", *(f"C{n}" for n in range(11, 18)))).problems
+    assert many[0].what == "7 of the recipe's 8 channels are absent: C11, C12, C13, C14, C15, ..."
     assert not look(raw, channels=("Pz", "Cz")).problems
 
 
@@ -182,6 +185,14 @@ def test_missing_sessions_and_images_are_notes(raw):
     assert not found.problems
     assert found.notes[0] == "sub-01: ses-01 has no train recording: fewer repetitions"
     assert "4 of 8 train images never shown, such as training_images/" in found.notes[1]
+
+
+@pytest.mark.parametrize("file", [FILE, "image_metadata.npy"])
+def test_a_link_that_leads_nowhere_is_not_taken_for_a_missing_file(raw, file):
+    (raw / file).unlink()
+    (raw / file).symlink_to("../.git/annex/objects/never-fetched")
+    problem = open_dataset("things-eeg2", raw, "clean").preflight(1).problems[0]
+    assert (problem.file, problem.what) == (file, "is a link that leads nowhere") and "git annex get" in problem.fix
 
 
 def test_no_training_recording_at_all_is_a_problem(raw):
@@ -205,15 +216,15 @@ def test_other_spellings_of_names_are_understood(raw):
 
 def test_missing_or_incomplete_image_lists_are_named(raw):
     np.save(raw / "image_metadata.npy", {"train_img_files": ["a"]}, allow_pickle=True)
-    with pytest.raises(BadRecording, match="lacks 'train_img_concepts'"):
-        read_image_lists(raw)
+    assert [problem.field for problem in find_image_lists(raw)[1]] == [
+        "train_img_concepts",
+        "test_img_concepts",
+        "test_img_files",
+    ]
     lists = {"train_img_files": ["a"], "train_img_concepts": ["x", "y"], "test_img_files": [], "test_img_concepts": []}
     np.save(raw / "image_metadata.npy", lists, allow_pickle=True)
-    with pytest.raises(BadRecording, match="2 train_img_concepts, 1 train_img_files"):
-        read_image_lists(raw)
-    (raw / "image_metadata.npy").unlink()
-    with pytest.raises(BadRecording, match="no image_metadata.npy"):
-        read_image_lists(raw)
+    (problem,) = find_image_lists(raw)[1]
+    assert problem.what == "2 train_img_concepts, 1 train_img_files"
 
 
 def test_bad_image_lists_do_not_end_the_check(raw):

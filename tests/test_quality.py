@@ -110,7 +110,7 @@ def test_the_page_of_a_subject_shows_what_was_measured():
     drawn = {line.get_label(): line.get_ydata() for line in course.lines}
     reliability = made_up.halves.reliability
     assert np.allclose(drawn["of occipital ones"], reliability[2:].mean(axis=0))
-    assert np.allclose(drawn["best channel"], reliability.max(axis=0))
+    assert np.allclose(drawn["highest of any channel, above 0 by chance too"], reliability.max(axis=0))
     assert np.allclose(titled["reliability"].images[0].get_array(), reliability)
     assert np.allclose(titled["covariance before whitening"].images[0].get_array(), made_up.before)
     assert np.allclose(titled["after: 1 on the diagonal"].images[0].get_array(), np.eye(5))
@@ -119,6 +119,20 @@ def test_the_page_of_a_subject_shows_what_was_measured():
     maps = next(axes for axes in figure.axes if axes.texts and axes.texts[0].get_text() == "100 ms")
     at_100_ms, value = maps.images[0].get_array()[:, :60], made_up.evoked[1, 10]
     assert at_100_ms[30, 51] == pytest.approx(value, abs=0.3)  # T8: a right angle to the right, 0.095 m of 0.135
+
+
+def test_a_page_without_whitening_or_occipital_channels_says_only_what_is_there():
+    made_up = quality(ch_names=["Fz", "T8", "C3", "Cz", "C4"], before=None, after=None, counts={"clipped": 3})
+    figure = quality_figure(made_up)
+    axes = figure.axes[0]
+    assert axes.get_title() == "evoked response, mean of all channels (each grey)"
+    of_mean = next(line for line in axes.lines if line.get_linewidth() == 2)
+    others = [line for line in axes.lines if line is not of_mean]
+    assert all(line.get_color() != of_mean.get_color() for line in others), "the mean can be told from the channels"
+    said = "\n".join(text.get_text() for text in figure.texts)
+    assert "Left out:\n  nothing\nKept, but clipped to the recipe's limit: 3 values" in said
+    panels = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert any("the recipe does not whiten" in text for text in panels)
 
 
 def test_voxels_have_histograms():

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from os.path import lexists
 from pathlib import Path
 
 from pipelines.preprocess.channels import canonical_names
@@ -61,7 +62,7 @@ def sidecar(path: Path, what: str) -> Path:
 def not_brain(path: Path) -> list[str]:
     """Return the channels that ``channels.tsv`` calls bad, or something else than EEG and MEG; none without it."""
     table_path = sidecar(path, "channels")
-    if not table_path.is_file():
+    if not lexists(table_path):
         return []
     table = read_trials(table_path)
     if "name" not in table.column_names:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stores.errors import BadRecording
 
-__all__ = ["read_head", "refuse_impostor"]
+__all__ = ["no_file", "read_head", "refuse_impostor"]
 
 
 def read_head(path: Path, n: int = 512) -> bytes:
@@ -19,13 +19,22 @@ def read_head(path: Path, n: int = 512) -> bytes:
         with open(path, "rb") as file:
             head = file.read(n)
     except FileNotFoundError:
-        raise BadRecording(f"no file {path}", "check the folder and the names of the files in it") from None
+        raise no_file(path) from None
     except IsADirectoryError:
         raise BadRecording(f"{path} is a folder, not a file", "check how the archive was unpacked") from None
     except PermissionError:
         raise BadRecording(f"{path} may not be read", "check the permissions of the file") from None
     refuse_impostor(path, head)
     return head
+
+
+def no_file(path: Path) -> BadRecording:
+    """Return what to say of a path at which no file is: a link without its file was never fetched."""
+    if path.is_symlink():
+        return BadRecording(
+            f"{path} is a link that leads nowhere", "fetch the file it stands for: git annex get, or datalad get"
+        )
+    return BadRecording(f"no file {path}", "check the folder and the names of the files in it")
 
 
 def refuse_impostor(path: Path, head: bytes) -> None:

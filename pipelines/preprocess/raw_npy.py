@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.preprocess.impostors import refuse_impostor
+from pipelines.preprocess.impostors import no_file, refuse_impostor
 from pipelines.preprocess.pickle_walk import (
     ArrayRecord,
     Bytes,
@@ -68,7 +68,7 @@ def map_pickled(path: Path) -> dict[str, Any]:
             start = _pickle_start(path, head)
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
-        raise BadRecording(f"no file {path}", "check the folder and the names of the files in it") from None
+        raise no_file(path) from None
     except IsADirectoryError:
         raise BadRecording(f"{path} is a folder, not a file", "check how the archive was unpacked") from None
     except PermissionError:

@@ -278,6 +278,11 @@ def _shown(value: Any) -> str:
 def _check_times(recipe: Recipe) -> None:
     low, high = recipe.epoch
     start, stop = recipe.window
+    if start >= stop:
+        raise EmbedctlError(
+            f"recipe {recipe.name}: window = [{start}, {stop}] does not end after it begins",
+            "write its beginning first, then its end",
+        )
     if not low <= start < stop <= high:
         raise EmbedctlError(
             f"recipe {recipe.name}: window {start}..{stop} s outside epoch {low}..{high} s", "widen epoch"

@@ -61,15 +61,21 @@ def compare_recordings(found: RecordedFlight, channels: Sequence[str], short: Ca
         looked_at.add(id(recording))
         absent = [channel for channel in channels if channel not in recording.rows]
         if absent:
-            what = f"{len(absent)} channels the recipe asks for are absent: {', '.join(absent[:5])}"
-            fix = "use --recipe clean, which takes the channels that are there, or name them in a recipe of your own"
+            of = f"{len(absent)} of the recipe's {len(channels)} channels"
+            what = f"{of} {'is' if len(absent) == 1 else 'are'} absent: {_some(absent)}"
+            fix = "use --recipe clean, or name in a recipe of your own only channels that are there"
             found.problems.append(Problem(name, "ch_names", what, fix))
         elif not channels and set(recording.rows) != rows:
-            what = f"other channels than most of its files: {', '.join(sorted(set(recording.rows) ^ rows)[:5])}"
+            what = f"other channels than most of its files: {_some(sorted(set(recording.rows) ^ rows))}"
             found.problems.append(Problem(name, "ch_names", what, "name the common ones in a recipe of your own"))
         if recording.sfreq != usual:
             what = f"{recording.sfreq:g} Hz, but most of its files have {usual:g} Hz"
             found.problems.append(Problem(name, "sfreq", what, "download the file again"))
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first five names, and whether there are more."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _usual(values: Sequence[Any]) -> Any:

@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ __all__ = [
     "find_subjects",
     "open_recording",
     "presentations",
-    "read_image_lists",
     "subject_folder",
 ]
 
@@ -135,7 +135,7 @@ def find_recordings(subject_folder: Path) -> dict[int, dict[str, Path]]:
     for number, folder in _numbered(subject_folder, r"ses-?(\d+)").items():
         for split, names in FILES.items():
             for name in names:
-                if (folder / name).exists():  # a folder of that name is told, not passed over
+                if lexists(folder / name):  # a folder or a dead link of that name is told, not passed over
                     recordings.setdefault(number, {}).setdefault(split, folder / name)
     return recordings
 
@@ -149,20 +149,6 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def read_image_lists(raw: Path) -> dict[str, ImageList]:
-    """Return the image list of each split.
-
-    Raises
-    ------
-    BadRecording
-        If anything is wrong with them: the first of what `find_image_lists` finds.
-    """
-    lists, problems = find_image_lists(raw)
-    if problems:
-        raise BadRecording(str(problems[0]), problems[0].fix)
-    return lists
-
-
 def find_image_lists(raw: Path) -> tuple[dict[str, ImageList], list[Problem]]:
     """Read ``image_metadata.npy`` from ``raw`` or its ``image_set`` folder, and return all that is wrong with it.
 
@@ -174,7 +160,7 @@ def find_image_lists(raw: Path) -> tuple[dict[str, ImageList], list[Problem]]:
         Everything that keeps the others from it.
     """
     candidates = [raw / "image_metadata.npy", raw / "image_set" / "image_metadata.npy"]
-    path = next((path for path in candidates if path.exists()), None)
+    path = next((path for path in candidates if lexists(path)), None)
     if path is None:
         fix = "it says which image a code means: https://osf.io/y63gw/files/qkgtf"
         return {}, [Problem("image_metadata.npy", "file", f"no image_metadata.npy in {raw}", fix)]

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from pipelines.preprocess.impostors import read_head
-from stores.errors import BadRecording, DamagedStore, suggest
+from stores.errors import BadRecording, DamagedStore
 from stores.tables import read_table
 
 __all__ = ["missing_columns", "number_of", "read_trials"]
@@ -55,7 +55,7 @@ def missing_columns(path: Path, table: pa.Table, wanted: Sequence[str]) -> None:
     if absent:
         raise BadRecording(
             f"{path} lacks the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}",
-            suggest(absent[0], table.column_names),
+            f"it has {', '.join(table.column_names)}: rename the right one, or download it again",
         )
 
 

@@ -137,7 +137,7 @@ def test_every_fault_is_named_with_its_file_its_field_and_its_remedy(raw, spoil,
 
 def test_the_channels_of_eeg2_and_absent_subjects_are_named(raw, tmp_path):
     (problem,) = open_dataset("things-eeg1", raw, "nice").preflight(2).problems[:1]
-    assert problem.field == "ch_names" and "channels the recipe asks for are absent" in problem.what
+    assert problem.field == "ch_names" and "channels are absent" in problem.what
     with pytest.raises(UnknownName, match="no subject 9"):
         open_dataset("things-eeg1", raw, "clean").preflight(9)
     with pytest.raises(BadRecording, match="holds no subjects"):

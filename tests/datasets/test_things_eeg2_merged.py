@@ -136,6 +136,15 @@ def test_every_fault_is_named_with_its_file_its_field_and_its_remedy(raw, family
     assert result.exit_code == 2 and said in result.stderr
 
 
+def test_bad_image_lists_are_told_beside_a_bad_file(raw, family):
+    np.save(raw / "image_metadata.npy", {"train_img_files": ["a"], "train_img_concepts": ["x"]}, allow_pickle=True)
+    (raw / "sub-01" / FILES["test"]).write_bytes(b"")
+    fields = [(p.file, p.field) for p in open_dataset("things-eeg2", raw, family).preflight(1).problems]
+    lists = [("image_metadata.npy", field) for field in ("test_img_concepts", "test_img_files")]
+    where = "sub-01/" + FILES["train"]
+    assert fields == [*lists, (where, "preprocessed_eeg_data"), ("sub-01/" + FILES["test"], "file")]
+
+
 @pytest.mark.parametrize(
     ("factor", "n", "said"), [(1e-6, 6, "whitened ones by about 1"), (1, 5, "5 images, the metadata has 6")]
 )

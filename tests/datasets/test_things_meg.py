@@ -136,7 +136,12 @@ def in_tesla(raw):
         ),
         (lose_a_part, "file", "MNE cannot read it", "further parts"),
         (table(lambda t: "\n".join(t.splitlines()[:-1])), "table", "36 lines, but 37 epochs", "part missing"),
-        (table(lambda t: t.replace("image_path", "path")), "table", "lacks the column image_path", "did you mean"),
+        (
+            table(lambda t: t.replace("image_path", "path")),
+            "table",
+            "lacks the column image_path",
+            "image_nr, things_image_nr, path, ",
+        ),
         (table(lambda t: t.replace("exp,", "train,")), "trial_type", "'train'", "exp, test and catch"),
         (table(lambda t: t.replace(EXP[0], "")), "image_path", "1 trials without one", "again"),
         (table(lambda t: t.replace(".jpg,1,", ".jpg,first,")), "session_nr", "'first'", "whole number"),

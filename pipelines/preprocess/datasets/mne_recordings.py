@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class RecordingFiles(Named):
         """Return sample, image and split of every image onset in a run."""
         where = self.short(path)
         beside = sidecar(path, "events")
-        if beside.is_file():
+        if lexists(beside):
             where = self.short(beside)
             try:
                 columns = read_trials(beside)

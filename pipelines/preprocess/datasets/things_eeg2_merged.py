@@ -11,6 +11,7 @@ is image ``k`` of the metadata. Which session a repetition is from is not in the
 entries for 250 samples, its first 50 too many.
 """
 
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipelines.preprocess.identity import identify
 from pipelines.preprocess.raw_npy import map_pickled
 from pipelines.preprocess.recipes import built_in_folder, names_in
 from pipelines.preprocess.recorded import positions
-from pipelines.preprocess.things_eeg2 import find_subjects, read_image_lists, subject_folder
+from pipelines.preprocess.things_eeg2 import find_image_lists, find_subjects, subject_folder
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
 from pipelines.preprocess.trials import TrialFlight, count_trials
 from stores.errors import BadRecording, EmbedctlError
@@ -42,9 +43,7 @@ _PLAUSIBLE_SD = (0.05, 20.0)  # of whitened values
 
 def find_merged(folder: Path) -> dict[str, Path]:
     """Return the merged file of each split in a subject's folder."""
-    return {
-        split: folder / name for split, names in _FILES.items() for name in names[::-1] if (folder / name).is_file()
-    }
+    return {split: folder / name for split, names in _FILES.items() for name in names[::-1] if lexists(folder / name)}
 
 
 class MergedEEG2:
@@ -60,7 +59,7 @@ class MergedEEG2:
 
     def __init__(self, raw: Path, recipe: TrialRecipe) -> None:
         self._raw, self.recipe = raw, recipe
-        self._images = read_image_lists(raw)
+        self._images, self._wrong_lists = find_image_lists(raw)
 
     def subjects(self) -> list[int]:
         """Return who is there."""
@@ -69,7 +68,7 @@ class MergedEEG2:
     def preflight(self, subject: int) -> TrialFlight:
         """Return all that is wrong with a subject's two files."""
         folder = subject_folder(self._raw, subject)
-        flight = TrialFlight(subject, units="sd of noise")
+        flight = TrialFlight(subject, units="sd of noise", problems=list(self._wrong_lists))
         files, data = find_merged(folder), {}
         for split in SPLITS:
             where = f"{folder.name}/{_FILES[split][0]}"
@@ -113,9 +112,9 @@ class MergedEEG2:
             raise BadRecording(
                 "preprocessed_eeg_data is not (image, repetition, channel, time)", "is it a merged file?"
             )
-        n = len(self._images[split].ids)
-        if len(values) != n:
-            what = f"{len(values):,} images, the metadata has {n:,}"
+        images = self._images.get(split)
+        if images and len(values) != len(images.ids):
+            what = f"{len(values):,} images, the metadata has {len(images.ids):,}"
             problem("preprocessed_eeg_data", what, "file and metadata belong to different image sets")
         if len(names) != values.shape[2] or len(set(names)) != len(names):
             what = f"{len(names)} names, {len(set(names))} of them different, for {values.shape[2]} channels"
