@@ -169,6 +169,16 @@ def test_a_second_demo_finds_everything_there(made):
 
 
 @pytest.mark.slow
+def test_runs_of_a_demo_say_that_they_are_simulated_wherever_they_lie(made, tmp_path):
+    from embedctl.report.gather import ReportRequest, gather
+
+    runs = shutil.copytree(made[0] / "runs", tmp_path / "elsewhere")
+    nowhere = tmp_path / "nothing"
+    notes = gather(ReportRequest(runs=runs, embeddings=nowhere, images=nowhere)).notes
+    assert notes[0].startswith("The recordings are simulated")
+
+
+@pytest.mark.slow
 def test_a_demo_killed_at_every_stage_ends_as_if_nothing_had_happened(made, tmp_path):
     """One subject and one seed of what the undisturbed demo computed."""
     folder = tmp_path / "workspace"

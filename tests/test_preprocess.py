@@ -36,6 +36,7 @@ def test_every_repetition_of_every_image_arrives_in_the_store(raw, tmp_path):
     assert subject.train.image_ids == TRAINING and subject.test.image_ids == TEST
     assert subject.train.concepts[:3] == ["c01", "c01", "c02"]
     assert subject.ch_names == list(CHANNELS) and subject.info["time_offset_ms"] == 0
+    assert subject.info["simulated"] is True, "as the raw files say of themselves"
     assert np.allclose(subject.times, np.arange(250) / 250)
     assert np.isfinite(subject.train.mean).all() and np.isfinite(subject.test.mean).all()
     counts = subject.train.valid.sum(axis=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.preprocess.things_eeg2 import TARGET
+from pipelines.preprocess.things_eeg2 import TARGET, open_recording
 from pipelines.simulate.images import render_images
 from pipelines.simulate.raw_file import raw_file
 from pipelines.simulate.recordings import DEMO_CHANNELS, TOPOGRAPHY, simulate_things_eeg2
@@ -46,6 +46,7 @@ def test_the_format_is_the_published_one(tmp_path):
     assert recording["ch_names"] == [*DEMO_CHANNELS, "stim"]
     assert recording["ch_types"] == ["eeg"] * len(DEMO_CHANNELS) + ["stim"]
     assert (recording["sfreq"], recording["highpass"], recording["lowpass"]) == (1000, 0.01, 100)
+    assert recording["simulated"] is True and open_recording(tmp_path / "sub-01/ses-01/raw_eeg_training.npy").simulated
     metadata = np.load(tmp_path / "image_metadata.npy", allow_pickle=True).item()
     assert metadata["train_img_concepts"][3] == "00002_c02" and metadata["train_img_files"][3] == "c02_01s.jpg"
     assert len(metadata["test_img_files"]) == len(TEST)

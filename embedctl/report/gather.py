@@ -1,6 +1,6 @@
 """What a report is about: the runs of a folder, condition by condition, and the stores they were made from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from pipelines.train.cells import Cell, HitsOf, conditions, hits_interval
 from pipelines.train.compare import PairRow, RankRow, left_out, pairs, ranking
 from pipelines.train.origin import marked
 from stores.errors import EmbedctlError
-from stores.results import read_results
+from stores.results import read_results, read_summary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,6 +95,8 @@ class Material:
         None where there is none.
     notes : list of str
         What to know first.
+    simulated : set of (str, int, str)
+        Recordings that are: dataset, subject, key.
     """
 
     request: ReportRequest
@@ -102,6 +104,7 @@ class Material:
     answers: list[Answers]
     store: "EmbeddingStore | None"
     notes: list[str] = field(default_factory=list)
+    simulated: set[tuple[str, int, str]] = field(default_factory=set)
 
 
 def gather(request: ReportRequest) -> Material:
@@ -135,12 +138,14 @@ def gather(request: ReportRequest) -> Material:
         ]
         ordered = {row.embedding: cells[row.embedding] for row in ranks}
         answers.append(Answers(condition=condition, ranks=ranks, pairs=tests, cells=ordered, hits=hits))
+    simulated = _simulated(request, results)
     return Material(
         request=request,
         results=results,
         answers=answers,
         store=_store(request.embeddings),
-        notes=[*_simulated(request), *left_out(results)],
+        notes=[*_simulated_said(simulated, results), *left_out(results)],
+        simulated=simulated,
     )
 
 
@@ -183,10 +188,26 @@ def _store(path: Path) -> "EmbeddingStore | None":
         return None
 
 
-def _simulated(request: ReportRequest) -> list[str]:
-    """Say so where the recordings are those of a demo: its report must not pass for a finding about people."""
+def _recordings(row: Mapping[str, Any]) -> tuple[str, int, str]:
+    return row["dataset"], row["subject"], row["epochs_key"]
+
+
+def _simulated(request: ReportRequest, results: "pa.Table") -> set[tuple[str, int, str]]:
+    """Return the recordings that are simulated: runs say so, and of runs from before they did, a demo's own file."""
     from embedctl.demo import TRUTH
 
+    some_run = {_recordings(row): row["run_id"] for row in results.to_pylist()}
     if any((place.absolute().parent / TRUTH).is_file() for place in (request.runs, request.embeddings)):
-        return [f"The recordings are simulated: one encoder's embedding was planted in noise ({TRUTH} says which)."]
-    return []
+        return set(some_run)
+    return {of for of, run_id in some_run.items() if read_summary(request.runs, run_id).get("simulated")}
+
+
+def _simulated_said(simulated: set[tuple[str, int, str]], results: "pa.Table") -> list[str]:
+    """Say so: a report on them must not pass for a finding about people."""
+    which = sorted({(dataset, subject) for dataset, subject, _ in simulated})
+    if not which:
+        return []
+    if {_recordings(row) for row in results.to_pylist()} == simulated:
+        return ["The recordings are simulated: an encoder's embedding was planted in noise, or nothing was."]
+    told = ", ".join(f"{dataset} subject {subject}" for dataset, subject in which)
+    return [f"Some recordings are simulated, an encoder's embedding planted in noise, or nothing: {told}."]

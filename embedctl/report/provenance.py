@@ -21,7 +21,7 @@ PAPER = (
 def provenance(material: Material) -> Section:
     """Return the section."""
     rows = material.results.to_pylist()
-    figures = [_encoders(rows), _recordings(rows), _settings(rows)]
+    figures = [_encoders(rows), _recordings(rows, material.simulated), _settings(rows)]
     text = [f"The comparison follows {PAPER}", "Weights and recordings have licences of their own."]
     return Section("Where everything comes from", text, figures)
 
@@ -35,7 +35,9 @@ def _encoders(rows: list[dict[str, Any]]) -> Figure:
         known = [specs[name] for name in names if name in specs]
         fitted_on = ", ".join(dict.fromkeys(on for spec in known for on in spec.fitted_on))
         told = ("", "not in the registry", "")
-        if len(known) == len(names):
+        if row["weights"].startswith("random:"):
+            told = ("", "nothing: random weights", known[0].reference if known else "")
+        elif len(known) == len(names):
             told = ("; ".join(dict.fromkeys(spec.licence for spec in known)), fitted_on, known[0].reference)
         cells.append((embedding, key, mark(row["weights"]) or render.weights(row["weights"]), *told))
     columns = (
@@ -45,16 +47,16 @@ def _encoders(rows: list[dict[str, Any]]) -> Figure:
     return Figure("Encoders: weights, licences, citations", Table(columns, cells))
 
 
-def _recordings(rows: list[dict[str, Any]]) -> Figure:
+def _recordings(rows: list[dict[str, Any]], simulated: set[tuple[str, int, str]]) -> Figure:
     datasets: Mapping[str, Mapping[str, Any]] = known_datasets()
     found: dict[tuple[str, int, str], int] = {}
     for row in rows:
         at = (row["dataset"], row["subject"], row["epochs_key"])
         found[at] = found.get(at, 0) + 1
-    cells = [
-        (dataset, subject, key, n, *(str(datasets.get(dataset, {}).get(name, "")) for name in ("licence", "reference")))
-        for (dataset, subject, key), n in sorted(found.items())
-    ]
+    cells = []
+    for at, n in sorted(found.items()):
+        told = [str(datasets.get(at[0], {}).get(name, "")) for name in ("licence", "reference")]
+        cells.append((*at, n, *(("", "simulated, in the form of this dataset") if at in simulated else told)))
     columns = (
         ("dataset", "text"), ("subject", "count"), ("recordings", "text"), ("runs", "count"), ("licence", "text"),
         ("cite", "link"),

@@ -141,6 +141,8 @@ class Recorded:
             "time_offset_ms": self.time_offset_ms,
             "sessions": self.plan.sessions,
         }
+        if any(getattr(recording, "simulated", False) for recording in self.flight.recordings.values()):
+            found.info["simulated"] = True
         return found
 
     def trials(self, found: Examination, split: str) -> pa.Table:

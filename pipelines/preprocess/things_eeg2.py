@@ -66,6 +66,8 @@ class Recording:
         Row of the event codes.
     sfreq : float
         Sampling frequency, Hz.
+    simulated : bool
+        Whether the file says so.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class Recording:
     rows: dict[str, int]
     stim: int
     sfreq: float
+    simulated: bool = False
 
     @property
     def n_samples(self) -> int:
@@ -249,7 +252,7 @@ def open_recording(path: Path) -> Recording:
         sfreq = 0.0
     if not 0 < sfreq < 1e6:
         raise BadRecording(f"{path}: sfreq is {raw['sfreq']!r:.60}", "expected samples per second, 1000 in THINGS-EEG2")
-    return Recording(path, samples, rows, stims[0], sfreq)
+    return Recording(path, samples, rows, stims[0], sfreq, simulated=raw.get("simulated") is True)
 
 
 def presentations(recording: Recording) -> Presentations:

@@ -18,6 +18,8 @@ downstream runs as it would on downloaded data. The model is, per subject::
   between channels, as volume conduction does, so that whitening has something to find.
   ``offset``: a constant of up to a millivolt.
 
+Every file says ``simulated``: epochs, runs and reports made from it say so too.
+
 The design is the published one in small: images every 200 ms in sequences of 20; each session shows half of
 the training concepts, every image twice, and all test images; a few images once more; targets (code 99999).
 """
@@ -284,6 +286,7 @@ def _write(
         "sfreq": SFREQ,
         "highpass": 0.01,
         "lowpass": 100,
+        "simulated": True,  # said in the file itself, so that it travels: `pipelines.preprocess` hands it on
     }
     with raw_file(path, (n_chans + 1, n_samples), described) as samples:
         samples[-1, onsets] = codes

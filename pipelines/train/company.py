@@ -109,6 +109,12 @@ class Company:
         return digest(json_bytes(keys))[:12]
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether recordings of any of them are simulated, as far as they say so."""
+        everyone = [self.tested, *self._training, *([self._validation] if self._validation else [])]
+        return any(bool(one.info.get("simulated")) for one in everyone)
+
+    @property
     def train_ids(self) -> list[str]:
         """Every training image of those who are learned from."""
         return list(self._trained_concepts)

@@ -229,7 +229,9 @@ class Runner:
                 "runs_in_one_pass": n_together,
                 "own": common.own,
             },
-            summary=decided | outcome.figures | {"started": begun, "last": outcome.last},
+            summary=decided
+            | outcome.figures
+            | {"started": begun, "last": outcome.last, "simulated": company.is_simulated},
             arrays=outcome.arrays,
             checkpoint=save({key: value.cpu().contiguous() for key, value in outcome.state.items()}),
             metrics=outcome.metrics,

@@ -7,11 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from embedctl.report.embeddings import embeddings
 from embedctl.report.evidence import evidence
 from embedctl.report.gallery import gallery
+from embedctl.report.gather import ReportRequest, gather
 from embedctl.report.parts import shown
 from embedctl.report.provenance import provenance
 from embedctl.report.svg import diverging, sequential
@@ -263,6 +265,31 @@ def test_provenance_has_licence_and_citation_of_every_encoder(material):
     assert set(cells) == set(STRENGTH)
     [(*_, n_runs, _, _)] = settings.table.rows
     assert n_runs == 40
+
+
+def test_random_weights_were_fitted_to_nothing_and_simulated_recordings_are_nobodys(material):
+    rows = material.results.to_pylist()
+    results = pa.Table.from_pylist(
+        [row | {"weights": "random:0", "dataset": "things-eeg2"} for row in rows if row["embedding"] == LAYERS[0]]
+    )
+    encoders, recordings, _ = provenance(replace(material, results=results, simulated=set())).figures
+    assert by_row(encoders)[LAYERS[0]]["fitted on"] == "nothing: random weights"
+    assert {row[-1] for row in recordings.table.rows} != {"simulated, in the form of this dataset"}
+    made_up = {(row["dataset"], row["subject"], row["epochs_key"]) for row in results.to_pylist()}
+    _, recordings, _ = provenance(replace(material, results=results, simulated=made_up)).figures
+    assert {row[-2:] for row in recordings.table.rows} == {("", "simulated, in the form of this dataset")}
+
+
+def test_runs_of_simulated_recordings_say_so_wherever_they_are_copied(tmp_path):
+    scores = np.eye(12, dtype="f4")
+    write(tmp_path, "pixels", 1, 0, scores, simulated=True)
+    assemble(tmp_path)
+    request = ReportRequest(runs=tmp_path, embeddings=tmp_path / "no", images=tmp_path / "no")
+    assert gather(request).notes[0].startswith("The recordings are simulated")
+    write(tmp_path, "pixels", 2, 0, scores)
+    assemble(tmp_path)
+    both = gather(request)
+    assert "made-up subject 1." in both.notes[0] and both.simulated == {("made-up", 1, "e1")}
 
 
 def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answers, material, interpreted):

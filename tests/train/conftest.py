@@ -43,6 +43,7 @@ def write_subject(
     """Write one subject; an fMRI subject has the same numbers, as voxels."""
     rng = np.random.default_rng(subject)
     info = {"ch_names": CH_NAMES, "times": [t / 80 for t in range(N_TIMES)], "sfreq": 80.0, "units": "a.u."}
+    info["simulated"] = True
     shape = (N_CHANS, N_TIMES)
     if modality == "fmri":
         info, shape = {"units": "a.u."}, (N_CHANS * N_TIMES,)

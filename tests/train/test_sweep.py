@@ -68,6 +68,7 @@ def test_a_run_keeps_what_led_to_its_scores(swept):
     assert read_array(swept.runs, run, "hits").mean() == summary["top1"]
     assert config["settings"]["passes"] == 6
     assert config["join"] == "suffix"
+    assert summary["simulated"] is True, "as the epochs say of themselves"
     assert config["embeddings"].endswith("embeddings.zarr") and config["epochs"].endswith("epochs.zarr")
     assert config["gallery_ids"] == TEST_IDS
     assert read_array(swept.runs, run, "scores_last").shape == scores.shape
@@ -288,6 +289,7 @@ def test_voxels_are_trained_on_with_the_residual_mlp_and_nothing_else(tmp_path):
     top1 = {row["embedding"]: row["top1"] for row in read_results(report.runs).to_pylist()}
     assert top1["planted"] > 0.4 > top1["unrelated"]
     assert read_summary(report.runs, report.jobs[0].run_id)["window"] == "all"
+    assert read_summary(report.runs, report.jobs[0].run_id)["simulated"] is False
     for name in ("eegproject", "nice"):
         with pytest.raises(EmbedctlError, match=f"'{name}' reads eeg and meg, not fmri") as caught:
             train(request(small, tmp_path / "runs", brain_encoder=name, **asked))
