@@ -12,8 +12,8 @@ from embedctl.html import Markup, joined
 from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import (
-    CURVES,
     GREY,
+    INK,
     LABELS,
     WIDTH,
     Picture,
@@ -66,7 +66,7 @@ def evidence(answers: Answers, runs: Path) -> Section:
                 f"{note}." if note.startswith(tuple(profiles)) else f"{note[:1].upper()}{note[1:]}." for note in notes
             ]
             mine = {answers.called(name): same for name, same in profiles.items()}
-            return Section(title, text, _figures(mine, _pairs(answers, of_run, pairs)))
+            return Section(title, text, _figures(mine, _pairs(answers, of_run, pairs), answers.colours(list(mine))))
     return Section(title, ["None of these runs has been interpreted: embedctl interpret does it."])
 
 
@@ -124,12 +124,11 @@ def _left_out(
     return told
 
 
-def _figures(profiles: dict[str, list[Found]], pairs: Sequence[Found]) -> list[Figure]:
+def _figures(profiles: dict[str, list[Found]], pairs: Sequence[Found], colours: Mapping[str, str]) -> list[Figure]:
     first = next(iter(profiles.values()))[0]
     timed = len(first["times"]) > 1
-    figures = (
-        [_time(profiles), _shares("At which frequencies the evidence lies, %", profiles, "bands")] if timed else []
-    )
+    bands = "At which frequencies the evidence lies, %"
+    figures = [_time(profiles, colours), _shares(bands, profiles, "bands")] if timed else []
     if first["positions"] and all(first["positions"]) and len(first["sensors"]) > 3:
         figures.append(_topographies(profiles))
     if first["groups"]:
@@ -138,20 +137,19 @@ def _figures(profiles: dict[str, list[Found]], pairs: Sequence[Found]) -> list[F
     return figures + [_pair(pair) for pair in pairs]
 
 
-def _time(profiles: dict[str, list[Found]]) -> Figure:
+def _time(profiles: dict[str, list[Found]], colours: Mapping[str, str]) -> Figure:
     times = 1000 * np.array(next(iter(profiles.values()))[0]["times"])
     courses = {name: np.mean([p["time"] for p in mine], axis=0) for name, mine in profiles.items()}
-    named = list(courses)[: len(CURVES)]
-    picture, across, up = _over_time(times, [float(v) for course in courses.values() for v in course], len(named))
-    for number, name in enumerate(named):
+    inks = {name: colour if profiles[name][0]["is_found"] else _GONE for name, colour in colours.items()}
+    picture, across, up = _over_time(times, [float(v) for course in courses.values() for v in course], len(inks))
+    for number, (name, ink) in enumerate(inks.items()):
         windows = [window for p in profiles[name] for window in p["windows"]]
-        _bars(picture, across, windows, number, CURVES[number] if profiles[name][0]["is_found"] else _GONE, name)
+        _bars(picture, across, windows, number, ink, name)
     for name in reversed(courses):
-        colour = CURVES[named.index(name)] if name in named and profiles[name][0]["is_found"] else _GONE
         points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[name].tolist(), strict=True)]
-        picture.curve(points, colour, _LINE_WIDTH, name)
+        picture.curve(points, inks.get(name, _GONE), _LINE_WIDTH, name)
     rows = [
-        (name, p["subject"], p["evidence"], _spans(p["windows"]), ms(p["peak"]), ms(p["half"]))
+        (name, p["subject"], p["evidence"], _spans(p["windows"]), *_peaks(p))
         for name, mine in profiles.items()
         for p in mine
     ]
@@ -160,12 +158,17 @@ def _time(profiles: dict[str, list[Found]]) -> Figure:
         ("peak", "text"), ("half by", "text"),
     )  # fmt: skip
     title = "When the evidence for the right image comes, % of it per sample"
-    keys = [(name, CURVES[number] if profiles[name][0]["is_found"] else _GONE) for number, name in enumerate(named)]
-    drawn = joined([picture.svg(title), legend(keys, len(courses) - len(named))])
+    drawn = joined([picture.svg(title), legend(list(inks.items()), len(courses) - len(inks))])
     note = (
         "Mean over subjects; bars: above zero in a subject, by cluster permutation. Pale: nothing is shown to be there."
     )
     return Figure(title, Table(columns, rows), drawn, note)
+
+
+def _peaks(profile: Found) -> tuple[str, str]:
+    """Return peak and half, as the terminal does: of nothing none; the paper's maps have no test over time."""
+    is_there = profile["is_found"] and (profile["windows"] or profile["corrected_peak"] is not None)
+    return (ms(profile["peak"]), ms(profile["half"])) if is_there else ("", "")
 
 
 def _shares(title: str, profiles: dict[str, list[Found]], what: str) -> Figure:
@@ -242,6 +245,8 @@ def _lost(profiles: dict[str, list[Found]]) -> Figure:
         "Taken away at the sensors, before whitening: what is lost is what runs use, to cancel noise too; parts need "
         "not add up. The part without which most is lost, and how much, in nats; mean over subjects."
     )
+    if nothing := [name for name in profiles if name not in shown]:
+        note += f" Left out, since nothing is shown to be there: {', '.join(nothing)}."
     return Figure("What is lost when a part of the recording is taken away", Table(columns, rows), note=note)
 
 
@@ -286,7 +291,7 @@ def _pair_courses(pair: Found, title: str) -> Markup:
     }
     courses = {label: np.mean([t["time"] for t in tests], axis=0) for label, tests in sides.items() if tests}
     picture, across, up = _over_time(times, [float(v) for course in courses.values() for v in course], len(courses))
-    keys = list(zip(courses, CURVES, strict=False))
+    keys = list(zip(courses, (INK, GREY), strict=False))  # no embedding's colour
     for number, (label, colour) in enumerate(keys):
         _bars(picture, across, [w for test in sides[label] for w in test["windows"]], number, colour, label)
         points = [(across(t), up(v)) for t, v in zip(times.tolist(), courses[label].tolist(), strict=True)]

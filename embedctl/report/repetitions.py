@@ -7,7 +7,7 @@ from statistics import fmean
 from embedctl.html import joined
 from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
-from embedctl.report.svg import CURVES, WIDTH, Picture, Scale, axis_left, chance_line, legend, span
+from embedctl.report.svg import WIDTH, Picture, Scale, axis_left, chance_line, legend, span
 from pipelines.train.cells import Cell
 from stores.results import read_summary
 
@@ -31,9 +31,9 @@ def repetitions(answers: Answers, runs: Path) -> Section:
     for n in numbers:
         picture.text(across(math.log2(n)), 200, f"{n}", "middle", "small")
     picture.text(WIDTH - 16, 214, "repetitions averaged in the test", "end", "small")
-    named = list(curves)[: len(CURVES)]
+    colours = answers.colours(list(curves))
     for name in reversed(curves):
-        colour = CURVES[named.index(name)] if name in named else "#c3c8d0"
+        colour = colours.get(name, "#c3c8d0")
         points = {n: (across(math.log2(n)), up(top1)) for n, top1 in curves[name].items()}
         picture.curve(list(points.values()), colour, 1.8, name)
         for n, (x, y) in points.items():
@@ -45,9 +45,7 @@ def repetitions(answers: Answers, runs: Path) -> Section:
         "Means over subjects and seeds. The larger numbers contain the smaller; the last is the score shown elsewhere. "
         "Dotted: chance."
     )
-    drawn = joined(
-        [picture.svg(title), legend([(n, CURVES[i]) for i, n in enumerate(named)], len(curves) - len(named))]
-    )
+    drawn = joined([picture.svg(title), legend(list(colours.items()), len(curves) - len(colours))])
     return Section("Repetitions", (), [Figure(title, Table(columns, rows), drawn, note)])
 
 

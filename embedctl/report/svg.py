@@ -17,7 +17,7 @@ from embedctl.drawing import COLOURS
 from embedctl.html import Markup, escaped
 
 __all__ = [
-    "ALIGNED", "BASE", "CURVES", "GREY", "LABELS", "WIDTH", "Picture", "Scale", "axis_left", "chance_line",
+    "ALIGNED", "BASE", "CURVES", "GREY", "INK", "LABELS", "WIDTH", "Picture", "Scale", "axis_left", "chance_line",
     "diverging", "labels", "legend", "nice", "rows", "sequential", "shortened", "span", "whole",
 ]  # fmt: skip
 

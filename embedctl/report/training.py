@@ -6,7 +6,6 @@ from embedctl.html import joined
 from embedctl.report.gather import Answers, Material
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import (
-    CURVES,
     GREY,
     LABELS,
     WIDTH,
@@ -83,9 +82,9 @@ def _curves(answers: Answers) -> list[Figure]:
     picture.text(WIDTH - 16, 214, "passes over the training images", "end", "small")
     for chance in sorted({round(value, 6) for value in chances.values()}):
         chance_line(picture, up, chance)
-    named = list(curves)[: len(CURVES)]
+    colours = answers.colours(list(curves))
     for name in reversed(curves):
-        colour = CURVES[named.index(name)] if name in named else "#c3c8d0"
+        colour = colours.get(name, "#c3c8d0")
         picture.curve([(across(n), up(v)) for n, v in enumerate(curves[name], start=1)], colour, 1.8, name)
     columns = (
         ("embedding", "text"), ("runs", "count"), ("passes", "text"), ("first loss", "number"), ("last loss", "number"),
@@ -97,7 +96,7 @@ def _curves(answers: Answers) -> list[Figure]:
         "passes. In the table, best and last are each run's own, averaged."
     )
     note += " Dotted: chance among the images of validation." if chances else ""
-    keys = legend([(name, CURVES[number]) for number, name in enumerate(named)], len(curves) - len(named))
+    keys = legend(list(colours.items()), len(curves) - len(colours))
     return [Figure(title, Table(columns, told), joined([picture.svg(title), keys]), note)]
 
 

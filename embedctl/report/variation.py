@@ -9,7 +9,6 @@ from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import (
     BASE,
-    CURVES,
     WIDTH,
     Picture,
     Scale,
@@ -38,14 +37,17 @@ def _layers(answers: Answers) -> list[Figure]:
 
     Only these are known to be in the order of the network: ``avgpool`` comes before ``layer4`` in the alphabet.
     """
+    whole: dict[str, str] = {}  # what the encoder's conventional embedding is called
     depths: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for row in answers.ranks:
         try:
             name = EmbeddingName.parse(row.embedding.partition("#")[0])
         except EmbedctlError:  # a run with a name of another program: it has no layers here
             continue
-        of = f"{name.encoder}{f', {name.pooling}' if name.pooling else ''}{f'@{name.view}' if name.view else ''}"
+        view = f"@{name.view}" if name.view else ""
+        of = f"{name.encoder}{f', {name.pooling}' if name.pooling else ''}{view}"
         if name.layer:
+            whole[marked(of, row.weights)] = marked(f"{name.encoder}{view}", row.weights)
             depths.setdefault((marked(of, row.weights), re.sub(r"\d+", "*", name.layer)), []).append(
                 (name.layer, row.top1)
             )
@@ -59,24 +61,27 @@ def _layers(answers: Answers) -> list[Figure]:
     }
     if not curves:
         return []
-    conventional = {answers.called(row.embedding): row.top1 for row in answers.ranks}
+    conventional = {marked(row.embedding.partition("#")[0], row.weights): row.top1 for row in answers.ranks}
     chance = 1 / answers.condition["n_way"]
     values = [chance, *(top1 for curve in curves.values() for _, top1 in curve)]
-    values += [conventional[encoder] for encoder, _ in curves if encoder in conventional]
+    values += [conventional[whole[encoder]] for encoder, _ in curves if whole[encoder] in conventional]
     across, up = Scale(0, max(map(len, curves.values())), 40, WIDTH - 16), Scale(*span(values), 190, 12)
     picture = Picture(WIDTH, 220)
     axis_left(picture, up, 40, WIDTH - 16, 100)
     chance_line(picture, up, chance)
     keys, ringed = [], False
-    for number, ((encoder, label), curve) in enumerate(list(curves.items())[: len(CURVES)]):
-        colour = CURVES[number]
+    called = {label: whole[encoder] if label == encoder else label for encoder, label in curves}
+    colours = answers.colours(list(called.values()))  # a curve of layers has the colour of its encoder
+    for (encoder, label), curve in curves.items():
+        if not (colour := colours.get(called[label], "")):
+            continue
         points = [(across(place + 0.5), up(top1)) for place, (_, top1) in enumerate(curve)]
         picture.curve(points, colour)
         for (x, y), (layer, top1) in zip(points, curve, strict=True):
             picture.dot(x, y, colour, f"{encoder}:{layer}: {100 * top1:.1f} %")
-        if encoder in conventional:
-            told = f"{encoder}, its conventional embedding: {100 * conventional[encoder]:.1f} %"
-            picture.dot(WIDTH - 16, up(conventional[encoder]), colour, told, 4, hollow=True)
+        if (top1 := conventional.get(whole[encoder])) is not None:
+            told = f"{whole[encoder]}, the conventional embedding: {100 * top1:.1f} %"
+            picture.dot(WIDTH - 16, up(top1), colour, told, 4, hollow=True)
             ringed = True
         keys.append((label, colour))
     picture.text(40, 208, "lowest number", "start", "small")

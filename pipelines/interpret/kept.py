@@ -29,7 +29,8 @@ _OF_A_PROFILE: Mapping[type, Sequence[str]] = {
     str: ("embedding", "weights"), bool: ("is_found",), dict: ("bands", "sensors", "groups"),
     list: ("times", "time", "positions", "windows", "run_ids", "notes", "untrained_windows", "untrained_bands",
            "untrained_groups", "occlusion"),
-    object: ("subject", "evidence", "p", "peak", "half", "reliability", "random_reliability", "similarity"),
+    object: ("subject", "evidence", "p", "peak", "half", "reliability", "random_reliability", "similarity",
+             "corrected_peak"),
 }  # fmt: skip
 _OF_A_PAIR: Mapping[type, Sequence[str]] = {
     str: ("embedding", "base", "note"),

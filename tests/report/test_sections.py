@@ -16,7 +16,7 @@ from embedctl.report.gallery import gallery
 from embedctl.report.gather import ReportRequest, gather
 from embedctl.report.parts import shown
 from embedctl.report.provenance import provenance
-from embedctl.report.svg import diverging, sequential
+from embedctl.report.svg import CURVES, diverging, sequential
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
 from pipelines.findings.retrieved import confusions
@@ -296,6 +296,9 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     section = evidence(answers, material.request.runs)
     time, bands, sensors, lost, pair = section.figures
     assert lost.table.rows == [[BASE, 1, 2.0, "100 to 150 ms", 1.5]], "of what is found alone"
+    assert lost.note.endswith(f"Left out, since nothing is shown to be there: {ALIGNED}.")
+    ends = {name: (row["peak"], row["half by"]) for name, row in by_row(time).items()}
+    assert ends == {BASE: ("200 ms", "200 ms"), ALIGNED: ("", "")}, "as in the terminal"
     assert f"Theta is loaded in {BASE}." in section.text and "Theta is loaded in pixels." not in section.text
     colours = {line["said"]: line["stroke"] for line in marks(time.picture, "polyline")}
     assert colours[ALIGNED] == "#c3c8d0" != colours[BASE], "what is not shown to be there is pale"
@@ -327,6 +330,7 @@ def test_evidence_of_these_very_runs_is_drawn_in_time_frequency_and_space(answer
     assert found["sensor groups or regions (Holm)"] == "frontal -20.0 points"
     value, height = across(pair.picture), across(pair.picture, upwards=True)
     [course] = marks(pair.picture, "polyline")
+    assert course["stroke"] not in CURVES, "a difference has no embedding's colour"
     ends = [point.split(",") for point in course["points"].split()]
     assert [value(float(ends[n][0])) for n in (0, -1)] == pytest.approx([0, 490], abs=3)
     assert height(float(ends[0][1])) == pytest.approx(2, abs=0.1)
@@ -341,6 +345,39 @@ def relabelled(answers, old, new, weights):
     cells[new] = Cell([row | {"weights": weights} for s in cell.runs.values() for row in s.values()], new)
     ranks = [replace(r, embedding=new, weights=weights) if r.embedding == old else r for r in answers.ranks]
     return replace(answers, cells=cells, ranks=ranks)
+
+
+def test_an_embedding_has_one_colour_in_all_pictures(answers, material, interpreted, monkeypatch):
+    from embedctl.report import repetitions
+
+    best = list(answers.cells)[0]
+    kept = {"top1": 0.5, "test_repetitions": 2, "top1_by_repetitions": {"1": 0.25}}
+    none = {"top1": 0.5, "test_repetitions": 2}
+    monkeypatch.setattr(repetitions, "read_summary", lambda runs, run_id: none if best in run_id else kept)
+    pictures = [
+        training(answers).figures[0].picture,
+        repetitions.repetitions(answers, Path("runs")).figures[0].picture,
+        evidence(answers, material.request.runs).figures[0].picture,
+    ]
+    seen = {}
+    for picture in pictures:
+        for line in marks(picture, "polyline"):
+            seen.setdefault(line["said"], set()).add(line["stroke"])
+    assert {name: colours - {"#c3c8d0"} for name, colours in seen.items()} == {
+        name: {CURVES[place]} for place, name in enumerate(answers.cells)
+    }
+    low = replace(answers, cells={f"e{n}": answers.cells[best] for n in range(7)})
+    assert low.colours(["e6", "e1"]) == {"e6": CURVES[0], "e1": CURVES[1]}, "few are never grey"
+    assert list(low.colours([f"e{n}" for n in range(7)])) == [f"e{n}" for n in range(5)]
+
+
+def test_layers_ring_the_conventional_embedding_whatever_their_pooling(answers):
+    first, *_ = answers.ranks
+    names = ("resnet18-tv:layer1.gap", "resnet18-tv:layer4.gap", "resnet18-tv")
+    ranks = [replace(first, embedding=name, top1=0.2 + n / 10) for n, name in enumerate(names)]
+    [figure] = [f for f in variation(replace(answers, ranks=ranks)).figures if "depth" in f.title]
+    [ring] = [dot for dot in marks(figure.picture, "circle") if dot["fill"] == "#fff"]
+    assert across(figure.picture, upwards=True)(ring["cy"]) == pytest.approx(40, abs=1) and "Rings" in figure.note
 
 
 def test_evidence_stays_where_a_second_set_of_weights_changed_the_name(answers, material, interpreted):
