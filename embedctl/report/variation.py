@@ -79,9 +79,9 @@ def _layers(answers: Answers) -> list[Figure]:
         picture.curve(points, colour)
         for (x, y), (layer, top1) in zip(points, curve, strict=True):
             picture.dot(x, y, colour, f"{encoder}:{layer}: {100 * top1:.1f} %")
-        if (top1 := conventional.get(whole[encoder])) is not None:
-            told = f"{whole[encoder]}, the conventional embedding: {100 * top1:.1f} %"
-            picture.dot(WIDTH - 16, up(top1), colour, told, 4, hollow=True)
+        if (mean := conventional.get(whole[encoder])) is not None:
+            told = f"{whole[encoder]}, the conventional embedding: {100 * mean:.1f} %"
+            picture.dot(WIDTH - 16, up(mean), colour, told, 4, hollow=True)
             ringed = True
         keys.append((label, colour))
     picture.text(40, 208, "lowest number", "start", "small")
