@@ -30,7 +30,8 @@ def check_file(file: Path, suffix: str, *folders: Path, beside: Path | None = No
         allowed = folder == beside and real.suffix == suffix and real.parent == folder.resolve()
         if real.is_relative_to(folder.resolve()) and not allowed:
             raise EmbedctlError(f"'{file}' lies in '{folder}', which the answer is read from", "name a file elsewhere")
-    if file.suffix.lower() in _KINDS and file.suffix.lower() != suffix:
+    kinds = (*_KINDS, file.suffix.lower()) if suffix == ".png" else _KINDS  # a picture opens by its ending alone
+    if file.suffix.lower() in kinds and file.suffix.lower() != suffix:
         raise EmbedctlError(
             f"'{file.name}' would hold {suffix[1:].upper()}",
             f"name it {file.with_suffix(suffix).name}, or choose another format",

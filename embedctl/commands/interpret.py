@@ -84,7 +84,7 @@ def _tell(report: "InterpretReport", pictures: Sequence[Path]) -> None:
 
     n = len(report.to_do) + len(report.already)
     if report.dry_run:
-        render.line(f"{n:,} runs: {len(report.already):,} interpreted already, {len(report.to_do):,} to do")
+        render.line(f"{_runs(n)}: {len(report.already):,} interpreted already, {len(report.to_do):,} to do")
         return
     for condition, profiles in groupby(report.profiles, key=lambda profile: profile.condition):
         render.line(said(condition))
@@ -92,9 +92,20 @@ def _tell(report: "InterpretReport", pictures: Sequence[Path]) -> None:
         show_pairs([pair for pair in report.pairs if pair.condition == condition])
     for text in report.notes:
         render.note(f"note: {text}")
-    render.note(f"{report.runs}: {n:,} runs, {len(report.to_do):,} of them interpreted now, in {report.seconds:.1f} s")
+    render.note(f"{report.runs}: {_runs(n)}, {len(report.to_do):,} interpreted now, in {report.seconds:.1f} s")
     if pictures:
         render.note(f"pictures are in {pictures[0].parent}")
+
+
+def _runs(n: int) -> str:
+    """Say how many.
+
+    Examples
+    --------
+    >>> _runs(1), _runs(1200)
+    ('1 run', '1,200 runs')
+    """
+    return f"{n:,} run{'s' if n != 1 else ''}"
 
 
 def _draw(report: "InterpretReport", asked: Sequence[str]) -> list[Path]:

@@ -39,7 +39,11 @@ def gallery(answers: Answers, material: Material) -> Section:
         _queries(
             f"The misses, beginning with the worst: in which place the right image came ({who})", misses, pictures
         ),
-        _confused(f"What is most often taken for what ({name}, {len(kept)} runs)", wrong, pictures),
+        _confused(
+            f"What is most often taken for what ({name}, {len(kept)} run{'s' if len(kept) != 1 else ''})",
+            wrong,
+            pictures,
+        ),
         _concepts(answers, leader.embedding),
     ]
     missing = [f"There are no images of these names at '{material.request.images}'."] if pictures.none else []

@@ -107,7 +107,8 @@ def _cost(answers: Answers) -> Figure:
     for (name, n_runs, mean, _), y in zip(cost, places, strict=True):
         picture.box(LABELS, y - 5, scale(mean) - LABELS, 10, GREY, f"{name}: {mean:.1f} s, {n_runs} runs")
     columns = (("embedding", "text"), ("runs", "count"), ("mean", "seconds"), ("all", "seconds"))
-    title = f"What training cost: {_hours(sum(row[3] for row in cost))} for {sum(row[1] for row in cost):,} runs"
+    n = sum(row[1] for row in cost)
+    title = f"What training cost: {_hours(sum(row[3] for row in cost))} for {n:,} run{'s' if n != 1 else ''}"
     return Figure(title, Table(columns, cost), picture.svg(title))
 
 

@@ -111,9 +111,9 @@ def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretRe
     str
         What to do about the first run that was skipped.
     """
-    progress.start("interpreting", len(rows), "runs")
     if not rows:
         return ""
+    progress.start("interpreting", len(rows), "runs" if len(rows) != 1 else "run")
     hints: list[str] = []
     epochs, embeddings = EpochStore.open(request.epochs), EmbeddingStore.open(request.embeddings)
     targets = Targets(embeddings, request.join)

@@ -182,7 +182,11 @@ def test_a_report_goes_into_no_folder_and_over_nothing_it_is_read_from(workspace
 
 
 @pytest.mark.parametrize(
-    ("words", "name"), [(["report", "--format=md", "--out"], "a.html"), (["results", "--plot"], "a.svg")]
+    ("words", "name"),
+    [
+        (["report", "--format=md", "--out"], "a.html"),
+        *((["results", "--plot"], name) for name in ("a.svg", "a.txt", "a")),
+    ],
 )
 def test_no_file_is_named_as_what_it_is_not(workspace, tmp_path, words, name):
     for file, said in ((tmp_path / name, "would hold"), (tmp_path / "-", "'-' is no name of a file")):
