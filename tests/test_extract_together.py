@@ -97,7 +97,8 @@ def test_everything_at_once_gives_the_bytes_of_one_at_a_time(encoder, exact, tmp
     plain = Encoder.__call__
     monkeypatch.setattr(Encoder, "__call__", lambda self, x: n_passes.append(len(x)) or plain(self, x))
     extract(replace(request, models=names, store=tmp_path / "together.zarr"))
-    assert n_passes == [1] + [4] * 6  # a probe, then two batches of three views
+    # One image tells shapes, two at a time which form of the network is faster; then two batches of three views.
+    assert [n for n in n_passes if n > 2] == [4] * 6
     together = EmbeddingStore.open(tmp_path / "together.zarr")
     for number, name in enumerate(names):
         store = tmp_path / f"{number}.zarr"

@@ -13,7 +13,6 @@ import torch
 
 from pipelines.encoders.build import Encoder
 from pipelines.progress import Progress
-from stores.names import EmbeddingName
 
 __all__ = ["choose_form", "settle_form"]
 
@@ -23,7 +22,7 @@ _TOLERANCE = 1e-4
 """Of the length of a row; rounding it to float16 changes it by up to five times as much."""
 _IMAGES, _TURNS = 2, 5
 """Images of a pass; passes of either form, in turn: what else the computer does then slows both."""
-_found: dict[tuple[str, str, str, tuple[EmbeddingName, ...]], tuple[str, str]] = {}
+_found: dict[tuple[str, str, str], tuple[str, str]] = {}
 """What this process found out already: the form of a network, and why."""
 
 
@@ -32,7 +31,7 @@ def settle_form(encoder: Encoder, recorded: str, is_exact: bool, progress: Progr
     if recorded == "folded":
         encoder.fold()
     elif not recorded and not is_exact:
-        what = encoder.spec.id, encoder.weights, encoder.device, tuple(encoder.taps)
+        what = encoder.spec.id, encoder.weights, encoder.device
         if what not in _found:
             _found[what] = choose_form(encoder)
         elif _found[what][0] == "folded":
