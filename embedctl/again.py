@@ -25,7 +25,7 @@ def words_of(command: str, request: Any, place: Path, *left_out: str) -> list[st
     Examples
     --------
     >>> from pipelines.extract.request import ExtractRequest
-    >>> words_of("extract", ExtractRequest(models=("hog",), images=Path("/work/i"), exact=True), Path("/work"))
+    >>> words_of("extract", ExtractRequest(models=("hog",), images=Path("/lab/i"), exact=True), Path("/lab"))
     ['extract', '--store', '{store}', '--images', '{workspace}/i', '--exact']
     """
     words = [command, "--runs" if command == "train" else "--store", STORE]

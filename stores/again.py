@@ -27,7 +27,7 @@ def from_workspace(path: Path, place: Path) -> str:
 
     Examples
     --------
-    >>> from_workspace(Path("/work/images"), Path("/work")), from_workspace(Path("/data/images"), Path("/work"))
+    >>> from_workspace(Path("/lab/images"), Path("/lab")), from_workspace(Path("/data/images"), Path("/lab"))
     ('{workspace}/images', '/data/images')
     """
     path, place = path.absolute(), place.absolute()
