@@ -7,7 +7,7 @@ a part asks for. Weights are random, and rows float32, because float16 cannot ho
 Parts, all by default:
 
 * ``efficiency`` of three models over N images (2,000): CPU-seconds of read and hash, decode, preprocess and forward,
-  each alone on one thread, over cores x wall time from the first image to the last; beside it over the
+  each alone on one thread, before the run and after it, over cores x wall time in steady state; beside it over the
   CPU-seconds that were spent, which a busy machine changes little: what is missing from 1 there is overhead.
 * ``passes``: six encoders in one pass, three layers of one network against one: of CPU-seconds, as above.
 * ``dask``: two local workers against this process on as many cores, once all are at work; what a task costs that does
@@ -97,13 +97,18 @@ class Clock:
         wall, cpu, n = (last - begun for begun, last in zip(self.seen[0], self.seen[-1], strict=True))
         return wall / n, cpu / n
 
+    def steady(self) -> tuple[float, float]:
+        """Return the same in steady state: the slope over all but the batches that fill the cores and empty them."""
+        wall, cpu, n = np.array(self.seen[4 : -n_cores()]).T
+        return np.polyfit(n, wall, 1)[0], np.polyfit(n, cpu, 1)[0]
 
-def run(request: ExtractRequest, store: Path) -> tuple[float, float]:
+
+def run(request: ExtractRequest, store: Path) -> Clock:
     from pipelines.extract.extract import extract
 
     clock = Clock()
     extract(replace(request, store=store), clock)
-    return clock.per_image()
+    return clock
 
 
 def cpu_of(work: Callable[[], object]) -> float:
@@ -159,7 +164,8 @@ def _timed(spent: dict[str, float], stage: str, work: Callable[[], Made]) -> Mad
 def efficiency(request: ExtractRequest, place: Path) -> None:
     for model, least in MODELS.items():
         one = replace(request, models=(model,))
-        cost, (wall, cpu) = stages(one), run(one, place / f"{model}.zarr")
+        before, (wall, cpu), after = stages(one), run(one, place / f"{model}.zarr").steady(), stages(one)
+        cost = {stage: (before[stage] + after[stage]) / 2 for stage in before}  # the machine's speed drifts
         shares = ", ".join(f"{stage} {1000 * spent:.2f}" for stage, spent in cost.items())
         ideal = sum(cost.values())
         line(f"{model}: {1 / wall:.1f} images/s; CPU-ms per image:", shares)
@@ -172,12 +178,13 @@ def passes(request: ExtractRequest, place: Path) -> None:
     for model in LIGHT:
         one = replace(request, models=(model,))
         cost.append(sum(stages(one).values()))
-        alone.append(run(one, place / f"alone-{model}.zarr")[1])
+        alone.append(run(one, place / f"alone-{model}.zarr").per_image()[1])
     together = replace(request, models=LIGHT)
-    allowed, gain = sum(cost) / sum(stages(together).values()), sum(alone) / run(together, place / "six.zarr")[1]
+    allowed, gain = sum(cost) / sum(stages(together).values()), sum(alone) / run(together, place / "six.zarr").per_image()[1]
     line("six encoders, one pass for six: times less CPU", f"{gain:.2f}, stages allow {allowed:.2f}")
     line("six encoders: of what the stages allow", f"{gain / allowed:.2f}", "at least 0.95")
-    one, three = (run(replace(request, models=m), place / f"layers-{len(m)}.zarr")[1] for m in (LAYERS[:1], LAYERS))
+    clocks = (run(replace(request, models=m), place / f"layers-{len(m)}.zarr") for m in (LAYERS[:1], LAYERS))
+    one, three = (clock.per_image()[1] for clock in clocks)
     line("three layers of clip-vitb32 over one, CPU", f"{three / one:.2f}", "at most 1.1")
 
 
@@ -193,7 +200,7 @@ class WithChildren(Clock):
         cpu = sum(times.user + times.system for times in used)
         self.seen.append((time.perf_counter(), cpu, self.seen[-1][2] + n))
 
-    def steady(self, n_first: int) -> tuple[float, float]:
+    def after(self, n_first: int) -> tuple[float, float]:
         """Return seconds and CPU-seconds per image, the first ones left out: until then networks are built."""
         begun, last = next(seen for seen in self.seen if seen[2] >= n_first), self.seen[-1]
         wall, cpu, n = (b - a for a, b in zip(begun, last, strict=True))
@@ -214,7 +221,7 @@ def dask(request: ExtractRequest, place: Path) -> None:
         extract(replace(request, models=("pixels",), images=first, store=store))  # decides the size of a block
         model = "mobilenetv3-small-tv"
         extract(replace(request, models=(model,), store=store, workers=workers), clock)
-        spent.append(clock.steady(4 * 64))
+        spent.append(clock.after(4 * 64))
     for what, here, there in zip(("by wall time", "by CPU-seconds"), *spent, strict=True):
         line(f"two dask workers, throughput of one process {what}", f"{here / there:.2f}", "at least 0.9")
     wall, cpu = task_overhead(request)
