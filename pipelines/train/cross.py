@@ -14,12 +14,12 @@ from torch import nn
 
 from pipelines.memory import bytes_there
 from pipelines.train.brain_encoders import prepare
-from pipelines.train.data import Recordings, Training, load_test, load_training, pick_channels, pick_window
+from pipelines.train.data import Recordings, load_test, load_training, pick_channels, pick_window
 from pipelines.train.recipes import Recipe
 from stores.epochs import SubjectEpochs
 from stores.errors import EmbedctlError
 
-__all__ = ["BYTES_EACH", "load_cross", "memory_of", "require_memory"]
+__all__ = ["BYTES_EACH", "load_cross", "memory_of", "require_alike", "require_memory"]
 
 BYTES_EACH = 6e8  # of a process with torch, measured
 FLOAT16_ABOVE = 4 * 2**30  # bytes of float32 rows; by size and not by what is free, so that every machine does the same
@@ -94,9 +94,10 @@ def load_cross(
     Raises
     ------
     EmbedctlError
-        If the subjects differ in channels or times.
+        If the subjects differ in channels or times, or there is too little memory.
     """
     require_memory(memory_of(training, recipe)[0])
+    require_alike([tested, validation, *training], recipe)
     first = partial(prepare, kind)
     (_, dtype), n_rows = memory_of(training, recipe), sum(_n_rows(one, recipe) for one in training)
     held = load_training(validation, recipe.with_(train_on="mean"))
@@ -108,7 +109,6 @@ def load_cross(
     unit, sums, n_done = 1.0, _Sums(), 0
     for number, subject in enumerate(training):
         one = load_training(subject, recipe)
-        _require_alike(held, one, subject)
         for name, concept in zip(one.image_ids, one.concepts, strict=True):
             if name not in at:
                 at[name] = len(image_ids)
@@ -169,10 +169,34 @@ def _n_rows(subject: SubjectEpochs, recipe: Recipe) -> int:
     return int(valid.any(axis=1).sum() if recipe.train_on == "mean" else valid.sum())
 
 
-def _require_alike(held: Training, one: Training, subject: SubjectEpochs) -> None:
-    if (one.ch_names, one.n_times) != (held.ch_names, held.n_times):
-        raise EmbedctlError(
-            f"subject {subject.subject} has {len(one.ch_names)} channels x {one.n_times} samples in use, another "
-            f"{len(held.ch_names)} x {held.n_times}, or other channels",
-            "choose channels that all subjects have, and a window that fits all",
-        )
+def require_alike(subjects: Sequence[SubjectEpochs], recipe: Recipe) -> None:
+    """Make sure that the same channels, in the same order, and the same moments of all subjects are read.
+
+    Raises
+    ------
+    EmbedctlError
+        Naming a subject that differs from the first.
+    """
+    names, moments = _read_of(subjects[0], recipe)
+    for one in subjects[1:]:
+        its_names, its_moments = _read_of(one, recipe)
+        if its_names != names:
+            raise EmbedctlError(
+                f"of subject {one.subject} other channels are read than of subject {subjects[0].subject}: "
+                f"{_some(its_names)}, not {_some(names)}",
+                "name channels that all subjects have in a recipe of your own (channels = [...])",
+            )
+        if its_moments.shape != moments.shape or not np.allclose(its_moments, moments, atol=1e-6):
+            raise EmbedctlError(
+                f"of subject {one.subject} other moments are read than of subject {subjects[0].subject}",
+                "preprocess both in the same way, or choose a window that fits all",
+            )
+
+
+def _read_of(subject: SubjectEpochs, recipe: Recipe) -> tuple[list[str], np.ndarray]:
+    window = pick_window(subject, recipe)
+    return pick_channels(subject, recipe)[1], np.zeros(0) if window is None else np.asarray(subject.times)[window]
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -198,6 +198,32 @@ def test_what_a_recipe_says_of_runs_across_subjects_holds_for_these_alone(tmp_pa
         read_recipe(str(mine), "eeg")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ch_names": list("ABCDEF")}, r"subject 1 .* than of subject 4: 6 \(O1, Oz, O2, ...\), not 6 \(A, B"),
+        ({"ch_names": ["Oz", "O1", "O2", "PO7", "Fz", "Cz"]}, "other channels are read"),
+        ({"times": [0.1 + t / 80 for t in range(80)]}, "other moments are read"),
+    ],
+)
+def test_a_subject_of_other_channels_or_moments_is_refused_before_anything_runs(
+    workspace, four, tmp_path, monkeypatch, changes, said
+):
+    opened = EpochStore.__getitem__
+
+    def changed(store, key):
+        found = opened(store, key)
+        for name, value in changes.items() if key[1] == TESTED else ():
+            setattr(found, name, value)
+        return found
+
+    monkeypatch.setattr(EpochStore, "__getitem__", changed)
+    recipe = tmp_path / "all.toml"
+    recipe.write_text('base = "modern"\nchannels = []\nwindow = []\n')
+    with pytest.raises(EmbedctlError, match=said):
+        train(ask(workspace, four, tmp_path / "runs", recipe=str(recipe), dry_run=True))
+
+
 def test_an_encoders_first_step_is_done_once(four):
     nice = brain_encoder("nice")
     store = EpochStore.open(four)
