@@ -34,6 +34,7 @@ def interpret(
     embeddings: options.Embeddings = None,
     epochs: options.Epochs = None,
     runs: options.Runs = None,
+    trust: options.Trust = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -53,6 +54,7 @@ def interpret(
     from pipelines.interpret.request import InterpretRequest
 
     chosen = config.load()
+    options.use_code(trust)
     request = InterpretRequest(
         method=chosen.value("interpret.method", method),
         models=chosen.value("interpret.model", model),
