@@ -19,9 +19,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from benchmarks.extract import BATCH, copies, line, run
+from benchmarks.extract import BATCH, copies, line, resized, run
 from pipelines.cores import n_cores
 from pipelines.encoders.registry import add_cards
 from pipelines.extract.request import ExtractRequest
@@ -90,7 +89,7 @@ def theirs(python: str, model: str, images: Path, out: Path) -> tuple[float, flo
 def ours(models: tuple[str, ...], images: Path, store: Path) -> tuple[float, float]:
     """Return wall and CPU-seconds of one pass, the networks built."""
     options = {"weights": f"random:{SEED}", "batch_size": BATCH, "dtype": "float32"}
-    wall, cpu = run(ExtractRequest(models=models, images=images, **options), store)  # type: ignore[arg-type]
+    wall, cpu = run(ExtractRequest(models=models, images=images, **options), store).per_image()  # type: ignore[arg-type]
     n = EmbeddingStore.open(store).n_images
     return wall * n, cpu * n
 
@@ -109,13 +108,7 @@ def against(python: str, models: list[str], images: Path, place: Path) -> None:
 
 def six(python: str, folder: Path, width: int, place: Path) -> None:
     """Compare one pass of six light encoders with six runs of thingsvision, each of the lightest."""
-    wide = place / f"wide-{width}"
-    wide.mkdir()
-    for path in sorted(folder.iterdir()):
-        with Image.open(path) as image:
-            image.convert("RGB").resize((width, round(width * image.height / image.width))).save(
-                wide / f"{path.stem}.jpg"
-            )
+    wide = resized(folder, place / f"wide-{width}", width)
     wall, cpu, _ = theirs(python, "mobilenetv3-small-tv", wide, place / f"theirs-{width}")
     cards = place / f"cards-{width}"
     cards.mkdir()

@@ -10,7 +10,7 @@ from embedctl.settings import SETTINGS, names
 from stores.errors import EmbedctlError
 from stores.remote import is_remote, locate
 
-__all__ = ["DryRun", "Json", "listed", "option", "path", "place", "switch", "use_cards"]
+__all__ = ["DryRun", "Json", "listed", "option", "path", "place", "switch", "use_cards", "use_code"]
 
 
 def option(key: str, *flags: str, metavar: str) -> Any:
@@ -61,6 +61,10 @@ Images = Annotated[str | None, option("images", "--images", metavar="DIR")]
 Runs = Annotated[str | None, option("runs", "--runs", metavar="DIR")]
 Cards = Annotated[str | None, option("cards", "--cards", metavar="DIR")]
 Device = Annotated[str | None, option("device", "--device", metavar="D")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option("--trust", metavar="FILE.py", help="run this file, if a run's brain encoder is in it: it is code"),
+]
 
 
 def use_cards(chosen: Config, cards: str | None = None) -> None:
@@ -75,6 +79,13 @@ def use_cards(chosen: Config, cards: str | None = None) -> None:
         from pipelines.encoders.registry import add_cards
 
         add_cards(path(folder))
+
+
+def use_code(files: list[str] | None) -> None:
+    """Let the files of code that were named run."""
+    from pipelines.train.brain_encoders.elsewhere import trust
+
+    trust(*(str(path(file)) for file in files or ()))
 
 
 def path(value: str) -> Path:

@@ -295,7 +295,16 @@ class SplitEpochs:
     @cached_property
     def mean(self) -> np.ndarray:
         """Plain mean over valid repetitions, ``(n_images, n_chans, n_times)`` float32 in `SubjectEpochs.units`."""
-        return self._rows("mean").read(0, len(self))
+        return self.read_mean(0, len(self))
+
+    @property
+    def mean_shape(self) -> tuple[int, ...]:
+        """Shape of `mean`; nothing is read for it."""
+        return self._means.shape
+
+    def read_mean(self, start: int, stop: int) -> np.ndarray:
+        """Return the rows ``start`` to ``stop`` of `mean`, the latter not included; nothing is kept in memory."""
+        return self._means.read(start, stop)
 
     @cached_property
     def valid(self) -> np.ndarray:
@@ -326,6 +335,10 @@ class SplitEpochs:
                 "embedctl preprocess --keep all keeps all repetitions, in another store",
             )
         return self._epochs.take(images).astype(np.float32)
+
+    @cached_property
+    def _means(self) -> RawRows:
+        return self._rows("mean")
 
     @cached_property
     def _epochs(self) -> RawRows:

@@ -81,7 +81,7 @@ def _embeddings(path: Path, done: Repair) -> None:
         found = plan(path, "embeddings")
         bad = {check.file: check for check in found.checks if judge(check)}
         _mend_root(root, found, bad, done)
-        for group in sorted({folder.parent.parent for folder in path.glob("*/values/.embedctl")}):
+        for group in sorted(folder for folder in path.iterdir() if private(folder / "values").is_dir()):
             _mend_group(root, group, found, bad, done)
     EmbeddingStore.open(path).consolidate()
 

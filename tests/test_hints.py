@@ -28,6 +28,7 @@ SHOWN_BY = {
     "pipelines/export/": ("predict", "export"),
     "pipelines/paper/": ("reproduce",),
     "pipelines/screen/": ("screen",),
+    "pipelines/train/restore.py": ("predict", "export", "interpret"),
     "pipelines/train/": ("train",),
     "stores/plain_files.py": ("predict", "export"),
     "": (),

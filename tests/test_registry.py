@@ -47,6 +47,19 @@ INPUT = 'input = { resize = "bilinear", fit = "shortest", resize_to = 256, size 
         (f'[a]\nfamily = "timm"\ndim = 1\n{INPUT.replace("shortest", "Squash")}', "fits 'Squash' by 'bilinear'"),
         (f'[a]\nfamily = "timm"\ndim = 1\n{INPUT.replace("bilinear", "area")}', "fits 'shortest' by 'area'"),
         (f'[a]\nfamily = "timm"\ndim = 1\n{INPUT.replace("256", "100")}', "to 100 pixels and cuts 224 out of them"),
+        *(
+            (f'[a]\nfamily = "{family}"\ndim = 1\nmodel = {{ {model} }}\n{INPUT}', "files belong into weights")
+            for family, model in [
+                ("open_clip", 'name = "RN50", pretrained_image_path = "a.pt"'),  # unpickled, with the next
+                ("open_clip", 'name = "RN50", weights_only = false'),
+                ("open_clip", 'name = "local-dir:."'),
+                ("open_clip", 'name = "RN50", text_cfg = { hf_model_name = "a/b" }'),
+                ("timm", 'name = "resnet18", checkpoint_path = "a.pth"'),
+                ("timm", 'name = "hf-hub:a/b"'),
+                ("timm", 'name = ["resnet18"]'),
+                ("torchvision", 'name = "resnet18", weights_backbone = "DEFAULT"'),
+            ]
+        ),
     ],
 )
 def test_a_card_that_cannot_be_used_is_named(tmp_path, text, what):

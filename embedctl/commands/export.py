@@ -28,6 +28,7 @@ def export(
     embeddings: options.Embeddings = None,
     epochs: options.Epochs = None,
     runs: options.Runs = None,
+    trust: options.Trust = None,
     json: options.Json = False,
 ) -> None:
     """Write a run, an embedding or epochs as .npy files, with ids.
@@ -45,6 +46,7 @@ def export(
     from pipelines.export.export import export_embedding, export_epochs, export_run
 
     chosen = config.load()
+    options.use_code(trust)
     target = Path("export")
     if run:
         folder, run_id = place_of(run, path(chosen.value("runs", runs)))

@@ -27,6 +27,7 @@ def predict(
     embeddings: options.Embeddings = None,
     epochs: options.Epochs = None,
     runs: options.Runs = None,
+    trust: options.Trust = None,
     json: options.Json = False,
 ) -> None:
     """Apply a trained run to other epochs.
@@ -42,6 +43,7 @@ def predict(
     from stores.plain_files import write_plain
 
     chosen = config.load()
+    options.use_code(trust)
     folder, run_id = place_of(run, path(chosen.value("runs", runs)))
     found = apply(
         folder,

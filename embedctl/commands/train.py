@@ -80,9 +80,11 @@ def train(
     if not kind:
         raise EmbedctlError("train needs to know the kind of recording", "--brain eeg, --brain meg or --brain fmri")
     from embedctl.progress import shown
+    from pipelines.train.brain_encoders.elsewhere import trust
     from pipelines.train.request import TrainRequest
     from pipelines.train.sweep import train as run
 
+    trust(brain_encoder or "", loss or "")  # not what a setting, a recipe or a run names
     request = TrainRequest(
         brain=kind,
         models=chosen.value("train.model", model) or None,

@@ -173,6 +173,8 @@ _REQUIRED = {"family", "dim", "input"}
 _LISTS = ("alias", "fitted_on", "weights")
 _FITS = {"shortest", "squash"}
 _RESIZES = {"bicubic", "bilinear", "opencv", "tf-bicubic"}
+_OF_A_LIBRARY = ("timm", "open_clip", "torchvision")  # their constructors read files, too, one even without care
+_NAMES_A_FILE = re.compile(r"pretrained|checkpoint|weights|cache|(^|_)(path|dir|file|hf|hub|url)($|_)")
 _NO_INPUT = {"resize": "none", "fit": "none", "resize_to": 0, "size": 0, "norm": "none"}
 
 
@@ -209,6 +211,8 @@ def _wrong(table: dict[str, Any]) -> str:
         kind: type = int if key == "dim" else dict if key in ("input", "model") else list if key in _LISTS else str
         if not isinstance(value, kind):
             return f"{key} is {value!r}, not {'a list' if kind is list else f'of the kind {kind.__name__}'}"
+    if table["family"] in _OF_A_LIBRARY and (odd := _beside_the_network(table.get("model", {}))):
+        return odd
     given = table["input"]
     if given is not _NO_INPUT:
         if given.get("fit") not in _FITS or given.get("resize") not in _RESIZES:
@@ -216,6 +220,18 @@ def _wrong(table: dict[str, Any]) -> str:
             return f"input fits '{given.get('fit')}' by '{given.get('resize')}'; known are {known[0]} by {known[1]}"
         if given["fit"] == "shortest" and not given.get("resize_to", 0) >= given.get("size", 0) > 0:
             return f"input resizes to {given.get('resize_to')} pixels and cuts {given.get('size')} out of them"
+    return ""
+
+
+def _beside_the_network(model: Mapping[str, Any]) -> str:
+    """Say which argument of a library's constructor describes no network, but names what it should read."""
+    name = model.get("name", "none")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+        return f"model has the name {name!r}, which is none of a network: files belong into weights"
+    for key, value in model.items():
+        names_a_file = _NAMES_A_FILE.search(key) and not isinstance(value, int | float)
+        if names_a_file or isinstance(value, dict) or key == "weights_only":
+            return f"model has '{key}', which describes no network: files belong into weights"
     return ""
 
 

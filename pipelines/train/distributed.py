@@ -15,6 +15,7 @@ from uuid import uuid4
 from distributed import Client, Worker, WorkerPlugin, as_completed, get_worker
 from distributed.scheduler import KilledWorker
 
+from pipelines.train.brain_encoders.elsewhere import trust
 from pipelines.train.request import Job
 from pipelines.train.runner import Common, Done, Runner, device_for
 from stores.errors import EmbedctlError
@@ -101,6 +102,7 @@ class Trainer(WorkerPlugin):  # type: ignore[misc]
     def setup(self, worker: Worker) -> None:
         """Load nothing yet: that takes long, and a worker that cannot answer counts as lost."""
         self.turn = threading.Lock()
+        trust(*self._common.own)  # what the person named there
 
     @cached_property
     def runner(self) -> Runner:

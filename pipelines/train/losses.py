@@ -113,5 +113,5 @@ def loss_function(name: str) -> Loss:
     >>> loss_function("soft-clip") is soft_clip
     True
     """
-    own: Loss = from_file(name) if is_in_a_file(name) else LOSSES[name]
+    own: Loss = from_file(name, "--loss") if is_in_a_file(name) else LOSSES[name]
     return own

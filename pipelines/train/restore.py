@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,19 +14,20 @@ from safetensors.torch import load
 from torch import nn
 
 from pipelines.train.brain_encoders import brain_encoder, prepare
-from pipelines.train.brain_encoders.elsewhere import content
+from pipelines.train.brain_encoders.elsewhere import content, file_of, is_in_a_file, is_trusted
 from pipelines.train.data import pick_window
 from pipelines.train.image_head import ImageHead
 from pipelines.train.image_side import ImageSide
 from pipelines.train.learner import HIGHEST_SCALE
 from pipelines.train.losses import unit
 from pipelines.train.recipes import Recipe, read_recipe
-from stores.errors import DamagedStore, StoreMismatch
+from stores.errors import DamagedStore, EmbedctlError, StoreMismatch
 from stores.results import read_array, read_checkpoint, read_config
 
 __all__ = ["TrainedRun", "restore"]
 
-_SAID = {"modality": str, "settings": dict, "recipe": str, "ch_names": list, "times": list, "brain_encoder": str}
+_SAID = {"modality": str, "settings": dict, "recipe": str, "brain_encoder": str}
+_SAID |= {"ch_names": list, "times": list, "own": dict}
 _AGAIN = "remove the run and train it again"
 
 ANOTHER_START = 1_000_003  # added to a run's seed
@@ -97,7 +99,7 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
     Raises
     ------
     EmbedctlError
-        If there is no such run, or it is not finished.
+        If there is no such run, it is not finished, or its brain encoder is in a file that the person has not named.
     StoreMismatch
         If its weights do not fit the brain encoder of that name, or a file of the user's that took part has changed.
     DamagedStore
@@ -106,7 +108,13 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
     config = read_config(runs, run_id)
     if wrong := [key for key, kind in _SAID.items() if not isinstance(config[key], kind)]:
         raise DamagedStore(f"run '{run_id}' says nonsense of its '{wrong[0]}'", _AGAIN)
-    for name, digest in (config.get("own") or {}).items():
+    kind = config["brain_encoder"]
+    if is_in_a_file(kind) and not is_trusted(kind):
+        raise EmbedctlError(
+            f"run '{run_id}' names code, '{kind}': it runs only with --trust",
+            f"look into '{file_of(kind)}'; --trust {quote(str(file_of(kind)))} runs it",
+        )
+    for name, digest in config["own"].items():
         if content(name) != digest:
             raise StoreMismatch(f"'{name}' has changed since run '{run_id}' was trained", "train it again")
     recipe = read_recipe("modern", config["modality"]).with_(**config["settings"], name=config["recipe"])
@@ -121,7 +129,7 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
     shape = (len(config["ch_names"]), len(times) or 1, read_array(runs, run_id, "brain").shape[1])
     model = nn.ModuleDict(
         {
-            "brain": brain_encoder(config["brain_encoder"])(*shape),
+            "brain": brain_encoder(kind)(*shape),
             "image": ImageHead(recipe.image_head, shape[2], stacked),
         }
     )
@@ -130,7 +138,7 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise StoreMismatch(
-            f"the weights of run '{run_id}' do not fit '{config['brain_encoder']}': {reason}",
+            f"the weights of run '{run_id}' do not fit '{kind}': {reason}",
             "train it again, or use the version of embedctl that trained it",
         ) from None
     return TrainedRun(

@@ -268,6 +268,28 @@ def strange_archive(home: Path) -> None:
             archive.addfile(info, io.BytesIO(b"abc"))
 
 
+def code_named(home: Path, config: bool = False) -> None:
+    """Name a file of code, which leaves a canary: in settings and a recipe, or in what a run is made of."""
+    (home / "code.py").write_text(f"import os\nos.mkdir({str(home.parent / 'canary')!r})\n")
+    if config:
+        (run,) = (path.parent for path in (home / "runs").glob("*/receipt.json") if "planted" in path.parent.name)
+        edit(run / "config.json", said(brain_encoder="code.py:Net", own={}))
+        reseal(home / "runs")
+    else:
+        (home / "quick.toml").write_text('base = "modern"\nbrain_encoder = "code.py:Net"\nloss = "code.py:near"\n')
+        (home / "embedctl.toml").write_text('[train]\nbrain-encoder = "code.py:Net"\nloss = "code.py:near"\n')
+
+
+def card_that_unpickles(home: Path) -> None:
+    """Have a card of the workspace name a pickle that open_clip's constructor would load."""
+    pickled_arrays(home)
+    model = '{ name = "RN50", pretrained_image_path = "mine.pt", weights_only = false }'
+    given = 'input = { resize = "bicubic", fit = "shortest", resize_to = 224, size = 224, norm = "clip" }'
+    (home / "cards").mkdir()
+    (home / "cards" / "a.toml").write_text(f'[evil]\nfamily = "open_clip"\ndim = 1024\nmodel = {model}\n{given}\n')
+    (home / "embedctl.toml").write_text('cards = "cards"\n[extract]\nmodel = ["evil"]\nweights = "random:0"\n')
+
+
 def strange_settings(home: Path) -> None:
     """Nest settings without end."""
     (home / "embedctl.toml").write_bytes(b"a = " + DEEP)

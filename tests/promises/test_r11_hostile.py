@@ -28,6 +28,7 @@ READING = {
     "show runs": ["show", "runs"],
     "show run": ["show", f"runs/{RUN}"],
     "extract": ["extract", "--model", "pixels"],
+    "extract settings": ["extract"],
     "extract file": ["extract", "--model", "resnet18-tv", "--weights", "mine.pt"],
     "extract legacy": ["extract", "--model", "resnet18-tv", "--weights", "mine.pth"],
     "extract script": ["extract", "--model", "clip-vitb32", "--weights", "script.pt"],
@@ -116,6 +117,10 @@ def _cases():
     yield "a pickle as a recording", hostile.pickled_recordings, ("preprocess",)
     yield "names of images", hostile.strange_images, ("extract", "show", "verify")
     yield "an archive that leads out", hostile.strange_archive, ("extract tar",)
+    yield "code named by settings and a recipe", hostile.code_named, ("train", "screen", "doctor", "results")
+    named = partial(hostile.code_named, config=True)
+    yield "code named by a run", named, (*RUNS, "interpret", "report")
+    yield "a card that unpickles", hostile.card_that_unpickles, ("models", "extract settings", "doctor")
     yield "settings without end", hostile.strange_settings, ("doctor", "extract", "results")
     yield "a recipe and ids without end", hostile.strange_recipe, ("train", "import pth")
     yield "ids that are paths and formulas", hostile.strange_ids, ("import", "import pt")

@@ -9,6 +9,7 @@ from torch import nn
 
 from pipelines.train.brain_encoders import BRAIN_ENCODERS, FOR_VOXELS, brain_encoder, canonical, check_reads, prepare
 from pipelines.train.brain_encoders.eegproject import EEGProject
+from pipelines.train.brain_encoders.elsewhere import trust
 from pipelines.train.brain_encoders.nice import NICE
 from pipelines.train.brain_encoders.suite import BrainEncoderSuite
 from stores.errors import EmbedctlError, NotHere, UnknownName
@@ -227,6 +228,7 @@ def helper():
 
 def test_a_class_in_a_file_of_ones_own_is_a_brain_encoder(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
+    trust(f"{tmp_path}/mine.py:Net")
     kind = brain_encoder(f"{tmp_path}/mine.py:Net")
     assert kind(5, 20, 3)(torch.randn(2, 5, 20)).shape == (2, 3)
     check_reads(f"{tmp_path}/mine.py:Net", "fmri")
@@ -246,6 +248,7 @@ def test_a_class_in_a_file_of_ones_own_is_a_brain_encoder(tmp_path):
 def test_a_file_of_ones_own_that_does_not_serve_is_two_lines(tmp_path, name, text, said):
     if text is not None:
         (tmp_path / "mine.py").write_text(text)
+    trust(f"{tmp_path}/mine.py")
     with pytest.raises(EmbedctlError, match=said) as problem:
         check_reads(f"{tmp_path}/{name}", "eeg")
     assert problem.value.hint and "\n" not in f"{problem.value}{problem.value.hint}"

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from embedctl.cli import app
 from pipelines.export.predict import predict
+from pipelines.train.brain_encoders.elsewhere import trust
 from pipelines.train.request import TrainRequest
 from pipelines.train.restore import restore
 from pipelines.train.sweep import train
@@ -108,6 +109,7 @@ def test_a_run_whose_own_network_has_changed_since_is_refused(workspace, tmp_pat
     file = tmp_path / "mine.py"
     text = "from pipelines.train.brain_encoders.linear import LinearReadout as Net\n"
     file.write_text(text)
+    trust(str(file))
     asked = {"brain": "eeg", "models": ("planted",), "subjects": (1,), "recipe": workspace.recipe}
     where = {"embeddings": workspace.embeddings, "epochs": workspace.epochs, "runs": tmp_path / "runs"}
     run_id = train(TrainRequest(**asked, **where, brain_encoder=f"{file}:Net")).jobs[0].run_id

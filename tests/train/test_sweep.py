@@ -12,6 +12,7 @@ from pipelines.encoders.registry import find
 from pipelines.train import company as company_module
 from pipelines.train import runner as runner_module
 from pipelines.train import sweep as sweep_module
+from pipelines.train.brain_encoders.elsewhere import trust
 from pipelines.train.compare import left_out, pairs, ranking
 from pipelines.train.origin import weights_column
 from pipelines.train.request import TrainRequest
@@ -398,8 +399,8 @@ def test_the_dataset_is_asked_for_only_when_ambiguous(tmp_path):
         ({"models": ("plonted",)}, UnknownName, "plonted"),
         ({"subjects": (9,)}, UnknownName, "no subject 9"),
         ({"loss": "l2"}, EmbedctlError, "l2"),
-        ({"loss": "mine.py:nowhere"}, EmbedctlError, "no file 'mine.py'"),
-        ({"brain_encoder": "mine.py:Nowhere"}, EmbedctlError, "no file 'mine.py'"),
+        ({"loss": "nowhere.py:near"}, EmbedctlError, "no file 'nowhere.py'"),
+        ({"brain_encoder": "nowhere.py:Net"}, EmbedctlError, "no file 'nowhere.py'"),
         ({"image_head": "cnn"}, EmbedctlError, "cnn"),
         ({"train_on": "random-0"}, EmbedctlError, "random-0"),
         ({"brain_encoder": "niece"}, UnknownName, "niece"),
@@ -411,6 +412,7 @@ def test_the_dataset_is_asked_for_only_when_ambiguous(tmp_path):
     ],
 )
 def test_a_request_that_cannot_be_carried_out_says_why(workspace, tmp_path, changes, kind, said):
+    trust("nowhere.py")
     assert said in problem(workspace, tmp_path / "runs", kind, **changes)
     assert not (tmp_path / "runs").exists()
 
@@ -440,6 +442,7 @@ def near(brain, image, scale, shown):
 
 def test_a_brain_encoder_and_a_loss_of_ones_own_train_and_their_text_is_part_of_the_configuration(workspace, tmp_path):
     (tmp_path / "own.py").write_text(OWN)
+    trust(f"{tmp_path}/own.py")
     asked = {
         "brain_encoder": f"{tmp_path}/own.py:Net",
         "loss": f"{tmp_path}/own.py:near",

@@ -53,7 +53,7 @@ def brain_encoder(name: str) -> type[nn.Module]:
     NotHere
         If it is braindecode's, and braindecode is not installed.
     EmbedctlError
-        If it is in a file that cannot be run, or is no ``torch.nn.Module``.
+        If it is in a file that cannot be run, or that nobody named (`elsewhere.trust`), or is no ``torch.nn.Module``.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def canonical(name: str) -> str:
 def _own(name: str) -> type[nn.Module]:
     from torch import nn
 
-    kind = from_file(name)
+    kind = from_file(name, "--brain-encoder")
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise EmbedctlError(f"'{name}' is no torch.nn.Module", "write a class with (n_chans, n_times, dim)")
     return kind

@@ -1,10 +1,16 @@
-"""Brain encoders and losses from elsewhere: a lab's own, ``FILE.py:Class``, and braindecode's, ``braindecode:NAME``."""
+"""Brain encoders and losses from elsewhere: a lab's own, ``FILE.py:Class``, and braindecode's, ``braindecode:NAME``.
+
+A file is code, and it runs only where the person named it on the command line (`trust`). A setting, a recipe or a run
+may have come from anybody: what they name and the person did not is refused.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from importlib import import_module, util
+from importlib import import_module
 from pathlib import Path
+from shlex import quote
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from stores.errors import EmbedctlError, NotHere, UnknownName, suggest
@@ -12,7 +18,9 @@ from stores.errors import EmbedctlError, NotHere, UnknownName, suggest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["content", "from_braindecode", "from_file", "is_in_a_file"]
+__all__ = ["content", "file_of", "from_braindecode", "from_file", "is_in_a_file", "is_trusted", "trust"]
+
+_trusted: set[Path] = set()
 
 
 def is_in_a_file(name: str) -> bool:
@@ -26,26 +34,60 @@ def is_in_a_file(name: str) -> bool:
     return name.rpartition(":")[0].endswith(".py")
 
 
-def from_file(name: str) -> Any:
+def file_of(name: str) -> Path:
+    """Return the file that ``FILE.py:NAME`` names.
+
+    Examples
+    --------
+    >>> str(file_of("nets/mine.py:Net"))
+    'nets/mine.py'
+    """
+    return Path(name.rpartition(":")[0])
+
+
+def trust(*names: str) -> None:
+    """Let files run in this process: those that a person named, ``FILE.py`` or ``FILE.py:NAME``, never what a file did.
+
+    Other names, such as those of our own brain encoders, are left alone.
+    """
+    files = [file_of(name) if is_in_a_file(name) else Path(name) for name in names]
+    _trusted.update(file.resolve() for file in files if file.suffix == ".py")
+
+
+def is_trusted(name: str) -> bool:
+    """Say whether the file that ``FILE.py:NAME`` names may run."""
+    return file_of(name).resolve() in _trusted
+
+
+def from_file(name: str, option: str) -> Any:
     """Run a file and return what it calls by a name.
+
+    The text is what runs, and no ``__pycache__`` beside it: a person looks into the text.
 
     Parameters
     ----------
     name : str
         ``FILE.py:NAME``.
+    option : str
+        Of the command line, where it can be named.
 
     Raises
     ------
     EmbedctlError
-        If there is no such file, it cannot be run, or has no such name.
+        If the person has not named the file, there is none, it cannot be run, or has no such name.
     """
-    path, _, attribute = name.rpartition(":")
-    spec = util.spec_from_file_location(Path(path).stem, path)
-    if not Path(path).is_file() or spec is None or spec.loader is None:
+    path, attribute = file_of(name), name.rpartition(":")[2]
+    if not is_trusted(name):
+        raise EmbedctlError(
+            f"'{name}' is code, and the command line does not name it",
+            f"look into '{path}'; {option} {quote(name)} runs it",
+        )
+    if not path.is_file():
         raise EmbedctlError(f"no file '{path}'", "name it as FILE.py:NAME, from the current folder")
-    module = util.module_from_spec(spec)
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except Exception as problem:  # whatever a person's own code raises
         raise EmbedctlError(f"'{path}' cannot be run: {_line(problem)}", f"try it: python {path}") from problem
     if not callable(getattr(module, attribute, None)):
@@ -58,7 +100,7 @@ def content(name: str) -> str:
     """Return a digest of the file that ``FILE.py:NAME`` names, and nothing for other names: it changes the numbers."""
     if not is_in_a_file(name):
         return ""
-    path = Path(name.rpartition(":")[0])
+    path = file_of(name)
     if not path.is_file():
         raise EmbedctlError(f"no file '{path}'", "name it as FILE.py:NAME, from the current folder")
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
