@@ -187,7 +187,9 @@ def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
                 continue
             progress.advance()
             if done.state == "held":
-                report.skipped[done.run_id] = done.held_by
+                report.skipped[done.run_id] = done.why
+            elif done.state == "failed":
+                report.failed[done.run_id] = done.why
             else:
                 _count_as_finished(sweep, done.run_id)
         for run_id in [name for name in report.skipped if finished(runs, name)]:  # by its process, in the meantime
