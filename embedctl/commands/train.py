@@ -1,6 +1,7 @@
 """``embedctl train``: epochs and embeddings to runs."""
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -110,10 +111,7 @@ def train(
         dry_run=dry_run,
     )
     with shown() as progress:
-        report = run(request, progress)
-    if not dry_run:
-        new = [job for job in report.jobs if not job.finished and job.run_id not in report.skipped | report.failed]
-        note_runs(request, new, report.dataset)
+        report = run(request, progress, partial(note_runs, request))
     if json:
         render.as_json(**asdict(report))
     else:

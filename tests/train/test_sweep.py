@@ -21,6 +21,7 @@ from pipelines.train.learner import Diverged
 from pipelines.train.origin import weights_column
 from pipelines.train.request import TrainRequest
 from pipelines.train.sweep import train
+from stores.again import commands_for
 from stores.embedding import IMPORTED, Embedding
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
@@ -485,6 +486,27 @@ def test_a_run_that_leaves_the_finite_numbers_stops_no_other(workspace, tmp_path
     words += [f"--embeddings={workspace.embeddings}", f"--epochs={workspace.epochs}"]
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 3 and "failed 2 of 4 runs:" in again.stderr, again.stderr
+
+
+def test_runs_that_were_finished_before_a_kill_have_the_command_that_trains_them_again(
+    workspace, tmp_path, monkeypatch
+):
+    together, done = runner_module.train_together, []
+
+    def killed(config, data, against):
+        if done:
+            raise KeyboardInterrupt
+        done.append(config)
+        return together(config, data, against)
+
+    monkeypatch.setattr(runner_module, "train_together", killed)
+    runs = tmp_path / "runs"
+    words = ["train", "--brain=eeg", f"--recipe={workspace.recipe}", f"--runs={runs}", "--device=cpu"]
+    words += [f"--embeddings={workspace.embeddings}", f"--epochs={workspace.epochs}"]
+    assert CliRunner().invoke(app, words).exit_code == 130
+    [row] = read_results(runs).to_pylist()
+    [line], unknown = commands_for(runs / ".embedctl", [row["run_id"]], runs)
+    assert not unknown and f"--subject {row['subject']}" in line and f"--model {row['embedding']}" in line
 
 
 def test_without_seeds_those_of_the_recipe_are_run(workspace, tmp_path):
