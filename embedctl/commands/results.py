@@ -82,7 +82,7 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return, of the rows of a dataset, subject, protocol and gallery, the first whose encoder has not seen the answer."""
+    """Return the first row of each dataset, subject, protocol and gallery whose encoder has not seen the answer."""
     from pipelines.train.origin import is_contaminated
 
     found = dict[tuple[object, ...], int]()
