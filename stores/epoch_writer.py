@@ -16,7 +16,7 @@ from stores.commits import digest, discard, draft_name, json_bytes, place, put_b
 from stores.errors import EmbedctlError, StoreMismatch
 from stores.layout import array_node, group_node, private, read_ours
 from stores.names import check_folder_name, subject_name
-from stores.receipts import change, settled
+from stores.receipts import change, read_vouched, settled
 from stores.roots import Root, node_bytes, read_strings, string_files
 from stores.split_writer import SplitWriter, missing_blocks
 
@@ -48,6 +48,7 @@ def stored_recipe(path: Path, dataset: str) -> dict[str, Any] | None:
     """Return the recipe of a dataset's complete subjects; None without any, whatever a killed writer left of it."""
     if not any(name.startswith(f"{dataset}/") for name in complete_subjects(path)):
         return None
+    read_vouched(path, private(path / "subject") / "metadata.json", f"{dataset}/zarr.json")
     recipe: dict[str, Any] = read_ours(path / dataset, recipe=dict)["recipe"]
     return recipe
 

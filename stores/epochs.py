@@ -28,7 +28,7 @@ from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
 from stores.layout import private, read_array, read_ours
 from stores.locks import clear_dead
 from stores.names import check_folder_name, subject_name
-from stores.receipts import Vouchers, settled
+from stores.receipts import Vouchers, read_vouched, settled
 from stores.roots import Root, read_strings
 from stores.rows import RawRows
 from stores.split_writer import SplitWriter, block_receipts, missing_blocks
@@ -196,6 +196,7 @@ class SubjectEpochs:
 
     def __init__(self, path: Path, dataset: str, subject: int) -> None:
         self.path, self.dataset, self.subject = path, dataset, subject
+        read_vouched(path, private(path / "split") / "metadata.json", "zarr.json")
         ours = read_ours(path, modality=str, recipe=dict, info=dict, arrays=list)
         if not _is_sound(ours["info"]):
             raise DamagedStore(f"'{path}' does not say what was recorded as embedctl does")
@@ -259,6 +260,8 @@ class SplitEpochs:
         if not path.is_dir():
             raise EmbedctlError(f"'{path.parent}' has no split '{path.name}'", "preprocess the dataset again")
         self.path = path
+        self._receipt = private(path / "image") / "metadata.json"
+        read_vouched(path, self._receipt, "zarr.json")
         ours = read_ours(path, n_repetitions=int, keep=str)
         self.n_repetitions: int = ours["n_repetitions"]
         self.keep: str = ours["keep"]
@@ -269,12 +272,12 @@ class SplitEpochs:
     @cached_property
     def image_ids(self) -> list[str]:
         """The image of each row, as the dataset names it."""
-        return read_strings(self.path / "image")
+        return read_strings(self.path / "image", self._receipt)
 
     @cached_property
     def concepts(self) -> list[str]:
         """The concept of each row."""
-        return read_strings(self.path / "concept")
+        return read_strings(self.path / "concept", self._receipt)
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -303,6 +306,7 @@ class SplitEpochs:
     @cached_property
     def trials(self) -> "pa.Table":
         """One row per trial, as the preprocessing kept it."""
+        read_vouched(self.path, self._receipt, "image/.embedctl/trials.parquet")
         return read_table(private(self.path / "image") / "trials.parquet")
 
     def take(self, images: Any) -> np.ndarray:

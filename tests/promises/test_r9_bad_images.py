@@ -29,7 +29,7 @@ def one_of_each() -> dict[str, bytes]:
         os.unlink(name)
     idat = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 8, 9, 0, 0, 0)
     found["colours.png"] = idat + struct.pack(">I", zlib.crc32(idat[12:]))
-    found["pickle.png"] = b"\x80\x04cposix\nsystem\n(X\x02\x00\x00\x00lstR."
+    found["pickle.png"] = b"\x80\x04cposix\nmkdir\n(X\x06\x00\x00\x00canarytR."
     return found
 
 
