@@ -59,6 +59,7 @@ def test_fifty_bad_files_are_listed_and_the_others_are_as_without_them(tmp_path,
         result = CliRunner().invoke(app, words)
         assert result.exit_code == code, result.stderr
         stores[kind], said = EmbeddingStore.open(tmp_path / f"{kind}.zarr"), json.loads(result.stdout)
+    assert not (tmp_path / "canary").exists(), "the pickle ran"
     assert sorted(said["skipped"]) == [name for n, name in enumerate(stores["clean"].image_ids) if n % EVERY == 0]
     assert len(said["skipped"]) == BAD and all(why.isprintable() and len(why) > 5 for why in said["skipped"].values())
     for name in ("pixels", "colour-histogram"):
