@@ -1,10 +1,14 @@
 """A run counts when its receipt is there; the table can always be made again."""
 
+import shutil
+import threading
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stores import results
 from stores.errors import DamagedStore, EmbedctlError
 from stores.results import (
     COLUMNS,
@@ -15,9 +19,12 @@ from stores.results import (
     read_metrics,
     read_results,
     read_summary,
+    remove_runs,
     results_schema,
+    runs_listed,
     write_run,
 )
+from stores.verify import judged, plan
 
 DESIGN = """\
 run_id, dataset, modality, subject, protocol, train_subjects, embedding, encoder, aligned_by, base,
@@ -91,6 +98,64 @@ def test_assembling_twice_gives_the_same_bytes(tmp_path):
     first = (tmp_path / "results.parquet").read_bytes()
     assemble(tmp_path)
     assert first == (tmp_path / "results.parquet").read_bytes()
+
+
+def beside(monkeypatch, act):
+    """Have another process ``act`` once, right after the summaries were read or while they are."""
+    true, done = results._read_rows, []
+
+    def read(runs, run_ids):
+        if not done:
+            done.append(1)
+            act()
+        return true(runs, run_ids)
+
+    monkeypatch.setattr(results, "_read_rows", read)
+
+
+def test_of_two_that_assemble_at_once_the_table_has_the_runs_of_both(tmp_path, monkeypatch):
+    put(tmp_path, "run-a")
+    true, others = results._read_rows, []
+
+    def read(runs, run_ids):
+        table = true(runs, run_ids)
+        if not others:  # a sweep that ends now, and writes its table if nobody holds it up
+            put(tmp_path, "run-b")
+            others.append(threading.Thread(target=assemble, args=(tmp_path,)))
+            others[0].start()
+            others[0].join(0.3)
+        return table
+
+    monkeypatch.setattr(results, "_read_rows", read)
+    assemble(tmp_path)
+    others[0].join()
+    assert runs_listed(tmp_path) == {"run-a", "run-b"}
+
+
+def test_a_run_that_is_removed_while_the_table_is_read_or_made_is_not_in_it(tmp_path, monkeypatch):
+    for name in "abcd":
+        put(tmp_path, f"run-{name}")
+    beside(monkeypatch, lambda: shutil.rmtree(tmp_path / "run-a"))
+    assert read_results(tmp_path)["run_id"].to_pylist() == ["run-b", "run-c", "run-d"]
+    beside(monkeypatch, lambda: shutil.rmtree(tmp_path / "run-b"))
+    assert assemble(tmp_path)["run_id"].to_pylist() == ["run-c", "run-d"] and not judged(plan(tmp_path, "runs"))
+
+
+def test_nobody_lists_a_run_again_between_its_leaving_the_table_and_its_going(tmp_path, monkeypatch):
+    put(tmp_path, "run-a")
+    put(tmp_path, "run-b")
+    true, others = results.discard, []
+
+    def discard(folder, drafts):
+        others.append(threading.Thread(target=assemble, args=(tmp_path,)))
+        others[0].start()
+        others[0].join(0.3)
+        true(folder, drafts)
+
+    monkeypatch.setattr(results, "discard", discard)
+    remove_runs(tmp_path, ["run-a"])
+    others[0].join()
+    assert runs_listed(tmp_path) == {"run-b"}
 
 
 def test_no_runs_is_an_empty_table_and_no_table_an_error(tmp_path):
