@@ -80,12 +80,21 @@ def _embeddings(path: Path, done: Repair) -> None:
     with root.lock("embeddings"):
         refuse_beside(root, WHOLE)
         sweep(root.drafts)
-        found = plan(path, "embeddings")
-        bad = {check.file: check for check in found.checks if judge(check)}
+        found, bad = _still_damaged(path, done)
         _mend_root(root, found, bad, done)
-        for group in sorted(folder for folder in path.iterdir() if private(folder / "values").is_dir()):
-            _mend_group(root, group, found, bad, done)
+        groups: dict[str, dict[Path, Check]] = {}
+        for file in [*bad, *(damage.file for damage in (*found.damages, *done.found))]:
+            groups.setdefault(file.relative_to(path).parts[0], {}).update({file: bad[file]} if file in bad else {})
+        for name in sorted(groups):
+            if private(path / name / "values").is_dir():
+                _mend_group(root, path / name, found, groups[name], done)
     EmbeddingStore.open(path).consolidate()
+
+
+def _still_damaged(path: Path, done: Repair) -> tuple[Plan, dict[Path, Check]]:
+    """Look once more, inside the lock, at what was found damaged without it; what was whole is not read again."""
+    found, suspects = plan(path, done.kind), {damage.file for damage in done.found}
+    return found, {check.file: check for check in found.checks if check.file in suspects and judge(check)}
 
 
 def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair) -> None:
@@ -145,11 +154,11 @@ def _mend_group(root: Root, group: Path, found: Plan, bad: Mapping[Path, Check],
         done.lost.append(part)
         return
     damaged = {damage.file for damage in found.damages} | set(bad)
-    receipts = {check.receipt for file, check in bad.items() if group in file.parents} | damaged
+    receipts = {check.receipt for check in bad.values()} | damaged
     for receipt in sorted(receipts & set((hidden / "receipts").glob("*.json"))):
         misplaced = any(d.file == receipt and d.problem == "is the receipt of other rows" for d in found.damages)
         _keep(receipt, group, root.drafts, nothing=misplaced)
-    left = {check.file for check in plan(root.path, root.kind).checks}
+    left = {group / name for receipt in (hidden / "receipts").glob("*.json") for name in accepted(read_receipt(receipt))}
     for chunk in sorted(path for path in (group / "values" / "c").rglob("*") if path.is_file()):
         if chunk not in left:
             remove_file(chunk)
@@ -178,8 +187,7 @@ def _keep(receipt: Path, base: Path, drafts: Path, nothing: bool = False) -> Non
 def _epochs(path: Path, done: Repair) -> None:
     root = Root(path, "epochs", "subject")
     receipt = root.private / "metadata.json"
-    found = plan(path, "epochs")
-    bad = {check.file: check for check in found.checks if judge(check)}
+    found, bad = _still_damaged(path, done)
     subjects = sorted({"/".join(damage.part.split("/")[:2]) for damage in done.found if damage.part})
     with root.lock("list of subjects", wait=30.0):
         for file, check in list(bad.items()):
