@@ -202,7 +202,8 @@ def _mend_group(root: Root, group: Path, found: Plan, bad: Mapping[Path, Check],
     for receipt in sorted(receipts & set((hidden / "receipts").glob("*.json"))):
         misplaced = any(d.file == receipt and d.problem == "is the receipt of other rows" for d in found.damages)
         _keep(receipt, group, root.drafts, nothing=misplaced)
-    left = {group / name for receipt in (hidden / "receipts").glob("*.json") for name in accepted(read_receipt(receipt))}
+    said = [accepted(read_receipt(receipt)) for receipt in (hidden / "receipts").glob("*.json")]
+    left = {group / name for names in said for name in names}
     for chunk in sorted(path for path in (group / "values" / "c").rglob("*") if path.is_file()):
         if chunk not in left:
             remove_file(chunk)
