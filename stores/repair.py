@@ -19,7 +19,7 @@ from stores.epoch_writer import complete_subjects, publish
 from stores.errors import DamagedStore
 from stores.images import ImageRecord, image_table_bytes
 from stores.inside import refuse_links
-from stores.layout import group_node, private, read_array, read_node
+from stores.layout import group_node, private, read_array
 from stores.locks import lock
 from stores.parts import WHOLE, refuse_beside
 from stores.receipts import Vouchers, read_receipt, vouch, write_receipt
@@ -241,10 +241,8 @@ def _epochs(path: Path, done: Repair) -> None:
             is_dataset = file.parent.parent == path and check.receipt == receipt
             if is_dataset and restore(path, "epochs", file, check.accepted, root.drafts):
                 done.restored.append(file)
-        try:
-            read_node(path)["attributes"]["embedctl"]["kind"]
-        except (DamagedStore, KeyError, TypeError):
-            put_bytes(path / "zarr.json", _bare_root(root), root.drafts)
+        if path / "zarr.json" in bad or any(damage.file == receipt for damage in done.found):
+            put_bytes(path / "zarr.json", _bare_root(root), root.drafts)  # `publish` lists in it what there is
         _keep(receipt, path, root.drafts)
     for name in subjects:
         dataset, _, subject = name.partition("/")
