@@ -9,11 +9,12 @@ import typer
 from embedctl import config, options, render
 from embedctl.commands.show import picture
 from embedctl.options import path
-from embedctl.seen import say_seen
+from embedctl.seen import say_seen, say_simulated
 
 __all__ = ["results"]
 
 _SHOWN = ("dataset", "subject", "embedding", "weights", "brain_encoder", "recipe", "seed")
+_ALIKE = ("dataset", "subject", "protocol", "gallery", "n_way")  # of runs whose figures can be held side by side
 _FIGURES = ("top-1", "95 % over images", "last step", "top-5", "chance", "reliability", "way", "median rank", "seconds")
 
 
@@ -27,14 +28,15 @@ def results(
 ) -> None:
     """List every finished run, its accuracy and chance.
 
-    Of every dataset and subject the best run is bold; an encoder fitted to THINGS or to brain data never is.
+    Of every dataset, subject, protocol and gallery the best run is bold; an encoder fitted to THINGS or to brain data
+    never is.
 
     \b
       embedctl results
       embedctl results --plot ranking.png
       embedctl results --json
     """
-    from pipelines.train.origin import mark
+    from pipelines.train.origin import mark, simulated_in
     from stores.results import read_results
     from stores.screens import seen
 
@@ -49,7 +51,7 @@ def results(
     across = any(row["protocol"] == "cross" for row in table)
     shown = (*_SHOWN, *(["protocol"] if across else []))
     columns = (*(name.replace("_", " ") for name in shown), *_FIGURES)
-    ordered = sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
+    ordered = sorted(table, key=lambda row: (*(row[name] for name in _ALIKE), -row["top1"]))
     rows = [
         (
             *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in shown),
@@ -64,6 +66,7 @@ def results(
     ]
     render.table(columns, rows, right=("subject", "seed", *_FIGURES), best=_best(ordered))
     say_seen(tested)
+    say_simulated(simulated_in(found))
     render.note("reliability: how often half of an image's repetitions find the other half; no bound (noise_ceiling)")
     render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders, with intervals over subjects")
 
@@ -80,11 +83,11 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the first row of each dataset and subject whose encoder has not seen the answer."""
+    """Return the first row of each dataset, subject, protocol and gallery whose encoder has not seen the answer."""
     from pipelines.train.origin import is_contaminated
 
-    found = dict[tuple[str, int], int]()
+    found = dict[tuple[Any, ...], int]()
     for place, row in enumerate(rows):
         if not is_contaminated(row["encoder"]):
-            found.setdefault((row["dataset"], row["subject"]), place)
+            found.setdefault(tuple(row[name] for name in _ALIKE), place)
     return list(found.values())

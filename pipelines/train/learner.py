@@ -1,6 +1,7 @@
 """One brain encoder on its way: its weights and their optimiser, what validation said so far, and the best it was."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,12 +15,13 @@ from pipelines.train.losses import loss_function
 from pipelines.train.recipes import Recipe
 from stores.errors import EmbedctlError
 
-__all__ = ["HIGHEST_SCALE", "Held", "Learner", "scale_of", "val_loss_cosine"]
+__all__ = ["Held", "Learner", "val_loss_cosine"]
 
-HIGHEST_SCALE = 100.0  # of the learned inverse temperature, as in CLIP
+HIGHEST_SCALE = 100.0  # of the inverse temperature: a learned one is set back to it after the step, as in CLIP
 LOWEST_LR = 1e-7  # of the rule val-loss-cosine, as in AlignVis
 
 
+@dataclass(frozen=True, slots=True)
 class Held:
     """What is validated on.
 
@@ -33,8 +35,9 @@ class Held:
         Images in each round.
     """
 
-    def __init__(self, epochs: torch.Tensor, images: torch.Tensor, sizes: list[int]) -> None:
-        self.epochs, self.images, self.sizes = epochs, images, sizes
+    epochs: torch.Tensor
+    images: torch.Tensor
+    sizes: list[int]
 
 
 class Learner:
@@ -100,7 +103,7 @@ class Learner:
         shown: torch.Tensor,
     ) -> torch.Tensor:
         """Return the loss of a batch: epochs, what the image head reads of their images, and which images these are."""
-        return self._loss_of(model["brain"](x), model["image"](images), scale_of(log_scale), shown)
+        return self._loss_of(model["brain"](x), model["image"](images), log_scale.exp(), shown)
 
     def gradients(self, x: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
         """Put the gradients of a batch where `step` finds them, and return the loss."""
@@ -114,6 +117,8 @@ class Learner:
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
         self._optimiser.step()
+        with torch.no_grad():  # not where it is used: beyond the bound nothing would ever call it back
+            self.log_scale.clamp_(max=math.log(HIGHEST_SCALE))
 
     def close_pass(self, loss: float, held: Held) -> None:
         """Validate, keep the weights where they are the best so far, and settle how it goes on.
@@ -124,7 +129,7 @@ class Learner:
             If training has left the finite numbers.
         """
         recipe, n_pass = self.recipe, len(self.metrics) + 1
-        scale, images = scale_of(self.log_scale), self.images[held.images]
+        scale, images = self.log_scale.exp(), self.images[held.images]
         seen = validate(self.model, self._loss_of, scale, held.epochs, images, held.sizes)
         row = {"pass": n_pass, "lr": self.lr, "loss": loss} | seen
         self.metrics.append(row)
@@ -149,11 +154,6 @@ class Learner:
     def _copy(self) -> dict[str, torch.Tensor]:
         state = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
         return state | {"log_scale": self.log_scale.detach().clone()}
-
-
-def scale_of(log_scale: torch.Tensor) -> torch.Tensor:
-    """Return the inverse temperature."""
-    return log_scale.exp().clamp(max=HIGHEST_SCALE)
 
 
 def val_loss_cosine(lr: float, val_loss: float) -> float:

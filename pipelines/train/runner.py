@@ -200,7 +200,9 @@ class Runner:
     def _against(self, job: Job) -> Against:
         target, loaded = self._target(job), self._loaded
         rows, gallery = (self._targets.rows(target, ids) for ids in (loaded.image_ids, loaded.test.image_ids))
-        return Against(rows, gallery, target.widths)
+        test = loaded.test
+        others, concepts = self._targets.others(target, test.image_ids, test.concepts, test.target.tolist())
+        return Against(rows, gallery, target.widths, others, concepts)
 
     def _write(self, job: Job, outcome: RunOutcome, begun: str, n_together: int) -> None:
         common, company, loaded = self._common, self._company, self._loaded
@@ -229,9 +231,7 @@ class Runner:
                 "runs_in_one_pass": n_together,
                 "own": common.own,
             },
-            summary=decided
-            | outcome.figures
-            | {"started": begun, "last": outcome.last, "simulated": company.is_simulated},
+            summary=decided | outcome.figures | {"started": begun, "last": outcome.last},
             arrays=outcome.arrays,
             checkpoint=save({key: value.cpu().contiguous() for key, value in outcome.state.items()}),
             metrics=outcome.metrics,
@@ -270,6 +270,8 @@ class Runner:
             "images_key": job.images_key,
             "config_key": common.config_key,
             "version": installed_version("embedctl") or "unknown",
+            "preprocessing": str((recordings.recipe or {}).get("name", "")),
+            "simulated": company.is_simulated,
         }
 
 

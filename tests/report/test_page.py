@@ -257,5 +257,8 @@ def test_results_and_show_write_pictures_that_say_what_they_show(workspace, tmp_
 def test_the_best_run_of_each_subject_is_bold_unless_its_encoder_saw_the_answer():
     from embedctl.commands.results import _best
 
+    plain = {"dataset": "d", "protocol": "within", "gallery": "test", "n_way": 200}
     rows = [("realnet", 1), ("hog", 1), ("pixels", 1), ("hog", 2)]  # realnet was fitted to EEG
-    assert _best([{"dataset": "d", "encoder": encoder, "subject": subject} for encoder, subject in rows]) == [1, 3]
+    rows = [plain | {"encoder": encoder, "subject": subject} for encoder, subject in rows]
+    others = ({"protocol": "cross"}, {"gallery": "train+test", "n_way": 16_740}, {})  # the last is beside the others
+    assert _best(rows + [rows[1] | other for other in others]) == [1, 3, 4, 5]

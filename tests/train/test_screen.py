@@ -87,6 +87,19 @@ def test_the_planted_embedding_comes_first(found):
     assert planted.test_top1 is None and found.seen is None
 
 
+def test_chance_is_averaged_as_the_scores_are_over_rounds_and_subjects(workspace, tmp_path, monkeypatch):
+    rounds = iter([[4, 2], [3, 3]])
+
+    def dealt(*of):
+        sizes = next(rounds)
+        return Split(np.arange(20, 90), tuple(np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]))), ""
+
+    monkeypatch.setattr("pipelines.screen.screen.held_out", dealt)
+    report = screen(request(workspace, tmp_path, models=("planted",)))
+    assert report.chance == pytest.approx(((1 / 4 + 1 / 2) / 2 + 1 / 3) / 2)
+    assert (report.n_way, report.n_queries) == (4, 6)
+
+
 def test_how_many_concepts_are_held_out_is_said(found):
     assert found.n_way == 3 and found.n_queries == 12
     assert any(note.startswith("3 of 24 training concepts") and "fewer than 200" in note for note in found.notes)
@@ -130,7 +143,7 @@ def tested(workspace, tmp_path_factory):
 def test_the_test_scores_stand_beside_the_others_and_move_nothing(found, tested):
     _, report = tested
     assert [dataclasses.replace(row, test_top1=None, test_top5=None) for row in report.rows] == found.rows
-    assert report.test_n_way == 16 and report.rows[0].test_top1 > 3 / 16
+    assert report.test_chance == 1 / 16 and report.rows[0].test_top1 > 3 / 16
 
 
 def test_what_has_seen_the_test_images_is_counted_once_per_configuration(workspace, tested, tmp_path):
@@ -184,3 +197,4 @@ def test_the_command_shows_a_line_per_embedding_and_marks_the_test(workspace, tm
     assert "TEST top-1" in marked.stdout
     assert "split-half reliability" in marked.stderr and "split-half reliability" not in plain.stderr
     assert "2 configurations have been scored on the test images" in marked.stderr
+    assert "the recordings of things-eeg2, subjects 1, 2, are simulated" in plain.stderr
