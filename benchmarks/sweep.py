@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.screen import DIM, PER_CONCEPT, make
@@ -34,8 +35,8 @@ TIMED = 10  # steps
 LIMIT = 1.15
 
 
-def seconds_per_step(batch: int) -> float:
-    """Return the wall time of a step in this process, on one thread."""
+def seconds(batch: int, n_held: int) -> np.ndarray:
+    """Return the wall time of a step and of a validation in this process, on one thread."""
     torch.set_num_threads(1)
     brain, image = EEGProject(17, 250, DIM), ImageHead("linear", DIM)
     scale = torch.nn.Parameter(torch.tensor(2.7))
@@ -49,13 +50,19 @@ def seconds_per_step(batch: int) -> float:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-    return (time.perf_counter() - started) / TIMED
+    stepped = time.perf_counter()
+    held, shown_held = torch.randn(n_held, 17, 250), torch.randn(n_held, DIM)
+    with torch.inference_mode():
+        for module, rows in ((brain.eval(), held), (image.eval(), shown_held)):
+            for part in rows.split(batch):
+                module(part)
+    return np.array([(stepped - started) / TIMED, time.perf_counter() - stepped])
 
 
-def pure(batch: int) -> float:
-    """Return the wall time of a step while every core is at one."""
+def pure(batch: int, n_held: int) -> np.ndarray:
+    """Return the wall time of a step and of a validation while every core is at one."""
     with multiprocessing.get_context("spawn").Pool(n_cores()) as processes:
-        return sum(processes.map(seconds_per_step, [batch] * n_cores())) / n_cores()
+        return np.mean(processes.starmap(seconds, [(batch, n_held)] * n_cores()), axis=0)
 
 
 def main() -> None:
@@ -73,7 +80,8 @@ def main() -> None:
         recipe.write_text(f'base = "modern"\npasses = {asked.passes}\n')
         modern = read_recipe("modern", "eeg")
         batch = min(modern.batch, asked.concepts * PER_CONCEPT // 2)
-        before = pure(batch)
+        n_held = min(round(modern.held_out * asked.concepts), modern.held_out_at_most) * PER_CONCEPT
+        before = pure(batch, n_held)
         words = ["--recipe", recipe, "--embeddings", folder / "embeddings.zarr", "--epochs", folder / "epochs.zarr"]
         words += ["--brain", "eeg", "--device", "cpu", "--seed", f"0..{asked.seeds - 1}"]
         with tempfile.TemporaryDirectory(dir=folder) as runs:
@@ -81,13 +89,14 @@ def main() -> None:
             subprocess.run([sys.executable, "-m", "embedctl", "train", *map(str, words), "--runs", runs], check=True)
             wall, spent = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
             steps = read_results(Path(runs))["steps"].to_pylist()
-        step = (before + pure(batch)) / 2
-    ideal = sum(steps) * step / n_cores()
-    busy = (spent.ru_utime - cpu.ru_utime + spent.ru_stime - cpu.ru_stime) / (wall * n_cores())
-    print(
-        f"{len(steps)} runs, {sum(steps):,} steps of {step:.3f} s on {n_cores()} cores: {ideal:.0f} s of pure compute"
-    )
-    print(f"{wall:.0f} s wall: {wall / ideal:.2f} times as long (at most {LIMIT}), cores busy {busy:.0%} of the time")
+        step, validation = (before + pure(batch, n_held)) / 2
+    compute = sum(steps) * step + len(steps) * asked.passes * validation
+    cpu_seconds = spent.ru_utime - cpu.ru_utime + spent.ru_stime - cpu.ru_stime
+    print(f"{len(steps)} runs, {sum(steps):,} steps of {step:.3f} s and validations of {validation:.2f} s")
+    print(f"pure compute: {compute:.0f} CPU-seconds, {compute / n_cores():.0f} s on {n_cores()} cores")
+    print(f"{wall:.0f} s wall: {wall * n_cores() / compute:.2f} times as long (at most {LIMIT})")
+    print(f"{cpu_seconds:.0f} CPU-seconds: {cpu_seconds / compute:.2f} times as many")
+    print(f"cores busy {cpu_seconds / (wall * n_cores()):.0%} of the time")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any, cast
@@ -189,12 +190,17 @@ class RemotePath(PurePosixPath):
             (target / path.relative_to(self)).write_bytes(path.read_bytes())
 
     def remove(self) -> None:
-        """Delete an object, or everything below, what lies in ``.embedctl`` first: it is what the rest counts by."""
+        """Delete an object, or everything below: receipts, then numbers, so that who was cut short can do it again."""
         import obstore
 
-        below = sorted((path for path, _ in self._list()), key=lambda path: ".embedctl" not in path.parts)
+        def rank(path: RemotePath) -> tuple[bool, ...]:
+            below = path.relative_to(self).parts
+            return "receipts" not in below, "c" not in below, path.name != "metadata.json"
+
+        found = sorted((path for path, _ in self._list()), key=rank) or [self]
         with _expected(self):
-            obstore.delete(self._bucket, [path._key for path in below] or self._key)
+            for _, some in groupby(found, key=rank):
+                obstore.delete(self._bucket, [path._key for path in some])
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return parts of an object, those that lie close together in one request."""

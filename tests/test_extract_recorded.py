@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
 from stores.embeddings import EmbeddingStore
 from stores.errors import NotHere, StoreMismatch
+from stores.parts import Part
 from tests.photos import write_photographs
 
 SMALL = '{ resize = "bilinear", fit = "squash", resize_to = 64, size = 64, norm = "imagenet" }'
@@ -187,19 +189,65 @@ def test_a_network_gives_the_same_bytes_on_one_core_and_on_three(small, images, 
     assert len(rows[0]) == 6 and rows[0] == rows[1]
 
 
+def decide(monkeypatch, form: str, first=lambda: None) -> None:
+    """Let a probe find that this form pays; ``first`` is what happens meanwhile."""
+
+    def choose(encoder) -> tuple[str, str]:
+        first()
+        if form == "folded":
+            encoder.fold()
+        return form, "as the test says"
+
+    monkeypatch.setattr(forms, "_found", {})
+    monkeypatch.setattr(forms, "choose_form", choose)
+
+
+def forms_of(store: Path) -> dict[str, str]:
+    return {str(entry.name): entry.provenance["form"] for entry in EmbeddingStore.open(store).entries()}
+
+
+@pytest.mark.slow
+def test_of_shards_that_begin_together_and_find_different_forms_the_first_to_write_decides(small, images, monkeypatch):
+    small()
+    store = images.parent / "embeddings.zarr"
+    request = request_for(images, "small-resnet", dtype="float32", batch_size=2)
+
+    def other() -> None:
+        decide(monkeypatch, "folded")
+        extract(replace(request, shard=Part(0, 2)))
+
+    decide(monkeypatch, "plain", other)
+    monkeypatch.setattr("pipelines.extract.survey.block_rows_for", lambda n: 3)
+    monkeypatch.setattr("stores.embeddings.block_rows_for", lambda n: 3)
+    assert extract(replace(request, shard=Part(1, 2))).written == 3
+    decide(monkeypatch, "folded")
+    alone = request_for(images, "small-resnet", dtype="float32", batch_size=2, store=images.parent / "alone.zarr")
+    extract(alone)
+    assert forms_of(store) == {"small-resnet": "folded"}
+    assert of_store(store, "small-resnet")[1] == of_store(alone.store, "small-resnet")[1]
+
+
+@pytest.mark.slow
+def test_layers_asked_for_one_after_the_other_are_those_of_one_command_whatever_the_probe_finds(
+    small, images, monkeypatch
+):
+    small()
+    layers = [f"small-resnet:{layer}.gap" for layer in ("conv1", "layer1.0.conv1", "layer4")]
+    decide(monkeypatch, "folded")
+    together = request_for(images, dtype="float32", store=images.parent / "together.zarr")
+    extract(replace(together, models=tuple(layers)))
+    one_by_one = images.parent / "one-by-one.zarr"
+    for layer in reversed(layers):
+        extract(request_for(images, layer, dtype="float32", store=one_by_one))
+        decide(monkeypatch, "plain")
+    assert forms_of(one_by_one) == forms_of(together.store) == dict.fromkeys(layers, "folded")
+    assert all(of_store(one_by_one, layer)[1] == of_store(together.store, layer)[1] for layer in layers)
+
+
 @pytest.mark.slow
 def test_a_network_goes_on_in_the_form_the_store_recorded_whatever_pays_by_now(small, images, monkeypatch):
     small()
     stores = {form: images.parent / f"{form}.zarr" for form in ("plain", "folded")}
-
-    def decide(form: str) -> None:
-        def choose(encoder) -> tuple[str, str]:
-            if form == "folded":
-                encoder.fold()
-            return form, "as the test says"
-
-        monkeypatch.setattr(forms, "_found", {})
-        monkeypatch.setattr(forms, "choose_form", choose)
 
     def run(form: str, **options) -> dict[str, bytes]:
         request = request_for(images, "small-resnet", store=stores[form], dtype="float32", **options)
@@ -209,13 +257,13 @@ def test_a_network_goes_on_in_the_form_the_store_recorded_whatever_pays_by_now(s
         return rows
 
     for form in stores:
-        decide(form)
+        decide(monkeypatch, form)
         run(form)
     write_photographs(images, 3, first=6)
-    decide("plain")
+    decide(monkeypatch, "plain")
     folded = run("folded")
     assert len(folded) == 9 and folded != run("plain")
-    decide("folded")
+    decide(monkeypatch, "folded")
     assert run("folded", overwrite=True) == folded
     assert extract(request_for(images, "small-resnet", store=images.parent / "exact.zarr", exact=True)).written == 9
     assert of_store(images.parent / "exact.zarr", "small-resnet")[0]["form"] == "plain"

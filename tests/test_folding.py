@@ -40,7 +40,7 @@ def drawn(network: nn.Module) -> nn.Module:
 def test_a_folded_network_gives_the_same_numbers_and_an_unfolded_one_the_same_bits():
     network, images = drawn(Block()), torch.rand(2, 3, 8, 8)
     plain = network(images)
-    folding = Folding(network, [])
+    folding = Folding(network)
     folded = network(images)
     assert network.first.bias is not None and torch.allclose(folded, plain, rtol=1e-5, atol=1e-5)
     folding.undo()
@@ -50,20 +50,31 @@ def test_a_folded_network_gives_the_same_numbers_and_an_unfolded_one_the_same_bi
 def test_a_convolution_that_is_used_twice_is_left_alone():
     network = drawn(Block())
     weight = network.shared.weight.clone()
-    Folding(network, [])
+    Folding(network)
     assert torch.equal(network.shared.weight, weight)
 
 
 @pytest.mark.parametrize("tapped", ["first", "norm", "shared"])
-def test_what_is_tapped_puts_out_what_it_did(tapped):
-    network, images, seen = drawn(Block()), torch.rand(2, 3, 8, 8), []
-    module = network.get_submodule(tapped)
-    module.register_forward_hook(lambda module, given, out: seen.append(out.clone()))
+def test_what_somebody_listens_at_put_out_what_it_did(tapped):
+    network, images, seen, folding = drawn(Block()), torch.rand(2, 3, 8, 8), [], None
+
+    def listen(module: nn.Module, given: tuple, out: torch.Tensor) -> None:
+        unfolded = folding and folding.unfolded(module)
+        seen.append(unfolded(*given) if unfolded else out.clone())
+
+    network.get_submodule(tapped).register_forward_hook(listen)
     network(images)
     n = len(seen)
-    Folding(network, [module])
+    folding = Folding(network)
     network(images)
+    assert len(seen) == 2 * n > 0 and (folding.unfolded(network.first) is None) == (network.first.bias is None)
     assert all(torch.allclose(now, then, rtol=1e-5, atol=1e-5) for now, then in zip(seen[n:], seen[:n], strict=True))
+
+
+def test_a_convolution_in_a_module_that_its_norm_is_not_in_is_left_alone():
+    network = drawn(nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, bias=False)), nn.BatchNorm2d(6)))
+    Folding(network)
+    assert network[0][0].bias is None
 
 
 def test_a_network_that_cannot_be_followed_is_not_folded():
@@ -72,7 +83,7 @@ def test_a_network_that_cannot_be_followed_is_not_folded():
             return super().forward(x) if x.sum() > 0 else x
 
     network = drawn(Odd())
-    Folding(network, [])
+    Folding(network)
     assert network.first.bias is None
 
 
@@ -86,11 +97,11 @@ def small() -> EncoderSpec:
     [(2.0, 0.0, "folded", "2.00 times"), (1.04, 0.0, "plain", "only 1.04"), (2.0, 0.01, "plain", "off by 1e-02")],
 )
 def test_only_what_pays_and_stays_within_the_tolerance_is_kept(small, monkeypatch, gain, error, form, why):
-    encoder, name = build(small, weights="random:7"), EmbeddingName(small.id)
+    encoder = build(small, weights="random:7")
     seconds = iter([9.0, 9.0 / gain, *[1.0, 1.0 / gain] * 4])  # the first pass of either is slow
     monkeypatch.setattr(forms, "_seconds", lambda encoder, images: next(seconds))
-    rows = {"plain": torch.full((2, 1), 1.0), "folded": torch.full((2, 1), 1.0 + error)}
-    monkeypatch.setattr(type(encoder), "__call__", lambda self, images: {name: rows[self.form]})
+    out = {"plain": torch.full((2, 1), 1.0), "folded": torch.full((2, 1), 1.0 + error)}
+    monkeypatch.setattr(type(encoder), "output", lambda self, images: out[self.form])
     found, said = forms.choose_form(encoder)
     assert found == encoder.form == form and why in said
 
@@ -104,3 +115,23 @@ def test_a_network_folds_and_unfolds_to_the_same_bits(small):
     assert torch.equal(*encoder(images).values(), plain) and not torch.equal(folded, plain)
     encoder.fold()
     assert torch.equal(*encoder(images).values(), folded)
+
+
+def test_a_layer_has_the_same_bits_whatever_other_layers_are_asked_for(small):
+    """Between a convolution and its norm as well, where a folded network has no such numbers."""
+    between, beyond, last = (
+        EmbeddingName.parse(f"{small.id}:{layer}.gap")
+        for layer in ("features.0.0", "features.1.block.0.0", "features.12")
+    )
+    images = torch.rand(2, 3, 224, 224)
+
+    def rows(*taps: EmbeddingName) -> dict[EmbeddingName, torch.Tensor]:
+        encoder = build(small, weights="random:7", taps=taps)
+        plain = encoder(images)
+        encoder.fold()
+        folded = encoder(images)
+        assert all(torch.allclose(folded[tap], plain[tap], rtol=1e-3, atol=1e-5) for tap in taps)
+        return folded
+
+    together = rows(between, beyond, last)
+    assert all(torch.equal(rows(tap)[tap], together[tap]) for tap in together)

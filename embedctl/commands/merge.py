@@ -35,7 +35,7 @@ def merge(
             progress.start("merge", n_rows, "rows")
             return progress.advance
 
-        done = join(options.path(into), options.path(source), dry_run=dry_run, begin=begin)
+        done = join(options.place(into), options.place(source), dry_run=dry_run, begin=begin)
     if json:
         render.as_json(dry_run=dry_run, **asdict(done))
         return

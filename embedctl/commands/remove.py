@@ -30,7 +30,7 @@ def remove(
     """
     from stores.verify import find_places
 
-    path, asked = options.path(place), options.listed("NAME", names)
+    path, asked = options.place(place), options.listed("NAME", names)
     (found, kind), *more = find_places(path)
     if found != path or more or kind == "run":
         raise EmbedctlError(f"'{place}' is neither a store nor a folder of runs", "name the one that holds it")

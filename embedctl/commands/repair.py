@@ -33,7 +33,7 @@ def repair(
     from stores.repair import repair as undo
     from stores.verify import find_places, judged, plan
 
-    places = find_places(options.path(place))
+    places = find_places(options.place(place))
     done = [undo(path, kind) for path, kind in places]
     left = [damage for path, kind in places for damage in judged(plan(path, kind))]
     if json:

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
@@ -56,10 +57,9 @@ class Encoder:
         at: dict[str, list[EmbeddingName]] = {}
         for tap in self.taps:
             at.setdefault(tap.layer or spec.tap, []).append(tap)
-        tapped = {layer: _module_of(network, layer, spec.id) for layer in at}
+        tapped = {layer: _module_of(network, layer, spec.id) for layer in at}  # all are there before one is changed
         for layer, wanted in at.items():
             tapped[layer].register_forward_hook(partial(self._keep, network, wanted))
-        self._tapped = tuple(tapped.values())
         # One forward pass of an empty image tells every shape; its numbers do not matter.
         probe = self(torch.zeros(1, 3, spec.preprocessing.size, spec.preprocessing.size, device=device))
         self.dims = {tap: rows.shape[1] for tap, rows in probe.items()}
@@ -87,7 +87,7 @@ class Encoder:
     def fold(self) -> None:
         """Fold the network (see `pipelines.encoders.folding`)."""
         if self._folding is None:
-            self._folding = Folding(self._module, self._tapped)
+            self._folding = Folding(self._module)
         elif self.form != "folded":
             self._folding.redo()
         self.form = "folded"
@@ -97,6 +97,14 @@ class Encoder:
         if self._folding is not None and self.form == "folded":
             self._folding.undo()
             self.form = "plain"
+
+    def output(self, batch: Tensor) -> Tensor:
+        """Return all that the network itself puts out, (n, numbers): whatever taps there are, they are not computed."""
+        with torch.inference_mode():
+            return torch.cat([tensor.flatten(1) for tensor in _tensors(self._module(self._laid_out(batch)))], dim=1)
+
+    def _laid_out(self, batch: Tensor) -> Tensor:
+        return batch.contiguous(memory_format=torch.channels_last if self.form == "folded" else torch.contiguous_format)
 
     def exact_transform(self) -> Callable[[Image.Image], Tensor]:
         """Return the library's own transform: RGB image in, (3, size, size) float32 out."""
@@ -116,23 +124,23 @@ class Encoder:
             In the order of `taps`.
         """
         rows: dict[EmbeddingName, Tensor] = {}
-        layout = torch.channels_last if self.form == "folded" else torch.contiguous_format
-        batch = batch.contiguous(memory_format=layout)
         self._call.rows = rows
         with torch.inference_mode():
-            self._module(batch)
+            self._module(self._laid_out(batch))
         del self._call.rows
         if never := next((tap for tap in self.taps if tap not in rows), None):
             raise EmbedctlError(f"'{never}': an image does not pass through this layer", self._layers)
         return {tap: rows[tap] for tap in self.taps}
 
     def _keep(
-        self, network: Network, wanted: list[EmbeddingName], module: nn.Module, _: object, output: object
+        self, network: Network, wanted: list[EmbeddingName], module: nn.Module, inputs: tuple[Any, ...], output: object
     ) -> None:
         """Pool a layer's output while it is there: the next layer may overwrite it in place."""
         rows = getattr(self._call, "rows", None)
         if rows is None:  # somebody calls the network itself
             return
+        if self._folding and self.form == "folded" and (convolution := self._folding.unfolded(module)):
+            output = convolution(*inputs)
         x = output[0] if isinstance(output, tuple) else output
         if not isinstance(x, Tensor):
             raise EmbedctlError(f"'{wanted[0]}': this layer puts out no array", self._layers)

@@ -1,10 +1,13 @@
 """The same network with less to do: norms folded into the convolutions before them, channels last in memory.
 
 A batch norm of a frozen network multiplies and shifts what a convolution puts out, so the convolution can do it
-itself. Modules stay where they are, and layers that are tapped put out what they did; the numbers change by rounding.
+itself. Modules stay where they are and put out what they did but for rounding, except the convolutions: what one of
+them would have put out is computed beside the network, so that nothing else depends on who listens where.
 """
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -26,15 +29,13 @@ class Folding:
     ----------
     network : nn.Module
         In evaluation mode, on its device.
-    tapped : collection of nn.Module
-        Modules of it whose output must stay what it is.
 
     Examples
     --------
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)).eval().requires_grad_(False)
     >>> images = torch.rand(2, 3, 8, 8)
     >>> before = network(images)
-    >>> folding = Folding(network, [])
+    >>> folding = Folding(network)
     >>> network[0].bias is None, torch.allclose(network(images), before, atol=1e-6)
     (False, True)
     >>> folding.undo()
@@ -42,33 +43,46 @@ class Folding:
     (True, True)
     """
 
-    def __init__(self, network: nn.Module, tapped: Collection[nn.Module]) -> None:
-        inside = [set(module.modules()) for module in tapped]
+    def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._folded = [
-            (convolution, norm, (convolution.weight, convolution.bias), _folded(convolution, norm))
-            for convolution, norm in _pairs(network)
-            if not any(convolution in modules and norm not in modules for modules in inside)
+            (convolution, norm, _twin(convolution), _folded(convolution, norm)) for convolution, norm in _pairs(network)
         ]
+        self._twins = {convolution: twin for convolution, _, twin, _ in self._folded}
         self.redo()
 
     def redo(self) -> None:
         """Fold it."""
-        for convolution, norm, _, folded in self._folded:
+        for convolution, norm, twin, folded in self._folded:
             convolution.weight, convolution.bias = folded
             norm.forward = partial(_after, norm)  # the module stays: somebody may listen at it
+            twin.to(memory_format=torch.channels_last)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def undo(self) -> None:
         """Make it what it was."""
-        for convolution, norm, plain, _ in self._folded:
-            convolution.weight, convolution.bias = plain
+        for convolution, norm, twin, _ in self._folded:
+            convolution.weight, convolution.bias = twin.weight, twin.bias
             del norm.forward
         self._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
+    def unfolded(self, module: nn.Module) -> nn.Module | None:
+        """Return what a folded convolution was, to be called with what goes into it; None of any other module."""
+        return self._twins.get(module)
+
+
+def _twin(convolution: Any) -> Any:
+    """Return a convolution with the same weights that nobody listens to."""
+    twin = copy(convolution)
+    twin._parameters, twin._forward_hooks = dict(convolution._parameters), OrderedDict()
+    return twin
+
 
 def _pairs(network: nn.Module) -> Iterator[tuple[Any, Any]]:
-    """Yield every convolution whose output goes to a norm and nowhere else; none of what cannot be followed."""
+    """Yield every convolution whose output goes to a norm beside it and nowhere else.
+
+    None of a network that cannot be followed; nor one in a module without its norm, which would put out something else.
+    """
     try:
         graph = _Tracer().trace(network)
     except Exception:  # whatever a network does with numbers that are not there while it is followed
@@ -80,7 +94,8 @@ def _pairs(network: nn.Module) -> Iterator[tuple[Any, Any]]:
             continue
         convolution, norm = (network.get_submodule(str(n.target)) for n in (before, node))
         once = called.count(before.target) == called.count(node.target) == 1
-        if once and _is(convolution, _CONVOLUTIONS) and _is(norm, _NORMS) and norm.running_var is not None:
+        beside = str(node.target).startswith("".join(str(before.target).rpartition(".")[:2]))
+        if once and beside and _is(convolution, _CONVOLUTIONS) and _is(norm, _NORMS) and norm.running_var is not None:
             yield convolution, norm
 
 

@@ -144,7 +144,7 @@ def _as_in_training(
         )
     if "scale" not in config:
         raise StoreMismatch(f"run '{trained.run_id}' is of another version of embedctl", "train it again")
-    names = list(recordings.ch_names) or [f"voxel {i}" for i in range(split.mean.shape[1])]
+    names = list(recordings.ch_names) or [f"voxel {i}" for i in range(split.mean_shape[1])]
     if lacking := [name for name in config["ch_names"] if name not in names]:
         raise EmbedctlError(
             f"these epochs lack {len(lacking)} channels that run '{trained.run_id}' reads: {', '.join(lacking[:5])}",

@@ -1,9 +1,10 @@
 """In which form a network is computed: as its library makes it, or folded where that pays and changes nothing.
 
-A probe decides, once per network and process: a few noisy images through both forms in turn. What a store recorded
-of its rows holds for all later ones, since the last bits depend on it. Not tried, because they never were within the
-tolerance or never paid: bfloat16 (its rounding alone moves a row more than float16's) and `torch.compile` (half a
-minute per network before the first image).
+A probe decides, once per network and process: a few noisy images through both forms in turn. It looks at what the
+network puts out in the end, so that no layer depends on which others are asked for. What a store recorded of a network
+holds for all that is computed with it later, since the last bits depend on it. Not tried, because they never were
+within the tolerance or never paid: bfloat16 (its rounding alone moves a row more than float16's) and `torch.compile`
+(half a minute per network before the first image).
 """
 
 from statistics import median
@@ -19,7 +20,7 @@ __all__ = ["choose_form", "settle_form"]
 _LEAST_GAIN = 1.05
 """Of speed. What gains nothing was measured between 0.99 and 1.01, also on a busy computer."""
 _TOLERANCE = 1e-4
-"""Of the length of a row; rounding it to float16 changes it by up to five times as much."""
+"""Of the length of what is put out; rounding a row to float16 changes it by up to five times as much."""
 _IMAGES, _TURNS = 2, 5
 """Images of a pass; passes of either form, in turn: what else the computer does then slows both."""
 _found: dict[tuple[str, str, str], tuple[str, str]] = {}
@@ -46,13 +47,12 @@ def choose_form(encoder: Encoder) -> tuple[str, str]:
         return "plain", "computed as its library does, it has next to no convolutions"
     size = encoder.spec.preprocessing.size
     images = torch.rand(_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0)).to(encoder.device)
-    plain = encoder(images)
+    plain = encoder.output(images)
     encoder.fold()
-    folded = encoder(images)
-    change = max(float((folded[tap] - rows).norm() / rows.norm().clamp(min=1e-30)) for tap, rows in plain.items())
+    change = float((encoder.output(images) - plain).norm() / plain.norm().clamp(min=1e-30))
     if change > _TOLERANCE:
         encoder.unfold()
-        return "plain", f"computed as its library does, folded it is off by {change:.0e} of a row"
+        return "plain", f"computed as its library does, folded it is off by {change:.0e}"
     gain = _gain(encoder, images)
     if gain < _LEAST_GAIN:
         encoder.unfold()
@@ -80,11 +80,11 @@ def _seconds(encoder: Encoder, images: torch.Tensor) -> float:
     """Return what a pass takes: of a CPU the time it was at work, so that who else is there counts little."""
     if encoder.device == "cpu":
         begun = thread_time()
-        encoder(images)
+        encoder.output(images)
         return thread_time() - begun
-    encoder(images)  # weights that just came into another layout are moved by the first pass
+    encoder.output(images)  # weights that just came into another layout are moved by the first pass
     torch.cuda.synchronize()
     begun = perf_counter()
-    encoder(images)
+    encoder.output(images)
     torch.cuda.synchronize()
     return perf_counter() - begun

@@ -257,13 +257,8 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
 
 
 def _by_network(targets: Sequence[Target]) -> dict[tuple[str, str], list[Target]]:
-    """Return the targets of each network: an encoder, in the form that a store recorded.
-
-    What is new takes the form of what the store has of the same encoder, so that both come out of one pass.
-    """
-    recorded = {target.spec.id: target.form for target in reversed(targets) if target.form}
+    """Return the targets of each network: an encoder, in the form that a store recorded."""
     found: dict[tuple[str, str], list[Target]] = {}
     for target in targets:
-        form = target.form or recorded.get(target.spec.id, "")
-        found.setdefault((target.spec.id, form), []).append(target)
+        found.setdefault((target.spec.id, target.form), []).append(target)
     return found

@@ -184,7 +184,7 @@ def choose_targets(
     recorded = set(adopted) - {0}
     usual = request.batch_size or (recorded.pop() if len(recorded) == 1 else DEFAULT_BATCH_SIZE)
     targets = [keyed(draft, size or usual) for draft, size in zip(drafts, adopted, strict=True)]
-    return targets if request.overwrite else _as_recorded(request, targets)
+    return targets if request.overwrite else _as_recorded(request, targets, entries)
 
 
 def _weights(request: ExtractRequest, spec: EncoderSpec, progress: Progress) -> Weights:
@@ -241,8 +241,12 @@ def _adopted(request: ExtractRequest, draft: Target) -> int:
     return fullest
 
 
-def _as_recorded(request: ExtractRequest, targets: Sequence[Target]) -> list[Target]:
-    """Return targets with threads, device and form of the store's rows: the last bits depend on them, too."""
+def _as_recorded(request: ExtractRequest, targets: Sequence[Target], entries: Sequence["Entry"]) -> list[Target]:
+    """Return targets with threads, device and form of the store's rows: the last bits depend on them, too.
+
+    What is new takes the form that the store has of the same network, so that it matters nowhere which of its layers
+    were asked for first, and both come out of one pass.
+    """
     facts = {target.name: target.entry.provenance for target in targets if target.entry}
     devices = {fact["device"]: name for name, fact in facts.items() if "device" in fact}
     for device, name in devices.items():
@@ -259,9 +263,15 @@ def _as_recorded(request: ExtractRequest, targets: Sequence[Target]) -> list[Tar
     threads = {name: fact.get("threads", 0) for name, fact in facts.items()}
     usual = threads[next(iter(threads))] if len(set(threads.values())) == 1 else 0
     device = next(iter(devices), "")
-    forms = {name: fact.get("form", "plain") for name, fact in facts.items()}
+    of_network = {
+        (fact["encoder"], fact["weights"], fact["exact"]): fact["form"]
+        for fact in (entry.provenance for entry in reversed(entries))
+        if "form" in fact
+    }
+    forms = {t.name: of_network.get((t.spec.id, t.weights.label, request.exact), "") for t in targets}
+    forms |= {name: fact.get("form", "plain") for name, fact in facts.items()}
     return [
-        replace(target, threads=threads.get(target.name, usual), device=device, form=forms.get(target.name, ""))
+        replace(target, threads=threads.get(target.name, usual), device=device, form=forms[target.name])
         for target in targets
     ]
 

@@ -220,7 +220,7 @@ def pick_channels(epochs: SubjectEpochs, recipe: Recipe) -> tuple[np.ndarray, li
 
     Where none of them exists all channels are taken: other caps and sensors have other names.
     """
-    names = list(epochs.ch_names) or [f"voxel {i}" for i in range(epochs.train.mean.shape[1])]
+    names = list(epochs.ch_names) or [f"voxel {i}" for i in range(epochs.train.mean_shape[1])]
     found = np.array([names.index(name) for name in recipe.channels if name in names], dtype=np.int64)
     note = ""
     if len(found) < len(recipe.channels):

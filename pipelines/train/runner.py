@@ -150,8 +150,10 @@ class Runner:
         if subject == self._subject:
             return
         common = self._common
-        # What was read of the subject before goes, store and all.
-        self._subject, self._company = None, self._opened(subject)
+        if self._subject is not None:  # what was read of the subject before goes first, or there would be two
+            self._subject = None
+            del self._company, self._loaded, self._data
+        self._company = self._opened(subject)
         kind = brain_encoder(common.brain_encoder)
         self._loaded = self._company.load(common.recipe, kind, common.request.gallery)
         self._data = self._loaded.ready(kind, self._device)

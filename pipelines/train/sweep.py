@@ -12,6 +12,7 @@ from pipelines.train.brain_encoders import check_reads
 from pipelines.train.brain_encoders.elsewhere import content
 from pipelines.train.company import Company, cast, for_cross
 from pipelines.train.cost import run_bytes
+from pipelines.train.cross import require_memory
 from pipelines.train.engine import do_runs
 from pipelines.train.losses import loss_function
 from pipelines.train.plan import (
@@ -80,6 +81,8 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
             )
         if report.n_to_do:
             check_writable(request.runs)
+            if sweep.n_bytes and not request.scheduler:  # workers elsewhere have memory of their own
+                require_memory(sweep.n_bytes, max(1, min(request.workers, report.n_to_do)))
         _run(sweep, report, progress)
     report.seconds = time.perf_counter() - started
     return report
@@ -87,13 +90,14 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sweep:
-    """A request with every question answered: what its runs have in common, and which they are."""
+    """A request with every question answered: what its runs have in common, which they are, and the most memory."""
 
     common: Common
     device: str
     targets: Targets
     jobs: list[Job]
     notes: list[str]
+    n_bytes: int
 
 
 def _decide(request: TrainRequest) -> _Sweep:
@@ -121,10 +125,12 @@ def _decide(request: TrainRequest) -> _Sweep:
     loss_function(recipe.loss)
     own = {name: found for name in (kind, recipe.loss) if (found := content(name))}
     config = config_key(recipe, kind, request.protocol, epochs.recipe(dataset) or {}, own, request.gallery)
-    jobs = []
+    jobs, most = [], 0
     for subject in tested:
         company = Company(epochs, dataset, casts[subject])
-        notes += [note for note in company.memory(recipe) if note not in notes]
+        n_bytes, note = company.memory(recipe)
+        most = max(most, n_bytes)
+        notes += [note] if note and note not in notes else []
         n_gallery = len(company.gallery(request.gallery)[0])
         seconds = company.seconds(recipe, kind) if request.dry_run else 0.0
         for target in chosen:
@@ -161,6 +167,7 @@ def _decide(request: TrainRequest) -> _Sweep:
         targets=targets,
         jobs=jobs,
         notes=notes + targets.notes,
+        n_bytes=most,
     )
 
 

@@ -16,7 +16,7 @@ from stores.parts import Part
 from tests.crashes import preprocess, train
 from tests.stores.test_verify import damages
 
-FACTS = {"weights": "random:7", "threads": 1, "device": "cpu"}
+FACTS = {"weights": "random:7", "threads": 1, "device": "cpu", "form": "plain"}
 
 
 def make(path, images, names=("hog",), absent=(), sha256="aa", facts=FACTS, shift=0.0):
@@ -78,6 +78,7 @@ def test_a_part_of_a_store_that_shards_wrote_is_completed_by_the_rest(tmp_path):
         ({"sha256": "bb"}, EmbedctlError, "other content in .*'0.jpg', '1.jpg', .* and 65 more"),
         ({"shift": 1.0}, EmbedctlError, "'hog#0a' has other numbers of '0.jpg'"),
         ({"facts": FACTS | {"device": "cuda"}}, StoreMismatch, "device = cpu here, cuda there"),
+        ({"facts": FACTS | {"form": "folded"}}, StoreMismatch, "form = plain here, folded there"),
     ],
 )
 def test_stores_that_contradict_each_other_are_refused_before_anything_is_written(tmp_path, how, kind, says):

@@ -1,20 +1,24 @@
 """A store in an object store is the store on a disk: same rows, same receipts, read and written by the same code."""
 
 import logging
-import os
 
 import numpy as np
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from embedctl.cli import app
 from stores.codecs import CRC_BYTES
 from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.errors import DamagedStore, EmbedctlError, StoreLocked
 from stores.names import EmbeddingName
+from stores.owners import PROCESSES
 from stores.remote import locate
+from tests.stores.google_storage import google_storage
 
 pytestmark = pytest.mark.slow
 
-pytest.importorskip("obstore")
+obstore = pytest.importorskip("obstore")
 ThreadedMotoServer = pytest.importorskip("moto.server").ThreadedMotoServer
 
 
@@ -97,7 +101,7 @@ def test_a_second_writer_is_locked_out_and_a_dead_one_is_taken_over(bucket):
         with pytest.raises(StoreLocked):
             EmbeddingStore.open(store.path).add_images(records(1))
     lock = store.path / "image/.embedctl/locks/embeddings.lock"
-    lock.write_bytes(b'{"host": "%s", "pid": 999999999, "started": "", "token": "x"}' % os.uname().nodename.encode())
+    lock.write_bytes(b'{"processes": "%s", "pid": 999999999, "started": "", "token": "x"}' % PROCESSES.encode())
     store.add_images(records(1))
     assert store.n_images == 1 and not lock.exists()
 
@@ -116,10 +120,76 @@ def test_a_damaged_shard_is_an_error_and_never_numbers(bucket, harm):
     assert np.isfinite(embedding.take([10])).all() and CRC_BYTES == 4
 
 
-def test_an_embedding_that_is_removed_is_gone(bucket):
+def run(*words) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_an_embedding_that_is_removed_is_gone_and_a_removal_that_was_cut_short_goes_on(bucket, monkeypatch):
     store = filled(f"{bucket}/remove.zarr")
-    store.remove(store.resolve("pixels"))
+    delete, calls = obstore.delete, []
+
+    def once(*what) -> None:
+        calls.append(what)
+        if len(calls) == 3:  # receipts and chunks are gone
+            raise KeyboardInterrupt
+        delete(*what)
+
+    monkeypatch.setattr(obstore, "delete", once)
+    with pytest.raises(KeyboardInterrupt):
+        store.remove(store.resolve("pixels"))
+    monkeypatch.undo()
+    (entry,) = EmbeddingStore.open(store.path).entries()
+    assert entry.n_committed == 0
+    assert run("remove", store.path, "pixels").stdout == "s3://b123/remove.zarr: removed pixels#0a\n"
     assert EmbeddingStore.open(store.path).names == [] and not list((store.path).glob("pixels*"))
+    assert run("verify", store.path).exit_code == 0
+
+
+def test_rows_go_by_merge_from_a_disk_into_the_bucket_and_back(both, bucket, tmp_path):
+    disk, far = (EmbeddingStore.open(store.path) for store in both)
+    begun = filled(f"{bucket}/merged.zarr", 100).path
+    back = filled(tmp_path / "back.zarr", 100).path
+    for into, source in ((begun, disk.path), (back, begun)):
+        result = run("merge", into, source)
+        assert result.exit_code == 0, result.stderr
+        found = EmbeddingStore.open(into)
+        assert found.image_ids == disk.image_ids and found.is_consolidated
+        assert np.array_equal(found["pixels"].values, disk["pixels"].values) and run("verify", into).exit_code == 0
+    assert run("merge", begun, begun).exit_code == 2
+
+
+def test_repair_drops_what_is_damaged_in_the_bucket_and_nothing_else(bucket):
+    store = filled(f"{bucket}/repair.zarr")
+    group = store.path / store.resolve("pixels").group
+    chunk, node = group / "values/c/1/0", group / "values/zarr.json"
+    for file in (chunk, node):
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert run("verify", store.path).exit_code == 4
+    result = run("repair", store.path)
+    assert result.exit_code == 0 and "restored" in result.stdout and "dropped" in result.stdout, result.stdout
+    found = EmbeddingStore.open(store.path)
+    committed = found.committed(found.resolve("pixels"))
+    assert np.flatnonzero(~committed[1:700]).tolist() == [*range(found.block_rows - 1, 2 * found.block_rows - 1)]
+    assert run("verify", store.path).exit_code == 0
+
+
+def test_a_bucket_of_google_is_read_and_written_the_same_way(both, tmp_path, monkeypatch):
+    disk = EmbeddingStore.open(both[0].path)
+    with google_storage() as (server, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        far = filled("gs://lab-1/a folder/e.zarr").path
+        assert server.objects and all(key.startswith("/lab-1/a folder/e.zarr/") for key in server.objects)
+        store = EmbeddingStore.open(far)
+        assert store.images() == disk.images() and np.array_equal(store["pixels"].values, disk["pixels"].values)
+        with store.lock(), pytest.raises(StoreLocked):
+            EmbeddingStore.open(far).add_images(records(1))
+        assert run("merge", tmp_path / "back.zarr", far).exit_code == 2
+        assert run("merge", filled(tmp_path / "back.zarr", 100).path, far).exit_code == 0
+        assert (
+            run("verify", far).exit_code == run("remove", far, "pixels").exit_code == run("verify", far).exit_code == 0
+        )
+        assert not any("/pixels" in key for key in server.objects)
 
 
 def test_a_place_that_is_not_there_is_two_lines(bucket):
