@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
+from embedctl.again import note_runs
 from embedctl.commands.compare import beside
 from embedctl.options import path
 from embedctl.seen import say_seen, say_simulated
@@ -79,7 +80,7 @@ def reproduce(
         with shown() as progress:
             lacking = lacking + follow(chain, progress)
             plan = planned() if chain.steps else plan
-            run(plan, progress)
+            run(plan, progress, note_runs)
             for text in lacking:
                 progress.say(f"missing: {text}")
     results = any_results(folder)

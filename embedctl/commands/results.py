@@ -14,7 +14,7 @@ from embedctl.seen import say_seen, say_simulated
 __all__ = ["results"]
 
 _SHOWN = ("dataset", "subject", "embedding", "weights", "brain_encoder", "recipe", "seed")
-_ALIKE = ("dataset", "subject", "protocol", "gallery", "n_way")  # of runs whose figures can be held side by side
+_ALIKE = ("dataset", "subject", "protocol", "gallery")  # of runs whose figures can be held side by side
 _FIGURES = ("top-1", "95 % over images", "last step", "top-5", "chance", "reliability", "way", "median rank", "seconds")
 
 

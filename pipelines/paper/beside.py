@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PaperRow", "beside_paper"]
 
-N_TRAINED_ON = 9  # subjects across which the paper trained, validation among them
+N_TRAINED_ON = 9  # subjects across which the paper trained, validation among them; here one fewer, and one to validate
 
 Runs = Mapping[tuple[int, int], Any]  # of one configuration and embedding: (subject, seed) -> row of the results
 
@@ -125,9 +125,14 @@ def _by_configuration(rows: Sequence[Any], cell: PaperCell) -> dict[str, dict[tu
     found: dict[str, dict[tuple[int, int], Any]] = {}
     same = ("dataset", "protocol", "gallery", "brain_encoder", "embedding", "n_way")
     for row in rows:
-        if row["subject"] in cell.subjects and all(row[name] == getattr(cell, name) for name in same):
+        fits = row["subject"] in cell.subjects and all(row[name] == getattr(cell, name) for name in same)
+        if fits and (row["protocol"] != "cross" or _n_trained_on(row) == N_TRAINED_ON - 1):
             found.setdefault(row["config_key"], {})[row["subject"], row["seed"]] = row
     return found
+
+
+def _n_trained_on(row: Any) -> int:
+    return len(row["train_subjects"].split(","))
 
 
 def _ranked(ours: Mapping[str, Runs], theirs: Mapping[str, Runs]) -> Iterator[tuple[bool, int, int, str]]:
@@ -157,8 +162,7 @@ def _differences(rows: Sequence[Any], runs: Path, changed: dict[str, str]) -> It
         if row["preprocessing"] != wanted:
             yield f"preprocessed with {row['preprocessing'] or 'a recipe nobody noted'}, the paper's is {wanted}"
         if row["protocol"] == "cross":
-            n = len(row["train_subjects"].split(","))
-            yield f"trained on {n} subjects, validated on one; the paper on {N_TRAINED_ON}, a tenth for validation"
+            yield f"trained on {_n_trained_on(row)} subjects, validated on one; the paper on {N_TRAINED_ON}, less a tenth"
         if row["recipe"] == "paper":
             if row["config_key"] not in changed:
                 changed[row["config_key"]] = _changed(row, runs)

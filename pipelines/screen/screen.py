@@ -188,7 +188,6 @@ def _of_subject(
     if test is not None and test.noise_ceiling is not None:
         report.noise_ceilings[epochs.subject] = test.noise_ceiling
     report.simulated += [epochs.subject] if epochs.info.get("simulated") else []
-    del epochs  # and the means of all channels, a gigabyte
     split, note = held_out(data.image_ids, data.concepts, recipe)
     for text in [*data.notes, *notes, note]:
         if text not in report.notes:

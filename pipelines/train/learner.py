@@ -1,43 +1,27 @@
 """One brain encoder on its way: its weights and their optimiser, what validation said so far, and the best it was."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
 from pipelines.train.brain_encoders import brain_encoder
-from pipelines.train.evaluation import validate
+from pipelines.train.evaluation import Held, validate
 from pipelines.train.image_head import ImageHead
 from pipelines.train.image_side import ImageSide
 from pipelines.train.losses import loss_function
 from pipelines.train.recipes import Recipe
 from stores.errors import EmbedctlError
 
-__all__ = ["Held", "Learner", "val_loss_cosine"]
+__all__ = ["HIGHEST_SCALE", "Diverged", "Learner", "scale_of", "val_loss_cosine"]
 
-HIGHEST_SCALE = 100.0  # of the inverse temperature: a learned one is set back to it after the step, as in CLIP
+HIGHEST_SCALE = 100.0  # of the learned inverse temperature, as in CLIP
 LOWEST_LR = 1e-7  # of the rule val-loss-cosine, as in AlignVis
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What is validated on.
-
-    Parameters
-    ----------
-    epochs : (n_held, n_chans, n_times)
-        Held-out recordings, round after round.
-    images : (n_held,)
-        Which training image each shows.
-    sizes : list of int
-        Images in each round.
-    """
-
-    epochs: torch.Tensor
-    images: torch.Tensor
-    sizes: list[int]
+class Diverged(EmbedctlError):
+    """A run left the finite numbers: others go on without it."""
 
 
 class Learner:
@@ -103,7 +87,7 @@ class Learner:
         shown: torch.Tensor,
     ) -> torch.Tensor:
         """Return the loss of a batch: epochs, what the image head reads of their images, and which images these are."""
-        return self._loss_of(model["brain"](x), model["image"](images), log_scale.exp(), shown)
+        return self._loss_of(model["brain"](x), model["image"](images), scale_of(log_scale), shown)
 
     def gradients(self, x: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
         """Put the gradients of a batch where `step` finds them, and return the loss."""
@@ -117,7 +101,7 @@ class Learner:
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
         self._optimiser.step()
-        with torch.no_grad():  # not where it is used: beyond the bound nothing would ever call it back
+        with torch.no_grad():  # and not where it is used: beyond, it would have no gradient, and never come back
             self.log_scale.clamp_(max=math.log(HIGHEST_SCALE))
 
     def close_pass(self, loss: float, held: Held) -> None:
@@ -125,16 +109,16 @@ class Learner:
 
         Raises
         ------
-        EmbedctlError
+        Diverged
             If training has left the finite numbers.
         """
         recipe, n_pass = self.recipe, len(self.metrics) + 1
-        scale, images = self.log_scale.exp(), self.images[held.images]
-        seen = validate(self.model, self._loss_of, scale, held.epochs, images, held.sizes)
+        scale, images = scale_of(self.log_scale), self.images[held.images]
+        seen = validate(self.model, self._loss_of, scale, held, images)
         row = {"pass": n_pass, "lr": self.lr, "loss": loss} | seen
         self.metrics.append(row)
         if not np.isfinite(row["loss"]) or not np.isfinite(row["val_loss"]):
-            raise EmbedctlError(f"the loss left the finite numbers in pass {n_pass}", "lower lr in the recipe")
+            raise Diverged(f"the loss left the finite numbers in pass {n_pass}", "lower lr in a recipe of your own")
         # Of equals, the longest trained.
         if n_pass == 1 or _as_good(row, self.metrics[self.chosen_pass - 1], recipe.choose_by):
             self.states["chosen"], self.chosen_pass = self._copy(), n_pass
@@ -154,6 +138,11 @@ class Learner:
     def _copy(self) -> dict[str, torch.Tensor]:
         state = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
         return state | {"log_scale": self.log_scale.detach().clone()}
+
+
+def scale_of(log_scale: torch.Tensor) -> torch.Tensor:
+    """Return the inverse temperature."""
+    return log_scale.exp()
 
 
 def val_loss_cosine(lr: float, val_loss: float) -> float:

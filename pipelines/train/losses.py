@@ -19,8 +19,8 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | float, torch.Tensor 
 def unit(x: torch.Tensor) -> torch.Tensor:
     """Centre every vector over its own features, then scale it to length one.
 
-    The dot product of two such vectors is the correlation of their features. A constant vector has no direction: it
-    becomes zero, or what its mean is off by, rounded, made as long as any other.
+    A constant vector has no direction and becomes zero, or what rounding its mean leaves. The dot product of two such
+    vectors is the correlation of their features.
 
     Examples
     --------

@@ -60,7 +60,7 @@ class Recipe:
     Parameters
     ----------
     name : str
-        Name of the recipe, or stem of its file, which is none of ours.
+        Name of the recipe, or stem of its file.
     channels : tuple of str
         Channels to use, of those that exist; empty for all.
     window : tuple of float
@@ -207,14 +207,11 @@ def read_recipe(name: str, modality: str, brain_encoder: str = "", protocol: str
         path = Path(name)
         if path.suffix != ".toml":
             raise UnknownName(f"no recipe called '{name}'", suggest(name, recipe_names()))
-        if path.stem in recipe_names() and path.is_file() and not path.samefile(FOLDER / path.name):
-            raise EmbedctlError(  # its runs would be shown, and stand beside the paper's numbers, as ours
-                f"'{path}' has the name of a recipe that comes with embedctl", "give the file another name"
-            )
     asked = {"brain_encoder": canonical(brain_encoder)} if brain_encoder else {}
     table, for_brain = _table(path, modality, protocol)
     chosen = str((table | asked).get("brain_encoder")).removesuffix("+linear")
-    return _checked(table | for_brain.get(chosen, {}) | asked | {"name": path.stem})
+    is_other = path.parent != FOLDER and path.stem in recipe_names()  # one of a name of ours is not ours
+    return _checked(table | for_brain.get(chosen, {}) | asked | {"name": path.name if is_other else path.stem})
 
 
 def _table(path: Path, modality: str, protocol: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -84,9 +84,9 @@ def test_both_sides_are_the_same_people_and_seeds_or_only_one_is_told():
         ({"simulated": True}, ("T1", "NICE", "CLIP", "top1"), "simulated recordings"),
         ({"preprocessing": "clean"}, ("T1", "NICE", "CLIP", "top1"), "preprocessed with clean, the paper's is nice"),
         (
-            {"protocol": "cross", "train_subjects": "1,2"},
+            {"protocol": "cross", "train_subjects": "1,2,5,6,7,8,9,10"},
             ("T2", "Avg", "CLIP", "top1"),
-            "trained on 2 subjects, validated on one; the paper on 9, a tenth for validation",
+            "trained on 8 subjects, validated on one; the paper on 9, less a tenth",
         ),
     ],
 )
@@ -101,6 +101,13 @@ def test_settings_asked_for_instead_of_the_recipes_are_told(tmp_path):
         write_run(tmp_path, key, config={"settings": had}, summary=said, arrays={}, checkpoint=b"", metrics=[])
         expected = () if key == "p" else ("other settings than the recipe's: loss",)
         assert found(said, runs=tmp_path).differs == expected
+
+
+def test_both_of_a_pair_are_of_the_same_subjects_and_seeds():
+    """Else a subject who sees better, run with the aligned encoder alone, would make it look better."""
+    rows = [measured(HUMAN, 1, 7, 0.3), measured(HUMAN, 2, 7, 0.9), measured(HUMAN, 1, 42, 0.8)]
+    pair = found(*rows, measured(BASE, 1, 7, 0.3), measured(BASE, 3, 7, 0.1))
+    assert (pair.measured, pair.measured_base, pair.subjects) == (0.3, 0.3, (1,))
 
 
 @pytest.mark.parametrize(
@@ -127,11 +134,13 @@ def test_both_of_a_pair_come_from_one_configuration_the_recipe_paper_if_there_is
 
 
 def test_a_row_of_one_subject_takes_that_subject_and_the_other_protocol():
-    across = {"protocol": "cross"}
+    across = {"protocol": "cross", "train_subjects": "1,2,5,6,7,8,9,10"}
     rows = [measured(HUMAN, 3, 7, 0.1, top5=0.25, **across), measured(HUMAN, 4, 7, 0.3, top5=0.5, **across)]
     assert found(*rows, place=("T2", "S3", "CLIP", "top1")).measured == 0.1
     assert found(*rows, place=("T6", "S4", "CLIP", "top5")).measured == 0.5
     assert found(*rows, place=("T2", "Avg", "CLIP", "top1")).measured == pytest.approx(0.2)
+    two = measured(HUMAN, 3, 7, 0.1, protocol="cross", train_subjects="1,2")
+    assert found(two, place=("T2", "S3", "CLIP", "top1")).measured is None
 
 
 def test_the_command_shows_the_pairs_that_have_runs_and_pairs_as_the_paper_did(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.train.recipes import FOLDER, read_recipe, recipe_names
+from pipelines.train.recipes import read_recipe, recipe_names
 from stores.errors import EmbedctlError, UnknownName
 
 
@@ -181,10 +181,3 @@ def test_the_paper_has_a_setting_per_modality_and_brain_encoder(modality, brain_
     assert recipe.channels == ()
     assert recipe.trial_norm == {"eeg": "norm-then-mean", "meg": "mean-then-norm", "fmri": "none"}[modality]
     assert recipe.train_on == {"eeg": "mean", "meg": "trials", "fmri": "mean"}[modality]
-
-
-def test_a_file_may_not_pass_for_a_recipe_of_ours(tmp_path):
-    (tmp_path / "paper.toml").write_text('base = "modern"\nlr = 5e-2\n')
-    with pytest.raises(EmbedctlError, match="has the name of a recipe that comes with embedctl"):
-        read_recipe(str(tmp_path / "paper.toml"), "eeg")
-    assert read_recipe(str(FOLDER / "paper.toml"), "eeg") == read_recipe("paper", "eeg")

@@ -11,6 +11,7 @@ from sklearn.linear_model import Ridge as Reference
 from typer.testing import CliRunner
 
 from embedctl.cli import app
+from pipelines.screen import screen as screen_module
 from pipelines.screen.request import ScreenRequest
 from pipelines.screen.ridge import Ridge
 from pipelines.screen.screen import PENALTIES, Screened, held_out, screen
@@ -87,22 +88,25 @@ def test_the_planted_embedding_comes_first(found):
     assert planted.test_top1 is None and found.seen is None
 
 
-def test_chance_is_averaged_as_the_scores_are_over_rounds_and_subjects(workspace, tmp_path, monkeypatch):
-    rounds = iter([[4, 2], [3, 3]])
-
-    def dealt(*of):
-        sizes = next(rounds)
-        return Split(np.arange(20, 90), tuple(np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]))), ""
-
-    monkeypatch.setattr("pipelines.screen.screen.held_out", dealt)
-    report = screen(request(workspace, tmp_path, models=("planted",)))
-    assert report.chance == pytest.approx(((1 / 4 + 1 / 2) / 2 + 1 / 3) / 2)
-    assert (report.n_way, report.n_queries) == (4, 6)
-
-
 def test_how_many_concepts_are_held_out_is_said(found):
     assert found.n_way == 3 and found.n_queries == 12
     assert any(note.startswith("3 of 24 training concepts") and "fewer than 200" in note for note in found.notes)
+
+
+def test_chance_is_the_mean_of_rounds_of_different_sizes(workspace, tmp_path, monkeypatch):
+    uneven = Split(np.arange(12, 96), (np.arange(8), np.arange(8, 12)))
+    even = Split(np.arange(12, 96), (np.arange(6), np.arange(6, 12)))
+    of_subjects = iter((even, uneven))
+    monkeypatch.setattr(screen_module, "held_out", lambda *asked: (next(of_subjects), "made up"))
+    report = screen(request(workspace, tmp_path / "runs"))
+    assert report.chance == pytest.approx(((1 / 8 + 1 / 4) / 2 + 1 / 6) / 2) and report.n_way == 8
+    monkeypatch.setattr(screen_module, "held_out", lambda *asked: (uneven, "made up"))
+    same = np.ones((96, 5))
+    epochs = np.random.default_rng(0).standard_normal((96, 8))
+    assert Screened(epochs, uneven).score(same).top1 == pytest.approx((1 / 8 + 1 / 4) / 2)
+    places = [f"--embeddings={workspace.embeddings}", f"--epochs={workspace.epochs}", f"--runs={tmp_path / 'runs'}"]
+    told = CliRunner().invoke(app, ["screen", "--brain=eeg", f"--recipe={workspace.recipe}", *places])
+    assert "18.8 %" in told.stdout and "up to 8-way" in told.stdout, told.stderr
 
 
 def test_voxels_more_than_images_are_screened_too(workspace, tmp_path):
