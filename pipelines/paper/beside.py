@@ -162,7 +162,8 @@ def _differences(rows: Sequence[Any], runs: Path, changed: dict[str, str]) -> It
         if row["preprocessing"] != wanted:
             yield f"preprocessed with {row['preprocessing'] or 'a recipe nobody noted'}, the paper's is {wanted}"
         if row["protocol"] == "cross":
-            yield f"trained on {_n_trained_on(row)} subjects, validated on one; the paper on {N_TRAINED_ON}, less a tenth"
+            n = _n_trained_on(row)
+            yield f"trained on {n} subjects and validated on one, the paper on {N_TRAINED_ON} less a tenth"
         if row["recipe"] == "paper":
             if row["config_key"] not in changed:
                 changed[row["config_key"]] = _changed(row, runs)

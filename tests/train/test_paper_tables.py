@@ -86,7 +86,7 @@ def test_both_sides_are_the_same_people_and_seeds_or_only_one_is_told():
         (
             {"protocol": "cross", "train_subjects": "1,2,5,6,7,8,9,10"},
             ("T2", "Avg", "CLIP", "top1"),
-            "trained on 8 subjects, validated on one; the paper on 9, less a tenth",
+            "trained on 8 subjects and validated on one, the paper on 9 less a tenth",
         ),
     ],
 )
