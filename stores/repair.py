@@ -15,7 +15,9 @@ from stores.copies import rebuild_receipt, restore, root_attributes
 from stores.embeddings import EmbeddingStore
 from stores.epoch_writer import complete_subjects, publish
 from stores.errors import DamagedStore
+from stores.inside import refuse_links
 from stores.layout import group_node, private, read_node
+from stores.locks import lock
 from stores.parts import WHOLE, refuse_beside
 from stores.receipts import Vouchers, read_receipt, write_receipt
 from stores.results import RECEIPT, assemble
@@ -246,8 +248,9 @@ def _mend_subject(root: Root, name: str, found: Plan, bad: Mapping[Path, Check],
 
 
 def _runs(path: Path) -> Repair:
+    refuse_links(path)
     done = Repair(path, "runs", judged(plan(path, "runs")))
-    drafts = path / ".embedctl" / "drafts"
+    drafts, locks = path / ".embedctl" / "drafts", path / ".embedctl" / "locks"
     for part in sorted({damage.part for damage in done.found if damage.part}):
         run, _, beside = part.partition("/")
         if part == SCREENS:  # what was tested cannot be found out again: the count restarts
@@ -255,10 +258,11 @@ def _runs(path: Path) -> Repair:
             remove_file(path / SCREENS_RECEIPT)
             done.lost.append(SCREENS)
             continue
-        if beside and (path / part).is_dir():
-            discard(path / part, drafts)
-        elif not beside:
-            remove_file(path / run / RECEIPT)  # a run without it counts for nothing, and is trained anew
+        with lock(locks, run):
+            if beside and (path / part).is_dir():
+                discard(path / part, drafts)
+            elif not beside:
+                remove_file(path / run / RECEIPT)  # a run without it counts for nothing, and is trained anew
         done.dropped.append(part)
     if done.found:
         assemble(path)
