@@ -22,7 +22,7 @@ from stores.inside import refuse_links
 from stores.layout import group_node, private, read_array
 from stores.locks import lock
 from stores.parts import WHOLE, refuse_beside
-from stores.receipts import Vouchers, read_receipt, vouch, write_receipt
+from stores.receipts import Vouchers, is_of_a_block, read_receipt, vouch, write_receipt
 from stores.results import RECEIPT, assemble
 from stores.roots import Root, node_bytes, read_strings
 from stores.screens import SCREENS, SCREENS_RECEIPT
@@ -202,10 +202,11 @@ def _mend_group(root: Root, group: Path, found: Plan, bad: Mapping[Path, Check],
     for receipt in sorted(receipts & set((hidden / "receipts").glob("*.json"))):
         misplaced = any(d.file == receipt and d.problem == "is the receipt of other rows" for d in found.damages)
         _keep(receipt, group, root.drafts, nothing=misplaced)
-    said = [accepted(read_receipt(receipt)) for receipt in (hidden / "receipts").glob("*.json")]
+    left_receipts = [path for path in (hidden / "receipts").glob("*.json") if is_of_a_block(path.name)]
+    said = [accepted(read_receipt(receipt)) for receipt in left_receipts]
     left = {group / name for names in said for name in names}
     for chunk in sorted(path for path in (group / "values" / "c").rglob("*") if path.is_file()):
-        if chunk not in left:
+        if chunk not in left and chunk.name.isdecimal():
             remove_file(chunk)
     if any(damage.part == part and "values" in damage.file.parts and damage.file != metadata for damage in done.found):
         done.dropped.append(part)

@@ -10,6 +10,7 @@ import pytest
 
 from stores import results
 from stores.errors import DamagedStore, EmbedctlError
+from stores.locks import lock
 from stores.results import (
     COLUMNS,
     assemble,
@@ -31,7 +32,7 @@ run_id, dataset, modality, subject, protocol, train_subjects, embedding, encoder
 matched_base, match, weights, brain_encoder, image_head, recipe, seed, split, checkpoint, channels, window, trial_norm,
 train_on, test_repetitions, gallery, n_way, top1, top3, top5, median_rank, mrr, val_top1, concept_top1, last_top1,
 csls_top1, sinkhorn_top1, noise_ceiling, chance, n_queries, steps, seconds, embedding_key, epochs_key, images_key,
-config_key, version, started"""
+config_key, version, started, preprocessing, simulated"""
 
 
 def put(runs, run_id="run-a", arrays=None, **summary):
@@ -79,7 +80,18 @@ def test_the_table_is_assembled_from_finished_runs_in_order_of_their_names(tmp_p
     assert pq.read_table(tmp_path / "results.parquet").equals(table)
 
 
-@pytest.mark.parametrize("left", ["an older table", "no table", "a broken table"])
+def test_of_two_sweeps_that_end_together_the_later_table_has_the_runs_of_both(tmp_path, monkeypatch):
+    put(tmp_path, "run-a")
+
+    def late(*arguments, **options):
+        if not finished(tmp_path, "run-b"):  # the other sweep had the lock before us
+            put(tmp_path, "run-b")
+        return lock(*arguments, **options)
+
+    monkeypatch.setattr("stores.results.lock", late)
+    assert assemble(tmp_path).column("run_id").to_pylist() == ["run-a", "run-b"]
+
+
 def test_what_a_killed_sweep_finished_is_read(tmp_path, left):
     put(tmp_path)
     assemble(tmp_path)
@@ -111,25 +123,6 @@ def beside(monkeypatch, act):
         return true(runs, run_ids)
 
     monkeypatch.setattr(results, "_read_rows", read)
-
-
-def test_of_two_that_assemble_at_once_the_table_has_the_runs_of_both(tmp_path, monkeypatch):
-    put(tmp_path, "run-a")
-    true, others = results._read_rows, []
-
-    def read(runs, run_ids):
-        table = true(runs, run_ids)
-        if not others:  # a sweep that ends now, and writes its table if nobody holds it up
-            put(tmp_path, "run-b")
-            others.append(threading.Thread(target=assemble, args=(tmp_path,)))
-            others[0].start()
-            others[0].join(0.3)
-        return table
-
-    monkeypatch.setattr(results, "_read_rows", read)
-    assemble(tmp_path)
-    others[0].join()
-    assert runs_listed(tmp_path) == {"run-a", "run-b"}
 
 
 def test_a_run_that_is_removed_while_the_table_is_read_or_made_is_not_in_it(tmp_path, monkeypatch):
