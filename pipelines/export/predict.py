@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipelines.train.data import pick_window
-from pipelines.train.evaluation import retrieval_figures
+from pipelines.train.metrics import retrieve
 from pipelines.train.repetitions import Pick, means, split_half
 from pipelines.train.restore import TrainedRun, restore
 from pipelines.train.several import target_of
@@ -94,7 +94,7 @@ def predict(
     with torch.inference_mode():
         brain = torch.cat([trained.see(part) for part in torch.split(torch.from_numpy(mean), AT_ONCE)])
         scores = (brain @ torch.from_numpy(gallery).T).numpy()
-    found = retrieval_figures(scores, shown)
+    found = retrieve(scores, shown)
     return Prediction(
         brain=brain.numpy(),
         gallery=gallery,
@@ -102,8 +102,8 @@ def predict(
         queries=[gallery_ids[row] for row in shown],
         gallery_ids=gallery_ids,
         figures={
-            "top1": found["top1"],
-            "top5": found["top5"],
+            "top1": found.top(1),
+            "top5": found.top(5),
             "chance": 1 / len(gallery_ids),
             "noise_ceiling": None if training else split_half(split, pick),
         },

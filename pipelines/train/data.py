@@ -177,7 +177,7 @@ def load_training(epochs: SubjectEpochs, recipe: Recipe) -> Training:
         position = np.full(len(epochs.train.image_ids), -1)
         position[kept] = np.arange(len(kept))
         shown = position[shown]
-    # One number, from what is trained on alone, so that the test set moves nothing.
+    # One number, from the training images, those held out among them; the test set moves nothing.
     scale = np.float32(_spread(rows) or 1.0) if recipe.unit_scale else np.float32(1)
     for epochs_of in {id(x): x for x in (mean, rows)}.values():
         epochs_of /= scale  # in place: trials of a subject can be gigabytes

@@ -6,6 +6,7 @@ several can share a folder: a run that another process is at is left to it.
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 from pipelines.progress import SILENT, Progress
 from pipelines.train.brain_encoders import check_reads
@@ -37,7 +38,9 @@ from stores.results import assemble, finished
 __all__ = ["train"]
 
 
-def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
+def train(
+    request: TrainRequest, progress: Progress = SILENT, planned: Callable[[TrainReport], None] | None = None
+) -> TrainReport:
     """Train a brain encoder per embedding, subject and seed, and put the results into one table.
 
     Parameters
@@ -46,6 +49,8 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
         What to do.
     progress : Progress
         Who listens.
+    planned : callable, optional
+        Called with the plan before the first run, where there is anything to do.
 
     Returns
     -------
@@ -83,6 +88,8 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
             check_writable(request.runs)
             if sweep.n_bytes and not request.scheduler:  # workers elsewhere have memory of their own
                 require_memory(sweep.n_bytes, max(1, min(request.workers, report.n_to_do)))
+            if planned:
+                planned(report)
         _run(sweep, report, progress)
     report.seconds = time.perf_counter() - started
     return report
@@ -187,7 +194,9 @@ def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
                 continue
             progress.advance()
             if done.state == "held":
-                report.skipped[done.run_id] = done.held_by
+                report.skipped[done.run_id] = done.why
+            elif done.state == "failed":
+                report.failed[done.run_id] = done.why
             else:
                 _count_as_finished(sweep, done.run_id)
         for run_id in [name for name in report.skipped if finished(runs, name)]:  # by its process, in the meantime

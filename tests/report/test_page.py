@@ -259,4 +259,8 @@ def test_the_best_run_of_each_subject_is_bold_unless_its_encoder_saw_the_answer(
     from embedctl.commands.results import _best
 
     rows = [("realnet", 1), ("hog", 1), ("pixels", 1), ("hog", 2)]  # realnet was fitted to EEG
-    assert _best([{"dataset": "d", "encoder": encoder, "subject": subject} for encoder, subject in rows]) == [1, 3]
+    asked = {"dataset": "d", "protocol": "within", "gallery": "test"}
+    table = [asked | {"encoder": encoder, "subject": subject} for encoder, subject in rows]
+    assert _best(table) == [1, 3]
+    # across subjects, or among 16,740 images, is another question
+    assert _best([*table, table[3] | {"protocol": "cross"}, table[3] | {"gallery": "train+test"}]) == [1, 3, 4, 5]
