@@ -92,6 +92,7 @@ def test_of_two_sweeps_that_end_together_the_later_table_has_the_runs_of_both(tm
     assert assemble(tmp_path).column("run_id").to_pylist() == ["run-a", "run-b"]
 
 
+@pytest.mark.parametrize("left", ["an older table", "no table", "a broken table"])
 def test_what_a_killed_sweep_finished_is_read(tmp_path, left):
     put(tmp_path)
     assemble(tmp_path)
