@@ -82,7 +82,8 @@ def merge(
     EmbedctlError
         If an image has other content, or a row other numbers, in the two stores. Nothing has been written then.
     StoreMismatch
-        If an embedding was computed on another device or number of threads: rows would differ in their last bits.
+        If an embedding was computed on another device or number of threads, or in another form of its network: rows
+        would differ in their last bits.
     StoreLocked
         If a live process is writing ``into``.
     CannotWrite

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from pipelines.encoders.affine import random_affine
+from pipelines.encoders.combinations import read_combination
 from pipelines.encoders.derived import base_weights
 from pipelines.extract import derive
+from pipelines.extract import divide as divide_module
 from pipelines.extract.divide import divide
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
@@ -74,6 +76,19 @@ def test_a_row_that_goes_before_the_store_is_locked_is_not_derived_from_its_neig
     derived = EmbeddingStore.open(request_.store)[ALIGNED]
     assert derived.image_ids == [f"{row:03}.jpg" for row in rows]
     assert derived.values.tobytes() == random_affine(512, 7)(values, np.arange(20)).astype(np.float16)[rows].tobytes()
+
+
+def test_a_row_that_comes_out_not_finite_is_not_tried_again_by_every_run(request_, monkeypatch):
+    store_base(request_, 20)
+
+    def overflowing(name, weights="published", offline=False):
+        found = read_combination(name, weights, offline=offline)
+        wrong = np.array([[np.nan]])
+        return replace(found, combine=lambda v, rows: np.where(rows[:, None] == 3, wrong, found.combine(v, rows)))
+
+    monkeypatch.setattr(divide_module, "read_combination", overflowing)
+    reports = [extract(request_) for _ in range(2)]
+    assert [(r.written, r.to_do, list(r.skipped)) for r in reports] == [(19, 20, ["003.jpg"]), (0, 0, ["003.jpg"])]
 
 
 def test_a_second_run_finds_nothing_to_do(request_):

@@ -65,7 +65,10 @@ class Encoder:
         self.dims = {tap: rows.shape[1] for tap, rows in probe.items()}
 
     def footprint(self) -> tuple[int, int]:
-        """Return the bytes of the weights, and of one image's largest step: what goes into a module and comes out."""
+        """Return the bytes of the weights, and of one image's largest step: what goes into a module and comes out.
+
+        Weights count twice where the network may be folded: those of its library are kept.
+        """
         steps = [0]
 
         def measure(module: nn.Module, inputs: object, output: object) -> None:
@@ -77,7 +80,7 @@ class Encoder:
         for hook in hooks:
             hook.remove()
         kept = (*self._module.parameters(), *self._module.buffers())
-        return sum(tensor.nbytes for tensor in kept), max(steps)
+        return sum(tensor.nbytes for tensor in kept) * (2 if self.convolves else 1), max(steps)
 
     @property
     def convolves(self) -> bool:

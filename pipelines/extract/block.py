@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockRows", "rounded"]
 
+NOT_FINITE = "gives numbers for it that are not finite"
+"""How the reason ends that a row of an image without fault has no numbers."""
+
 
 def rounded(values: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:
     """Round float32 rows ``(n, dim)`` to the type they are stored in; tell whether that type cannot hold one of them.
@@ -70,7 +73,7 @@ class BlockRows:
         finite = np.isfinite(values).all(axis=1)
         for row in rows[lacking & ~finite].tolist():
             name = self._entries[group].name
-            self._not_finite[group][row] = f"'{name}' gives numbers for it that are not finite"
+            self._not_finite[group][row] = f"'{name}' {NOT_FINITE}"
         keep = lacking & finite
         stored, unfit = rounded(values[keep], self._entries[group].dtype)
         places = np.searchsorted(wanted, rows[keep])

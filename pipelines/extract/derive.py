@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.encoders.combinations import Combination, Source
 from pipelines.encoders.key import versions_that_matter
-from pipelines.extract.block import BlockRows
+from pipelines.extract.block import NOT_FINITE, BlockRows
 from pipelines.extract.divide import stored_source
 from pipelines.extract.plan import plan_blocks
 from pipelines.extract.provenance import provenance
@@ -128,6 +128,8 @@ def _derive_one(work: _Work, report: ExtractReport, progress: Progress) -> Embed
         target = work.target(as_float32=False)
     to_do = _rows_to_do(work, None if request.overwrite and request.dry_run else target.entry)
     if request.dry_run or not to_do.any():
+        known = store.absent(target.entry) if target.entry else {}
+        report.skipped |= {store.image_ids[row]: why for row, why in known.items()}
         return _report(target, to_do=int(to_do.sum()))
     with store.lock():  # looks again: rows may have come and gone since
         target = work.target(as_float32=False)
@@ -153,7 +155,8 @@ def _rows_to_do(work: _Work, entry: "Entry | None") -> np.ndarray:
     to_do[list(absent)] = True
     if entry:
         to_do &= ~store.committed(entry)
-        to_do[[row for row in store.absent(entry) if row in absent]] = False
+        again = store.absent(entry).items()
+        to_do[[row for row, why in again if row in absent or why.endswith(NOT_FINITE)]] = False
     return to_do
 
 

@@ -9,10 +9,11 @@ This process holds the part of the store, all of it, on behalf of the workers.
 
 import asyncio
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -42,8 +43,9 @@ from stores.parts import WHOLE
 
 __all__ = ["open_cluster"]
 
-# Tasks per worker that wait on it: enough that none is idle, few enough that a plan of any size is never sent whole.
-_WINDOW = 2
+# Tasks per worker that wait on it, at most, and one less when more are sent: enough that none is idle, few enough that
+# a plan of any size is never sent whole.
+_WINDOW = 3
 _SECONDS_BETWEEN_COUNTS = 0.5
 
 
@@ -113,16 +115,17 @@ class Cluster:
         """Yield a record per block, as they finish."""
         todo, pace = iter(tasks), Pace()
 
-        def more(n: int) -> Iterable[Any]:
-            for task in islice(todo, n):
-                lacking = {group: ranges_of(rows.tolist()) for group, rows in task.rows.items()}
-                yield self._client.submit(
-                    _compute, self._plugin, batch_size, task.block, lacking, priority=-task.block, pure=False
-                )
+        def more(n: int) -> "list[Any]":
+            """Send some tasks at once, which is less work for the scheduler than one after the other."""
+            some = list(islice(todo, n))
+            lacking = [{group: ranges_of(rows.tolist()) for group, rows in task.rows.items()} for task in some]
+            blocks = [task.block for task in some]
+            compute = partial(_compute, self._plugin, batch_size)
+            return self._client.map(compute, blocks, lacking, priority=-blocks[0], pure=False) if blocks else []
 
         n_workers, counted = max(1, len(self._client.nthreads())), perf_counter()
         # With results: fetching each one by itself, and asking for the workers each time, took 5 CPU-ms per block.
-        running = as_completed(list(more(_WINDOW * n_workers)), loop=self._client.loop, with_results=True)
+        running = as_completed(more(_WINDOW * n_workers), loop=self._client.loop, with_results=True)
         waiting = {future for future in running.futures}
         done: BlockDone
         gpu_bytes = 0
@@ -131,9 +134,10 @@ class Cluster:
                 waiting.discard(future)
                 if perf_counter() - counted > _SECONDS_BETWEEN_COUNTS:
                     n_workers, counted = max(1, len(self._client.nthreads())), perf_counter()
-                for new in more(_WINDOW * n_workers - len(waiting)):
-                    waiting.add(new)
-                    running.add(new)
+                if len(waiting) <= (_WINDOW - 1) * n_workers:
+                    new = more(_WINDOW * n_workers - len(waiting))
+                    waiting.update(new)
+                    running.update(new)
                 gpu_bytes = max(gpu_bytes, done.gpu_bytes)  # of the worker that takes the most
                 figures = pace.figures(done.n_images, done.seconds) | memory(gpu_bytes)
                 self._progress.advance(done.n_images, **figures, workers=str(n_workers))
@@ -185,8 +189,13 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
     def setup(self, worker: Worker) -> None:
         """Build nothing yet: that takes long, and a worker that cannot answer counts as lost."""
         self.turn = threading.Lock()
-        self.said = Said()
+        self.said, self.is_to_stop = Said(), False
         self._memory = ExitStack()
+
+    def go_on(self, n_images: int, seconds: Mapping[str, float]) -> None:
+        """Stop after a batch where nobody waits for the block any more: one may take hours."""
+        if self.is_to_stop:
+            raise CancelledError
 
     def teardown(self, worker: Worker) -> None:
         """Give memory back."""
@@ -243,10 +252,13 @@ def _compute(plugin: str, batch_size: int, block: int, lacking: dict[str, list[l
     task = BlockTask(block, {group: rows_of(ranges) for group, ranges in lacking.items()})
     mine = _mine(plugin)
     with mine.turn:  # a worker may have several threads, and networks are not made for two at once
-        (done,) = mine.engine.run(batch_size, [task], lambda n, seconds: None)
+        (done,) = mine.engine.run(batch_size, [task], mine.go_on)
     return done
 
 
 async def _settle(plugin: str, dask_worker: Worker) -> None:
-    while cast(Encoders, dask_worker.plugins[plugin]).turn.locked():
+    mine = cast(Encoders, dask_worker.plugins[plugin])
+    mine.is_to_stop = True
+    while mine.turn.locked():
         await asyncio.sleep(0.05)
+    mine.is_to_stop = False

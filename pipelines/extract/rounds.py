@@ -1,8 +1,8 @@
 """Which encoders share a pass over the images when not all of them fit into the memory there is.
 
-What a round takes is the weights of its encoders, which stay, and the largest step of a forward pass among them, since
-they run one after the other: once for every batch that is computed at the same time. Both are found out without making
-a weight, on torch's ``meta`` device.
+What a round takes is the weights of its encoders, which stay in every process, and the largest step of a forward pass
+among them, since they run one after the other: once for every batch that is computed at the same time. Both are found
+out without making a weight, on torch's ``meta`` device.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,9 @@ from typing import NamedTuple
 from pipelines.cores import n_cores
 from pipelines.encoders.registry import find
 from pipelines.extract.request import ExtractRequest
-from pipelines.extract.targets import DEFAULT_BATCH_SIZE, resolve_names
+from pipelines.extract.targets import choose_targets
 from pipelines.progress import Progress
+from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError
 
 __all__ = ["Footprint", "into_rounds", "rounds"]
@@ -39,14 +40,16 @@ def rounds(request: ExtractRequest, progress: Progress) -> list[ExtractRequest]:
     from pipelines.encoders.build import build  # torch: only a network knows its size
     from pipelines.extract.forward import choose_device
 
-    names = resolve_names(request)
-    batch_size = request.batch_size or DEFAULT_BATCH_SIZE
+    entries = EmbeddingStore.open(request.store).entries() if request.store.exists() else []
+    targets = choose_targets(request, entries, progress=progress)
+    names = [target.name for target in targets]
     at_once = n_cores() if choose_device(request.device) == "cpu" else 1
     footprints = {}
     for encoder in dict.fromkeys(name.encoder for name in names):
         taps = [name for name in names if name.encoder == encoder]
         weights, step = build(find(encoder), weights="random:0", taps=taps, device="meta").footprint()
-        footprints[encoder] = Footprint(weights, step * batch_size * at_once)
+        batch_size = max(target.batch_size for target in targets if target.name in taps)
+        footprints[encoder] = Footprint(weights * max(1, request.workers), step * batch_size * at_once)
     found = into_rounds(footprints, request.memory_budget)
     if len(found) > 1:
         progress.say(f"{len(footprints)} encoders in {len(found)} rounds, each a pass over the images")
