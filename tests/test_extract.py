@@ -423,6 +423,14 @@ def test_a_changed_image_is_an_error_that_names_it_and_refresh_computes_it_again
     assert run(images, "hog").written == 1
 
 
+def test_a_changed_image_of_a_store_without_embeddings_is_just_an_image(images):
+    run(images)
+    store = opened(images)
+    store.remove(store.resolve("pixels"))
+    shutil.copy(images / "concept_000/photo_0000.jpg", images / "concept_001/photo_0009.jpg")
+    assert run(images).written == 20
+
+
 def test_refresh_finds_a_change_that_kept_size_and_time(images):
     run(images)
     name = images / "concept_000/photo_0000.jpg"

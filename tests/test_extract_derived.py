@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pipelines.encoders.affine import random_affine
+from pipelines.encoders.combinations import read_combination
 from pipelines.encoders.derived import base_weights
 from pipelines.extract.divide import divide
 from pipelines.extract.extract import extract
@@ -174,3 +175,35 @@ def test_a_base_that_is_lacking_is_extracted_in_the_same_command(request_):
     assert [(line.name, line.written) for line in report.embeddings] == [(BASE, 0), (ALIGNED, 5)]
     one, other = (EmbeddingStore.open(path)[ALIGNED] for path in (request_.store, before.store))
     assert one.key == other.key and one.values.tobytes() == other.values.tobytes()
+
+
+def test_what_another_process_changed_before_the_lock_was_ours_is_not_derived_from_a_neighbour(request_, monkeypatch):
+    base = store_base(request_, n=20)[BASE].values
+    lock = EmbeddingStore.lock
+
+    def late(store):
+        monkeypatch.setattr(EmbeddingStore, "lock", lock)
+        EmbeddingStore.open(store.path).update_images([ImageRecord("005.jpg", "ff", 1, 0, 8, 8, "RGB")])
+        return lock(store)
+
+    monkeypatch.setattr(EmbeddingStore, "lock", late)
+    assert extract(request_).written == 19
+    derived = EmbeddingStore.open(request_.store)[ALIGNED]
+    expected = random_affine(512, 7)(base, np.arange(20)).astype(np.float16)
+    assert "005.jpg" not in derived.image_ids
+    assert derived.values.tobytes() == np.delete(expected, 5, axis=0).tobytes()
+
+
+def test_a_derived_row_that_is_not_finite_is_told_and_not_tried_again(request_, monkeypatch):
+    store_base(request_, n=20)
+
+    def read(name, weights, offline):
+        found = read_combination(name, weights, offline=offline)
+        return replace(
+            found, combine=lambda values, rows: np.where(rows[:, None] == 3, np.nan, found.combine(values, rows))
+        )
+
+    monkeypatch.setattr("pipelines.extract.divide.read_combination", read)
+    reports = [extract(request_) for _ in range(2)]
+    assert [(report.to_do, report.written) for report in reports] == [(20, 19), (0, 0)]
+    assert all("not finite" in report.skipped["003.jpg"] for report in reports)

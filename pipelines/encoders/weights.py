@@ -145,12 +145,12 @@ def _given(spec: EncoderSpec, path: Path) -> Weights:
         if None in found:
             missing = path / spec.id / spec.weights[found.index(None)].name
             raise NotHere(f"no '{missing}'", f"run `embedctl models pull {spec.id} --to {path}`")
-        return _checked(spec, tuple(file for file in found if file), str(path))
+        return _checked(spec, tuple(file for file in found if file), str(path.absolute()))
     if not path.exists():
         raise EmbedctlError(f"no weights at '{path}'", "published, random:SEED, or the path of a file or folder")
     if path.is_dir() and spec.family not in FOLDERS:
         raise NotHere(f"no '{path / spec.id}'", f"run `embedctl models pull {spec.id} --to {path}`, or give a file")
-    return Weights(f"sha256:{digest([path])}", str(path), (path,))
+    return Weights(f"sha256:{digest([path])}", str(path.absolute()), (path,))
 
 
 def _source(file: WeightsFile, path: Path) -> str:

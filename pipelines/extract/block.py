@@ -9,8 +9,9 @@ from pipelines.extract.plan import BlockTask
 if TYPE_CHECKING:
     from stores.embedding import Entry
     from stores.embeddings import EmbeddingStore
+    from stores.names import EmbeddingName
 
-__all__ = ["BlockRows", "rounded"]
+__all__ = ["BlockRows", "not_finite", "rounded"]
 
 
 def rounded(values: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:
@@ -37,6 +38,11 @@ def rounded(values: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:
         change = np.linalg.norm(stored - values.astype(np.float64), axis=1)
     length = np.linalg.norm(values.astype(np.float64), axis=1)
     return stored, bool(infinite.any() or (2 * kept < nonzero).any() or (change > length / 1000).any())
+
+
+def not_finite(name: "EmbeddingName") -> str:
+    """Return why an image has no row although everything else about it is well."""
+    return f"'{name}' gives numbers for it that are not finite"
 
 
 class BlockRows:
@@ -69,8 +75,7 @@ class BlockRows:
         lacking = np.isin(rows, wanted)
         finite = np.isfinite(values).all(axis=1)
         for row in rows[lacking & ~finite].tolist():
-            name = self._entries[group].name
-            self._not_finite[group][row] = f"'{name}' gives numbers for it that are not finite"
+            self._not_finite[group][row] = not_finite(self._entries[group].name)
         keep = lacking & finite
         stored, unfit = rounded(values[keep], self._entries[group].dtype)
         places = np.searchsorted(wanted, rows[keep])

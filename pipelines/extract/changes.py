@@ -6,10 +6,10 @@ One whose size or time differ is hashed: a copied folder has new times and old c
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pipelines.cores import in_order
 from pipelines.extract.sources import ImageSource
 from stores.errors import EmbedctlError
 
@@ -69,8 +69,8 @@ def find_changes(
         elif record.sha256 and (hash_all or stamp != (record.bytes, record.mtime_ns)):
             suspects.append(replace(record, bytes=stamp.bytes, mtime_ns=stamp.mtime_ns))
     unknown = [record.id for record in suspects if record.id not in hashes]
-    with ThreadPoolExecutor(_HASHING_THREADS) as threads:
-        hashes.update(zip(unknown, threads.map(lambda image_id: _sha256(source, image_id), unknown), strict=True))
+    found_now = in_order(lambda image_id: _sha256(source, image_id), unknown, _HASHING_THREADS)
+    hashes.update(zip(unknown, found_now, strict=True))
     for record in suspects:
         sha256 = hashes[record.id]
         if sha256 and sha256 != record.sha256:

@@ -9,11 +9,12 @@ This process holds the part of the store, all of it, on behalf of the workers.
 
 import asyncio
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 from uuid import uuid4
@@ -23,6 +24,7 @@ from distributed.scheduler import KilledWorker
 
 from pipelines.cluster import connected
 from pipelines.cores import n_cores
+from pipelines.encoders.key import versions_that_matter
 from pipelines.extract.allocator import kept_memory
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
 from pipelines.extract.forward import Networks, build_networks
@@ -34,7 +36,8 @@ from pipelines.extract.targets import Target
 from pipelines.progress import Progress
 from stores.blocks import ranges_of, rows_of
 from stores.embeddings import EmbeddingStore
-from stores.errors import EmbedctlError
+from stores.errors import EmbedctlError, StoreMismatch
+from stores.owners import HOST
 from stores.parts import WHOLE
 
 __all__ = ["open_cluster"]
@@ -78,7 +81,14 @@ class Cluster:
 
     def __init__(self, client: Client, request: ExtractRequest, progress: Progress, n_cores: int) -> None:
         self._client, self._progress, self._n_cores = client, progress, n_cores
-        self._request = replace(request, images=request.images.resolve(), store=request.store.resolve())
+        # Workers, also those on other computers, have working folders of their own.
+        weights = Path(request.weights)
+        self._request = replace(
+            request,
+            images=request.images.resolve(),
+            store=request.store.resolve(),
+            weights=str(weights.absolute()) if weights.exists() else request.weights,
+        )
         self._plugin = ""
         self._targets: tuple[Target, ...] = ()
 
@@ -99,13 +109,13 @@ class Cluster:
 
     def run(self, store: EmbeddingStore, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
         """Yield a record per block, as they finish."""
-        todo, pace = iter(tasks), Pace()
+        todo, pace, run = iter(tasks), Pace(), uuid4().hex
 
         def more(n: int) -> Iterable[Any]:
             for task in islice(todo, n):
                 lacking = {group: ranges_of(rows.tolist()) for group, rows in task.rows.items()}
                 yield self._client.submit(
-                    _compute, self._plugin, batch_size, task.block, lacking, priority=-task.block, pure=False
+                    _compute, self._plugin, run, batch_size, task.block, lacking, priority=-task.block, pure=False
                 )
 
         n_workers, counted = max(1, len(self._client.nthreads())), perf_counter()
@@ -129,13 +139,13 @@ class Cluster:
                 "four workers died at the same block", "look at their logs: often it is memory"
             ) from problem
         finally:
-            self._stop(waiting)
+            self._stop(waiting, run)
 
-    def _stop(self, waiting: "set[Any]") -> None:
-        """Drop what has not begun, and wait for what has: nobody writes once the store is let go."""
+    def _stop(self, waiting: "set[Any]", run: str) -> None:
+        """Drop what has not begun, and wait for the batch of what has: nobody writes once the store is let go."""
         if waiting:
             self._client.cancel(list(waiting))
-            self._client.run(_settle, self._plugin)
+            self._client.run(_settle, self._plugin, run)
 
 
 class Encoders(WorkerPlugin):  # type: ignore[misc]
@@ -157,6 +167,7 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
     def setup(self, worker: Worker) -> None:
         """Build nothing yet: that takes long, and a worker that cannot answer counts as lost."""
         self.turn = threading.Lock()
+        self.ended: set[str] = set()  # runs that nobody waits for any more
         self._memory = ExitStack()
 
     def teardown(self, worker: Worker) -> None:
@@ -166,6 +177,8 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
     @cached_property
     def networks(self) -> Networks:
         """The networks of all targets."""
+        for target in self._targets:
+            _refuse_other_versions(target)
         return build_networks(self._request, self._targets)
 
     @cached_property
@@ -173,9 +186,11 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
         """What computes blocks, in the way that the store recorded when the first worker had said how."""
         store = EmbeddingStore.open(self._request.store)
         store.help_with(WHOLE)
-        facts = {entry.group: entry.provenance for entry in store.entries()}
-        recorded = [(target, facts[target.group]) for target in self._targets]
-        self._targets = tuple(replace(target, device=fact["device"], form=fact["form"]) for target, fact in recorded)
+        stored = {entry.group: entry for entry in store.entries()}
+        recorded = [(target, stored[target.group]) for target in self._targets]
+        self._targets = tuple(
+            replace(target, device=entry.provenance["device"], form=entry.form) for target, entry in recorded
+        )
         if "networks" in self.__dict__ and not self.networks.facts.serve(self._targets):
             del self.networks
         source = open_images(self._request.images)
@@ -193,14 +208,41 @@ def _facts(plugin: str) -> NetworkFacts:
         return mine.networks.facts
 
 
-def _compute(plugin: str, batch_size: int, block: int, lacking: dict[str, list[list[int]]]) -> BlockDone:
+def _refuse_other_versions(target: Target) -> None:
+    """Refuse to compute under a key that other packages than those of this computer are part of."""
+    here, asked = versions_that_matter(target.spec, target.weights.label, target.name.view), target.recipe["versions"]
+    if other := [
+        f"{package} {here[package]}, not {asked[package]}" for package in asked if here[package] != asked[package]
+    ]:
+        raise StoreMismatch(
+            f"a worker on {HOST} would compute '{target.name}' with {', '.join(other)}",
+            "install the same versions on every computer of the cluster",
+        )
+
+
+def _compute(
+    plugin: str, run: str, batch_size: int, block: int, lacking: dict[str, list[list[int]]]
+) -> BlockDone | None:
     task = BlockTask(block, {group: rows_of(ranges) for group, ranges in lacking.items()})
     mine = _mine(plugin)
-    with mine.turn:  # a worker may have several threads, and networks are not made for two at once
-        (done,) = mine.engine.run(batch_size, [task], lambda n, seconds: None)
-    return done
+
+    def go_on(n_images: int = 0, seconds: Mapping[str, float] | None = None) -> None:
+        if run in mine.ended:
+            raise _Ended
+
+    with mine.turn, suppress(_Ended):  # a worker may have several threads, and networks are not made for two at once
+        go_on()
+        (done,) = mine.engine.run(batch_size, [task], go_on)
+        return done
+    return None  # to nobody
 
 
-async def _settle(plugin: str, dask_worker: Worker) -> None:
-    while cast(Encoders, dask_worker.plugins[plugin]).turn.locked():
+class _Ended(Exception):
+    """Nobody waits for this block any more."""
+
+
+async def _settle(plugin: str, run: str, dask_worker: Worker) -> None:
+    mine = cast(Encoders, dask_worker.plugins[plugin])
+    mine.ended.add(run)
+    while mine.turn.locked():
         await asyncio.sleep(0.05)

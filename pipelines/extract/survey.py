@@ -148,15 +148,15 @@ def survey(
     targets = choose_targets(request, entries, as_float32, progress)
     changes = find_changes(source, store.images() if store else {}, request.refresh, hashes)
     if store and changes.changed and not request.refresh:
-        has_rows = np.logical_or.reduce([store.committed(entry) for entry in entries])
-        if names := [record.id for record in changes.changed if has_rows[store.row_of[record.id]]]:
+        has_row = {row for entry in entries for row in np.flatnonzero(store.committed(entry)).tolist()}
+        if names := [record.id for record in changes.changed if store.row_of[record.id] in has_row]:
             raise refuse_changed(names)
     image_ids = (store.image_ids if store else []) + changes.new
     block_rows = (store.block_rows if store else 0) or block_rows_for(len(changes.new))
     here = np.array([image_id in source.stamps for image_id in image_ids], dtype=bool)
     if request.shard:
         here &= np.arange(len(here)) // block_rows % request.shard.of == request.shard.number
-    again = [store.row_of[record.id] for record in changes.changed] if store else []
+    again = {store.row_of[record.id] for record in changes.changed} if store else set()
     to_do, absent, started = {}, {}, {}
     for target in targets:
         entry = None if request.overwrite else target.entry
