@@ -48,6 +48,7 @@ class Group:
 
     def __init__(self, folder: Path, drafts: Path, n_images: int) -> None:
         self.folder, self._drafts, self.n_images = folder, drafts, n_images
+        self._length = 0  # that the arrays are known to have; they never become shorter
         self._values = folder / "values"
         name, _, self.key = folder.name.rpartition("-")
         self.name = EmbeddingName.parse(name.replace("~", ":"))
@@ -62,6 +63,11 @@ class Group:
     @cached_property
     def _vouchers(self) -> Vouchers:
         return read_vouchers(self._values)
+
+    def again(self) -> "Group":
+        """Return it with its rows to be looked up again: other processes may have committed some."""
+        self.__dict__.pop("_vouchers", None)
+        return self
 
     @staticmethod
     def is_one(folder: Path) -> bool:
@@ -118,25 +124,35 @@ class Group:
 
     def commit(self, block: range, rows: np.ndarray, values: np.ndarray, absent: Mapping[int, str]) -> None:
         """Commit rows of one block (see `stores.blocks.commit_rows`)."""
-        self._vouchers |= commit_rows(self._values, block, rows, values, absent, self._drafts)
+        self._note(commit_rows(self._values, block, rows, values, absent, self._drafts))
+
+    def _note(self, vouchers: Vouchers) -> None:
+        """Keep up with what was committed, if anybody has asked: else that is read when it is asked for."""
+        if "_vouchers" in self.__dict__:
+            self._vouchers |= vouchers
 
     def forget(self, rows: Sequence[int], block_rows: int) -> None:
         """Make rows count as never computed: what they were computed from has changed."""
+        if not rows:
+            return
         known = {*self.committed_rows().tolist(), *self.absent()} & set(rows)
         for number in sorted({row // block_rows for row in known}):
             block = range(number * block_rows, (number + 1) * block_rows)
             nothing = np.arange(0), np.empty((0, self.dim), self.dtype)
             here = [row for row in known if row in block]
-            self._vouchers |= commit_rows(self._values, block, *nothing, {}, self._drafts, forget=here)
+            self._note(commit_rows(self._values, block, *nothing, {}, self._drafts, forget=here))
 
     def grow(self, image_ids: Sequence[str], block_rows: int) -> None:
         """Give the arrays as many rows as there are images, if they have fewer."""
         self.n_images = len(image_ids)
+        if self._length == self.n_images:
+            return
         lengths = {read_array(self.folder / name).shape[0] for name in ("image", "values")}
         if lengths != {len(image_ids)}:
             is_sharded = bool(read_array(self._values).inner)
             files = _sized_files(image_ids, block_rows, self.dim, self.dtype, is_sharded)
             change(_metadata(self.folder), self.folder, files, drafts=self._drafts)
+        self._length = self.n_images
 
     @property
     def is_finished(self) -> bool:

@@ -28,8 +28,12 @@ from stores.layout import (
 )
 from stores.locks import lock, of_dead
 from stores.receipts import change, finish, is_announced
+from stores.remote import is_remote
 
 __all__ = ["Root", "count_strings", "node_bytes", "read_strings", "string_files"]
+
+
+_SECONDS_TO_MAKE = 60.0
 
 
 class Root:
@@ -64,7 +68,13 @@ class Root:
             If it cannot be made.
         """
         if create and is_vacant(self.path):
-            self._create()
+            if is_remote(self.path):
+                # Nothing appears in one step there: of two that begin together one makes it, and the other waits.
+                with self.lock("making", wait=_SECONDS_TO_MAKE):
+                    if is_vacant(self.path):
+                        self._create()
+            else:
+                self._create()
         read_root(self.path, self.kind, made_by)
 
     def _create(self) -> None:

@@ -44,7 +44,7 @@ def derive(
     progress : Progress
         Who listens.
     """
-    store = EmbeddingStore.open(request.store) if request.store.exists() else None
+    store = EmbeddingStore.find(request.store)
     no_pass = not report.embeddings
     for name, combination in derived.items():
         lines = {line.name: line for line in report.embeddings}

@@ -123,7 +123,7 @@ def _together(request: ExtractRequest, parts: Sequence[ExtractReport]) -> Extrac
 def _from_images(
     request: ExtractRequest, source: ImageSource, hashes: dict[str, str], progress: Progress
 ) -> ExtractReport:
-    store = EmbeddingStore.open(request.store) if request.store.exists() else None
+    store = EmbeddingStore.find(request.store)
     found = survey(request, source, store, hashes=hashes, progress=progress)
     report = found.report(request, source)
     if request.dry_run:
