@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from stores.commits import cannot_write, digest, draft_name, make_folder, sweep
-from stores.errors import CannotWrite, StoreLocked
+from stores.errors import CannotWrite, EmbedctlError, StoreLocked
 from stores.owners import HOST, is_running, process_started
 from stores.remote import RemotePath
 
@@ -275,5 +275,5 @@ def _beat(path: Path, stop: threading.Event) -> None:
                 path.write_bytes(path.read_bytes())  # its time is when it was put
             else:
                 os.utime(path)
-        except OSError:  # the disk filled up or went away: the writer will find out by itself
+        except (OSError, EmbedctlError):  # the disk filled up or went away: the writer will find out by itself
             continue

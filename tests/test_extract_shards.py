@@ -4,15 +4,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
-from stores import receipts
-from stores.embeddings import EmbeddingStore, ImageRecord
+from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError, StoreLocked
-from stores.names import EmbeddingName
 from stores.parts import WHOLE, Part
 from stores.repair import repair
 from tests.photos import write_photographs
@@ -110,30 +107,6 @@ def test_what_is_no_shard_is_refused_with_an_example(text):
     with pytest.raises(EmbedctlError) as problem:
         Part.parse(text)
     assert "0/4" in problem.value.hint and problem.value.exit_code == 2
-
-
-def test_what_a_shard_reads_of_each_block_does_not_grow_with_the_number_of_blocks(tmp_path, monkeypatch):
-    read, plain = [], receipts.read_receipt
-    monkeypatch.setattr(receipts, "read_receipt", lambda path: read.append(path) or plain(path))
-    monkeypatch.setattr("stores.embeddings.block_rows_for", lambda n: 1)
-
-    def receipts_read(n_blocks: int) -> int:
-        store = EmbeddingStore.open(tmp_path / f"{n_blocks}.zarr", create=True)
-        images = [ImageRecord(f"{n}.jpg", "", 1, 0, 8, 8, "RGB") for n in range(n_blocks)]
-        store.add_images(images)
-        groups = [
-            store.create(EmbeddingName(name), "0a", dim=1, dtype="float32", provenance={}).group for name in CONTROLS
-        ]
-        with store.part(Part(0, 1)):
-            read.clear()
-            for block in range(n_blocks):
-                store.update_images([replace(images[block], sha256="aa")])
-                row = np.array([block]), np.ones((1, 1), "float32")
-                store.write_block(block, dict.fromkeys(groups, row), {})
-            return len(read)
-
-    few, many = receipts_read(4), receipts_read(12)
-    assert many <= 3 * few
 
 
 def test_a_shard_sees_what_others_have_committed_and_added_since_it_began(request_of):

@@ -12,7 +12,6 @@ from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import choose_targets
 from stores.embeddings import EmbeddingStore
-from stores.errors import StoreMismatch
 from tests.photos import write_photographs
 
 
@@ -46,22 +45,6 @@ def compute(worker) -> distributed.BlockDone | None:
 
 def committed(request) -> int:
     return EmbeddingStore.open(request.store).entries()[0].n_committed
-
-
-def test_a_store_that_does_not_say_in_which_form_it_was_computed_goes_on_as_libraries_do(worker, stored, monkeypatch):
-    provenance = {k: v for k, v in EmbeddingStore.open(stored.store)["pixels"].provenance.items() if k != "form"}
-    monkeypatch.setattr("stores.group.read_ours", lambda folder: provenance)
-    assert "form" not in EmbeddingStore.open(stored.store).entries()[0].provenance
-    assert worker.engine and worker._targets[0].form == "plain"
-
-
-def test_a_worker_with_other_packages_writes_nothing_under_the_key_of_ours(worker, monkeypatch):
-    (target,) = worker._targets
-    other = {**target.recipe["versions"], "pillow": "1.2"}
-    monkeypatch.setattr(distributed, "versions_that_matter", lambda *of: other)
-    with pytest.raises(StoreMismatch, match=r"a worker on .* would compute 'pixels' with pillow 1\.2, not") as problem:
-        compute(worker)
-    assert "same versions" in problem.value.hint
 
 
 def test_a_run_that_was_ended_stops_after_the_batch_that_is_under_way(worker, stored, monkeypatch):

@@ -189,8 +189,9 @@ def _write(work: _Work, target: Target, to_do: np.ndarray, progress: Progress) -
         for row in (row for row in rows.tolist() if row in absent):
             block.refuse(row, absent[row])
         there = np.array([row for row in rows.tolist() if row not in absent], dtype=np.intp)
-        assert all(np.isin(there, committed).all() for _, committed in sources)  # else a neighbour would be taken
-        values = [source.take(np.searchsorted(committed, there)) for source, committed in sources]
+        places = [np.searchsorted(committed, there) for _, committed in sources]
+        assert all(np.array_equal(committed[at], there) for at, (_, committed) in zip(places, sources, strict=True))
+        values = [source.take(at) for at, (source, _) in zip(places, sources, strict=True)]
         block.put(target.group, there, work.combination.combine(values, there))
         if block.unfit:
             return None

@@ -28,7 +28,7 @@ from pipelines.encoders.key import versions_that_matter
 from pipelines.extract.allocator import kept_memory
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
 from pipelines.extract.forward import Networks, build_networks
-from pipelines.extract.pace import Pace
+from pipelines.extract.pace import Pace, memory
 from pipelines.extract.plan import BlockTask
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.sources import open_images
@@ -81,7 +81,6 @@ class Cluster:
 
     def __init__(self, client: Client, request: ExtractRequest, progress: Progress, n_cores: int) -> None:
         self._client, self._progress, self._n_cores = client, progress, n_cores
-        # Workers, also those on other computers, have working folders of their own.
         weights = Path(request.weights)
         self._request = replace(
             request,
@@ -104,7 +103,10 @@ class Cluster:
         self._client.register_plugin(Encoders(self._request, bare, self._n_cores), name=self._plugin)
         if not self._client.nthreads():
             self._progress.say(f"waiting for workers of {self._request.scheduler}")
-        self._facts: NetworkFacts = self._client.submit(_facts, self._plugin, pure=False).result()
+        self._facts: NetworkFacts
+        self._facts, said = self._client.submit(_facts, self._plugin, pure=False).result()
+        for text in said:
+            self._progress.say(text)
         return self._facts
 
     def run(self, store: EmbeddingStore, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
@@ -123,6 +125,7 @@ class Cluster:
         running = as_completed(list(more(_WINDOW * n_workers)), loop=self._client.loop, with_results=True)
         waiting = {future for future in running.futures}
         done: BlockDone
+        gpu_bytes = 0
         try:
             for future, done in running:
                 waiting.discard(future)
@@ -131,7 +134,8 @@ class Cluster:
                 for new in more(_WINDOW * n_workers - len(waiting)):
                     waiting.add(new)
                     running.add(new)
-                figures = pace.figures(done.n_images, done.seconds)
+                gpu_bytes = max(gpu_bytes, done.gpu_bytes)  # of the worker that takes the most
+                figures = pace.figures(done.n_images, done.seconds) | memory(gpu_bytes)
                 self._progress.advance(done.n_images, **figures, workers=str(n_workers))
                 yield done
         except KilledWorker as problem:
@@ -146,6 +150,20 @@ class Cluster:
         if waiting:
             self._client.cancel(list(waiting))
             self._client.run(_settle, self._plugin, run)
+
+
+class Said:
+    """What a worker has to say, kept until somebody asks."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.say = self.lines.append
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        """Say nothing: its bar would be one of many."""
+
+    def advance(self, n: int = 1, **figures: str | float) -> None:
+        """Say nothing."""
 
 
 class Encoders(WorkerPlugin):  # type: ignore[misc]
@@ -168,6 +186,7 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
         """Build nothing yet: that takes long, and a worker that cannot answer counts as lost."""
         self.turn = threading.Lock()
         self.ended: set[str] = set()  # runs that nobody waits for any more
+        self.said = Said()
         self._memory = ExitStack()
 
     def teardown(self, worker: Worker) -> None:
@@ -176,10 +195,22 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
 
     @cached_property
     def networks(self) -> Networks:
-        """The networks of all targets."""
+        """The networks of all targets.
+
+        Raises
+        ------
+        StoreMismatch
+            If a package that changes the numbers has another version here than where the command was given.
+        """
         for target in self._targets:
-            _refuse_other_versions(target)
-        return build_networks(self._request, self._targets)
+            here = versions_that_matter(target.spec, target.weights.label, target.name.view)
+            if here != (asked := target.recipe["versions"]):
+                package = next(name for name in asked if here.get(name) != asked[name])
+                what = (
+                    f"{package} is {here.get(package)} on a worker on {HOST}, not {asked[package]}: rows would differ"
+                )
+                raise StoreMismatch(what, "give all workers the packages of the computer that the command runs on")
+        return build_networks(self._request, self._targets, self.said)
 
     @cached_property
     def engine(self) -> BlockEngine:
@@ -189,7 +220,8 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
         stored = {entry.group: entry for entry in store.entries()}
         recorded = [(target, stored[target.group]) for target in self._targets]
         self._targets = tuple(
-            replace(target, device=entry.provenance["device"], form=entry.form) for target, entry in recorded
+            replace(target, device=entry.provenance.get("device", target.device), form=entry.form)
+            for target, entry in recorded
         )
         if "networks" in self.__dict__ and not self.networks.facts.serve(self._targets):
             del self.networks
@@ -202,22 +234,10 @@ def _mine(plugin: str) -> Encoders:
     return cast(Encoders, get_worker().plugins[plugin])
 
 
-def _facts(plugin: str) -> NetworkFacts:
+def _facts(plugin: str) -> tuple[NetworkFacts, list[str]]:
     mine = _mine(plugin)
     with mine.turn:
-        return mine.networks.facts
-
-
-def _refuse_other_versions(target: Target) -> None:
-    """Refuse to compute under a key that other packages than those of this computer are part of."""
-    here, asked = versions_that_matter(target.spec, target.weights.label, target.name.view), target.recipe["versions"]
-    if other := [
-        f"{package} {here[package]}, not {asked[package]}" for package in asked if here[package] != asked[package]
-    ]:
-        raise StoreMismatch(
-            f"a worker on {HOST} would compute '{target.name}' with {', '.join(other)}",
-            "install the same versions on every computer of the cluster",
-        )
+        return mine.networks.facts, mine.said.lines
 
 
 def _compute(

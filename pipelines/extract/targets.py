@@ -268,7 +268,7 @@ def _as_recorded(request: ExtractRequest, targets: Sequence[Target], entries: Se
         for entry in reversed(entries)
         if "device" in entry.provenance  # computed here, and not imported
     }
-    forms = {t.name: of_network.get((t.spec.id, t.weights.label, request.exact), "") for t in targets}
+    forms = {t.name: of_network.get((t.spec.id, t.weights.label, t.recipe["exact"]), "") for t in targets}
     forms |= {target.name: target.entry.form for target in targets if target.entry}
     return [
         replace(target, threads=threads.get(target.name, usual), device=device, form=forms[target.name])
