@@ -96,8 +96,8 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def attempt(code: str) -> "subprocess.CompletedProcess[str]":
-    """Run a line of Python in a process of its own."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_SECONDS)
+    """Run a line of Python in a process of its own, which imports nothing from the folder it is called in."""
+    return subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=_SECONDS)
 
 
 def last_line(text: str) -> str:

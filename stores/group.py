@@ -18,7 +18,7 @@ from stores.embedding import Embedding, Entry
 from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import array_node, group_node, private, read_array, read_ours
 from stores.names import EmbeddingName
-from stores.receipts import Vouchers, change, finish, is_announced
+from stores.receipts import Vouchers, change, finish, is_announced, read_vouched
 from stores.remote import is_remote
 from stores.roots import node_bytes, string_files
 
@@ -62,6 +62,8 @@ class Group:
 
     @cached_property
     def _vouchers(self) -> Vouchers:
+        for name in ("zarr.json", "values/zarr.json"):
+            read_vouched(self.folder, _metadata(self.folder), name)
         return read_vouchers(self._values)
 
     def again(self) -> "Group":

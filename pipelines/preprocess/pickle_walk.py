@@ -132,6 +132,8 @@ class _Machine:
         return items
 
     def push_global(self, module: Any, name: Any) -> None:
+        if not (isinstance(module, str) and isinstance(name, str)):  # to hash or print a nest of tuples takes for ever
+            raise MalformedPickle("a name that is no text")
         if (module, name) not in _ALLOWED:
             # Names come from a stranger: escaped and cut, so that an error stays one harmless line.
             self.foreign.append(ascii(f"{module}.{name}").strip("'")[:80])
