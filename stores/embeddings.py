@@ -355,14 +355,14 @@ class EmbeddingStore:
                 raise StoreMismatch(what, "remove it, or write to another store")
             return found
 
-    def write_block(self, block: int, parts: Mapping[str, Rows], absent: Mapping[int, str]) -> None:
+    def write_block(self, block: int, by_group: Mapping[str, Rows], absent: Mapping[int, str]) -> None:
         """Commit rows of one block, for every embedding of the pass.
 
         Parameters
         ----------
         block : int
             Number of the block: rows ``block * block_rows`` and on.
-        parts : mapping of str to (rows, values)
+        by_group : mapping of str to (rows, values)
             Per group, rows of the store inside the block and their values, ``(n, dim)``, in the entry's number type.
         absent : mapping of int to str
             Rows that cannot be computed, and why; the same for every group.
@@ -374,13 +374,13 @@ class EmbeddingStore:
         DamagedStore
             If a chunk that should keep rows is not the one that was committed.
         """
-        for group, (rows, values) in parts.items():
+        for group, (rows, values) in by_group.items():
             self._check(block, self._groups[group], np.asarray(rows), values, absent)
         start = block * self.block_rows
         if self._part and block not in self._part:
             raise ValueError(f"block {block} is not of part {self._part}")
         with nullcontext() if self._part else self.lock():
-            for group, (rows, values) in parts.items():
+            for group, (rows, values) in by_group.items():
                 whole = range(start, start + self.block_rows)
                 self._groups[group].commit(whole, np.asarray(rows, dtype=np.intp), values, absent)
 

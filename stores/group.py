@@ -24,8 +24,8 @@ from stores.roots import node_bytes, string_files
 
 __all__ = ["Group", "string_chunk"]
 
-PART_ROWS = 256
-"""Rows of a shard that are fetched at once: some hundred kilobytes, what a request costs anyway."""
+INNER_ROWS = 256
+"""Rows of a chunk inside a shard, which is fetched at once: some hundred kilobytes, what a request costs anyway."""
 
 
 class Group:
@@ -175,7 +175,7 @@ def string_chunk(block_rows: int) -> int:
 def _sized_files(image_ids: Sequence[str], block_rows: int, dim: int, dtype: str, is_sharded: bool) -> dict[str, bytes]:
     """Return the files that depend on the number of images."""
     chunk = chunk_rows_for(block_rows, dim * np.dtype(dtype).itemsize)
-    inner = gcd(chunk, PART_ROWS) if is_sharded else 0
+    inner = gcd(chunk, INNER_ROWS) if is_sharded else 0
     values = array_node((len(image_ids), dim), dtype, (chunk, dim), ("image", "feature"), inner)
     return {**string_files("image", image_ids, string_chunk(block_rows)), "values/zarr.json": node_bytes(values)}
 
