@@ -60,6 +60,8 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("n_queries", "steps"), "int64"),
     "seconds": "float64",
     **dict.fromkeys(("embedding_key", "epochs_key", "images_key", "config_key", "version", "started"), "string"),
+    "preprocessing": "string",
+    "simulated": "bool",
 }
 """Columns of the results table, in order, with their Arrow types. Accuracies are fractions in [0, 1]."""
 

@@ -24,7 +24,7 @@ run_id, dataset, modality, subject, protocol, train_subjects, embedding, encoder
 matched_base, match, weights, brain_encoder, image_head, recipe, seed, split, checkpoint, channels, window, trial_norm,
 train_on, test_repetitions, gallery, n_way, top1, top3, top5, median_rank, mrr, val_top1, concept_top1, last_top1,
 csls_top1, sinkhorn_top1, noise_ceiling, chance, n_queries, steps, seconds, embedding_key, epochs_key, images_key,
-config_key, version, started"""
+config_key, version, started, preprocessing, simulated"""
 
 
 def put(runs, run_id="run-a", arrays=None, **summary):
