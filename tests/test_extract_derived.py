@@ -97,12 +97,16 @@ def test_images_added_later_cost_only_their_own_rows(request_):
     assert after.tobytes() == whole.astype(np.float16).tobytes()
 
 
-def test_an_image_without_a_base_row_has_no_derived_row_for_the_same_reason(request_):
-    store_base(request_, absent=[3, 70])
+@pytest.mark.parametrize("most_bytes", [derive.MOST_BYTES, 60 * 512 * 2])
+def test_an_image_without_a_base_row_has_no_derived_row_for_the_same_reason(request_, monkeypatch, most_bytes):
+    base = store_base(request_, absent=[3, 70])[BASE]
+    monkeypatch.setattr(derive, "MOST_BYTES", most_bytes)  # a block at once, or in three pieces
     report = extract(request_)
     derived = EmbeddingStore.open(request_.store)[ALIGNED]
     assert derived.absent == {"003.jpg": "not an image", "070.jpg": "not an image"} == report.skipped
     assert len(derived) == 148 and extract(request_).written == 0
+    rows = np.array([row for row in range(150) if row not in (3, 70)])
+    assert derived.values.tobytes() == random_affine(512, 7)(base.values, rows).astype(np.float16).tobytes()
 
 
 def test_a_dry_run_tells_and_writes_nothing(request_):

@@ -21,7 +21,7 @@ def request_for(tmp_path):
     )
 
 
-@pytest.mark.parametrize("limit", ["_MOST_BYTES", "_MOST_SECONDS"])
+@pytest.mark.parametrize("limit", ["MOST_BYTES", "_MOST_SECONDS"])
 def test_pieces_write_the_files_of_a_block_committed_at_once(request_for, monkeypatch, limit):
     commits, commit = [], BlockRows.commit
     monkeypatch.setattr(BlockRows, "commit", lambda self, store: commits.append(self.n_bytes) or commit(self, store))

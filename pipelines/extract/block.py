@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from stores.embeddings import EmbeddingStore
     from stores.names import EmbeddingName
 
-__all__ = ["BlockRows", "not_finite", "rounded"]
+__all__ = ["MOST_BYTES", "BlockRows", "not_finite", "rounded"]
+
+MOST_BYTES = 256_000_000
+"""That rows of a block may take before they are committed; a block of tokens can have gigabytes."""
 
 
 def rounded(values: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:

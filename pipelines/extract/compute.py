@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.cores import in_order, workers
 from pipelines.extract.allocator import kept_memory
-from pipelines.extract.block import BlockRows
+from pipelines.extract.block import MOST_BYTES, BlockRows
 from pipelines.extract.loading import LoadedImage, load, prefetch
 from pipelines.extract.pace import add
 from pipelines.extract.plan import Batch, BlockTask, batches
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockDone", "BlockEngine", "NetworkFacts"]
 
-# What a block may hold in memory, and what a kill may cost, if committing the whole of it at once would be more.
-_MOST_BYTES = 256_000_000
 _MOST_SECONDS = 300.0
+"""Between two commits, however long a block takes: so much a kill may cost."""
 
 _Todo = list[tuple[BlockTask, list[Batch]]]
 _Rows = dict[EmbeddingName, np.ndarray]
@@ -174,7 +173,7 @@ class BlockEngine:
                         yield BlockDone(n_read, dict(written), frozenset(block.unfit), dict(seconds))
                         return
                     start = perf_counter()
-                    if not left or block.n_bytes > _MOST_BYTES or start - committed > _MOST_SECONDS:
+                    if not left or block.n_bytes > MOST_BYTES or start - committed > _MOST_SECONDS:
                         record_images(self._store, self._source, read, self._known)
                         read.clear()
                         written.update(block.commit(self._store))

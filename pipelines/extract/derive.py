@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.encoders.combinations import Combination, Source
 from pipelines.encoders.key import versions_that_matter
-from pipelines.extract.block import BlockRows, not_finite
+from pipelines.extract.block import MOST_BYTES, BlockRows, not_finite
 from pipelines.extract.divide import stored_source
 from pipelines.extract.plan import plan_blocks
 from pipelines.extract.provenance import provenance
@@ -183,20 +183,21 @@ def _write(work: _Work, target: Target, to_do: np.ndarray, progress: Progress) -
     sources = [(store[f"{s.name}#{s.key}"], np.flatnonzero(store.committed(s))) for s in work.sources]
     absent = work.absent()
     progress.start(f"derive {target.name}", int(to_do.sum()), "images")
-    written = 0
+    written, size = 0, max(1, MOST_BYTES // sum(s.dim * np.dtype(s.dtype).itemsize for s in work.sources))
     for task in plan_blocks({target.group: to_do}, store.block_rows):
-        block, rows = BlockRows(task, entries), task.rows[target.group]
-        for row in (row for row in rows.tolist() if row in absent):
-            block.refuse(row, absent[row])
-        there = np.array([row for row in rows.tolist() if row not in absent], dtype=np.intp)
-        places = [np.searchsorted(committed, there) for _, committed in sources]
-        assert all(np.array_equal(committed[at], there) for at, (_, committed) in zip(places, sources, strict=True))
-        values = [source.take(at) for at, (source, _) in zip(places, sources, strict=True)]
-        block.put(target.group, there, work.combination.combine(values, there))
-        if block.unfit:
-            return None
-        written += sum(block.commit(store).values())
-        progress.advance(len(rows))
+        block, lacking = BlockRows(task, entries), task.rows[target.group]
+        for rows in (lacking[start : start + size] for start in range(0, len(lacking), size)):
+            for row in (row for row in rows.tolist() if row in absent):
+                block.refuse(row, absent[row])
+            there = np.array([row for row in rows.tolist() if row not in absent], dtype=np.intp)
+            places = [np.searchsorted(committed, there) for _, committed in sources]
+            assert all(np.array_equal(known[at], there) for at, (_, known) in zip(places, sources, strict=True))
+            values = [source.take(at) for at, (source, _) in zip(places, sources, strict=True)]
+            block.put(target.group, there, work.combination.combine(values, there))
+            if block.unfit:
+                return None
+            written += sum(block.commit(store).values())
+            progress.advance(len(rows))
     return written
 
 
