@@ -245,7 +245,9 @@ def test_nothing_here_reads_a_file_in_a_way_that_runs_its_code():
             called = ast.unparse(node.func)
             switches = {word.arg: ast.unparse(word.value) for word in node.keywords}
             assert not (called.startswith("torch.") and forbidden & set(called.split("."))), path.name
-            assert called not in ("pickle.load", "pickle.loads", "eval", "exec"), path.name
+            assert called not in ("pickle.load", "pickle.loads", "eval"), path.name
+            # Code of the user's own, and only what the command line names: see test_code_of_ones_own.py.
+            assert called != "exec" or path.name == "elsewhere.py", path.name
             assert called.endswith("save") or switches.get("allow_pickle", "False") == "False", path.name
             assert switches.get("trust_remote_code", "False") == "False", path.name
             if called == "torch.load":

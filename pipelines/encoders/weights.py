@@ -146,7 +146,7 @@ def _given(spec: EncoderSpec, path: Path) -> Weights:
             missing = path / spec.id / spec.weights[found.index(None)].name
             raise NotHere(f"no '{missing}'", f"run `embedctl models pull {spec.id} --to {path}`")
         return _checked(spec, tuple(file for file in found if file), str(path.absolute()))
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise EmbedctlError(f"no weights at '{path}'", "published, random:SEED, or the path of a file or folder")
     if path.is_dir() and spec.family not in FOLDERS:
         raise NotHere(f"no '{path / spec.id}'", f"run `embedctl models pull {spec.id} --to {path}`, or give a file")

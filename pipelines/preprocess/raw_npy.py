@@ -25,6 +25,7 @@ from pipelines.preprocess.pickle_walk import (
     walk,
 )
 from stores.errors import BadRecording
+from stores.files import NotAFile, open_file
 
 __all__ = ["map_pickled"]
 
@@ -62,7 +63,7 @@ def map_pickled(path: Path) -> dict[str, Any]:
     ((3, 3), 1000, False)
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             size = path.stat().st_size
             head = file.read(512)
             start = _pickle_start(path, head)
@@ -71,6 +72,8 @@ def map_pickled(path: Path) -> dict[str, Any]:
         raise no_file(path) from None
     except IsADirectoryError:
         raise BadRecording(f"{path} is a folder, not a file", "check how the archive was unpacked") from None
+    except NotAFile:
+        raise BadRecording(f"{path} is a pipe or a device, and no file", "put the recording in its place") from None
     except PermissionError:
         raise BadRecording(f"{path} may not be read", "check the permissions of the file") from None
     try:
