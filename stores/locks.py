@@ -1,7 +1,8 @@
 """Locks: one writer at a time, and a dead one does not hold up the living.
 
-A lock is a file that names host and process and is touched every few seconds. On the same host the process list
-tells whether the owner lives; on another host the age of the last touch does, by the clock of the file system.
+A lock is a file that names host and process and is touched every few seconds. Where this process sees the owner's list
+of processes (same host, same boot, same container) that list tells whether the owner lives; elsewhere the age of the
+last touch does, by the clock of the file system. An owner that finds its lock taken over writes nothing more there.
 
 Why only one process ever wins, however many find the same dead owner at once:
 
@@ -21,6 +22,7 @@ host to host "dead" means silent for a minute, so there all this holds for proce
 
 import json
 import os
+import stat
 import threading
 import time
 import uuid
@@ -30,8 +32,19 @@ from pathlib import Path
 from typing import Any
 
 from stores.commits import cannot_write, digest, draft_name, make_folder, sweep
-from stores.errors import CannotWrite, StoreLocked
-from stores.owners import HOST, is_running, process_started
+    cannot_write,
+    digest,
+    draft_name,
+    make_folder,
+    may_write,
+    may_write_no_more,
+    refuse_lost,
+    sweep,
+)
+from stores.errors import CannotWrite, EmbedctlError, StoreLocked
+from stores.lost import may_write, may_write_no_more, refuse_lost
+from stores.owners import HOST, PROCESSES, is_running, process_started
+from stores.reading import read_file
 from stores.remote import RemotePath
 
 __all__ = ["clear_dead", "lock", "of_dead", "of_living"]
@@ -39,7 +52,9 @@ __all__ = ["clear_dead", "lock", "of_dead", "of_living"]
 HEARTBEAT = 5.0
 """Seconds between two touches."""
 DEAD_AFTER = 60.0
-"""Seconds without a touch after which an owner on another host counts as dead."""
+"""Seconds without a touch after which an owner that no process list shows counts as dead."""
+_MOST = 10_000
+"""Bytes of a lock file: ours has 200."""
 
 
 @contextmanager
@@ -60,7 +75,7 @@ def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) 
     Raises
     ------
     StoreLocked
-        If a live process holds it; names host and process.
+        If a live process holds it, named with its host; or, at the end, if another has taken it over in between.
     CannotWrite
         If the folder is on a full or read-only disk.
 
@@ -77,7 +92,9 @@ def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) 
     sweep(folder)
     ours = _acquire(path, f"'{shown or folder}' ({what})", time.monotonic() + wait)
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, stop), daemon=True, name=f"heartbeat of {path.name}")
+    place = shown or (folder.parents[1] if folder.parent.name == ".embedctl" else folder)
+    may_write(path)
+    beat = threading.Thread(target=_beat, args=(path, ours, place, stop), daemon=True, name=f"heartbeat of {path.name}")
     beat.start()
     try:
         _clear_claims(path, ours)
@@ -86,6 +103,7 @@ def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) 
         stop.set()
         beat.join()
         _give_back(path, ours)
+    refuse_lost(place / "anything")  # what was written since is beside what another wrote
 
 
 def of_dead(folder: Path) -> list[Path]:
@@ -153,8 +171,8 @@ def _acquire(path: Path, place: str, deadline: float) -> bytes:
 def _create(path: Path) -> bytes | None:
     """Make the lock file, whole, and return its content; None if there is one."""
     draft = path.with_name(draft_name(path.name))
-    owner = {"host": HOST, "pid": os.getpid(), "started": process_started(os.getpid()), "token": uuid.uuid4().hex}
-    content = json.dumps(owner).encode()
+    me = {"host": HOST, "processes": PROCESSES, "pid": os.getpid(), "started": process_started(os.getpid())}
+    content = json.dumps({**me, "token": uuid.uuid4().hex}).encode()
     if isinstance(path, RemotePath):
         try:
             path.create(content)
@@ -167,6 +185,7 @@ def _create(path: Path) -> bytes | None:
             try:
                 os.link(draft, path)  # unlike a rename, this fails where there is a file already
             except FileExistsError:
+                _refuse_folder(path)
                 return None
             except OSError:  # a file system without hard links: the file is empty for a moment
                 return content if _create_without_link(path, content) else None
@@ -229,19 +248,32 @@ def _create_without_link(path: Path, content: bytes) -> bool:
 
 
 def _content(path: Path) -> bytes | None:
-    """Return what the lock file says; None where there is none."""
+    """Return what the lock file says; None where there is none, nothing where it is no file that could be a lock."""
     try:
-        return path.read_bytes()
+        return read_file(path, _MOST)
     except FileNotFoundError:
-        return None
+        return b"" if path.is_symlink() else None  # a link that leads nowhere is in the way all the same
+    except OSError:
+        said = path.lstat()
+        if stat.S_ISREG(said.st_mode) and said.st_size <= _MOST:
+            raise
+        return b""
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        raise StoreLocked(f"'{path}' is a folder, and no lock can be there", "move it elsewhere: it is not embedctl's")
 
 
 def _owner(content: bytes) -> dict[str, Any]:
+    """Return who a lock names; nobody, if it says what no lock of embedctl says."""
     try:
         owner = json.loads(content)
-    except ValueError:
+        texts = [owner.get(name, "") for name in ("host", "processes", "started")]
+    except (ValueError, RecursionError, AttributeError):
         return {}
-    return owner if isinstance(owner, dict) and isinstance(owner.get("pid"), int) else {}
+    known = type(owner.get("pid")) is int and 0 < owner["pid"] < 1 << 31
+    return owner if known and all(isinstance(text, str) and len(text) < 300 for text in texts) else {}
 
 
 def _whom(owner: dict[str, Any]) -> str:
@@ -249,13 +281,14 @@ def _whom(owner: dict[str, Any]) -> str:
 
 
 def _lives(path: Path, owner: dict[str, Any]) -> bool:
-    if owner.get("host") == HOST and os.name != "nt":
-        return is_running(owner["pid"], str(owner.get("started", "")))
+    if owner.get("processes") == PROCESSES and os.name != "nt":
+        return is_running(owner["pid"], owner.get("started", ""))
     try:
-        last_touch = path.stat().st_mtime
+        last_touch = path.lstat().st_mtime
     except FileNotFoundError:
         return False
-    return _file_system_time(path.parent) - last_touch < DEAD_AFTER
+    # A time to come is none that a heart has beaten: the clock was set back, or the file came out of an archive.
+    return abs(_file_system_time(path.parent) - last_touch) < DEAD_AFTER
 
 
 def _file_system_time(folder: Path) -> float:
@@ -268,12 +301,15 @@ def _file_system_time(folder: Path) -> float:
     return now
 
 
-def _beat(path: Path, stop: threading.Event) -> None:
+def _beat(path: Path, ours: bytes, place: Path, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT):
         try:
             if isinstance(path, RemotePath):
-                path.write_bytes(path.read_bytes())  # its time is when it was put
-            else:
+                is_ours = path.renew(ours)  # its time is when it was put
+            elif is_ours := _content(path) == ours:
                 os.utime(path)
-        except OSError:  # the disk filled up or went away: the writer will find out by itself
+        except (OSError, EmbedctlError):  # the disk or the network went away: the writer will find out by itself
             continue
+        if not is_ours:
+            may_write_no_more(path, place)
+            return

@@ -1,17 +1,41 @@
 """Who is writing: a process on a host, and whether it is still alive.
 
 Locks and temporary files both carry an owner, so that what a killed process left behind can be told
-from what a live one is using.
+from what a live one is using. A process number means something only where one process list holds: two containers on
+one host, or two hosts of one name, each have a list of their own.
 """
 
 import errno
 import os
 import socket
+from hashlib import blake2b
 from pathlib import Path
 
-__all__ = ["HOST", "is_running", "process_started"]
+__all__ = ["HOST", "PROCESSES", "is_running", "process_started"]
 
 HOST = socket.gethostname().split(".")[0] or "localhost"
+"""What people call this host."""
+
+
+def _process_list(proc: Path = Path("/proc"), host: str = socket.gethostname()) -> str:
+    """Return a name of the list of processes that this one is in: of the host, its boot and its process namespace.
+
+    Examples
+    --------
+    >>> _process_list() == PROCESSES, _process_list(host="node1.a") == _process_list(host="node1.b")
+    (True, False)
+    """
+    said = [host]
+    try:
+        said.append((proc / "sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        said.append(str((proc / "self/ns/pid").stat().st_ino))
+    except (OSError, ValueError):  # not Linux: the full name of the host must do
+        pass
+    return blake2b(" ".join(said).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
+
+
+PROCESSES = _process_list()
+"""Twelve letters that only processes share that see each other in one list of processes."""
 
 
 def process_started(pid: int) -> str:
@@ -23,7 +47,7 @@ def process_started(pid: int) -> str:
 
 
 def is_running(pid: int, started: str = "") -> bool:
-    """Say whether process ``pid`` of this host lives, and is the one that began at ``started``.
+    """Say whether process ``pid`` of this list lives, and is the one that began at ``started``.
 
     Examples
     --------

@@ -76,8 +76,7 @@ def refuse_beside(root: Root, part: Part) -> None:
         Naming the process.
     """
     for name, whom in of_living(root.locks, "part-*-of-*").items():
-        _, number, _, of = name.split("-")
-        other = Part(int(number), int(of))
-        if part.overlaps(other):
+        found = re.fullmatch(r"part-(\d{1,9})-of-([1-9]\d{0,8})", name, re.ASCII)
+        if found and part.overlaps(other := Part(int(found[1]), int(found[2]))):
             hint = f"wait until it is done; if it is gone for good, delete '{root.locks / name}.lock'"
             raise StoreLocked(f"{whom} is writing '{root.path}' (shard {other})", hint)

@@ -6,14 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stores import locks
-from stores.commits import digest
-from stores.errors import CannotWrite, StoreLocked
+from stores.commits import digest, draft_name, put_bytes
+from stores.errors import CannotWrite, EmbedctlError, StoreLocked
 from stores.locks import lock
-from stores.owners import HOST, is_running, process_started
+from stores.owners import HOST, PROCESSES, is_running, process_started
+from stores.parts import WHOLE, refuse_beside
 
 HOLD = """
 import sys, time
@@ -89,7 +91,7 @@ def test_a_writer_on_another_host_lives_as_long_as_its_heart_beats(folder):
 
 def test_a_process_that_only_inherited_the_number_does_not_count(folder):
     folder.mkdir(parents=True)
-    (folder / "store.lock").write_text(json.dumps({"host": HOST, "pid": os.getpid(), "started": "1"}))
+    (folder / "store.lock").write_text(json.dumps({"processes": PROCESSES, "pid": os.getpid(), "started": "1"}))
     if not process_started(os.getpid()):
         pytest.skip("this system does not tell when a process started")
     with lock(folder, "store"):
@@ -116,7 +118,7 @@ def test_the_heart_beats_while_the_lock_is_held(folder, monkeypatch):
         assert (folder / "store.lock").stat().st_mtime > 0
 
 
-DEAD = json.dumps({"host": HOST, "pid": 1, "started": "long ago", "token": "a"}).encode()
+DEAD = json.dumps({"processes": PROCESSES, "pid": 1, "started": "long ago", "token": "a"}).encode()
 
 
 def test_who_comes_late_to_a_dead_lock_never_touches_the_live_one_in_its_place(folder, monkeypatch):
@@ -168,7 +170,13 @@ def test_a_full_disk_does_not_keep_the_lock(folder, monkeypatch):
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("content", [b"[]", b'{"host": "%s", "pid": "x"}' % HOST.encode(), b""])
+def says(**owner):
+    return json.dumps({"processes": PROCESSES, **owner}).encode()
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", says(pid="x"), says(pid=10**30), says(pid=-1), says(pid=True), b"[" * 100_000, b"{}", b""]
+)  # fmt: skip
 def test_a_lock_file_of_nonsense_is_given_up_after_a_while_too(folder, content):
     folder.mkdir(parents=True)
     (folder / "store.lock").write_bytes(content)
@@ -177,6 +185,116 @@ def test_a_lock_file_of_nonsense_is_given_up_after_a_while_too(folder, content):
     os.utime(folder / "store.lock", (0, 0))
     with lock(folder, "store"):
         pass
+
+
+@pytest.mark.parametrize("target", ["nowhere", "/dev/zero", "store.lock", "pipe"])
+def test_a_link_in_the_place_of_a_lock_is_given_up_after_a_while_too(folder, target):
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "pipe")
+    (folder / "store.lock").symlink_to(target)
+    with pytest.raises(StoreLocked), lock(folder, "store"):
+        pass
+    os.utime(folder / "store.lock", (0, 0), follow_symlinks=False)
+    with lock(folder, "store"):
+        assert not (folder / "store.lock").is_symlink()
+
+
+def test_a_folder_in_the_place_of_a_lock_is_named(folder):
+    (folder / "store.lock").mkdir(parents=True)
+    with pytest.raises(StoreLocked, match="is a folder"), lock(folder, "store"):
+        pass
+    assert not locks.of_dead(folder)
+    (folder / "store.lock").rmdir()
+    (folder / "store.lock").write_bytes(DEAD)
+    (folder / f"store.lock.{digest(DEAD)}").mkdir()
+    with pytest.raises(StoreLocked, match="is a folder"), lock(folder, "store"):
+        pass
+
+
+def test_a_lock_from_the_future_is_that_of_a_clock_that_was_set_back(folder):
+    folder.mkdir(parents=True)
+    (folder / "store.lock").write_text(json.dumps({"host": "node-17", "pid": 1}))
+    os.utime(folder / "store.lock", (4e9, 4e9))
+    with lock(folder, "store"):
+        pass
+
+
+def test_a_lock_called_like_that_of_no_part_stands_for_none(folder):
+    folder.mkdir(parents=True)
+    for name in ("x-of-y", "0-of-0", f"0-of-{'9' * 5000}"[:200]):
+        (folder / f"part-{name}.lock").write_text(json.dumps({"host": "node-17", "pid": 1}))
+    refuse_beside(SimpleNamespace(locks=folder, path=folder), WHOLE)
+
+
+@pytest.mark.parametrize("name", [HOST, f"{HOST}.lab.org", "node-17"])
+def test_the_process_list_is_asked_only_of_processes_that_are_in_it(folder, name):
+    """A container, or a host of the same name, has the same numbers for other processes."""
+    folder.mkdir(parents=True)
+    nobody = next(pid for pid in range(2, 1 << 22) if not is_running(pid))
+    elsewhere = json.dumps({"host": name, "processes": "0123456789ab", "pid": nobody, "started": "1"})
+    (folder / "store.lock").write_text(elsewhere)
+    draft = folder / draft_name("0").replace(PROCESSES, "0123456789ab").replace(f"!{os.getpid()}-", f"!{nobody}-")
+    draft.write_bytes(b"half a chunk")
+    with pytest.raises(StoreLocked, match=f"process {nobody} on {name}"), lock(folder, "store"):
+        pass
+    assert draft.exists()
+
+
+INSIDE = "from stores.commits import draft_name; print(draft_name('0'))"
+
+
+def test_in_another_container_a_process_has_another_list_and_other_names_for_drafts():
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", INSIDE]
+    try:
+        said = [subprocess.run(unshare, cwd=Path(__file__).parents[2], capture_output=True, text=True) for _ in "ab"]
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if said[0].returncode:
+        pytest.skip("may not make a namespace of processes")
+    (one, two) = (ran.stdout.strip() for ran in said)
+    assert one.partition("!")[2].startswith("1-") and two.partition("!")[2].startswith("1-")
+    assert one.partition("!")[2] != two.partition("!")[2], "two containers must not write one draft"
+    assert PROCESSES not in one + two
+
+
+def test_who_lost_its_lock_writes_nothing_more(folder, monkeypatch):
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
+    store = folder.parents[2]
+    with pytest.raises(StoreLocked, match="has taken over"), lock(folder, "store", shown=store):
+        put_bytes(store / "before", b"x")
+        theirs = json.dumps({"host": "node-17", "pid": 1}).encode()
+        (folder / "store.lock").write_bytes(theirs)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            put_bytes(store / "after", b"x")
+    assert (folder / "store.lock").read_bytes() == theirs
+    os.unlink(folder / "store.lock")
+    with pytest.raises(StoreLocked, match="has taken over"):
+        put_bytes(store / "later", b"x")
+    with lock(folder, "store", shown=store):
+        put_bytes(store / "again", b"x")
+
+
+def test_a_heart_goes_on_after_a_beat_that_failed(folder, monkeypatch):
+    """Behind an address a failed request is no OSError."""
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
+    failed = []
+
+    def fail(path, *more):
+        failed.append(path)
+        raise EmbedctlError("the endpoint does not answer")
+
+    with lock(folder, "store"):
+        real = locks.read_file
+        monkeypatch.setattr(locks, "read_file", fail)
+        while not failed:
+            time.sleep(0.01)
+        monkeypatch.setattr(locks, "read_file", real)
+        os.utime(folder / "store.lock", (0, 0))
+        deadline = time.monotonic() + 20
+        while (folder / "store.lock").stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (folder / "store.lock").stat().st_mtime > 0
 
 
 # Rounds of eight processes that all find the lock of a process that died; the winner dies with the lock in its hand.
@@ -195,9 +313,8 @@ def held_up(function):
         return function(*arguments, **options)
     return late
 
-for name in ("link", "unlink", "rename", "replace"):
+for name in ("link", "unlink", "rename", "replace", "open", "read"):
     setattr(os, name, held_up(getattr(os, name)))
-Path.read_bytes = held_up(Path.read_bytes)
 
 folder, began, rounds = Path(sys.argv[1]), time.monotonic(), 0
 while rounds < 12 or time.monotonic() < began + SECONDS:  # on a busy computer a round takes long
