@@ -14,7 +14,7 @@ __all__ = ["note_embeddings", "note_runs", "note_subjects"]
 # What changes no number, or is recorded by the store and taken from there.
 _LEFT_OUT = {
     "models", "subjects", "seeds", "name", "refresh", "overwrite", "offline", "shard", "workers", "scheduler",
-    "memory_budget", "batch_size", "device", "dry_run", "check", "layers", "views", "store", "runs",
+    "memory_budget", "device", "dry_run", "check", "layers", "views", "store", "runs",
 }  # fmt: skip
 _OPTIONS = {"arrays": "npy"}
 
@@ -73,9 +73,9 @@ def note_subjects(request: Any, subjects: Collection[int]) -> None:
         note_command(hidden, part, words, "--subject", str(subject), anew=True)
 
 
-def note_runs(request: Any, jobs: Collection[Any], dataset: str) -> None:
-    """Note what trained runs."""
+def note_runs(request: Any, plan: Any) -> None:
+    """Note what trains the runs of a plan that are not finished; before it does, so that a kill leaves none without."""
     words, hidden = words_of("train", request, request.runs.absolute().parent, "dataset"), request.runs / ".embedctl"
-    for job in jobs:
-        here = [*words, "--dataset", dataset, "--subject", str(job.subject), "--seed", str(job.seed)]
+    for job in (job for job in plan.jobs if not job.finished):
+        here = [*words, "--dataset", plan.dataset, "--subject", str(job.subject), "--seed", str(job.seed)]
         note_command(hidden, job.run_id, here, "--model", f"{job.embedding}", anew=True)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ def tell(rows: "Sequence[DepthRow]") -> None:
     """Show the table: a line per pair, image head and brain encoder."""
     if not rows:
         render.line("no aligned encoder and its base have both been run: there is no pair to show")
-    for about, group in groupby(rows, key=lambda row: [row.condition[name] for name in _TOGETHER]):
+    for about, group in groupby(rows, key=lambda row: [row.pair.condition[name] for name in _TOGETHER]):
         dataset, preprocessing, protocol, gallery, n_way, recipe = about
         epochs = f" on {preprocessing} epochs" if preprocessing else ""
         render.line(
@@ -44,10 +44,9 @@ def _table(rows: "Sequence[DepthRow]") -> None:
     figures = ("subjects", "difference", "95 % interval", "p corrected")
     cells = [
         (
-            row.condition["brain_encoder"],
-            row.condition["image_head"],
-            *_side(row.aligned),
-            *_side(row.base),
+            row.pair.condition["brain_encoder"],
+            row.pair.condition["image_head"],
+            *(word for side in _sides(row) for word in _told(*side)),
             len(row.pair.subjects),
             f"{_POINTS * row.pair.difference:+.1f} points",
             _interval(row),
@@ -60,9 +59,17 @@ def _table(rows: "Sequence[DepthRow]") -> None:
     render.table(columns, cells, right=(*side, *figures))
 
 
-def _side(one: "AtDepth") -> tuple[str, str, str, str]:
-    best = one.validation[one.embedding]
-    return one.embedding, str(len(one.validation)), render.percent(best), render.percent(one.top1)
+def _sides(row: "DepthRow") -> "Iterator[tuple[str, str, AtDepth]]":
+    """Yield, of the aligned encoder and of its base: the embedding chosen, its weights, and how it was chosen."""
+    yield row.pair.embedding, row.pair.weights, row.aligned
+    yield row.pair.base, row.pair.base_weights, row.base
+
+
+def _told(embedding: str, weights: str, one: "AtDepth") -> tuple[str, str, str, str]:
+    from pipelines.train.origin import marked
+
+    best = one.validation[embedding]
+    return marked(embedding, weights), str(len(one.validation)), render.percent(best), render.percent(one.top1)
 
 
 def _interval(row: "DepthRow") -> str:
@@ -75,7 +82,7 @@ def _interval(row: "DepthRow") -> str:
 def as_csv(rows: "Sequence[DepthRow]") -> bytes:
     """Return the table as CSV, fractions as they are."""
     sink = io.StringIO()
-    side = ("embedding", "layers", "val_top1", "test_top1")
+    side = ("embedding", "weights", "layers", "val_top1", "test_top1")
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(
         (*_TOGETHER, "brain_encoder", "image_head", "config_key")
@@ -83,10 +90,10 @@ def as_csv(rows: "Sequence[DepthRow]") -> bytes:
         + ("subjects", "seeds", "difference", "low", "high", "over", "p", "p_holm", "verdict", "note")
     )
     for row in rows:
-        condition, pair = row.condition, row.pair
+        condition, pair = row.pair.condition, row.pair
         sides = [
-            (one.embedding, len(one.validation), one.validation[one.embedding], one.top1)
-            for one in (row.aligned, row.base)
+            (embedding, weights, len(one.validation), one.validation[embedding], one.top1)
+            for embedding, weights, one in _sides(row)
         ]
         writer.writerow(
             (
@@ -108,21 +115,29 @@ def depth_figure(rows: "Sequence[DepthRow]") -> "Figure":
     rows : sequence of DepthRow
         At least one.
     """
+    from pipelines.train.origin import marked
+
     across = min(_ACROSS, len(rows))
     down = -(-len(rows) // across)
     figure, panels = new_figure(4.2 * across, 3.6 * down, down, across)
     axes = list(panels.flat) if len(rows) > 1 else [panels]
     for panel, row in zip(axes, rows, strict=False):
-        for one, colour, kind in ((row.base, COLOURS[0], "base"), (row.aligned, COLOURS[1], "aligned")):
+        aligned, base = _sides(row)
+        for (embedding, weights, one), colour, kind in (
+            (base, COLOURS[0], "base"),
+            (aligned, COLOURS[1], "aligned"),
+        ):
             names, values = list(one.validation), [_POINTS * value for value in one.validation.values()]
             at = [place / (len(names) - 1) if len(names) > 1 else 1.0 for place in range(len(names))]
-            chosen = names.index(one.embedding)
-            panel.plot(at, values, ".-", color=colour, label=f"{kind}: {one.embedding}")
+            chosen = names.index(embedding)
+            panel.plot(at, values, ".-", color=colour, label=f"{kind}: {marked(embedding, weights)}")
             panel.plot([at[chosen]], [values[chosen]], "o", color=colour, markerfacecolor="none", ms=10)
             panel.plot([at[chosen]], [_POINTS * one.top1], "D", color=colour, ms=6)
-        panel.axhline(_POINTS / row.condition["n_way"], color="black", ls=":", lw=1.2)
+        panel.axhline(_POINTS / row.pair.condition["n_way"], color="black", ls=":", lw=1.2)
         panel.set(xlabel="layers, first to last", ylabel="top-1, %", ylim=(0, None))
-        panel.set_title(f"{row.condition['brain_encoder']}, image head {row.condition['image_head']}", fontsize=9)
+        panel.set_title(
+            f"{row.pair.condition['brain_encoder']}, image head {row.pair.condition['image_head']}", fontsize=9
+        )
         panel.legend(fontsize=6, frameon=False)
     for panel in axes[len(rows) :]:
         panel.set_visible(False)

@@ -1,6 +1,7 @@
 """What all pictures are drawn with: an empty figure, its PNG, colours, names, and where sensors lie seen from above."""
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from stores.errors import NotHere
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "HEAD", "flat", "legible", "new_figure", "png"]
+__all__ = ["COLOURS", "CURVES", "GREY", "HEAD", "colours_of", "flat", "legible", "new_figure", "png"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which people with colour-blind eyes tell apart; without their yellow, which white paper hides."""
+CURVES = COLOURS[2:]  # of embeddings beside one another: the first two say base and aligned, everywhere
+GREY = "#8a8f98"
 
 HEAD = 0.095  # m: radius of the head that MNE draws
 _HEAD_MIDDLE = np.array([0.0, 0.0, 0.04])  # m: in head coordinates, whose origin lies between the ears
@@ -57,6 +60,27 @@ def png(figure: "Figure", dpi: int = 150) -> bytes:
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=dpi, bbox_inches="tight")
     return sink.getvalue()
+
+
+def colours_of(names: Sequence[str], ranked: Sequence[str]) -> dict[str, str]:
+    """Return colours of curves: the best embeddings have theirs everywhere; what these leave over goes to others.
+
+    Parameters
+    ----------
+    names : sequence of str
+        What is drawn; where colours run out, the later ones are left out.
+    ranked : sequence of str
+        All embeddings of the answer, best first.
+
+    Examples
+    --------
+    >>> colours_of(["hog", "pixels"], ["pixels", "clip-rn50"]) == {"hog": CURVES[1], "pixels": CURVES[0]}
+    True
+    """
+    own = dict(zip(ranked, CURVES, strict=False))
+    spare = iter([colour for name, colour in own.items() if name not in names] + list(CURVES[len(own) :]))
+    found = {name: own.get(name) or next(spare, "") for name in sorted(names, key=lambda name: name not in own)}
+    return {name: found[name] for name in names if found[name]}
 
 
 def legible(name: str, most: int = 40) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedctl.captions import ms
-from embedctl.drawing import COLOURS, HEAD, flat, legible, new_figure
+from embedctl.drawing import CURVES, GREY, HEAD, colours_of, flat, legible, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,28 +28,31 @@ _LETTERS_OF_A_MAP = 30
 Named = Mapping[str, "Sequence[Profile]"]
 
 
-def time_figure(profiles: "Sequence[Profile]") -> "Figure":
+def time_figure(profiles: "Sequence[Profile]", ranked: Sequence[str] = ()) -> "Figure":
     """Draw when the evidence comes: a line per embedding, mean over subjects; bars below where it is above zero.
 
     Parameters
     ----------
     profiles : sequence of Profile
         Of one condition.
+    ranked : sequence of str
+        All embeddings of the condition, best first: they have the colours of the report.
     """
     figure, axes = new_figure(9.5, 4.5)
     axes.axhline(0, color="0.7", lw=0.8)
-    named = _best(profiles, len(COLOURS))
-    for colour, (name, mine) in zip(COLOURS, named.items(), strict=False):
+    named = _best(profiles, len(CURVES))
+    colours = colours_of(list(named), ranked)
+    for name, mine in named.items():
         course = 100 * _mean([p.time for p in mine])
-        axes.plot(1000 * mine[0].times, course, color=colour, alpha=_strength(mine), label=_label(name, mine))
+        axes.plot(1000 * mine[0].times, course, color=colours[name], alpha=_strength(mine), label=_label(name, mine))
     low, high = axes.get_ylim()
     step = 0.03 * (high - low)
-    for number, mine in enumerate(named.values()):
+    for number, (name, mine) in enumerate(named.items()):
         for profile in mine:
             for window in profile.windows:
                 at = low - step * (number + 1)
                 span = [1000 * window.first, 1000 * window.last]
-                axes.plot(span, [at, at], color=COLOURS[number], lw=3, alpha=0.6 * _strength(mine))
+                axes.plot(span, [at, at], color=colours[name], lw=3, alpha=0.6 * _strength(mine))
     below = "ms from image onset (bars: clusters above zero, per subject; their edges are not tested)"
     if _is_of_the_paper(profiles):
         one = profiles[0]
@@ -64,28 +67,29 @@ def time_figure(profiles: "Sequence[Profile]") -> "Figure":
     return figure
 
 
-def bands_figure(profiles: "Sequence[Profile]") -> "Figure":
+def bands_figure(profiles: "Sequence[Profile]", ranked: Sequence[str] = ()) -> "Figure":
     """Draw at which frequencies the evidence lies: a group of bars per band, a bar per embedding, a dot per subject."""
-    named = _best(profiles, len(COLOURS))
+    named = _best(profiles, len(CURVES))
     figure = _bars_figure(
         {name: [p.bands for p in mine] for name, mine in named.items()},
         list(profiles[0].bands),
         _title("At which frequencies the evidence lies", profiles, named),
         named,
+        ranked,
     )
     if _is_of_the_paper(profiles):
         figure.axes[0].set_xlabel("of the paper's maps: a few stretched points, no spectrum of the recording")
     return figure
 
 
-def sensors_figure(profiles: "Sequence[Profile]") -> "Figure":
+def sensors_figure(profiles: "Sequence[Profile]", ranked: Sequence[str] = ()) -> "Figure":
     """Draw where the evidence lies: a topography per embedding; bars of groups where sensors have no known place."""
     from pipelines.interpret.over_subjects import over_sensors
 
     named = _best(profiles, MOST_MAPS)
     sensors, positions, means = over_sensors({n: [(p.sensors, p.positions) for p in mine] for n, mine in named.items()})
     if len(sensors) < 4 or not positions:
-        return _groups_figure(profiles)
+        return _groups_figure(profiles, ranked)
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from mne.viz import plot_topomap
@@ -127,7 +131,7 @@ def pair_figure(pair: "PairedProfile") -> "Figure":
     """Draw aligned minus base over time, over all images and over those that both found; shaded where they differ."""
     figure, axes = new_figure(8.0, 4.5)
     axes.axhline(0, color="0.7", lw=0.8)
-    for matched, colour, label in ((False, COLOURS[2], "all images"), (True, COLOURS[3], "images that both found")):
+    for matched, colour, label in ((False, "black", "all images"), (True, GREY, "images that both found")):
         tests = [test for test in pair.tests if test.matched == matched]
         if tests:
             axes.plot(1000 * pair.times, 100 * _mean([t.time for t in tests]), color=colour, label=label)
@@ -145,9 +149,9 @@ def pair_figure(pair: "PairedProfile") -> "Figure":
     return figure
 
 
-def _groups_figure(profiles: "Sequence[Profile]") -> "Figure":
+def _groups_figure(profiles: "Sequence[Profile]", ranked: Sequence[str]) -> "Figure":
     """Draw bars of regions, or of the strongest sensors where there are no regions."""
-    named = _best(profiles, len(COLOURS))
+    named = _best(profiles, len(CURVES))
     parts = list(profiles[0].groups)
     if not parts:
         parts = sorted(profiles[0].sensors, key=lambda name: -abs(profiles[0].sensors[name]))[:MOST_BARS]
@@ -156,23 +160,28 @@ def _groups_figure(profiles: "Sequence[Profile]") -> "Figure":
         parts,
         _title("Where the evidence lies", profiles, named),
         named,
+        ranked,
     )
     figure.axes[0].tick_params(axis="x", rotation=30)
     return figure
 
 
 def _bars_figure(
-    shares: Mapping[str, Sequence[Mapping[str, float]]], parts: Sequence[str], title: str, named: Named
+    shares: Mapping[str, Sequence[Mapping[str, float]]],
+    parts: Sequence[str],
+    title: str,
+    named: Named,
+    ranked: Sequence[str],
 ) -> "Figure":
     """Draw a group of bars per part, a bar per embedding, a dot per subject."""
     figure, axes = new_figure(9.5, 4.5)
     axes.axhline(0, color="0.7", lw=0.8)
-    width = 0.8 / len(shares)
+    width, colours = 0.8 / len(shares), colours_of(list(shares), ranked)
     for number, (name, each) in enumerate(shares.items()):
         table = 100 * np.array([[one.get(part, 0.0) for part in parts] for one in each])
         at = np.arange(len(parts)) + (number - (len(shares) - 1) / 2) * width
         strength, label = _strength(named[name]), _label(name, named[name])
-        axes.bar(at, table.mean(axis=0), width, color=COLOURS[number], alpha=strength, label=label)
+        axes.bar(at, table.mean(axis=0), width, color=colours[name], alpha=strength, label=label)
         axes.plot(np.tile(at, len(table)), table.ravel(), ".", color="0.3", ms=4)
     axes.set_xticks(range(len(parts)), parts)
     axes.set(ylabel="% of the evidence (dots: subjects)", title=title)

@@ -18,7 +18,7 @@ import numpy as np
 
 from embedctl.html import page, rows_of
 from embedctl.one_embedding import OneEmbedding
-from embedctl.stored import COLUMNS, embedding_rows
+from embedctl.stored import COLUMNS, called, embedding_rows
 from stores.embeddings import EmbeddingStore
 from stores.errors import UnknownName, suggest
 
@@ -104,7 +104,10 @@ class Embeddings:
         return self._store.names
 
     def __getitem__(self, name: str) -> "OneEmbedding":
-        return OneEmbedding(self._store[name], self._images)
+        from pipelines.train.origin import marked, weights_column
+
+        one = self._store[name]
+        return OneEmbedding(one, self._images, marked(one.name, weights_column(self._store.resolve(name))))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -162,7 +165,8 @@ class Embeddings:
         from embedctl.pictures import similarity_figure
 
         names, table, n_images = self.similarities(measure)
-        return similarity_figure(table, names, {"cka": "CKA", "rsa": "RSA"}[measure], n_images)
+        told = called(self._store)
+        return similarity_figure(table, [told[name] for name in names], {"cka": "CKA", "rsa": "RSA"}[measure], n_images)
 
     def __repr__(self) -> str:
         return f"<Embeddings {self.path}: {len(self)} embeddings, {len(self._store.image_ids)} images>"

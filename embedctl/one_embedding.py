@@ -31,10 +31,13 @@ class OneEmbedding:
         As the store gives it.
     images : Path
         Where the images lie; need not exist.
+    called : str
+        What pictures call it: its name, marked where its weights are not the published ones.
     """
 
-    def __init__(self, embedding: Embedding, images: Path) -> None:
+    def __init__(self, embedding: Embedding, images: Path, called: str) -> None:
         self._embedding = embedding
+        self._called = called
         self._images = images
         self.name: str = embedding.name
         self.image_ids: list[str] = embedding.image_ids
@@ -119,7 +122,7 @@ class OneEmbedding:
         if not length.all():
             raise ValueError(f"{self.image_ids[rows[int(length.argmin())]]} has the same number in every feature")
         unit = centred / length
-        return rdm_figure(1 - unit @ unit.T, [self.image_ids[row] for row in rows], self.name)
+        return rdm_figure(1 - unit @ unit.T, [self.image_ids[row] for row in rows], self._called)
 
     def plot_map(self, n: int = 60) -> "Figure":
         """Draw images on the first two principal components of their unit rows: near where they are alike.
@@ -142,7 +145,7 @@ class OneEmbedding:
         places, total = np.zeros((len(rows), 2)), float((s**2).sum()) or 1.0
         places[:, : min(2, len(s))] = u[:, :2] * s[:2]
         explained = [*(s[:2] ** 2 / total).tolist(), 0.0, 0.0][:2]
-        return map_figure(places, explained, [self.image_ids[row] for row in rows], self._images, self.name)
+        return map_figure(places, explained, [self.image_ids[row] for row in rows], self._images, self._called)
 
     def _spread(self, n: int) -> list[int]:
         if n < 1:
@@ -167,7 +170,7 @@ class OneEmbedding:
             **{key: value for key, value in self.provenance.items() if isinstance(value, (str, int, float, bool))},
         }
         pictures = joined(thumbnail(self._images, self.image_ids[row]) for row in self._spread(_SHOWN))
-        return page(self.name, joined([pictures, definition(facts)]))
+        return page(self._called, joined([pictures, definition(facts)]))
 
 
 @dataclass(frozen=True, slots=True)

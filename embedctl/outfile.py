@@ -8,9 +8,6 @@ from stores.errors import CannotWrite, EmbedctlError
 __all__ = ["check_file", "put_file"]
 
 
-_KINDS = (".html", ".csv", ".md", ".json", ".png", ".svg", ".pdf", ".jpg", ".jpeg")
-
-
 def check_file(file: Path, suffix: str, *folders: Path, beside: Path | None = None) -> None:
     """Refuse a place where an answer would replace runs, rows or images; before anything is computed.
 
@@ -30,8 +27,7 @@ def check_file(file: Path, suffix: str, *folders: Path, beside: Path | None = No
         allowed = folder == beside and real.suffix == suffix and real.parent == folder.resolve()
         if real.is_relative_to(folder.resolve()) and not allowed:
             raise EmbedctlError(f"'{file}' lies in '{folder}', which the answer is read from", "name a file elsewhere")
-    kinds = (*_KINDS, file.suffix.lower()) if suffix == ".png" else _KINDS  # a picture opens by its ending alone
-    if file.suffix.lower() in kinds and file.suffix.lower() != suffix:
+    if file.suffix.lower() != suffix:  # programs open a file by its ending
         raise EmbedctlError(
             f"'{file.name}' would hold {suffix[1:].upper()}",
             f"name it {file.with_suffix(suffix).name}, or choose another format",

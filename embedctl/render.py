@@ -119,11 +119,11 @@ def table(
         sys.stdout.write(text.rstrip() + "\n")
 
 
-def skipped(items: Mapping[str, str], total: int, unit: str) -> None:
-    """List on stderr what was skipped and why."""
+def skipped(items: Mapping[str, str], total: int, unit: str, how: str = "skipped") -> None:
+    """List on stderr what was skipped, or failed, and why."""
     if not items:
         return
-    note(f"skipped {len(items):,} of {total:,} {unit}:")
+    note(f"{how} {len(items):,} of {total:,} {unit}:")
     for name, reason in list(items.items())[:_SHOWN_SKIPS]:
         note(f"  {name}: {reason}")
     if len(items) > _SHOWN_SKIPS:

@@ -9,12 +9,19 @@ from embedctl import render
 if TYPE_CHECKING:
     from stores.embeddings import EmbeddingStore
 
-__all__ = ["COLUMNS", "embedding_rows", "show_likeness"]
+__all__ = ["COLUMNS", "called", "embedding_rows", "show_likeness"]
 
 COLUMNS = ("embedding", "dim", "dtype", "images", "without a row", "weights", "computed")
 _FEWEST = 8  # images, to say how alike embeddings are
 _MOST_COLUMNS = 12  # of the table of likeness: a terminal is narrow
 _NEAREST = 3
+
+
+def called(store: "EmbeddingStore") -> dict[str, str]:
+    """Return what tables and pictures call every embedding, by its name: marked where its weights are not published."""
+    from pipelines.train.origin import marked, weights_column
+
+    return {name: marked(name, weights_column(entry)) for name, entry in zip(store.names, store.entries(), strict=True)}
 
 
 def embedding_rows(store: "EmbeddingStore") -> list[tuple[object, ...]]:
@@ -33,7 +40,9 @@ def show_likeness(store: "EmbeddingStore") -> None:
     """Show how alike embeddings are over a few hundred images, and the nearest images of one of them."""
     from pipelines.findings.health import samples
 
-    images, values = samples(store)
+    images, found = samples(store)
+    told = called(store)
+    values = {told[name]: rows for name, rows in found.items()}
     if len(images) < _FEWEST:
         return
     if 1 < len(values) <= _MOST_COLUMNS:

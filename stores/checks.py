@@ -8,6 +8,7 @@ from typing import Any
 
 from stores.commits import digest
 from stores.errors import DamagedStore
+from stores.files import open_file
 from stores.receipts import read_receipt
 
 __all__ = ["Check", "Damage", "accepted", "fits", "judge"]
@@ -121,7 +122,7 @@ def fits(file: Path, voucher: Mapping[str, Any]) -> bool:
 def _problem(file: Path, may_be: Accepted, quick: bool) -> str:
     vouchers = [voucher for voucher in may_be if voucher is not None]
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             size = opened.seek(0, os.SEEK_END)
             fitting = [voucher for voucher in vouchers if voucher["bytes"] == size]
             opened.seek(-min(size, 4), os.SEEK_END)

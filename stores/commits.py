@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from stores.disk import bytes_free
 from stores.errors import CannotWrite
+from stores.files import open_file
 from stores.lost import refuse_lost
 from stores.owners import HOST, PROCESSES, is_running
-from stores.reading import open_file
 from stores.remote import RemotePath
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ _OURS = re.compile(rf"\.(.+)@([^@!]+)!([0-9]{{1,9}})-(?:[0-9a-f]{{8}}-)?[0-9]+{r
 
 Anything else belongs to somebody else.
 """
-_WHERE = f"{HOST}.{PROCESSES}"
+PLACE = f"{HOST}.{PROCESSES}"
+"""Whose numbers of processes ours are."""
 _DRAWN = os.urandom(4).hex()
 _ONE_DAY = 86_400.0
 _NAME_BYTES = 120
@@ -256,7 +257,7 @@ def sweep(drafts: Path, of: str = "") -> None:
         if not parts or (of and parts[1] != _cut(of)):
             continue
         host, pid = parts[2], int(parts[3])
-        if host == _WHERE:
+        if host == PLACE:
             abandoned = pid != os.getpid() and not is_running(pid)
         else:
             abandoned = _age(path) > _ONE_DAY
@@ -273,7 +274,7 @@ def _age(path: Path) -> float:
 
 def draft_name(name: str) -> str:
     """Return a temporary name for ``name`` that says whose it is."""
-    return f".{_cut(name)}@{_WHERE}!{os.getpid()}-{_DRAWN}-{next(_numbers)}{DRAFT}"
+    return f".{_cut(name)}@{PLACE}!{os.getpid()}-{_DRAWN}-{next(_numbers)}{DRAFT}"
 
 
 def _cut(name: str) -> str:

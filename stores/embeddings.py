@@ -20,6 +20,7 @@ from stores.images import ImageRecord, check_ids, image_table_bytes, read_image_
 from stores.locks import clear_dead, of_living
 from stores.names import EmbeddingName
 from stores.parts import WHOLE, Part, refuse_beside
+from stores.receipts import read_vouched
 from stores.remote import locate
 from stores.roots import Root, count_strings, read_strings, string_files
 from stores.speed import read_speed, write_speed
@@ -115,7 +116,7 @@ class EmbeddingStore:
     def image_ids(self) -> list[str]:
         """The image of each row."""
         # Others may have added images since this store was opened; rows never move, so ours are the first ones.
-        return read_strings(self.path / "image")[: self.n_images]
+        return read_strings(self.path / "image", self._root.private / "metadata.json")[: self.n_images]
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -142,6 +143,8 @@ class EmbeddingStore:
     def _records(self, number: int) -> list[ImageRecord]:
         """Return what one table of images says: each is of as many rows as a chunk of ids."""
         size, path = string_chunk(self.block_rows), self.path / _TABLE.format(number)
+        if path.exists():
+            read_vouched(self.path, self._root.private / "metadata.json", _TABLE.format(number))
         table = read_image_table(path)
         try:
             return [table[image] for image in self.image_ids[number * size : (number + 1) * size]]

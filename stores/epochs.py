@@ -16,6 +16,7 @@ import numpy as np
 
 from stores.commits import digest, discard, json_bytes
 from stores.epoch_writer import (
+    ALL_TRIALS,
     SubjectWriter,
     check_recipe,
     complete_subjects,
@@ -28,7 +29,7 @@ from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
 from stores.layout import private, read_array, read_ours
 from stores.locks import clear_dead
 from stores.names import check_folder_name, subject_name
-from stores.receipts import Vouchers, settled
+from stores.receipts import Vouchers, read_vouched, settled
 from stores.roots import Root, read_strings
 from stores.rows import RawRows
 from stores.split_writer import SplitWriter, block_receipts, missing_blocks
@@ -139,6 +140,7 @@ class EpochStore:
         info: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         keep: str = "all",
+        trials: "pa.Table | None" = None,
         is_locked: bool = False,
     ) -> SubjectWriter:
         """Begin or resume one subject (see `SubjectWriter`); with ``is_locked``, inside its `lock`.
@@ -148,7 +150,7 @@ class EpochStore:
         StoreMismatch
             If the dataset is stored with another recipe.
         """
-        return SubjectWriter(self._root, dataset, subject, recipe, modality, info, arrays, keep, is_locked)
+        return SubjectWriter(self._root, dataset, subject, recipe, modality, info, arrays, keep, trials, is_locked)
 
     def remove(self, dataset: str, subject: int) -> None:
         """Drop a subject with all its epochs, and with the last one of a dataset its recipe.
@@ -196,6 +198,7 @@ class SubjectEpochs:
 
     def __init__(self, path: Path, dataset: str, subject: int) -> None:
         self.path, self.dataset, self.subject = path, dataset, subject
+        read_vouched(path, private(path / "split") / "metadata.json", "zarr.json")
         ours = read_ours(path, modality=str, recipe=dict, info=dict, arrays=list)
         if not _is_sound(ours["info"]):
             raise DamagedStore(f"'{path}' does not say what was recorded as embedctl does")
@@ -231,6 +234,21 @@ class SubjectEpochs:
         return {name: _read_all(self.path / name) for name in self._array_names}
 
     @cached_property
+    def trials(self) -> "pa.Table":
+        """One row per event, in the order in which they were seen, whether or not it became an epoch.
+
+        ``kind`` says what it was, ``left_out`` why it has no epoch: null where it has one, as number ``repetition`` of
+        ``image_id`` in its ``split``. Of a subject that was stored without the others, those repetitions alone.
+        """
+        receipt = private(self.path / "split") / "metadata.json"
+        if ALL_TRIALS in settled(self.path, receipt):
+            read_vouched(self.path, receipt, ALL_TRIALS)
+            return read_table(self.path / ALL_TRIALS)
+        import pyarrow as pa
+
+        return pa.concat_tables([self.train.trials, self.test.trials], promote_options="permissive")
+
+    @cached_property
     def key(self) -> str:
         """Twelve hex digits that change when the recipe, any stored number or what it is labelled with does."""
         labels = {name: self.info.get(name) for name in _LABELS}
@@ -259,6 +277,8 @@ class SplitEpochs:
         if not path.is_dir():
             raise EmbedctlError(f"'{path.parent}' has no split '{path.name}'", "preprocess the dataset again")
         self.path = path
+        self._receipt = private(path / "image") / "metadata.json"
+        read_vouched(path, self._receipt, "zarr.json")
         ours = read_ours(path, n_repetitions=int, keep=str)
         self.n_repetitions: int = ours["n_repetitions"]
         self.keep: str = ours["keep"]
@@ -269,17 +289,26 @@ class SplitEpochs:
     @cached_property
     def image_ids(self) -> list[str]:
         """The image of each row, as the dataset names it."""
-        return read_strings(self.path / "image")
+        return read_strings(self.path / "image", self._receipt)
 
     @cached_property
     def concepts(self) -> list[str]:
         """The concept of each row."""
-        return read_strings(self.path / "concept")
+        return read_strings(self.path / "concept", self._receipt)
 
     @cached_property
     def mean(self) -> np.ndarray:
         """Plain mean over valid repetitions, ``(n_images, n_chans, n_times)`` float32 in `SubjectEpochs.units`."""
-        return self._rows("mean").read(0, len(self))
+        return self.read_mean(0, len(self))
+
+    @property
+    def mean_shape(self) -> tuple[int, ...]:
+        """Shape of `mean`; nothing is read for it."""
+        return self._means.shape
+
+    def read_mean(self, start: int, stop: int) -> np.ndarray:
+        """Return the rows ``start`` to ``stop`` of `mean`, the latter not included; nothing is kept in memory."""
+        return self._means.read(start, stop)
 
     @cached_property
     def valid(self) -> np.ndarray:
@@ -293,7 +322,8 @@ class SplitEpochs:
 
     @cached_property
     def trials(self) -> "pa.Table":
-        """One row per trial, as the preprocessing kept it."""
+        """One row per repetition of an image, ``valid`` where it has an epoch; `SubjectEpochs.trials` has all."""
+        read_vouched(self.path, self._receipt, "image/.embedctl/trials.parquet")
         return read_table(private(self.path / "image") / "trials.parquet")
 
     def take(self, images: Any) -> np.ndarray:
@@ -310,6 +340,10 @@ class SplitEpochs:
                 "embedctl preprocess --keep all keeps all repetitions, in another store",
             )
         return self._epochs.take(images).astype(np.float32)
+
+    @cached_property
+    def _means(self) -> RawRows:
+        return self._rows("mean")
 
     @cached_property
     def _epochs(self) -> RawRows:

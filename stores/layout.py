@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from stores.errors import DamagedStore, EmbedctlError, StoreMismatch
+from stores.files import read_file
 
 __all__ = [
     "FORMAT",
@@ -191,7 +192,7 @@ def read_node(folder: Path) -> Node:
         If it is missing or not JSON.
     """
     try:
-        node = json.loads((folder / "zarr.json").read_bytes())
+        node = json.loads(read_file(folder / "zarr.json"))
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedStore(f"the metadata of '{folder}' cannot be read") from error
     if not isinstance(node, dict):
@@ -278,9 +279,14 @@ def _inline(metadata: Node) -> Node:
     return {"kind": "inline", "must_understand": False, "metadata": metadata}
 
 
+def _is_node(path: Path) -> bool:
+    # A link may lead in a circle.
+    return path.is_dir() and not path.is_symlink() and (path / "zarr.json").is_file()
+
+
 def _nodes(group: Path) -> list[Path]:
     found = []
-    for folder in sorted(path for path in group.iterdir() if path.is_dir() and (path / "zarr.json").is_file()):
+    for folder in sorted(path for path in group.iterdir() if _is_node(path)):
         found.append(folder)
         if read_node(folder).get("node_type") == "group":
             found += _nodes(folder)

@@ -1,8 +1,8 @@
 """Locks: one writer at a time, and a dead one does not hold up the living.
 
-A lock is a file that names host and process and is touched every few seconds. Where this process sees the owner's list
-of processes (same host, same boot, same container) that list tells whether the owner lives; elsewhere the age of the
-last touch does, by the clock of the file system. An owner that finds its lock taken over writes nothing more there.
+A lock is a file that names host and process and is touched every few seconds. Whether its owner lives, our process list
+tells where the owner is in it; of another host, or another container, the age of the last touch does, by the clock of
+the file system. An owner that finds its lock taken over writes nothing more there (`stores.lost`).
 
 Why only one process ever wins, however many find the same dead owner at once:
 
@@ -20,9 +20,9 @@ No step needs more of a file system than that making a name is exclusive; ``floc
 host to host "dead" means silent for a minute, so there all this holds for processes that are not held up that long.
 """
 
+import errno
 import json
 import os
-import stat
 import threading
 import time
 import uuid
@@ -32,19 +32,10 @@ from pathlib import Path
 from typing import Any
 
 from stores.commits import cannot_write, digest, draft_name, make_folder, sweep
-    cannot_write,
-    digest,
-    draft_name,
-    make_folder,
-    may_write,
-    may_write_no_more,
-    refuse_lost,
-    sweep,
-)
 from stores.errors import CannotWrite, EmbedctlError, StoreLocked
+from stores.files import NotAFile, read_file
 from stores.lost import may_write, may_write_no_more, refuse_lost
 from stores.owners import HOST, PROCESSES, is_running, process_started
-from stores.reading import read_file
 from stores.remote import RemotePath
 
 __all__ = ["clear_dead", "lock", "of_dead", "of_living"]
@@ -52,9 +43,9 @@ __all__ = ["clear_dead", "lock", "of_dead", "of_living"]
 HEARTBEAT = 5.0
 """Seconds between two touches."""
 DEAD_AFTER = 60.0
-"""Seconds without a touch after which an owner that no process list shows counts as dead."""
-_MOST = 10_000
-"""Bytes of a lock file: ours has 200."""
+"""Seconds without a touch after which an owner on another host counts as dead."""
+AHEAD = 3600.0
+"""Seconds that a clock may be ahead: what was touched in a farther future, nobody will touch again."""
 
 
 @contextmanager
@@ -171,8 +162,8 @@ def _acquire(path: Path, place: str, deadline: float) -> bytes:
 def _create(path: Path) -> bytes | None:
     """Make the lock file, whole, and return its content; None if there is one."""
     draft = path.with_name(draft_name(path.name))
-    me = {"host": HOST, "processes": PROCESSES, "pid": os.getpid(), "started": process_started(os.getpid())}
-    content = json.dumps({**me, "token": uuid.uuid4().hex}).encode()
+    process = {"pid": os.getpid(), "started": process_started(os.getpid())}
+    content = json.dumps({"host": HOST, "processes": PROCESSES, **process, "token": uuid.uuid4().hex}).encode()
     if isinstance(path, RemotePath):
         try:
             path.create(content)
@@ -185,7 +176,6 @@ def _create(path: Path) -> bytes | None:
             try:
                 os.link(draft, path)  # unlike a rename, this fails where there is a file already
             except FileExistsError:
-                _refuse_folder(path)
                 return None
             except OSError:  # a file system without hard links: the file is empty for a moment
                 return content if _create_without_link(path, content) else None
@@ -248,32 +238,33 @@ def _create_without_link(path: Path, content: bytes) -> bool:
 
 
 def _content(path: Path) -> bytes | None:
-    """Return what the lock file says; None where there is none, nothing where it is no file that could be a lock."""
+    """Return what the lock file says; None where there is none.
+
+    What is no file says nothing, and is somebody's who does not live.
+
+    Raises
+    ------
+    StoreLocked
+        If it is a folder.
+    """
     try:
-        return read_file(path, _MOST)
+        return read_file(path, at_most=1 << 16)
     except FileNotFoundError:
-        return b"" if path.is_symlink() else None  # a link that leads nowhere is in the way all the same
-    except OSError:
-        said = path.lstat()
-        if stat.S_ISREG(said.st_mode) and said.st_size <= _MOST:
-            raise
-        return b""
-
-
-def _refuse_folder(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        raise StoreLocked(f"'{path}' is a folder, and no lock can be there", "move it elsewhere: it is not embedctl's")
+        return b"" if path.is_symlink() else None
+    except IsADirectoryError as error:
+        raise StoreLocked(f"'{path}' is a folder, and no lock", "remove it") from error
+    except OSError as error:
+        if isinstance(error, NotAFile) or error.errno in (errno.EFBIG, errno.ELOOP):
+            return b""
+        raise
 
 
 def _owner(content: bytes) -> dict[str, Any]:
-    """Return who a lock names; nobody, if it says what no lock of embedctl says."""
     try:
         owner = json.loads(content)
-        texts = [owner.get(name, "") for name in ("host", "processes", "started")]
-    except (ValueError, RecursionError, AttributeError):
+    except (ValueError, RecursionError):
         return {}
-    known = type(owner.get("pid")) is int and 0 < owner["pid"] < 1 << 31
-    return owner if known and all(isinstance(text, str) and len(text) < 300 for text in texts) else {}
+    return owner if isinstance(owner, dict) and type(owner.get("pid")) is int and 0 < owner["pid"] < 1 << 31 else {}
 
 
 def _whom(owner: dict[str, Any]) -> str:
@@ -282,13 +273,12 @@ def _whom(owner: dict[str, Any]) -> str:
 
 def _lives(path: Path, owner: dict[str, Any]) -> bool:
     if owner.get("processes") == PROCESSES and os.name != "nt":
-        return is_running(owner["pid"], owner.get("started", ""))
+        return is_running(owner["pid"], str(owner.get("started", "")))
     try:
         last_touch = path.lstat().st_mtime
     except FileNotFoundError:
         return False
-    # A time to come is none that a heart has beaten: the clock was set back, or the file came out of an archive.
-    return abs(_file_system_time(path.parent) - last_touch) < DEAD_AFTER
+    return -AHEAD < _file_system_time(path.parent) - last_touch < DEAD_AFTER
 
 
 def _file_system_time(folder: Path) -> float:
@@ -308,7 +298,7 @@ def _beat(path: Path, ours: bytes, place: Path, stop: threading.Event) -> None:
                 is_ours = path.renew(ours)  # its time is when it was put
             elif is_ours := _content(path) == ours:
                 os.utime(path)
-        except (OSError, EmbedctlError):  # the disk or the network went away: the writer will find out by itself
+        except (OSError, EmbedctlError):  # the disk filled up, a request failed: the next may not
             continue
         if not is_ours:
             may_write_no_more(path, place)

@@ -1,8 +1,7 @@
 """Who is writing: a process on a host, and whether it is still alive.
 
 Locks and temporary files both carry an owner, so that what a killed process left behind can be told
-from what a live one is using. A process number means something only where one process list holds: two containers on
-one host, or two hosts of one name, each have a list of their own.
+from what a live one is using.
 """
 
 import errno
@@ -14,28 +13,20 @@ from pathlib import Path
 __all__ = ["HOST", "PROCESSES", "is_running", "process_started"]
 
 HOST = socket.gethostname().split(".")[0] or "localhost"
-"""What people call this host."""
 
 
-def _process_list(proc: Path = Path("/proc"), host: str = socket.gethostname()) -> str:
-    """Return a name of the list of processes that this one is in: of the host, its boot and its process namespace.
-
-    Examples
-    --------
-    >>> _process_list() == PROCESSES, _process_list(host="node1.a") == _process_list(host="node1.b")
-    (True, False)
-    """
-    said = [host]
-    try:
-        said.append((proc / "sys/kernel/random/boot_id").read_text(encoding="ascii"))
-        said.append(str((proc / "self/ns/pid").stat().st_ino))
-    except (OSError, ValueError):  # not Linux: the full name of the host must do
+def _process_list() -> str:
+    which = socket.gethostname()  # the full name: node1.a and node1.b, or a machine and its copy
+    try:  # containers may have the host's name, or one another's, and each has a process 1
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        which += f" {boot.strip()} {os.stat('/proc/self/ns/pid').st_ino}"
+    except (OSError, ValueError):  # not Linux
         pass
-    return blake2b(" ".join(said).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
+    return blake2b(os.fsencode(which), digest_size=6).hexdigest()
 
 
 PROCESSES = _process_list()
-"""Twelve letters that only processes share that see each other in one list of processes."""
+"""Which process list the ids of processes here are of: of this host, since it was started, and of this container."""
 
 
 def process_started(pid: int) -> str:
@@ -47,7 +38,7 @@ def process_started(pid: int) -> str:
 
 
 def is_running(pid: int, started: str = "") -> bool:
-    """Say whether process ``pid`` of this list lives, and is the one that began at ``started``.
+    """Say whether process ``pid`` of our `PROCESSES` lives, and is the one that began at ``started``.
 
     Examples
     --------

@@ -7,6 +7,7 @@ are announced: the receipt first holds the old and, under ``next``, the new vouc
 out from the digests which ones are on the disk. A receipt carries its own digest.
 """
 
+import errno
 import json
 import platform
 from collections.abc import Collection, Mapping
@@ -19,6 +20,7 @@ import numpy as np
 
 from stores.commits import digest, json_bytes, put_bytes, remove_file
 from stores.errors import DamagedStore, EmbedctlError
+from stores.files import read_file
 from stores.owners import HOST
 from stores.versions import installed_version
 
@@ -28,6 +30,7 @@ __all__ = [
     "finish",
     "is_announced",
     "read_receipt",
+    "read_vouched",
     "settle",
     "settled",
     "vouch",
@@ -171,12 +174,13 @@ def read_receipt(path: Path | str) -> dict[str, Any]:
         If its bytes are not the bytes that were written.
     """
     try:
-        with open(path, "rb") if isinstance(path, str) else path.open("rb") as file:
-            data = file.read()
+        data = read_file(path)
     except FileNotFoundError:
         return {"files": {}}
-    except IsADirectoryError as error:
-        raise DamagedStore(f"the receipt '{path}' is damaged") from error
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.EINVAL, errno.EFBIG):
+            raise DamagedStore(f"the receipt '{path}' is damaged") from error
+        raise
     body = data[_HEAD_BYTES:-2]
     if data[:_HEAD_BYTES] + data[-2:] != _HEAD % digest(body).encode() + b"}\n":
         raise DamagedStore(f"the receipt '{path}' is damaged")
@@ -188,6 +192,29 @@ def read_receipt(path: Path | str) -> dict[str, Any]:
     if not sound or "files" not in receipt:
         raise DamagedStore(f"the receipt '{path}' says what no receipt says")
     return receipt
+
+
+def read_vouched(base: Path, receipt: Path, name: str) -> bytes:
+    """Return a file, if it is the one that its receipt vouches for, also while a writer replaces it.
+
+    Raises
+    ------
+    DamagedStore
+        If it is missing or another one, or nobody vouches for it.
+    """
+    seen: tuple[str, str] | None = None
+    while True:
+        wanted = settled(base, receipt).get(name, {}).get("blake2b", "")
+        try:
+            data = read_file(base / name)
+        except OSError as error:
+            raise DamagedStore(f"'{base / name}' cannot be read") from error
+        found = digest(data)
+        if wanted == found:
+            return data
+        if seen == (wanted, found):  # the writer is not between two steps: this is how it stays
+            raise DamagedStore(f"'{base / name}' is not what its receipt says")
+        seen = wanted, found
 
 
 def _is_sound(name: str, voucher: dict[str, Any]) -> bool:

@@ -30,6 +30,7 @@ __all__ = [
     "RECEIPT",
     "TABLE",
     "RunReader",
+    "any_results",
     "assemble",
     "finished",
     "read_array",

@@ -6,13 +6,14 @@ Everything of ours that is not Zarr lies in that array's ``.embedctl`` folder.
 
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from stores.codecs import decode_strings, encode_strings
 from stores.commits import draft_name, drop, is_vacant, json_bytes, make_folder, place, sweep
 from stores.errors import CannotWrite, DamagedStore
+from stores.files import read_file
 from stores.inside import refuse_links
 from stores.layout import (
     FORMAT,
@@ -27,7 +28,8 @@ from stores.layout import (
     read_root,
 )
 from stores.locks import lock, of_dead
-from stores.receipts import change, finish, is_announced
+from stores.receipts import change, finish, is_announced, read_vouched
+from stores.remote import is_remote
 
 __all__ = ["Root", "count_strings", "node_bytes", "read_strings", "string_files"]
 
@@ -64,7 +66,10 @@ class Root:
             If it cannot be made.
         """
         if create and is_vacant(self.path):
-            self._create()
+            # On a disk a store appears in one step; objects are copied one by one.
+            with self.lock("create", wait=60.0) if is_remote(self.path) else nullcontext():
+                if is_vacant(self.path):
+                    self._create()
         read_root(self.path, self.kind, made_by)
 
     def _create(self) -> None:
@@ -98,7 +103,14 @@ class Root:
         return lock(self.locks, what, wait, shown=self.path)
 
     def attributes(self) -> dict[str, Any]:
-        """Return what embedctl wrote into the root's attributes."""
+        """Return what embedctl wrote into the root's attributes.
+
+        Raises
+        ------
+        DamagedStore
+            If it is not what was written.
+        """
+        read_vouched(self.path, self.private / "metadata.json", "zarr.json")
         return read_ours(self.path)
 
     def with_attributes(self, **more: Any) -> bytes:
@@ -164,20 +176,31 @@ def count_strings(folder: Path) -> int:
     return n_strings
 
 
-def read_strings(folder: Path) -> list[str]:
+def read_strings(folder: Path, receipt: Path | None = None) -> list[str]:
     """Read an array of strings whole.
+
+    Parameters
+    ----------
+    folder : Path
+        The array's folder.
+    receipt : Path, optional
+        What vouches for it. A chunk in another's place has a checksum that fits.
 
     Raises
     ------
     DamagedStore
-        If a chunk is missing or its checksum does not fit.
+        If a chunk is missing, its checksum does not fit, or it is not what the receipt says.
     """
+    if receipt:
+        read_vouched(folder.parent, receipt, f"{folder.name}/zarr.json")
     node = read_array(folder)
     count_strings(folder)
     texts: list[str] = []
     for number in range(node.n_chunks):
+        name = f"{folder.name}/{node.file(number)}"
         try:
-            texts += decode_strings((folder / node.file(number)).read_bytes(), node.shape[0] - len(texts))
+            data = read_vouched(folder.parent, receipt, name) if receipt else read_file(folder.parent / name)
+            texts += decode_strings(data, node.shape[0] - len(texts))
         except (OSError, ValueError, struct.error) as error:
             raise DamagedStore(f"'{folder / node.file(number)}' cannot be read") from error
     return texts

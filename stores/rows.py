@@ -21,6 +21,7 @@ import numpy as np
 
 from stores.codecs import CRC_BYTES
 from stores.errors import DamagedStore, EmbedctlError
+from stores.files import NotAFile, open_file
 from stores.layout import read_array
 from stores.mapping import map_together
 from stores.receipts import Vouchers
@@ -178,10 +179,10 @@ class RawRows:
     def _mapped(self, number: int, path: Path, name: str) -> np.ndarray | None:
         """Return the bytes of a chunk file, mapped; None where there is none and nobody vouches for it."""
         try:
-            with open(path, "rb") as opened:
+            with open_file(path) as opened:
                 self._inodes[number] = os.fstat(opened.fileno()).st_ino
                 file = np.memmap(opened, np.uint8, mode="r")
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:  # ValueError: empty
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, NotAFile, ValueError) as error:  # empty
             if self._vouchers is None and isinstance(error, FileNotFoundError):
                 return None
             if isinstance(error, FileNotFoundError) and self._look_again and not self._now(name):

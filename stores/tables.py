@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stores.errors import DamagedStore
+from stores.files import open_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +48,7 @@ def read_table(path: Path) -> "pa.Table":
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
+        with open_file(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
             claimed = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
             if claimed > MAX_BYTES:
                 raise DamagedStore(f"the table '{path}' claims to unpack to {claimed:,} bytes: a bomb")

@@ -22,6 +22,7 @@ from stores.errors import EmbedctlError, UnknownName
 from stores.images import ImageRecord
 from stores.names import EmbeddingName
 
+MADE = {"hog": {"weights": "none"}, "pixels": {"weights": "random:7"}}  # pixels has no weights: as if it had
 IDS = [f"c{n // 5}/{n:02d}.png" for n in range(20)]
 
 
@@ -37,7 +38,7 @@ def folder(tmp_path_factory, values):
     store = EmbeddingStore.open(folder / "embeddings.zarr", create=True)
     store.add_images([ImageRecord(name, f"{n:064x}", 1, 1, 8, 8, "RGB") for n, name in enumerate(IDS)])
     for name, rows in values.items():
-        entry = store.create(EmbeddingName(name), "0a1b", dim=rows.shape[1], dtype="float32", provenance={})
+        entry = store.create(EmbeddingName(name), "0a1b", dim=rows.shape[1], dtype="float32", provenance=MADE[name])
         absent = {3: "truncated"} if name == "hog" else {}
         kept = np.array([row for row in range(20) if row not in absent])
         store.write_block(0, {entry.group: (kept, rows[kept])}, absent)
@@ -69,7 +70,7 @@ def test_the_rdm_is_one_minus_the_correlation_of_rows(store, values):
     assert np.allclose(drawn, 1 - np.corrcoef(values["pixels"].astype(float)))
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["c0", "c1", "c2", "c3"] and figure.axes[0].get_yticks().tolist() == [0, 5, 10, 15]
-    assert "20 images" in figure.axes[0].get_title()
+    assert figure.axes[0].get_title() == "pixels (random:7): how unlike 20 images are"
     assert store["pixels"].plot_rdm(n=5).axes[0].images[0].get_array().shape == (5, 5)
     assert figure._repr_png_().startswith(b"\x89PNG")
 
@@ -85,6 +86,7 @@ def test_the_map_puts_thumbnails_on_the_first_two_components(store, values):
     assert np.allclose(np.abs(places), np.abs(expected))
     boxes = [artist for artist in axes.artists if isinstance(artist, AnnotationBbox)]
     assert np.allclose([box.xy for box in boxes], places[:4])  # the others have no picture, and are dots
+    assert axes.get_title().startswith("pixels (random:7): 20 images")
     assert axes.get_xlabel() == f"{100 * variances[-1] / variances.sum():.0f} % of the variance"
 
 
@@ -95,7 +97,7 @@ def test_the_similarity_of_all_embeddings_is_that_of_each_pair(store, values, me
     expected = one(values["hog"][kept], values["pixels"][kept])
     drawn = axes.images[0].get_array()
     assert drawn[0, 1] == pytest.approx(expected) == pytest.approx(drawn[1, 0]) and drawn[0, 0] == pytest.approx(1)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["hog", "pixels"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["hog", "pixels (random:7)"]
     assert f"{expected:.2f}" in [text.get_text() for text in axes.texts]
     assert "19 images" in axes.get_title()
 
@@ -112,6 +114,7 @@ def test_show_prints_how_alike_embeddings_are_and_what_each_finds_nearest(folder
     alike = debiased_cka(values["hog"][kept], values["pixels"][kept])
     at = lines.index("how alike they are: debiased linear CKA over 19 images; columns are numbered like rows")
     assert lines[at + 2].split() == ["1", "hog", "1.00", f"{alike:.2f}"]
+    assert lines[at + 3].split()[1:3] == ["pixels", "(random:7)"] and lines[-1].startswith("pixels (random:7) ")
     first = store["pixels"].image_ids[0]
     assert f"nearest to {first}, by cosine, of these images" in lines
     nearest = [(image, cosine) for image, cosine in store["hog"].nearest(first, k=3)]
@@ -128,19 +131,22 @@ def test_of_many_subjects_the_mean_is_drawn():
 
 def test_a_pair_over_depth_has_its_validation_its_choice_and_its_test():
     def side(name, values, top1):
-        layers = {f"{name}:{at}": value for at, value in enumerate(values)}
-        return AtDepth(embedding=max(layers, key=layers.get), validation=layers, top1=top1)
+        return AtDepth(validation={f"{name}:{at}": value for at, value in enumerate(values)}, top1=top1)
 
+    condition = {"n_way": 50, "brain_encoder": "nice", "image_head": "linear"}
+    chosen = {"embedding": "a:1", "weights": "random:3", "base": "b:0", "base_weights": "random:3"}
     row = SimpleNamespace(
-        aligned=side("a", [0.1, 0.4, 0.3], 0.35), base=side("b", [0.2, 0.1], 0.15),
-        condition={"n_way": 50, "brain_encoder": "nice", "image_head": "linear"},
-    )  # fmt: skip
+        aligned=side("a", [0.1, 0.4, 0.3], 0.35),
+        base=side("b", [0.2, 0.1], 0.15),
+        pair=SimpleNamespace(condition=condition, **chosen),
+    )
     [axes] = depth_figure([row]).axes
     base, ringed, test, aligned, *_, chance = axes.lines  # two curves of three artists each
     assert base.get_ydata() == pytest.approx([20, 10]) and aligned.get_ydata() == pytest.approx([10, 40, 30])
     assert (ringed.get_xdata()[0], ringed.get_ydata()[0], test.get_ydata()[0]) == pytest.approx((0, 20, 15))
     assert axes.lines[5].get_xdata()[0] == 0.5 and axes.lines[5].get_ydata()[0] == pytest.approx(35)
     assert chance.get_ydata()[0] == 2
+    assert [text.get_text() for text in axes.get_legend().texts] == ["base: b:0 (random:3)", "aligned: a:1 (random:3)"]
 
 
 def test_an_unknown_measure_is_a_problem(store):

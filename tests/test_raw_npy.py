@@ -181,6 +181,13 @@ def test_lists_and_dictionaries_that_hold_themselves_or_each_other_are_refused(t
             map_pickled(tmp_path / "raw.npy")
 
 
+def test_a_name_that_is_a_nest_of_tuples_is_refused_at_once(tmp_path):
+    nest = b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86\x94" for n in range(60))  # printed: 2^60 words
+    (tmp_path / "raw.npy").write_bytes(b"\x80\x04\x8c\x01x\x94" + nest + b"\x8c\x01a\x93.")
+    with pytest.raises(BadRecording):
+        map_pickled(tmp_path / "raw.npy")
+
+
 def test_an_array_larger_than_its_bytes_is_refused(tmp_path):
     saved = pickle.dumps({"raw_eeg_data": np.zeros((1, 3))}, protocol=4)
     claimed = saved.replace(b"K\x01K\x03\x86", b"J\xff\xff\xff\x7fK\x03\x86")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -116,7 +116,7 @@ def _draw(report: "InterpretReport", asked: Sequence[str]) -> list[Path]:
     from embedctl.interpretation_figures import bands_figure, pair_figure, sensors_figure, time_figure
     from stores.commits import digest, put_bytes
 
-    only, written = "_".join(asked), []
+    only, written, ranked = "_".join(asked), [], _ranked(report.runs)
     if len(only) > 60:
         only = f"{only[:40]}-{digest(only.encode())[:8]}"
     for condition, same in groupby(report.profiles, key=lambda profile: profile.condition):
@@ -125,8 +125,9 @@ def _draw(report: "InterpretReport", asked: Sequence[str]) -> list[Path]:
         folder = report.runs / "interpret" / report.method / name.replace("/", "-")
         folder = folder / f"only-{only}".replace("/", "-").replace(":", "~") if only else folder
         timed, placed = bool(len(profiles[0].times)), bool(profiles[0].sensors)
-        drawn = {"time.png": time_figure(profiles), "bands.png": bands_figure(profiles)} if timed else {}
-        drawn |= {"sensors.png": sensors_figure(profiles)} if placed else {}
+        best = [name for of, name in ranked if of == condition]
+        drawn = {"time.png": time_figure(profiles, best), "bands.png": bands_figure(profiles, best)} if timed else {}
+        drawn |= {"sensors.png": sensors_figure(profiles, best)} if placed else {}
         for pair in report.pairs:
             if pair.condition == condition and timed:
                 drawn[f"{pair.embedding}-minus-{pair.base}.png".replace(":", "~")] = pair_figure(pair)
@@ -134,3 +135,12 @@ def _draw(report: "InterpretReport", asked: Sequence[str]) -> list[Path]:
             put_bytes(folder / file, png(figure))
             written.append(folder / file)
     return written
+
+
+def _ranked(runs: Path) -> list[tuple[dict[str, Any], str]]:
+    """Return condition and name of every embedding, best first: their colours go by that, as in the report."""
+    from pipelines.train.compare import ranking
+    from pipelines.train.origin import marked
+    from stores.results import read_results
+
+    return [(row.condition, marked(row.embedding, row.weights)) for row in ranking(read_results(runs))]

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
+from embedctl.again import note_runs
 from embedctl.commands.compare import beside
 from embedctl.options import path
+from embedctl.seen import say_seen
 from stores.errors import UnknownName, suggest
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def reproduce(
     from pipelines.paper.reproduce import look
     from pipelines.paper.reproduce import reproduce as run
     from stores.results import any_results
+    from stores.screens import seen
 
     folder = path(chosen.value("runs", runs))
     place = Workspace(
@@ -75,15 +78,16 @@ def reproduce(
         with shown() as progress:
             lacking = lacking + follow(chain, progress)
             plan = planned() if chain.steps else plan
-            run(plan, progress)
+            run(plan, progress, note_runs)
             for text in lacking:
                 progress.say(f"missing: {text}")
     results = any_results(folder)
     rows = beside_paper(results) if results is not None else []
     if json:
         _as_json(plan, chain, lacking, rows)
-    elif rows:
+    elif results is not None and rows:
         beside(rows)
+        say_seen(seen(folder, results))
     if not dry_run and (lacking or any(one.missing for one in plan)):
         raise typer.Exit(SKIPPED)
 

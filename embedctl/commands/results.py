@@ -14,6 +14,7 @@ from embedctl.seen import say_seen
 __all__ = ["results"]
 
 _SHOWN = ("dataset", "subject", "embedding", "weights", "brain_encoder", "recipe", "seed")
+_ASKED = ("dataset", "subject", "protocol", "gallery")  # of what is as hard to tell
 _FIGURES = ("top-1", "95 % over images", "last step", "top-5", "chance", "reliability", "way", "median rank", "seconds")
 
 
@@ -27,7 +28,8 @@ def results(
 ) -> None:
     """List every finished run, its accuracy and chance.
 
-    Of every dataset and subject the best run is bold; an encoder fitted to THINGS or to brain data never is.
+    Of every dataset, subject, protocol and gallery the best run is bold; an encoder fitted to THINGS or to brain data
+    never is.
 
     \b
       embedctl results
@@ -80,11 +82,11 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the first row of each dataset and subject whose encoder has not seen the answer."""
+    """Return the first row of each dataset, subject, protocol and gallery whose encoder has not seen the answer."""
     from pipelines.train.origin import is_contaminated
 
-    found = dict[tuple[str, int], int]()
+    found = dict[tuple[object, ...], int]()
     for place, row in enumerate(rows):
         if not is_contaminated(row["encoder"]):
-            found.setdefault((row["dataset"], row["subject"]), place)
+            found.setdefault(tuple(row[name] for name in _ASKED), place)
     return list(found.values())

@@ -80,6 +80,7 @@ def tell(report: "ScreenReport") -> None:
     from pipelines.screen.screen import PENALTIES
     from pipelines.train.origin import marked
 
+    chance = render.percent(sum(report.chances.values()) / len(report.chances))
     figures = ["subjects", "top-1", "top-5", "chance", "penalty"]
     figures += ["TEST top-1", "TEST top-5", "TEST chance"] if report.seen else []
     rows = [
@@ -90,7 +91,7 @@ def tell(report: "ScreenReport") -> None:
             len(row.per_subject),
             render.percent(row.top1),
             render.percent(row.top5),
-            render.percent(1 / report.n_way),
+            chance,
             " to ".join(f"{one:g}" for one in sorted({min(row.penalties.values()), max(row.penalties.values())})),
             *((render.percent(row.test_top1), render.percent(row.test_top5)) if report.seen else ()),
             *((render.percent(1 / report.test_n_way),) if report.seen else ()),

@@ -1,6 +1,7 @@
 """``embedctl train``: epochs and embeddings to runs."""
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,7 +69,8 @@ def train(
     """Train a brain encoder per embedding, subject and seed.
 
     Each is scored once on the test images. Runs that are finished are left alone, and so are those that another
-    process is at; where some of these were not finished in the end they are listed, and the exit code is 3.
+    process is at; where some of these were not finished in the end, or runs diverged, they are listed, and the exit
+    code is 3.
 
     \b
       embedctl train --brain eeg
@@ -109,15 +111,12 @@ def train(
         dry_run=dry_run,
     )
     with shown() as progress:
-        report = run(request, progress)
-    if not dry_run:
-        new = [job for job in report.jobs if not job.finished and job.run_id not in report.skipped]
-        note_runs(request, new, report.dataset)
+        report = run(request, progress, partial(note_runs, request))
     if json:
         render.as_json(**asdict(report))
     else:
         tell(report)
-    if report.skipped:
+    if report.skipped or report.failed:
         raise typer.Exit(3)
 
 
@@ -137,4 +136,5 @@ def tell(report: "TrainReport") -> None:
         return
     render.line(f"{report.runs}: {plan}, {report.n_trained:,} trained in {report.seconds:.1f} s on {report.device}")
     render.skipped(report.skipped, len(report.jobs), "runs")
+    render.skipped(report.failed, len(report.jobs), "runs", "failed")
     render.note("'embedctl results' lists them, 'embedctl compare' ranks the encoders")

@@ -7,9 +7,9 @@ import numpy as np
 from embedctl.report.gather import Material
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, labels, rows, sequential
+from embedctl.stored import called
 from pipelines.findings.health import Health, health, samples
 from pipelines.similarity import cka_matrix
-from pipelines.train.origin import marked, weights_column
 
 __all__ = ["embeddings"]
 
@@ -26,9 +26,9 @@ def embeddings(material: Material) -> Section:
         return Section(title, ["The store holds no embedding of a size that is looked at here."])
     if len(images) < _FEWEST:
         return Section(title, [f"Only {len(images)} images have a row in every embedding: too few to say anything."])
-    called = {name: marked(name, weights_column(e)) for name, e in zip(store.names, store.entries(), strict=True)}
-    everything = list(zip(called.values(), store.entries(), strict=True))
-    values = {called[name]: rows for name, rows in values.items()}
+    told = called(store)
+    everything = list(zip(told.values(), store.entries(), strict=True))
+    values = {told[name]: rows for name, rows in values.items()}
     found = [health(name, entry, values[name]) for name, entry in everything if name in values]
     text = [
         f"Measured on {len(images):,} of {len(store.image_ids):,} images, spread over those that every embedding has.",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedctl.captions import said
-from embedctl.report.svg import CURVES
+from embedctl.drawing import colours_of
 from pipelines.findings.hits import RunHits, read_hits
 from pipelines.train.cells import Cell, HitsOf, conditions, hits_interval
 from pipelines.train.compare import PairRow, RankRow, left_out, pairs, ranking
@@ -75,17 +75,8 @@ class Answers:
         return marked(embedding, self.cells[embedding].first["weights"]) if embedding in self.cells else embedding
 
     def colours(self, names: Sequence[str]) -> dict[str, str]:
-        """Return colours of curves: the best embeddings have theirs everywhere; what these leave over goes to others.
-
-        Parameters
-        ----------
-        names : sequence of str
-            What is drawn, as `called`; those without a colour in the answer are grey.
-        """
-        own = dict(zip(map(self.called, self.cells), CURVES, strict=False))
-        spare = iter([colour for name, colour in own.items() if name not in names] + list(CURVES[len(own) :]))
-        found = {name: own.get(name) or next(spare, "") for name in sorted(names, key=lambda name: name not in own)}
-        return {name: found[name] for name in names if found[name]}
+        """Return colours of what is drawn, by name as `called` (`embedctl.drawing.colours_of`); the others are grey."""
+        return colours_of(names, list(map(self.called, self.cells)))
 
     @property
     def leader(self) -> RankRow | None:

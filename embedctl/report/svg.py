@@ -13,17 +13,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from embedctl.drawing import COLOURS
+from embedctl.drawing import COLOURS, GREY
 from embedctl.html import Markup, escaped
 
 __all__ = [
-    "ALIGNED", "BASE", "CURVES", "GREY", "INK", "LABELS", "WIDTH", "Picture", "Scale", "axis_left", "chance_line",
+    "ALIGNED", "BASE", "GREY", "INK", "LABELS", "WIDTH", "Picture", "Scale", "axis_left", "chance_line",
     "diverging", "labels", "legend", "nice", "rows", "sequential", "shortened", "span", "whole",
 ]  # fmt: skip
 
 WIDTH, LABELS = 400, 160  # of a picture, and of the names on its left
-BASE, ALIGNED, GREY = COLOURS[0], COLOURS[1], "#8a8f98"
-CURVES = COLOURS[2:]  # of embeddings beside one another: the first two say base and aligned, everywhere
+BASE, ALIGNED = COLOURS[:2]
 _FOR, _AGAINST = (
     "#5e3c99",
     "#8c510a",

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipelines.train.data import pick_window
-from pipelines.train.evaluation import retrieval_figures
+from pipelines.train.metrics import retrieve
 from pipelines.train.repetitions import Pick, means, split_half
 from pipelines.train.restore import TrainedRun, restore
 from pipelines.train.several import target_of
@@ -94,7 +94,7 @@ def predict(
     with torch.inference_mode():
         brain = torch.cat([trained.see(part) for part in torch.split(torch.from_numpy(mean), AT_ONCE)])
         scores = (brain @ torch.from_numpy(gallery).T).numpy()
-    found = retrieval_figures(scores, shown)
+    found = retrieve(scores, shown)
     return Prediction(
         brain=brain.numpy(),
         gallery=gallery,
@@ -102,8 +102,8 @@ def predict(
         queries=[gallery_ids[row] for row in shown],
         gallery_ids=gallery_ids,
         figures={
-            "top1": found["top1"],
-            "top5": found["top5"],
+            "top1": found.top(1),
+            "top5": found.top(5),
             "chance": 1 / len(gallery_ids),
             "noise_ceiling": None if training else split_half(split, pick),
         },
@@ -144,7 +144,7 @@ def _as_in_training(
         )
     if "scale" not in config:
         raise StoreMismatch(f"run '{trained.run_id}' is of another version of embedctl", "train it again")
-    names = list(recordings.ch_names) or [f"voxel {i}" for i in range(split.mean.shape[1])]
+    names = list(recordings.ch_names) or [f"voxel {i}" for i in range(split.mean_shape[1])]
     if lacking := [name for name in config["ch_names"] if name not in names]:
         raise EmbedctlError(
             f"these epochs lack {len(lacking)} channels that run '{trained.run_id}' reads: {', '.join(lacking[:5])}",

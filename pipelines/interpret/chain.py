@@ -196,7 +196,7 @@ def chain_of(epochs: SubjectEpochs, recipe: Recipe, scale: float) -> Chain:
         return _of_means(split, window, kept, chans, recipe, scale, whiteners, notes)
     singly = recipe.trial_norm == "norm-then-mean"
     n_units = int(split.valid.sum()) if singly else sum(len(np.unique(split.session[r][split.valid[r]])) for r in kept)
-    units = np.empty((n_units, split.mean.shape[1], 1 if window is None else len(window)), np.float32)
+    units = np.empty((n_units, split.mean_shape[1], 1 if window is None else len(window)), np.float32)
     parts: list[tuple[int, int, float]] = []
     for place, row in enumerate(kept.tolist()):
         trials = _timed(split.take([row])[0], window)

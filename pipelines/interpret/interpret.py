@@ -163,7 +163,7 @@ _LOADING = ("channels", "window", "trial_norm", "unit_scale", "train_on")  # wha
 
 def _recorded(recordings: SubjectEpochs, recipe: Recipe) -> Recorded:
     loaded, window = load_subject(recordings, recipe), pick_window(recordings, recipe)
-    n_sensors = recordings.test.mean.shape[1]
+    n_sensors = recordings.test.mean_shape[1]
     names = list(recordings.ch_names) or [f"voxel {i}" for i in range(n_sensors)]
     positions = recordings.info.get("ch_pos") or []
     chain = chain_of(recordings, recipe, loaded.scale)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["PaperRow", "beside_paper"]
 
 
+TRAINED_ON = 8  # subjects of a run across them: all ten but the one tested and the one validated on
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperRow:
     """A pair of published numbers, aligned and base, and what was measured here.
@@ -27,7 +30,8 @@ class PaperRow:
     published, published_base : float
         Accuracies, fractions.
     measured, measured_base : float or None
-        Seeds averaged first, then subjects; None where there is no run.
+        Seeds averaged first, then subjects; where both have runs, over subjects and seeds that both have. None where
+        there is no run.
     subjects : tuple of int
         Who was measured, of whom the published numbers are the mean.
     n_subjects : int
@@ -53,7 +57,8 @@ def beside_paper(results: "pa.Table") -> list[PaperRow]:
     """Return every pair of published numbers with what was measured, in the order of the tables.
 
     Only embeddings of published weights count, against galleries of the published size, and both of a pair come from
-    runs of one configuration: of the recipe ``paper`` where there are any, else of the one with the most.
+    runs of one configuration: of the recipe ``paper`` where there are any, else of the one with the most. How the
+    recordings were preprocessed is not looked at.
     """
     rows = [row for row in divided(results)[0] if not mark(row["weights"])]
     cells = {(cell.table, cell.row, cell.column, cell.metric, cell.variant): cell for cell in paper_cells()}
@@ -68,8 +73,12 @@ def _pair(rows: Sequence[Any], aligned: PaperCell, base: PaperCell) -> PaperRow:
         counts[mine[0]["recipe"] == "paper", len(mine), key] = mine[0]["recipe"]
     best = max(counts, default=None)
     key = best[2] if best else ""
-    measured, whom = _mean([row for row in ours if row["config_key"] == key], aligned)
-    measured_base, whom_base = _mean([row for row in theirs if row["config_key"] == key], base)
+    ours, theirs = ([row for row in rows if row["config_key"] == key] for rows in (ours, theirs))
+    if ours and theirs:  # one pair, one group of subjects and seeds: else their difference is of people
+        both = set(map(_who, ours)) & set(map(_who, theirs))
+        ours, theirs = ([row for row in rows if _who(row) in both] for rows in (ours, theirs))
+    measured, whom = _mean(ours, aligned)
+    measured_base, whom_base = _mean(theirs, base)
     return PaperRow(
         table=aligned.table,
         row=aligned.row,
@@ -90,7 +99,12 @@ def _fits(row: Any, cell: PaperCell) -> bool:
         row[name] == getattr(cell, name)
         for name in ("dataset", "protocol", "gallery", "brain_encoder", "embedding", "n_way")
     )
-    return same and row["subject"] in cell.subjects
+    few = cell.protocol == "cross" and len(row["train_subjects"].split(",")) < TRAINED_ON
+    return same and row["subject"] in cell.subjects and not few
+
+
+def _who(row: Any) -> tuple[int, int]:
+    return row["subject"], row["seed"]
 
 
 def _mean(rows: Sequence[Any], cell: PaperCell) -> tuple[float | None, set[int]]:

@@ -1,13 +1,14 @@
 """The paper's tables again: what there is, what is missing, what it costs, and the training of what can be trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pipelines.paper.sweeps import PREPROCESSING, PaperSweep, paper_sweeps
 from pipelines.progress import SILENT, Progress
 from pipelines.train.cost import seconds_per_row
-from pipelines.train.request import TrainRequest
+from pipelines.train.request import TrainReport, TrainRequest
 from pipelines.train.sweep import train
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
@@ -67,13 +68,31 @@ def look(embeddings: Path, epochs: Path, runs: Path, *, device: str = "auto", jo
     return [_planned(sweep, embeddings, epochs, runs, device, join, speed) for sweep in paper_sweeps()]
 
 
-def reproduce(plan: Sequence[Planned], progress: Progress = SILENT) -> int:
-    """Train whatever can be trained, sweep by sweep, and return the number of runs."""
+def reproduce(
+    plan: Sequence[Planned],
+    progress: Progress = SILENT,
+    planned_runs: Callable[[TrainRequest, TrainReport], None] | None = None,
+) -> int:
+    """Train whatever can be trained, sweep by sweep, and return the number of runs.
+
+    Parameters
+    ----------
+    plan : sequence of Planned
+        What `look` found.
+    progress : Progress
+        Who listens.
+    planned_runs : callable, optional
+        Called with every sweep's request and plan before its first run.
+    """
     done = 0
     for planned in plan:
         if planned.request is not None and planned.n_ready:
             progress.say(f"{', '.join(planned.sweep.tables)}: {planned.sweep.brain_encoder}, {planned.sweep.protocol}")
-            done += train(planned.request, progress).n_trained
+            note = partial(planned_runs, planned.request) if planned_runs else None
+            report = train(planned.request, progress, note)
+            done += report.n_trained
+            for run_id, why in report.failed.items():
+                progress.say(f"{run_id}: {why}")
     return done
 
 

@@ -132,9 +132,7 @@ class _Machine:
         return items
 
     def push_global(self, module: Any, name: Any) -> None:
-        # Nothing is asked of a stranger's value but its type: a nest of tuples that share their parts takes for ever
-        # to hash, to print or to compare.
-        if not (isinstance(module, str) and isinstance(name, str)):
+        if not (isinstance(module, str) and isinstance(name, str)):  # to hash or print a nest of tuples takes for ever
             raise MalformedPickle("a name that is no text")
         if (module, name) not in _ALLOWED:
             # Names come from a stranger: escaped and cut, so that an error stays one harmless line.

@@ -88,7 +88,9 @@ class ScreenReport:
     dataset, recipe : str
         On what, and how it was loaded.
     n_way, n_queries : int
-        Held-out concepts that an image is told apart from, its own included, and images that were asked for.
+        Held-out concepts that an image is told apart from, its own included, at most; and images that were asked for.
+    chances : dict of int to float
+        Chance of top-1, by subject: where the rounds of a subject differ in size, the mean of theirs.
     test_n_way : int
         The same of the test; 0 where it was not asked for.
     noise_ceilings : dict of int to float
@@ -106,6 +108,7 @@ class ScreenReport:
     recipe: str = ""
     n_way: int = 0
     n_queries: int = 0
+    chances: dict[int, float] = field(default_factory=dict)
     test_n_way: int = 0
     noise_ceilings: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -185,15 +185,15 @@ def _of_subject(
     test, notes = load_test(epochs, recipe, data.scale) if with_test else (None, [])
     if test is not None and test.noise_ceiling is not None:
         report.noise_ceilings[epochs.subject] = test.noise_ceiling
-    del epochs  # and the means of all channels, a gigabyte
     split, note = held_out(data.image_ids, data.concepts, recipe)
     for text in [*data.notes, *notes, note]:
         if text not in report.notes:
             report.notes.append(text)
             progress.say(text)
     screened = Screened(_flat(data.mean), split, None if test is None else _flat(test.epochs))
-    report.n_way = max(len(rows) for rows in screened.rounds)
-    report.n_queries = sum(len(rows) for rows in screened.rounds)
+    sizes = [len(rows) for rows in screened.rounds]
+    report.n_way, report.n_queries = max(report.n_way, *sizes), max(report.n_queries, sum(sizes))
+    report.chances[epochs.subject] = float(np.mean([1 / size for size in sizes]))
     for target in chosen:
         images = _vectors(targets, target, data.image_ids)
         if test is None:

@@ -6,8 +6,9 @@ from functools import cached_property
 
 from torch import nn
 
+from pipelines.memory import bytes_there
 from pipelines.train.cost import run_seconds
-from pipelines.train.cross import load_cross, memory_of
+from pipelines.train.cross import load_cross, memory_of, require_alike
 from pipelines.train.data import Recordings, load_subject
 from pipelines.train.recipes import Recipe
 from stores.commits import digest, json_bytes
@@ -140,13 +141,21 @@ class Company:
             of |= {name: concept for name, concept in self._trained_concepts.items() if name not in of}
         return list(of), list(of.values())
 
-    def memory(self, recipe: Recipe) -> list[str]:
-        """Say what a run across subjects holds in memory."""
+    def memory(self, recipe: Recipe) -> tuple[int, str]:
+        """Return the bytes that a run across subjects takes while they are read, and a line on it; 0 for others.
+
+        Raises
+        ------
+        EmbedctlError
+            If the subjects differ in channels or times.
+        """
         if self._validation is None:
-            return []
+            return 0, ""
+        require_alike([self.tested, self._validation, *self._training], recipe)
         n_bytes, dtype = memory_of(self._training, recipe)
-        kind = str(dtype).removeprefix("torch.")
-        return [f"recordings of {len(self._training)} subjects at once: {n_bytes / 1e9:.1f} GB of memory, as {kind}"]
+        kind, there = str(dtype).removeprefix("torch."), f"this computer has {bytes_there() / 1e9:.1f} GB"
+        many = f"recordings of {len(self._training)} subjects at once"
+        return n_bytes, f"{many}: {n_bytes / 1e9:.1f} GB of memory, as {kind}; {there}"
 
     def seconds(self, recipe: Recipe, kind: str) -> float:
         """Return about what a run takes on one core (`pipelines.train.cost.run_seconds`)."""

@@ -7,7 +7,7 @@ import torch
 
 from pipelines.train.data import Recordings
 from pipelines.train.draws import Draws
-from pipelines.train.learner import Held
+from pipelines.train.evaluation import Held
 from pipelines.train.recipes import Recipe
 from pipelines.train.splits import split_images
 from stores.errors import EmbedctlError

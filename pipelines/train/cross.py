@@ -5,7 +5,6 @@ taken part in nothing but the whitening that `embedctl preprocess` did. The chec
 not trained on and concepts that nobody's training saw, as it will be used.
 """
 
-import os
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,22 +12,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipelines.memory import bytes_there
 from pipelines.train.brain_encoders import prepare
-from pipelines.train.data import Recordings, Training, load_test, load_training, pick_channels, pick_window
+from pipelines.train.data import Recordings, load_test, load_training, pick_channels, pick_window
 from pipelines.train.recipes import Recipe
 from stores.epochs import SubjectEpochs
 from stores.errors import EmbedctlError
 
-__all__ = ["load_cross", "memory_of", "require_memory"]
+__all__ = ["BYTES_EACH", "load_cross", "memory_of", "require_alike", "require_memory"]
 
+BYTES_EACH = 6e8  # of a process with torch, measured
 FLOAT16_ABOVE = 4 * 2**30  # bytes of float32 rows; by size and not by what is free, so that every machine does the same
 
 
 def memory_of(training: Sequence[SubjectEpochs], recipe: Recipe) -> tuple[int, torch.dtype]:
     """Return the bytes that several subjects take while they are read, and the type their rows are held in.
 
-    These are the training rows of all, and float32 rows of the largest subject three times: as read, after the brain
-    encoder's first step, and of the subject validated on.
+    These are the training rows of all; float32 rows and means of one, as read; and means of the one validated on.
 
     Parameters
     ----------
@@ -38,15 +38,17 @@ def memory_of(training: Sequence[SubjectEpochs], recipe: Recipe) -> tuple[int, t
         Which channels and times, and whether the rows are means or trials.
     """
     n_chans, window = len(pick_channels(training[0], recipe)[0]), pick_window(training[0], recipe)
-    n_numbers = n_chans * (1 if window is None else len(window))
+    bytes_each = 4 * n_chans * (1 if window is None else len(window))
     n_rows = [_n_rows(one, recipe) for one in training]
-    n_bytes, passing = 4 * n_numbers * sum(n_rows), 3 * 4 * n_numbers * max(n_rows)
+    n_means = max(_n_rows(one, recipe.with_(train_on="mean")) for one in training)
+    n_bytes = bytes_each * sum(n_rows)
+    passing = bytes_each * (n_means + max(n_rows) + (n_means if recipe.train_on != "mean" else 0))
     if n_bytes > FLOAT16_ABOVE:
         return n_bytes // 2 + passing, torch.float16
     return n_bytes + passing, torch.float32
 
 
-def require_memory(n_bytes: int) -> None:
+def require_memory(n_bytes: int, n_processes: int = 1) -> None:
     """Refuse what this computer has no memory for, before the system ends the program without a word.
 
     Raises
@@ -54,20 +56,15 @@ def require_memory(n_bytes: int) -> None:
     EmbedctlError
         If it has less, all in all.
     """
-    there = _memory()
-    if there is not None and n_bytes > there:
+    needed, there = n_processes * (n_bytes + BYTES_EACH), bytes_there()
+    if needed > there:
+        each = f" in each of {n_processes} processes" if n_processes > 1 else ""
+        gigabytes = f"{n_bytes / 1e9:.1f} GB of memory{each}, this computer has {there / 1e9:.1f} GB"
         raise EmbedctlError(
-            f"the training subjects need {n_bytes / 1e9:.1f} GB of memory, this computer has {there / 1e9:.1f} GB",
-            "name fewer channels in a recipe of your own (channels = [...]), or train on means: --train-on mean",
+            f"the training subjects need {gigabytes}",
+            ("take fewer --workers, " if each else "")
+            + "name fewer channels in a recipe of your own (channels = [...]), or train on means: --train-on mean",
         )
-
-
-def _memory() -> int | None:
-    """Return the bytes of memory of this computer; None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def load_cross(
@@ -97,47 +94,46 @@ def load_cross(
     Raises
     ------
     EmbedctlError
-        If the subjects differ in channels or times.
+        If the subjects differ in channels or times, or there is too little memory.
     """
     require_memory(memory_of(training, recipe)[0])
+    require_alike([tested, validation, *training], recipe)
     first = partial(prepare, kind)
+    (_, dtype), n_rows = memory_of(training, recipe), sum(_n_rows(one, recipe) for one in training)
     held = load_training(validation, recipe.with_(train_on="mean"))
     image_ids, concepts = list(held.image_ids), list(held.concepts)
     at = {name: row for row, name in enumerate(image_ids)}
     rows: torch.Tensor | None = None
     shown: list[torch.Tensor] = []
     whose: list[torch.Tensor] = []
-    unit, total, squares, count = 1.0, 0.0, 0.0, 0
+    unit, sums, n_done = 1.0, _Sums(), 0
     for number, subject in enumerate(training):
         one = load_training(subject, recipe)
-        _require_alike(held, one, subject)
         for name, concept in zip(one.image_ids, one.concepts, strict=True):
             if name not in at:
                 at[name] = len(image_ids)
                 image_ids.append(name)
                 concepts.append(concept)
         unit = unit if number else one.scale  # halves hold no volts: the first subject's scale keeps them near one
-        part = one.rows.mul_(one.scale / unit)
-        total += part.sum(dtype=torch.float64).item()
-        squares += torch.linalg.vector_norm(part, dtype=torch.float64).item() ** 2
-        count += part.numel()
-        part = first(part)
-        if rows is None:
-            n_rows, (_, dtype) = sum(_n_rows(s, recipe) for s in training), memory_of(training, recipe)
-            rows = torch.empty((n_rows, *part.shape[1:]), dtype=dtype)
-        start = sum(len(of) for of in shown)
-        rows[start : start + len(part)] = part
+        for part in one.rows.split(512):  # a copy of all at once would be one more subject in memory
+            sums.add(part.mul_(one.scale / unit))
+            ready = first(part)
+            if rows is None:
+                rows = torch.empty((n_rows, *ready.shape[1:]), dtype=dtype)
+            rows[n_done : n_done + len(ready)] = ready
+            n_done += len(ready)
         shown.append(torch.tensor([at[one.image_ids[image]] for image in one.shown.tolist()]))
-        whose.append(torch.full((len(part),), number))
+        whose.append(torch.full((len(one.rows),), number))
+        del one, part, ready
     assert rows is not None
-    spread = (squares / count - (total / count) ** 2) ** 0.5 if recipe.unit_scale else 1.0
+    spread = sums.spread if recipe.unit_scale else 1.0
     rows /= spread or 1.0
     scale = unit * (spread or 1.0)
     test, notes = load_test(tested, recipe, scale)
     return Recordings(
         image_ids=image_ids,
         concepts=concepts,
-        mean=first(held.mean * (held.scale / scale)),
+        mean=first(held.mean.mul_(held.scale / scale)),
         rows=rows,
         shown=torch.cat(shown),
         n_times=held.n_times,
@@ -150,15 +146,57 @@ def load_cross(
     )
 
 
+class _Sums:
+    """Of all numbers that were added: how many, their sum and that of their squares."""
+
+    def __init__(self) -> None:
+        self._n, self._total, self._squares = 0, 0.0, 0.0
+
+    def add(self, x: torch.Tensor) -> None:
+        """Add numbers; they are copied in float64."""
+        self._n += x.numel()
+        self._total += x.sum(dtype=torch.float64).item()
+        self._squares += torch.linalg.vector_norm(x, dtype=torch.float64).item() ** 2
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of all."""
+        return float((self._squares / self._n - (self._total / self._n) ** 2) ** 0.5)
+
+
 def _n_rows(subject: SubjectEpochs, recipe: Recipe) -> int:
     valid = np.asarray(subject.train.valid)
     return int(valid.any(axis=1).sum() if recipe.train_on == "mean" else valid.sum())
 
 
-def _require_alike(held: Training, one: Training, subject: SubjectEpochs) -> None:
-    if (one.ch_names, one.n_times) != (held.ch_names, held.n_times):
-        raise EmbedctlError(
-            f"subject {subject.subject} has {len(one.ch_names)} channels x {one.n_times} samples in use, another "
-            f"{len(held.ch_names)} x {held.n_times}, or other channels",
-            "choose channels that all subjects have, and a window that fits all",
-        )
+def require_alike(subjects: Sequence[SubjectEpochs], recipe: Recipe) -> None:
+    """Make sure that the same channels, in the same order, and the same moments of all subjects are read.
+
+    Raises
+    ------
+    EmbedctlError
+        Naming a subject that differs from the first.
+    """
+    names, moments = _read_of(subjects[0], recipe)
+    for one in subjects[1:]:
+        its_names, its_moments = _read_of(one, recipe)
+        if its_names != names:
+            raise EmbedctlError(
+                f"of subject {one.subject} other channels are read than of subject {subjects[0].subject}: "
+                f"{_some(its_names)}, not {_some(names)}",
+                "name channels that all subjects have in a recipe of your own (channels = [...])",
+            )
+        if its_moments.shape != moments.shape or not np.allclose(its_moments, moments, atol=1e-6):
+            raise EmbedctlError(
+                f"of subject {one.subject} other moments are read than of subject {subjects[0].subject}",
+                "preprocess both in the same way, or choose a window that fits all",
+            )
+
+
+def _read_of(subject: SubjectEpochs, recipe: Recipe) -> tuple[list[str], np.ndarray]:
+    window = pick_window(subject, recipe)
+    return pick_channels(subject, recipe)[1], np.zeros(0) if window is None else np.asarray(subject.times)[window]
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

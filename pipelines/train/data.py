@@ -177,7 +177,7 @@ def load_training(epochs: SubjectEpochs, recipe: Recipe) -> Training:
         position = np.full(len(epochs.train.image_ids), -1)
         position[kept] = np.arange(len(kept))
         shown = position[shown]
-    # One number, from what is trained on alone, so that the test set moves nothing.
+    # One number, from the training images, those held out among them; the test set moves nothing.
     scale = np.float32(_spread(rows) or 1.0) if recipe.unit_scale else np.float32(1)
     for epochs_of in {id(x): x for x in (mean, rows)}.values():
         epochs_of /= scale  # in place: trials of a subject can be gigabytes
@@ -220,7 +220,7 @@ def pick_channels(epochs: SubjectEpochs, recipe: Recipe) -> tuple[np.ndarray, li
 
     Where none of them exists all channels are taken: other caps and sensors have other names.
     """
-    names = list(epochs.ch_names) or [f"voxel {i}" for i in range(epochs.train.mean.shape[1])]
+    names = list(epochs.ch_names) or [f"voxel {i}" for i in range(epochs.train.mean_shape[1])]
     found = np.array([names.index(name) for name in recipe.channels if name in names], dtype=np.int64)
     note = ""
     if len(found) < len(recipe.channels):

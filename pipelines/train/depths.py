@@ -7,7 +7,7 @@ told.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,10 @@ __all__ = ["AtDepth", "DepthRow", "at_best_depths"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtDepth:
-    """An encoder at the layer that validation chose.
+    """How the layer of an encoder was chosen, and what it scores.
 
     Parameters
     ----------
-    embedding : str
-        The encoder with this layer.
     validation : dict of str to float
         Validation top-1 of all its layers, in the order of their names, the conventional embedding last: means over the
         subjects and seeds that all of them have.
@@ -39,7 +37,6 @@ class AtDepth:
         Test top-1 of the chosen layer alone, over the subjects and seeds that the other side of the pair has too.
     """
 
-    embedding: str
     validation: dict[str, float]
     top1: float
 
@@ -50,18 +47,15 @@ class DepthRow:
 
     Parameters
     ----------
-    condition : dict
-        What is the same for both, brain encoder and image head among it.
-    aligned, base : AtDepth
-        The two.
     pair : PairRow
-        Their difference, as `embedctl compare` tests it.
+        Who is compared, under which condition, and their difference, as `embedctl compare` tests it.
+    aligned, base : AtDepth
+        The depth of either.
     """
 
-    condition: dict[str, Any]
+    pair: PairRow
     aligned: AtDepth
     base: AtDepth
-    pair: PairRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +106,7 @@ def at_best_depths(
             if _are_paired(ours, theirs, column) and (row := _row(condition, ours, theirs, pairing, runs)) is not None
         ]
         judged = with_verdicts([row.pair for row in found])
-        rows += [
-            DepthRow(condition=row.condition, aligned=row.aligned, base=row.base, pair=pair)
-            for row, pair in zip(found, judged, strict=True)
-        ]
+        rows += [replace(row, pair=pair) for row, pair in zip(found, judged, strict=True)]
     return rows, list(notes)
 
 
@@ -168,10 +159,9 @@ def _row(condition: dict[str, Any], ours: _Chosen, theirs: _Chosen, pairing: str
     both = {(s, n) for s, of in ours.cell.runs.items() for n in of if n in theirs.cell.runs.get(s, {})}
     sides = [
         AtDepth(
-            embedding=one.cell.label,
             validation=one.validation,
             top1=float(np.mean(list(_only(one.cell, both).per_subject.values()))),
         )
         for one in (ours, theirs)
     ]
-    return DepthRow(condition=condition, aligned=sides[0], base=sides[1], pair=pair)
+    return DepthRow(pair=pair, aligned=sides[0], base=sides[1])

@@ -7,6 +7,8 @@ The first run shows how long one takes, and then the rest goes to as many proces
 from collections.abc import Callable, Iterator, Sequence
 
 from pipelines.cores import n_cores
+from pipelines.memory import bytes_free
+from pipelines.train.cross import BYTES_EACH
 from pipelines.train.plan import grouped
 from pipelines.train.request import Job
 from pipelines.train.runner import Common, Done, Runner
@@ -17,7 +19,6 @@ from stores.errors import EmbedctlError
 __all__ = ["do_runs", "n_processes"]
 
 WORTH = 15.0  # seconds saved: half is lost again until processes have started and loaded what they need, measured
-BYTES_EACH = 6e8  # of a process with torch, measured
 
 
 def do_runs(
@@ -58,7 +59,7 @@ def do_runs(
             n_left -= 1
             yield done
         if done.state == "trained" and device == "cpu":
-            n = n_processes(n_left, done.seconds, n_cores(), runner.n_bytes, _bytes_available)
+            n = n_processes(n_left, done.seconds, n_cores(), runner.n_bytes, bytes_free)
             if n > 1:
                 say(f"{n_left} runs are left, {done.seconds:.1f} s each: in {n} processes")
                 del runner  # what it holds
@@ -110,10 +111,3 @@ def _elsewhere(common: Common, device: str, jobs: Sequence[Job], n_workers: int)
 def _at_most(device: str) -> int:
     """Return how many runs may be one pass; on the CPU it saves an eighth at best, and other runs take the cores."""
     return MOST if device == "cuda" else 1
-
-
-def _bytes_available() -> float:
-    import psutil
-    from distributed.system import MEMORY_LIMIT  # of the container, where there is one
-
-    return float(min(MEMORY_LIMIT, psutil.virtual_memory().available))

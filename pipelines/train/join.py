@@ -47,7 +47,7 @@ def resolve(
     Raises
     ------
     EmbedctlError
-        If an image is not in the store or several different ones fit; the first five are listed.
+        If an image is not in the store, several different ones fit, or one fits several; the first five are listed.
 
     Examples
     --------
@@ -84,7 +84,22 @@ def resolve(
             f"{len(ambiguous)} images fit several in the embedding store: {_first(ambiguous)}",
             "keep the folders that tell the images apart in the image folder, or leave one copy",
         )
+    if shared := _shared(epoch_ids, rows.tolist(), store_ids):
+        raise EmbedctlError(
+            f"{len(shared)} images fit one of the embedding store that another image fits as well: {_first(shared)}",
+            "extract those that are missing, and keep the folders that tell images apart",
+        )
     return rows
+
+
+def _shared(epoch_ids: Sequence[str], rows: Sequence[int], store_ids: Sequence[str]) -> list[str]:
+    """Return the images that are joined to the same row as another one: at most one of them is it."""
+    joined: dict[int, str] = {}
+    found: dict[str, str] = {}
+    for name, row in zip(epoch_ids, rows, strict=True):
+        if (first := joined.setdefault(row, name)) != name:
+            found[name] = f"{first} and {name} ({store_ids[row]})"
+    return list(found.values())
 
 
 def namesakes(

@@ -7,34 +7,21 @@ import torch
 from torch import nn
 
 from pipelines.train.brain_encoders import brain_encoder
-from pipelines.train.evaluation import validate
+from pipelines.train.evaluation import Held, validate
 from pipelines.train.image_head import ImageHead
 from pipelines.train.image_side import ImageSide
 from pipelines.train.losses import loss_function
 from pipelines.train.recipes import Recipe
 from stores.errors import EmbedctlError
 
-__all__ = ["HIGHEST_SCALE", "Held", "Learner", "scale_of", "val_loss_cosine"]
+__all__ = ["HIGHEST_SCALE", "Diverged", "Learner", "scale_of", "val_loss_cosine"]
 
 HIGHEST_SCALE = 100.0  # of the learned inverse temperature, as in CLIP
 LOWEST_LR = 1e-7  # of the rule val-loss-cosine, as in AlignVis
 
 
-class Held:
-    """What is validated on.
-
-    Parameters
-    ----------
-    epochs : (n_held, n_chans, n_times)
-        Held-out recordings, round after round.
-    images : (n_held,)
-        Which training image each shows.
-    sizes : list of int
-        Images in each round.
-    """
-
-    def __init__(self, epochs: torch.Tensor, images: torch.Tensor, sizes: list[int]) -> None:
-        self.epochs, self.images, self.sizes = epochs, images, sizes
+class Diverged(EmbedctlError):
+    """A run left the finite numbers: others go on without it."""
 
 
 class Learner:
@@ -114,22 +101,24 @@ class Learner:
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
         self._optimiser.step()
+        with torch.no_grad():  # and not where it is used: beyond, it would have no gradient, and never come back
+            self.log_scale.clamp_(max=math.log(HIGHEST_SCALE))
 
     def close_pass(self, loss: float, held: Held) -> None:
         """Validate, keep the weights where they are the best so far, and settle how it goes on.
 
         Raises
         ------
-        EmbedctlError
+        Diverged
             If training has left the finite numbers.
         """
         recipe, n_pass = self.recipe, len(self.metrics) + 1
         scale, images = scale_of(self.log_scale), self.images[held.images]
-        seen = validate(self.model, self._loss_of, scale, held.epochs, images, held.sizes)
+        seen = validate(self.model, self._loss_of, scale, held, images)
         row = {"pass": n_pass, "lr": self.lr, "loss": loss} | seen
         self.metrics.append(row)
         if not np.isfinite(row["loss"]) or not np.isfinite(row["val_loss"]):
-            raise EmbedctlError(f"the loss left the finite numbers in pass {n_pass}", "lower lr in the recipe")
+            raise Diverged(f"the loss left the finite numbers in pass {n_pass}", "lower lr in a recipe of your own")
         # Of equals, the longest trained.
         if n_pass == 1 or _as_good(row, self.metrics[self.chosen_pass - 1], recipe.choose_by):
             self.states["chosen"], self.chosen_pass = self._copy(), n_pass
@@ -153,7 +142,7 @@ class Learner:
 
 def scale_of(log_scale: torch.Tensor) -> torch.Tensor:
     """Return the inverse temperature."""
-    return log_scale.exp().clamp(max=HIGHEST_SCALE)
+    return log_scale.exp()
 
 
 def val_loss_cosine(lr: float, val_loss: float) -> float:

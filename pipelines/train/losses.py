@@ -19,8 +19,8 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | float, torch.Tensor 
 def unit(x: torch.Tensor) -> torch.Tensor:
     """Centre every vector over its own features, then scale it to length one.
 
-    A constant vector has no direction and becomes zero. The dot product of two such vectors is the
-    correlation of their features.
+    A constant vector has no direction and becomes zero, or what rounding its mean leaves. The dot product of two such
+    vectors is the correlation of their features.
 
     Examples
     --------

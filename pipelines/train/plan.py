@@ -16,7 +16,7 @@ from stores.names import subject_name
 __all__ = ["choose_dataset", "choose_embeddings", "choose_subjects", "config_key", "grouped", "run_id", "width_of"]
 
 # Part of every key: raised when the trainer computes other numbers from the same settings.
-TRAINER = 3
+TRAINER = 4
 WIDEST = 8192  # features of an embedding that can be trained against
 
 

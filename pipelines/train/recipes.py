@@ -210,7 +210,8 @@ def read_recipe(name: str, modality: str, brain_encoder: str = "", protocol: str
     asked = {"brain_encoder": canonical(brain_encoder)} if brain_encoder else {}
     table, for_brain = _table(path, modality, protocol)
     chosen = str((table | asked).get("brain_encoder")).removesuffix("+linear")
-    return _checked(table | for_brain.get(chosen, {}) | asked | {"name": path.stem})
+    is_other = path.parent != FOLDER and path.stem in recipe_names()  # one of a name of ours is not ours
+    return _checked(table | for_brain.get(chosen, {}) | asked | {"name": path.name if is_other else path.stem})
 
 
 def _table(path: Path, modality: str, protocol: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

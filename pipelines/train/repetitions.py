@@ -10,7 +10,7 @@ from stores.errors import BadRecording, EmbedctlError
 
 __all__ = ["Pick", "fewer", "means", "normalise", "split_half", "trials", "usual_number"]
 
-BLOCK_BYTES = 2**27  # of repetitions in memory at a time
+BLOCK_BYTES = 2**25  # of recordings on their way: averaging and normalising them takes several times as much
 
 Pick = tuple[np.ndarray, np.ndarray | None]  # channels and samples in use; voxels have no samples
 
@@ -42,16 +42,32 @@ def means(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray, 
     kept = np.flatnonzero(np.asarray(split.valid).any(axis=1))
     if not len(kept):
         raise BadRecording("no image has a valid recording", "look at what preprocess dropped: embedctl show")
-    if trial_norm == "norm-then-mean":
-        found = [_mean_over(normalise(block), valid) for _, block, valid in _blocks(split, pick)]
-        mean = np.concatenate(found)[kept]
-    else:
-        mean = _picked(np.asarray(split.mean), pick)
-        mean = mean if len(kept) == len(mean) else mean[kept]
-        if trial_norm == "mean-then-norm":
-            mean = normalise(mean)
+    mean = _collected(_averaged(split, trial_norm, pick), len(kept))
     _require_finite(mean, split, kept)
     return mean, kept
+
+
+def _averaged(split: SplitEpochs, trial_norm: str, pick: Pick) -> Iterator[np.ndarray]:
+    """Yield the means of images that have any repetition, some at a time."""
+    there = np.atleast_1d(np.asarray(split.valid).any(axis=1))
+    if trial_norm == "norm-then-mean":
+        for images, block, valid in _blocks(split, pick):
+            yield _mean_over(normalise(block), valid)[there[images]]
+        return
+    for images in _some(split, split.read_mean(0, 1).nbytes):
+        part = _picked(split.read_mean(images[0], images[-1] + 1), pick)[there[images]]
+        yield normalise(part) if trial_norm == "mean-then-norm" else part
+
+
+def _collected(parts: Iterator[np.ndarray], n_rows: int) -> np.ndarray:
+    """Return parts as one array, which is in memory once."""
+    part = next(parts)
+    found = np.empty((n_rows, *part.shape[1:]), np.float32)
+    found[: len(part)], n = part, len(part)
+    for part in parts:
+        found[n : n + len(part)] = part
+        n += len(part)
+    return found
 
 
 def usual_number(split: SplitEpochs) -> int:
@@ -89,12 +105,11 @@ def fewer(split: SplitEpochs, trial_norm: str, pick: Pick) -> dict[int, np.ndarr
 
 def trials(split: SplitEpochs, trial_norm: str, pick: Pick) -> tuple[np.ndarray, np.ndarray]:
     """Return every valid repetition, ``(n_trials, n_chans, n_times)``, and the image it shows; see `means`."""
-    rows, shown = [], []
-    for images, block, valid in _blocks(split, pick):
-        image, _ = np.nonzero(valid)
-        rows.append(block[valid] if trial_norm == "none" else normalise(block[valid]))
-        shown.append(images[image])
-    return np.concatenate(rows), np.concatenate(shown)
+    valid_of = np.asarray(split.valid)
+    found = (
+        block[valid] if trial_norm == "none" else normalise(block[valid]) for _, block, valid in _blocks(split, pick)
+    )
+    return _collected(found, int(valid_of.sum())), np.nonzero(valid_of)[0]
 
 
 def _blocks(split: SplitEpochs, pick: Pick | None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -105,13 +120,18 @@ def _blocks(split: SplitEpochs, pick: Pick | None) -> Iterator[tuple[np.ndarray,
             "embedctl preprocess --keep all keeps them, in another store; or choose a recipe that trains on the mean",
         )
     valid_all = np.asarray(split.valid)
-    size = max(1, BLOCK_BYTES // split.take(np.arange(1)).nbytes)
-    for start in range(0, len(split.image_ids), size):
-        images = np.arange(start, min(start + size, len(split.image_ids)))
+    for images in _some(split, split.take(np.arange(1)).nbytes):
         block, valid = _picked(split.take(images), pick), valid_all[images]
         image, _ = np.nonzero(valid)
         _require_finite(block[valid], split, images[image])
         yield images, block, valid
+
+
+def _some(split: SplitEpochs, bytes_each: int) -> Iterator[np.ndarray]:
+    """Yield the images in order, as many at a time as take `BLOCK_BYTES`."""
+    size = max(1, BLOCK_BYTES // bytes_each)
+    for start in range(0, len(split), size):
+        yield np.arange(start, min(start + size, len(split)))
 
 
 def _picked(x: np.ndarray, pick: Pick | None) -> np.ndarray:
@@ -140,7 +160,7 @@ def _mean_over(block: np.ndarray, use: np.ndarray) -> np.ndarray:
 
 
 def _require_finite(x: np.ndarray, split: SplitEpochs, images: Sequence[int] | np.ndarray) -> None:
-    broken = ~np.isfinite(x).all(axis=(1, 2))
+    broken = ~np.concatenate([np.isfinite(x[at : at + 512]).all(axis=(1, 2)) for at in range(0, len(x) or 1, 512)])
     if broken.any():
         first = split.image_ids[int(np.asarray(images)[np.flatnonzero(broken)[0]])]
         raise BadRecording(

@@ -107,6 +107,8 @@ class TrainReport:
         What was chosen or left out, a line each.
     skipped : dict of str to str
         Runs that were left to another process, and which.
+    failed : dict of str to str
+        Runs that left the finite numbers, and when; the others went on.
     bytes_free : int
         What is free where the runs go.
     seconds : float
@@ -123,6 +125,7 @@ class TrainReport:
     device: str = ""
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     bytes_free: int = 0
     seconds: float = 0.0
     dry_run: bool = False
@@ -140,7 +143,7 @@ class TrainReport:
     @property
     def n_trained(self) -> int:
         """Runs that were trained now, or with ``dry_run`` none."""
-        return 0 if self.dry_run else self.n_to_do - len(self.skipped)
+        return 0 if self.dry_run else self.n_to_do - len(self.skipped) - len(self.failed)
 
     @property
     def core_seconds(self) -> float:

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.company import Cast, Company
 from pipelines.train.data import Recordings
+from pipelines.train.learner import Diverged
 from pipelines.train.origin import weights_of
 from pipelines.train.recipes import Recipe
 from pipelines.train.repetitions import usual_number
@@ -76,13 +77,13 @@ class Done:
     run_id : str
         Which.
     state : str
-        ``trained``; ``finished`` by another process meanwhile; or ``held`` by one.
+        ``trained``; ``failed``; ``finished`` by another process meanwhile; or ``held`` by one.
     top1 : float
         Of a run that was trained.
     seconds : float
         It took.
-    held_by : str
-        Who holds it.
+    why : str
+        It failed, or who holds it.
     notes : list of str
         What there is to know about its subject, or how it was trained, a line each.
     """
@@ -91,7 +92,7 @@ class Done:
     state: str = "trained"
     top1: float = 0.0
     seconds: float = 0.0
-    held_by: str = ""
+    why: str = ""
     notes: list[str] = field(default_factory=list)
 
 
@@ -118,7 +119,6 @@ class Runner:
         self._targets = targets or Targets(EmbeddingStore.open(common.request.embeddings), common.request.join)
         self._subject: int | None = None
         self._company: Company
-        self._loaded: Recordings
         self._data: Recordings
         self._pays: dict[tuple[int, ...], tuple[bool, str]] = {}
 
@@ -133,7 +133,7 @@ class Runner:
             Seconds to wait for a run that another process holds.
         """
         self._load(jobs[0].subject)
-        notes, together = list(self._loaded.notes), False
+        notes, together = list(self._data.notes), False
         if len(jobs) > 1:
             together, why = self._together(jobs)
             notes.append(why)
@@ -143,18 +143,19 @@ class Runner:
     @property
     def n_bytes(self) -> int:
         """What the recordings at hand take in memory."""
-        held = {x.data_ptr(): x for x in (self._data.mean, self._data.rows, self._loaded.mean, self._loaded.rows)}
+        held = {x.data_ptr(): x for x in (self._data.mean, self._data.rows)}
         return sum(x.nbytes for x in held.values())
 
     def _load(self, subject: int) -> None:
         if subject == self._subject:
             return
         common = self._common
-        # What was read of the subject before goes, store and all.
-        self._subject, self._company = None, self._opened(subject)
+        if self._subject is not None:  # what was read of the subject before goes first, or there would be two
+            self._subject = None
+            del self._company, self._data
+        self._company = self._opened(subject)
         kind = brain_encoder(common.brain_encoder)
-        self._loaded = self._company.load(common.recipe, kind, common.request.gallery)
-        self._data = self._loaded.ready(kind, self._device)
+        self._data = self._company.load(common.recipe, kind, common.request.gallery).ready(kind, self._device)
         self._subject = subject
 
     def _opened(self, subject: int) -> Company:
@@ -176,7 +177,7 @@ class Runner:
                 try:
                     locks.enter_context(lock(runs / ".embedctl" / "locks", job.run_id, wait))
                 except StoreLocked as held:
-                    yield Done(run_id=job.run_id, state="held", held_by=held.what)
+                    yield Done(run_id=job.run_id, state="held", why=held.what)
                     continue
                 if finished(runs, job.run_id):  # by another process, since the plan was made
                     yield Done(run_id=job.run_id, state="finished")
@@ -184,12 +185,23 @@ class Runner:
                     ours.append(job)
             if not ours:
                 return
-            begun = datetime.now(UTC).isoformat(timespec="seconds")
-            outcomes = train_together(self._config(ours[0]), self._data, [self._against(job) for job in ours])
-            for job, outcome in zip(ours, outcomes, strict=True):
-                self._write(job, outcome, begun, len(ours))
-                figures = outcome.figures
-                yield Done(run_id=job.run_id, top1=figures["top1"], seconds=figures["seconds"], notes=notes)
+            yield from self._train(ours, notes)
+
+    def _train(self, jobs: Sequence[Job], notes: list[str]) -> Iterator[Done]:
+        """Train and write runs in one pass; each by itself where one of them leaves the finite numbers."""
+        begun = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            outcomes = train_together(self._config(jobs[0]), self._data, [self._against(job) for job in jobs])
+        except Diverged as problem:
+            if len(jobs) == 1:
+                yield Done(run_id=jobs[0].run_id, state="failed", why=problem.what, notes=notes)
+            for job in jobs if len(jobs) > 1 else ():
+                yield from self._train([job], notes)
+            return
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            self._write(job, outcome, begun, len(jobs))
+            figures = outcome.figures
+            yield Done(run_id=job.run_id, top1=figures["top1"], seconds=figures["seconds"], notes=notes)
 
     def _target(self, job: Job) -> Target:
         return self._common.embeddings[job.embedding, job.embedding_key]
@@ -198,12 +210,12 @@ class Runner:
         return RunConfig(self._common.recipe, self._common.brain_encoder, job.seed)
 
     def _against(self, job: Job) -> Against:
-        target, loaded = self._target(job), self._loaded
-        rows, gallery = (self._targets.rows(target, ids) for ids in (loaded.image_ids, loaded.test.image_ids))
+        target, data = self._target(job), self._data
+        rows, gallery = (self._targets.rows(target, ids) for ids in (data.image_ids, data.test.image_ids))
         return Against(rows, gallery, target.widths)
 
     def _write(self, job: Job, outcome: RunOutcome, begun: str, n_together: int) -> None:
-        common, company, loaded = self._common, self._company, self._loaded
+        common, company, data = self._common, self._company, self._data
         recordings, target, decided = company.tested, self._target(job), self._decided(job)
         write_run(
             common.request.runs,
@@ -214,13 +226,13 @@ class Runner:
                 "join": common.request.join,
                 "embeddings": str(common.request.embeddings.absolute()),
                 "epochs": str(common.request.epochs.absolute()),
-                "ch_names": loaded.ch_names,
-                "scale": loaded.scale,
-                "rows_dtype": str(loaded.rows.dtype).removeprefix("torch."),
+                "ch_names": data.ch_names,
+                "scale": data.scale,
+                "rows_dtype": str(data.rows.dtype).removeprefix("torch."),
                 "validation_subject": company.cast.validation,
                 "times": recordings.times.tolist(),
-                "gallery_ids": loaded.test.image_ids,
-                "gallery_concepts": loaded.test.concepts,
+                "gallery_ids": data.test.image_ids,
+                "gallery_concepts": data.test.concepts,
                 "parts": target.texts,
                 "provenance": target.parts[0].provenance,
                 "provenance_of_others": [part.provenance for part in target.parts[1:]],
@@ -240,7 +252,7 @@ class Runner:
     def _decided(self, job: Job) -> dict[str, Any]:
         """Return the columns of the results that were settled before training."""
         common, recipe, target = self._common, self._common.recipe, self._target(job)
-        company, recordings, ch_names = self._company, self._company.tested, self._loaded.ch_names
+        company, recordings, ch_names = self._company, self._company.tested, self._data.ch_names
         return {
             "run_id": job.run_id,
             "dataset": common.dataset,

@@ -49,7 +49,8 @@ def split_images(
 
     ``concept`` holds out whole concepts, so that validation asks what the test asks: images of concepts never
     trained on. Its first round takes one image of every held-out concept, its second round another, and so
-    on: each is as hard as a test with one image per concept, and together they use every held-out image.
+    on: each is as hard as a test with one image per concept. Rounds end where fewer than half of the concepts have an
+    image left.
     ``image`` holds out single images, in one round; their concepts are trained on through other images. Either way
     rounds of more than ``round_of`` are dealt into smaller ones.
 

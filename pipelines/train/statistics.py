@@ -107,8 +107,8 @@ def interval(table: ArrayLike, *, images: bool = True) -> Interval:
     Subjects and images are both samples: rows and columns of the table are resampled independently (Owen, 2007,
     https://arxiv.org/abs/0712.1111) and the standard deviation of the resampled means, enlarged by
     ``sqrt(n / (n - 1))`` because it is taken about the sample's own mean, is multiplied by Student's t for the
-    smaller sample. Percentiles of the same resamples cover 83 % of the time with four subjects; this covers 95 % or
-    more (tests/train/test_statistics.py).
+    subjects. Percentiles of the same resamples cover 83 % of the time with four subjects; this covers 93 % or more
+    (tests/train/test_statistics.py).
 
     Parameters
     ----------

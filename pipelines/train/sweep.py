@@ -6,12 +6,14 @@ several can share a folder: a run that another process is at is left to it.
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 from pipelines.progress import SILENT, Progress
 from pipelines.train.brain_encoders import check_reads
 from pipelines.train.brain_encoders.elsewhere import content
 from pipelines.train.company import Company, cast, for_cross
 from pipelines.train.cost import run_bytes
+from pipelines.train.cross import require_memory
 from pipelines.train.engine import do_runs
 from pipelines.train.losses import loss_function
 from pipelines.train.plan import (
@@ -36,7 +38,9 @@ from stores.results import assemble, finished
 __all__ = ["train"]
 
 
-def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
+def train(
+    request: TrainRequest, progress: Progress = SILENT, planned: Callable[[TrainReport], None] | None = None
+) -> TrainReport:
     """Train a brain encoder per embedding, subject and seed, and put the results into one table.
 
     Parameters
@@ -45,6 +49,8 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
         What to do.
     progress : Progress
         Who listens.
+    planned : callable, optional
+        Called with the plan before the first run, where there is anything to do.
 
     Returns
     -------
@@ -80,6 +86,10 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
             )
         if report.n_to_do:
             check_writable(request.runs)
+            if sweep.n_bytes and not request.scheduler:  # workers elsewhere have memory of their own
+                require_memory(sweep.n_bytes, max(1, min(request.workers, report.n_to_do)))
+            if planned:
+                planned(report)
         _run(sweep, report, progress)
     report.seconds = time.perf_counter() - started
     return report
@@ -87,13 +97,14 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainReport:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sweep:
-    """A request with every question answered: what its runs have in common, and which they are."""
+    """A request with every question answered: what its runs have in common, which they are, and the most memory."""
 
     common: Common
     device: str
     targets: Targets
     jobs: list[Job]
     notes: list[str]
+    n_bytes: int
 
 
 def _decide(request: TrainRequest) -> _Sweep:
@@ -121,10 +132,12 @@ def _decide(request: TrainRequest) -> _Sweep:
     loss_function(recipe.loss)
     own = {name: found for name in (kind, recipe.loss) if (found := content(name))}
     config = config_key(recipe, kind, request.protocol, epochs.recipe(dataset) or {}, own, request.gallery)
-    jobs = []
+    jobs, most = [], 0
     for subject in tested:
         company = Company(epochs, dataset, casts[subject])
-        notes += [note for note in company.memory(recipe) if note not in notes]
+        n_bytes, note = company.memory(recipe)
+        most = max(most, n_bytes)
+        notes += [note] if note and note not in notes else []
         n_gallery = len(company.gallery(request.gallery)[0])
         seconds = company.seconds(recipe, kind) if request.dry_run else 0.0
         for target in chosen:
@@ -161,6 +174,7 @@ def _decide(request: TrainRequest) -> _Sweep:
         targets=targets,
         jobs=jobs,
         notes=notes + targets.notes,
+        n_bytes=most,
     )
 
 
@@ -180,7 +194,9 @@ def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
                 continue
             progress.advance()
             if done.state == "held":
-                report.skipped[done.run_id] = done.held_by
+                report.skipped[done.run_id] = done.why
+            elif done.state == "failed":
+                report.failed[done.run_id] = done.why
             else:
                 _count_as_finished(sweep, done.run_id)
         for run_id in [name for name in report.skipped if finished(runs, name)]:  # by its process, in the meantime

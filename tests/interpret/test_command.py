@@ -13,6 +13,7 @@ from pipelines.interpret.kept import found_at, keep_found
 from pipelines.interpret.notes import notes_of
 from pipelines.interpret.pairs import paired
 from pipelines.interpret.request import InterpretReport
+from stores.results import results_schema
 from tests.interpret.made_up import CONDITION, profile, sides
 
 
@@ -104,6 +105,7 @@ def test_a_call_for_one_seed_leaves_what_all_seeds_said_in_place(tmp_path):
 
 def test_pictures_of_a_narrower_call_lie_beside_those_of_the_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("embedctl.drawing.png", lambda figure: b"")
+    monkeypatch.setattr("stores.results.read_results", lambda runs: results_schema().empty_table())
     of = CONDITION | {"recipe": "modern", "config_key": "0a1b"}
     one = profile("hog", 1, 0.1, condition=of, sensors={}, positions=[])
     report = InterpretReport(method="integrated-gradients", runs=tmp_path, profiles=[one])

@@ -1,12 +1,15 @@
 """What the pictures show is what was found."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
-from embedctl.drawing import COLOURS, flat, png
+from embedctl.drawing import CURVES, flat, png
 from embedctl.interpretation_figures import bands_figure, pair_figure, sensors_figure, time_figure
+from embedctl.report.gather import Answers
 from pipelines.interpret.clusters import Cluster
 from pipelines.interpret.pairs import PairedProfile, PairTest
 from tests.interpret.made_up import CONDITION, POSITIONS, TIMES, profile
@@ -23,8 +26,19 @@ def test_courses_are_means_over_subjects_in_milliseconds_and_percent(profiles):
     assert list(lines) == ["early", "late"]
     assert np.allclose(lines["early"].get_xdata(), 1000 * TIMES)
     assert np.allclose(lines["early"].get_ydata(), 50 * (profiles[0].time + profiles[1].time))
-    assert lines["early"].get_color() == COLOURS[0] != lines["late"].get_color()
+    assert lines["early"].get_color() != lines["late"].get_color()
     assert "2 subjects" in axes.get_title() and "ms" in axes.get_xlabel()
+
+
+def test_an_embedding_has_the_colour_that_it_has_in_the_report(profiles):
+    ranked = ["best", "late", "early"]
+    colours = SimpleNamespace(cells=dict.fromkeys(ranked), called=str)
+    expected = Answers.colours(colours, ["early", "late"])
+    assert expected == {"early": CURVES[2], "late": CURVES[1]}
+    [axes] = time_figure(profiles, ranked).axes
+    assert {line.get_label(): line.get_color() for line in axes.lines if line.get_label() in expected} == expected
+    [axes] = bands_figure(profiles, ranked).axes
+    assert [bars[0].get_facecolor() for bars in axes.containers] == [to_rgba(one) for one in expected.values()]
 
 
 def test_windows_above_zero_are_bars_below_the_courses(profiles):
@@ -117,9 +131,8 @@ def test_of_more_embeddings_than_colours_the_best_are_drawn_and_it_is_said():
     many = [profile(f"e{n:02d}", 1, 0.1, top1=n / 40, positions=[]) for n in range(40)]
     for figure in (time_figure, bands_figure, sensors_figure):
         [axes] = figure(many).axes
-        assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"e{n}" for n in range(39, 32, -1)]
-        assert "the 7 best of 40 embeddings" in axes.get_title()
-    assert len(set(COLOURS)) == 7
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"e{n}" for n in range(39, 34, -1)]
+        assert "the 5 best of 40 embeddings" in axes.get_title()
     maps = sensors_figure([replace(one, positions=POSITIONS) for one in many])
     assert len([axes for axes in maps.axes if axes.images]) == 12
     assert "the 12 best of 40 embeddings" in maps.get_suptitle()

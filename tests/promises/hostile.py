@@ -280,6 +280,12 @@ def code_named(home: Path, config: bool = False) -> None:
         (home / "embedctl.toml").write_text('[train]\nbrain-encoder = "code.py:Net"\nloss = "code.py:near"\n')
 
 
+def modules_beside(home: Path) -> None:
+    """Call files of the workspace like what a program imports."""
+    for name in ("torch", "torchaudio", "torchvision", "timm", "open_clip", "numpy", "zarr", "multiprocessing"):
+        (home / f"{name}.py").write_text(f"import os\nos.makedirs({str(home.parent / 'canary')!r}, exist_ok=True)\n")
+
+
 def card_that_unpickles(home: Path) -> None:
     """Have a card of the workspace name a pickle that open_clip's constructor would load."""
     pickled_arrays(home)

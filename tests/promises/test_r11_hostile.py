@@ -120,6 +120,7 @@ def _cases():
     yield "code named by settings and a recipe", hostile.code_named, ("train", "screen", "doctor", "results")
     named = partial(hostile.code_named, config=True)
     yield "code named by a run", named, (*RUNS, "interpret", "report")
+    yield "files called like modules", hostile.modules_beside, ("doctor", "train", "verify")
     yield "a card that unpickles", hostile.card_that_unpickles, ("models", "extract settings", "doctor")
     yield "settings without end", hostile.strange_settings, ("doctor", "extract", "results")
     yield "a recipe and ids without end", hostile.strange_recipe, ("train", "import pth")
@@ -205,8 +206,8 @@ def test_nothing_runs_and_nothing_outside_changes(made, tmp_path, monkeypatch, n
 
 
 def _outside(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return all that lies beside the workspace, the canary of a pickle included."""
-    there = [*folder.iterdir(), *(folder / hostile.VICTIM).rglob("*")]
+    """Return all that lies beside the workspace, canaries included; those with no path of their own lie in it."""
+    there = [*folder.iterdir(), *folder.glob("home/canary*"), *(folder / hostile.VICTIM).rglob("*")]
     return {str(p): (p.lstat().st_mtime_ns if p.is_file() else 0, p.lstat().st_size) for p in there}
 
 

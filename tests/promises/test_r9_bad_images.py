@@ -29,7 +29,7 @@ def one_of_each() -> dict[str, bytes]:
         os.unlink(name)
     idat = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 8, 9, 0, 0, 0)
     found["colours.png"] = idat + struct.pack(">I", zlib.crc32(idat[12:]))
-    found["pickle.png"] = b"\x80\x04cposix\nsystem\n(X\x02\x00\x00\x00lstR."
+    found["pickle.png"] = b"\x80\x04cposix\nmkdir\n(X\x06\x00\x00\x00canarytR."
     return found
 
 
@@ -59,6 +59,7 @@ def test_fifty_bad_files_are_listed_and_the_others_are_as_without_them(tmp_path,
         result = CliRunner().invoke(app, words)
         assert result.exit_code == code, result.stderr
         stores[kind], said = EmbeddingStore.open(tmp_path / f"{kind}.zarr"), json.loads(result.stdout)
+    assert not (tmp_path / "canary").exists(), "the pickle ran"
     assert sorted(said["skipped"]) == [name for n, name in enumerate(stores["clean"].image_ids) if n % EVERY == 0]
     assert len(said["skipped"]) == BAD and all(why.isprintable() and len(why) > 5 for why in said["skipped"].values())
     for name in ("pixels", "colour-histogram"):

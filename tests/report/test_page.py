@@ -153,7 +153,7 @@ def test_a_name_that_is_no_text_or_no_path_stops_no_format(
     monkeypatch.setattr("embedctl.report.build.gather", lambda request: strange)
     drawn = [Query(odd, 1, (odd,))]
     monkeypatch.setattr("embedctl.report.gallery.queries", lambda *_: (drawn, []))
-    out = tmp_path / "answers"
+    out = tmp_path / f"answers.{form}"
     result = run(workspace, "--format", form, "--out", str(out))
     assert result.exit_code == 0, result.stderr
     assert out.read_bytes().decode()
@@ -185,6 +185,7 @@ def test_a_report_goes_into_no_folder_and_over_nothing_it_is_read_from(workspace
     ("words", "name"),
     [
         (["report", "--format=md", "--out"], "a.html"),
+        *((["report", "--out"], name) for name in ("a.txt", "a")),
         *((["results", "--plot"], name) for name in ("a.svg", "a.txt", "a")),
     ],
 )
@@ -258,4 +259,8 @@ def test_the_best_run_of_each_subject_is_bold_unless_its_encoder_saw_the_answer(
     from embedctl.commands.results import _best
 
     rows = [("realnet", 1), ("hog", 1), ("pixels", 1), ("hog", 2)]  # realnet was fitted to EEG
-    assert _best([{"dataset": "d", "encoder": encoder, "subject": subject} for encoder, subject in rows]) == [1, 3]
+    asked = {"dataset": "d", "protocol": "within", "gallery": "test"}
+    table = [asked | {"encoder": encoder, "subject": subject} for encoder, subject in rows]
+    assert _best(table) == [1, 3]
+    # across subjects, or among 16,740 images, is another question
+    assert _best([*table, table[3] | {"protocol": "cross"}, table[3] | {"gallery": "train+test"}]) == [1, 3, 4, 5]

@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from embedctl.drawing import CURVES
 from embedctl.report.embeddings import embeddings
 from embedctl.report.evidence import evidence
 from embedctl.report.gallery import gallery
 from embedctl.report.gather import ReportRequest, gather
 from embedctl.report.parts import shown
 from embedctl.report.provenance import provenance
-from embedctl.report.svg import CURVES, diverging, sequential
+from embedctl.report.svg import diverging, sequential
 from embedctl.report.training import looks, training
 from embedctl.report.variation import variation
 from pipelines.findings.retrieved import confusions

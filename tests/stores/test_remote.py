@@ -1,6 +1,7 @@
 """A store in an object store is the store on a disk: same rows, same receipts, read and written by the same code."""
 
 import logging
+import threading
 import time
 
 import numpy as np
@@ -15,7 +16,7 @@ from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.errors import DamagedStore, EmbedctlError, StoreLocked
 from stores.names import EmbeddingName
 from stores.owners import PROCESSES
-from stores.remote import locate
+from stores.remote import RemotePath, locate
 from tests.stores.google_storage import google_storage
 
 pytestmark = pytest.mark.slow
@@ -135,6 +136,25 @@ def wait(until) -> None:
     while not until() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert until()
+
+
+def test_of_two_that_begin_a_store_together_neither_undoes_what_the_other_has_written(bucket, monkeypatch):
+    place, copy, other = f"{bucket}/together.zarr", RemotePath.copy, []
+
+    def while_another_begins(self, target, last) -> None:
+        def begin() -> None:
+            EmbeddingStore.open(place, create=True).add_images(records(5))
+
+        monkeypatch.setattr(RemotePath, "copy", copy)
+        other.append(threading.Thread(target=begin))
+        other[0].start()
+        other[0].join(1.0)
+        copy(self, target, last)
+
+    monkeypatch.setattr(RemotePath, "copy", while_another_begins)
+    EmbeddingStore.open(place, create=True)
+    other[0].join()
+    assert EmbeddingStore.open(place).n_images == 5
 
 
 @pytest.mark.parametrize("harm", ["flip", "swap", "lose"])

@@ -1,6 +1,10 @@
 """Across subjects nothing of the tested subject is trained on, and no test trial of anybody else is read."""
 
+import gc
 import shutil
+import subprocess
+import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from typer.testing import CliRunner
 from embedctl.cli import app
 from pipelines.interpret.interpret import interpret
 from pipelines.interpret.request import InterpretRequest
+from pipelines.train import company as company_module
 from pipelines.train import cross as cross_module
 from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.cross import load_cross
@@ -130,14 +135,54 @@ def test_what_would_take_too_much_memory_is_held_in_half_of_it(workspace, four, 
     assert [row["loss"] for row in halved] == pytest.approx([row["loss"] for row in whole], rel=0.02)
 
 
-def test_the_memory_that_is_told_is_what_rows_of_all_and_of_three_more_take(four, monkeypatch):
+def test_what_there_is_no_memory_for_is_told_by_a_dry_run_and_refused_before_anything_runs(
+    workspace, four, tmp_path, monkeypatch
+):
     store = EpochStore.open(four)
     told, dtype = cross_module.memory_of([store["things-eeg2", s] for s in TRAINING], QUICK)
     rows = loaded(four).rows
-    assert (told, dtype) == (rows.nbytes + 3 * rows.nbytes // 2, rows.dtype)
-    monkeypatch.setattr(cross_module, "_memory", lambda: told - 1)
-    with pytest.raises(EmbedctlError, match="this computer has 0.0 GB"):
+    assert (told, dtype) == (2 * rows.nbytes, rows.dtype)  # one subject more as read, and one to validate on
+    monkeypatch.setattr(company_module, "bytes_there", lambda: 8e9)
+    monkeypatch.setattr(cross_module, "bytes_there", lambda: 2.5 * (told + cross_module.BYTES_EACH))
+    planned = train(ask(workspace, four, tmp_path / "runs", subjects=(3, 4), seeds=(0, 1), workers=3, dry_run=True))
+    assert planned.notes[0].endswith("0.0 GB of memory, as float32; this computer has 8.0 GB")
+    with pytest.raises(EmbedctlError, match="0.0 GB of memory in each of 3 processes, this computer has 1.5 GB"):
+        train(ask(workspace, four, tmp_path / "runs", subjects=(3, 4), seeds=(0, 1), workers=3))
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setattr(cross_module, "bytes_there", lambda: told)
+    with pytest.raises(EmbedctlError, match="0.0 GB of memory, this computer has 0.0 GB"):
         loaded(four)
+
+
+def test_nothing_of_a_subject_stays_in_memory_but_its_rows(workspace, four, monkeypatch):
+    """Neither its means as stored, all channels of them, nor, once the next one is loaded, anything."""
+    rows, opened, load = [], [], company_module.Company.load
+
+    def watched(self, *asked):
+        gc.collect()
+        assert [of() for of in rows] == [None] * len(rows)
+        found = load(self, *asked)
+        rows.append(weakref.ref(found.rows))
+        opened.extend([self.tested, self._validation, *self._training])
+        return found
+
+    monkeypatch.setattr(company_module.Company, "load", watched)
+    done = train(ask(workspace, four, workspace.folder / "stays", subjects=(3, 4), recipe=workspace.recipe))
+    assert len(rows) == done.n_to_do == 2
+    assert not [one for one in opened if "mean" in {**vars(one.train), **vars(one.test)}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["norm-then-mean", "none", "trials"])
+def test_the_memory_that_is_told_is_what_reading_takes(tmp_path, recipe):
+    """In a process of its own: five subjects of 1,500 images x 3 x 63 x 250, the rows of three in float16."""
+    told, took = subprocess.run(
+        [sys.executable, "-m", "tests.train.cross_memory", str(tmp_path), recipe],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert 0.7 * float(told) < float(took) < float(told) + 150e6  # and blocks on their way
 
 
 def test_what_a_recipe_says_of_runs_across_subjects_holds_for_these_alone(tmp_path):
@@ -151,6 +196,32 @@ def test_what_a_recipe_says_of_runs_across_subjects_holds_for_these_alone(tmp_pa
     with pytest.raises(EmbedctlError, match=r"unknown setting 'pases' in \[cross\]"):
         mine.write_text('base = "paper"\n[cross]\npases = 3\n')
         read_recipe(str(mine), "eeg")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ch_names": list("ABCDEF")}, r"subject 1 .* than of subject 4: 6 \(O1, Oz, O2, ...\), not 6 \(A, B"),
+        ({"ch_names": ["Oz", "O1", "O2", "PO7", "Fz", "Cz"]}, "other channels are read"),
+        ({"times": [0.1 + t / 80 for t in range(80)]}, "other moments are read"),
+    ],
+)
+def test_a_subject_of_other_channels_or_moments_is_refused_before_anything_runs(
+    workspace, four, tmp_path, monkeypatch, changes, said
+):
+    opened = EpochStore.__getitem__
+
+    def changed(store, key):
+        found = opened(store, key)
+        for name, value in changes.items() if key[1] == TESTED else ():
+            setattr(found, name, value)
+        return found
+
+    monkeypatch.setattr(EpochStore, "__getitem__", changed)
+    recipe = tmp_path / "all.toml"
+    recipe.write_text('base = "modern"\nchannels = []\nwindow = []\n')
+    with pytest.raises(EmbedctlError, match=said):
+        train(ask(workspace, four, tmp_path / "runs", recipe=str(recipe), dry_run=True))
 
 
 def test_an_encoders_first_step_is_done_once(four):

@@ -35,8 +35,18 @@ class FakeSplit:
         ]
         return np.array(mean, dtype=np.float32)
 
+    @property
+    def mean_shape(self):
+        return self.mean.shape
+
+    def read_mean(self, start, stop):
+        return self.mean[start:stop]
+
     def take(self, images):
         return self.epochs[images].astype(np.float32)
+
+    def __len__(self):
+        return len(self.image_ids)
 
 
 def subject(train=None, test=None, **kwargs):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from embedctl import decisive
 from embedctl.cli import app
 from pipelines.train.compare import ranking
 from pipelines.train.depths import at_best_depths
@@ -49,7 +50,8 @@ def test_each_encoder_is_taken_at_the_depth_that_validation_chose():
     rows, notes = at_best_depths(table())
     assert not notes
     found = {
-        (r.condition["brain_encoder"], r.condition["image_head"]): (r.aligned.embedding, r.base.embedding) for r in rows
+        (r.pair.condition["brain_encoder"], r.pair.condition["image_head"]): (r.pair.embedding, r.pair.base)
+        for r in rows
     }
     assert found == {key: (named(HUMAN, ours), named(PLAIN, theirs)) for key, (ours, theirs) in BEST.items()}
     for one in rows:
@@ -62,7 +64,7 @@ def test_of_equal_depths_the_first_is_taken_and_only_runs_that_all_layers_have_c
     rows = [r | {"val_top1": 0.3} for r in runs_of()]
     lacking = [r for r in rows if not (r["subject"] == 6 and r["embedding"] == PLAIN)]
     found, _ = at_best_depths(pa.Table.from_pylist(lacking, schema=results_schema()))
-    assert all(one.base.embedding == f"{PLAIN}:blocks.2.mean" and one.pair.subjects == (1, 2, 3, 4, 5) for one in found)
+    assert all(one.pair.base == f"{PLAIN}:blocks.2.mean" and one.pair.subjects == (1, 2, 3, 4, 5) for one in found)
     apart = [r for r in rows if (r["subject"] < 4) == (r["embedding"] == PLAIN) or r["encoder"] == HUMAN]
     found, notes = at_best_depths(pa.Table.from_pylist(apart, schema=results_schema()))
     assert not found and notes == [f"{PLAIN} is left out: no subject and seed was run at all its layers"]
@@ -96,6 +98,16 @@ def test_the_test_scores_of_other_depths_change_no_letter_and_no_pixel(shown):
     assert json.loads(as_json)["layers"][0]["aligned"]["validation"][f"{HUMAN}:blocks.10.mean"] == pytest.approx(0.4)
 
 
+def test_random_weights_are_marked_in_the_table_and_in_the_csv(capsys):
+    as_drawn = [row | {"weights": "random:7"} for row in runs_of()]
+    rows, _ = at_best_depths(pa.Table.from_pylist(as_drawn, schema=results_schema()))
+    decisive.tell(rows)
+    told = capsys.readouterr().out
+    assert told.count(" (random:7)") == 2 * len(rows)
+    first = next(csv.DictReader(decisive.as_csv(rows).decode().splitlines()))
+    assert (first["aligned_weights"], first["base_weights"]) == ("random:7", "random:7")
+
+
 @pytest.mark.slow
 def test_planted_layers_and_pairs_are_recovered_and_a_scrambled_test_chooses_no_other_depth(workspace, tmp_path):
     """Recordings carry one layer of the aligned encoder; the base has that layer with noise on it."""
@@ -127,9 +139,9 @@ def test_planted_layers_and_pairs_are_recovered_and_a_scrambled_test_chooses_no_
             best = [row.embedding for row in ranking(results)][:2]
     assert best == ["tuned:blocks.2", "plain:blocks.4"]
     plain, blind = found
-    assert (plain.aligned.embedding, plain.base.embedding) == ("tuned:blocks.2", "plain:blocks.4")
+    assert (plain.pair.embedding, plain.pair.base) == ("tuned:blocks.2", "plain:blocks.4")
     assert plain.aligned.top1 > plain.base.top1 > 2 / 16 and plain.pair.difference > 0
-    assert (blind.aligned.embedding, blind.base.embedding) == ("tuned:blocks.2", "plain:blocks.4")
+    assert (blind.pair.embedding, blind.pair.base) == ("tuned:blocks.2", "plain:blocks.4")
     assert (blind.aligned.validation, blind.base.validation) == (plain.aligned.validation, plain.base.validation)
     assert sorted(validation[0]) == sorted(validation[1]) and blind.aligned.top1 < plain.aligned.top1
 

@@ -35,6 +35,13 @@ def test_equal_names_are_ambiguous_and_listed():
         resolve(["cat/1.jpg"], ["aardvark/1.jpg", "bear/1.jpg"])
 
 
+@pytest.mark.parametrize("store", [["dog/1.jpg", "dog/2.jpg"], ["1.jpg"]])
+def test_an_image_that_is_missing_is_not_joined_to_another_of_its_name(store):
+    with pytest.raises(EmbedctlError, match=r"1 images fit one .* cat/1.jpg and dog/1.jpg"):
+        resolve(["cat/1.jpg", "dog/1.jpg", "cat/1.jpg"], store)
+    assert resolve(["a/dog/1.jpg", "a/dog/1.jpg"], store).tolist() == [0, 0]
+
+
 def test_equal_names_with_equal_content_are_not_ambiguous():
     content = {"a/1.jpg": "ff", "b/1.jpg": "ff"}
     assert resolve(["c/1.jpg"], list(content), content=content).tolist() == [0]

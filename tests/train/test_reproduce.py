@@ -86,7 +86,7 @@ def test_what_is_there_can_be_trained_and_nothing_else(partial, fast):
 def test_it_trains_each_sweep_that_can_be_trained(partial, fast, monkeypatch):
     plan, asked, plain = look(*partial, device="cpu"), [], module.train
 
-    def instead(request, progress):
+    def instead(request, progress, planned):
         asked.append(request)
         return plain(replace(request, dry_run=True), progress)
 

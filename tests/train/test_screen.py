@@ -11,6 +11,7 @@ from sklearn.linear_model import Ridge as Reference
 from typer.testing import CliRunner
 
 from embedctl.cli import app
+from pipelines.screen import screen as screen_module
 from pipelines.screen.request import ScreenRequest
 from pipelines.screen.ridge import Ridge
 from pipelines.screen.screen import PENALTIES, Screened, held_out, screen
@@ -90,6 +91,19 @@ def test_the_planted_embedding_comes_first(found):
 def test_how_many_concepts_are_held_out_is_said(found):
     assert found.n_way == 3 and found.n_queries == 12
     assert any(note.startswith("3 of 24 training concepts") and "fewer than 200" in note for note in found.notes)
+
+
+def test_chance_is_the_mean_of_rounds_of_different_sizes(workspace, tmp_path, monkeypatch):
+    uneven = Split(np.arange(12, 96), (np.arange(8), np.arange(8, 12)))
+    monkeypatch.setattr(screen_module, "held_out", lambda *asked: (uneven, "made up"))
+    report = screen(request(workspace, tmp_path / "runs"))
+    assert report.chances == {1: pytest.approx((1 / 8 + 1 / 4) / 2), 2: pytest.approx((1 / 8 + 1 / 4) / 2)}
+    same = np.ones((96, 5))
+    epochs = np.random.default_rng(0).standard_normal((96, 8))
+    assert Screened(epochs, uneven).score(same).top1 == pytest.approx(report.chances[1])
+    places = [f"--embeddings={workspace.embeddings}", f"--epochs={workspace.epochs}", f"--runs={tmp_path / 'runs'}"]
+    told = CliRunner().invoke(app, ["screen", "--brain=eeg", f"--recipe={workspace.recipe}", *places])
+    assert "18.8 %" in told.stdout, told.stderr
 
 
 def test_voxels_more_than_images_are_screened_too(workspace, tmp_path):

@@ -7,16 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from embedctl.cli import app
 from pipelines.encoders.registry import find
 from pipelines.train import company as company_module
+from pipelines.train import engine as engine_module
 from pipelines.train import runner as runner_module
 from pipelines.train import sweep as sweep_module
 from pipelines.train.brain_encoders.elsewhere import trust
 from pipelines.train.compare import left_out, pairs, ranking
+from pipelines.train.learner import Diverged
 from pipelines.train.origin import weights_column
 from pipelines.train.request import TrainRequest
 from pipelines.train.sweep import train
+from stores.again import commands_for
 from stores.embedding import IMPORTED, Embedding
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
@@ -458,6 +463,50 @@ def test_a_brain_encoder_and_a_loss_of_ones_own_train_and_their_text_is_part_of_
     assert train(request(workspace, tmp_path / "runs", **asked, dry_run=True)).n_to_do == 0
     (tmp_path / "own.py").write_text(OWN + "# changed")
     assert train(request(workspace, tmp_path / "runs", **asked, dry_run=True)).n_to_do == 1
+
+
+def test_a_run_that_leaves_the_finite_numbers_stops_no_other(workspace, tmp_path, monkeypatch):
+    """Neither one after it, nor one in the same pass."""
+    together = runner_module.train_together
+
+    def some_diverge(config, data, against):
+        if any(np.allclose(one.target, workspace.unrelated[: len(TRAIN_IDS)]) for one in against):
+            raise Diverged("the loss left the finite numbers in pass 3", "lower lr")
+        return together(config, data, against)
+
+    monkeypatch.setattr(runner_module, "train_together", some_diverge)
+    monkeypatch.setattr(runner_module.Runner, "_together", lambda self, jobs: (True, "in one pass"))
+    monkeypatch.setattr(engine_module, "_at_most", lambda device: 2)
+    report = train(request(workspace, tmp_path / "runs", device="cpu"))
+    failed = {job.run_id for job in report.jobs if job.embedding == "unrelated"}
+    assert report.failed == dict.fromkeys(failed, "the loss left the finite numbers in pass 3") and len(failed) == 2
+    assert report.n_trained == 2
+    assert set(read_results(tmp_path / "runs")["embedding"].to_pylist()) == {"planted"}
+    words = ["train", "--brain=eeg", f"--recipe={workspace.recipe}", f"--runs={tmp_path / 'runs'}", "--device=cpu"]
+    words += [f"--embeddings={workspace.embeddings}", f"--epochs={workspace.epochs}"]
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 3 and "failed 2 of 4 runs:" in again.stderr, again.stderr
+
+
+def test_runs_that_were_finished_before_a_kill_have_the_command_that_trains_them_again(
+    workspace, tmp_path, monkeypatch
+):
+    together, done = runner_module.train_together, []
+
+    def killed(config, data, against):
+        if done:
+            raise KeyboardInterrupt
+        done.append(config)
+        return together(config, data, against)
+
+    monkeypatch.setattr(runner_module, "train_together", killed)
+    runs = tmp_path / "runs"
+    words = ["train", "--brain=eeg", f"--recipe={workspace.recipe}", f"--runs={runs}", "--device=cpu"]
+    words += [f"--embeddings={workspace.embeddings}", f"--epochs={workspace.epochs}"]
+    assert CliRunner().invoke(app, words).exit_code == 130
+    [row] = read_results(runs).to_pylist()
+    [line], unknown = commands_for(runs / ".embedctl", [row["run_id"]], runs)
+    assert not unknown and f"--subject {row['subject']}" in line and f"--model {row['embedding']}" in line
 
 
 def test_without_seeds_those_of_the_recipe_are_run(workspace, tmp_path):

@@ -43,6 +43,13 @@ def test_the_same_seed_gives_the_same_bits(workspace, kind):
     assert run(workspace, kind=kind, seed=1).metrics != first.metrics
 
 
+def test_a_temperature_at_its_limit_is_learned_and_never_beyond_it(workspace):
+    recipe = QUICK.with_(temperature=0.01, learn_temperature=True)
+    assert run(workspace, recipe, target="unrelated").state["log_scale"].exp().item() < 99.9
+    pushed = run(workspace, recipe.with_(weight_decay=0.0, lr=1.0, passes=2), kind="linear")
+    assert pushed.state["log_scale"].exp().item() <= 100.001
+
+
 def test_the_number_of_threads_does_not_change_the_bits(workspace):
     threads = torch.get_num_threads()
     try:
