@@ -35,13 +35,11 @@ def open_file(path: Path | str) -> BinaryIO:
     """
     if isinstance(path, RemotePath):
         return path.open()
-    kind = os.stat(path).st_mode  # to open some devices does something already
+    handle = os.open(path, _FLAGS)
+    kind = os.fstat(handle).st_mode
     if stat.S_ISREG(kind):
-        handle = os.open(path, _FLAGS)
-        kind = os.fstat(handle).st_mode
-        if stat.S_ISREG(kind):
-            return os.fdopen(handle, "rb")
-        os.close(handle)  # another has come in its place
+        return os.fdopen(handle, "rb")
+    os.close(handle)
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise NotAFile(errno.EINVAL, "it is no file", str(path))
