@@ -106,6 +106,8 @@ class EmbeddingStore:
     def _set_ids(self, ids: list[str] | None) -> None:
         for name in ("image_ids", "row_of"):
             self.__dict__.pop(name, None)
+        if ids is None:
+            read_vouched(self.path, self._root.private / "metadata.json", "image/zarr.json")
         self.n_images = count_strings(self.path / "image") if ids is None else len(ids)
         if ids is not None:
             self.image_ids = ids
@@ -233,7 +235,7 @@ class EmbeddingStore:
                 if not of_living(self._root.locks, "part-*-of-*"):
                     clear_dead(self._root.locks)
                     self._begin(WHOLE)
-                    self._root.consolidate()
+                    self._consolidate()
 
     def help_with(self, part: Part) -> None:
         """Write from now on blocks of a ``part`` that another process holds, on its behalf."""
@@ -252,6 +254,7 @@ class EmbeddingStore:
             new = [record for record in records if record.id not in self.row_of]
             if not new:
                 return
+            self._check_metadata()
             if not self.n_images:
                 self.block_rows = block_rows_for(len(new))
             size, first = string_chunk(self.block_rows), self.n_images // string_chunk(self.block_rows)
@@ -386,7 +389,7 @@ class EmbeddingStore:
     def remove(self, entry: Entry) -> None:
         """Drop an embedding with all its rows."""
         with self.lock():
-            self._root.consolidate(without=entry.group)
+            self._consolidate(without=entry.group)
             discard(self.path / entry.group, self._root.drafts)
             del self._groups[entry.group]
 
@@ -412,4 +415,13 @@ class EmbeddingStore:
         if self._part:
             return
         with self.lock():
-            self._root.consolidate()
+            self._consolidate()
+
+    def _check_metadata(self, without: str = "") -> None:
+        for name, group in self._groups.items():
+            if name != without:
+                group.check_metadata()
+
+    def _consolidate(self, without: str = "") -> None:
+        self._check_metadata(without)  # the root's copy of it is what `repair` takes where it is damaged
+        self._root.consolidate(without)

@@ -18,7 +18,7 @@ from stores.embedding import Embedding, Entry
 from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import array_node, group_node, private, read_array, read_ours
 from stores.names import EmbeddingName
-from stores.receipts import Vouchers, change, finish, is_announced, read_vouched
+from stores.receipts import Vouchers, change, check_vouched, finish, is_announced
 from stores.remote import is_remote
 from stores.roots import node_bytes, string_files
 
@@ -61,9 +61,12 @@ class Group:
 
     @cached_property
     def _vouchers(self) -> Vouchers:
-        for name in ("zarr.json", "values/zarr.json"):
-            read_vouched(self.folder, _metadata(self.folder), name)
+        self.check_metadata()
         return read_vouchers(self._values)
+
+    def check_metadata(self) -> None:
+        """Raise `DamagedStore` if what the group says of itself is not what was written."""
+        check_vouched(self.folder, _metadata(self.folder), "zarr.json", "values/zarr.json")
 
     @staticmethod
     def is_one(folder: Path) -> bool:
@@ -143,6 +146,7 @@ class Group:
         self.n_images = len(image_ids)
         lengths = {read_array(self.folder / name).shape[0] for name in ("image", "values")}
         if lengths != {len(image_ids)}:
+            self.check_metadata()  # what is written is made from what it says
             is_sharded = bool(read_array(self._values).inner)
             files = _sized_files(image_ids, block_rows, self.dim, self.dtype, is_sharded)
             change(_metadata(self.folder), self.folder, files, drafts=self._drafts)
