@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.encoders.fetch import fetch, git_blob, here
 from pipelines.encoders.registry import EncoderSpec, WeightsFile
+from pipelines.nests import refuse_nests
 from pipelines.progress import SILENT, Progress
 from pipelines.unpack import check_members
 from stores.errors import DamagedStore, EmbedctlError, NotHere
@@ -233,6 +234,8 @@ def read_checkpoint(path: Path) -> Any:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 check_members(archive)
+        with open(path, "rb") as file:
+            refuse_nests(file)
         if is_torchscript(path):
             return dict(read_torchscript(path))
         return torch.load(path, map_location="cpu", weights_only=True)
