@@ -1,9 +1,7 @@
 """`--workers` and `--scheduler`: a dask cluster writes the bytes of one process."""
 
 import os
-import shutil
 import signal
-import time
 from dataclasses import replace
 
 import pytest
@@ -106,28 +104,6 @@ def test_a_worker_with_another_version_of_what_changes_the_numbers_is_refused(fo
     with pytest.raises(StoreMismatch, match=r"is 0\.1 on a worker on .*, not \d"):
         extract(replace(request_for(folder, "versions.zarr"), scheduler=scheduler))
     assert not (folder / "versions.zarr").exists()
-
-
-@pytest.mark.slow
-def test_who_stops_does_not_wait_for_blocks_that_are_under_way(folder, scheduler, monkeypatch):
-    store = EmbeddingStore.open(shutil.copytree(folder / "whole.zarr", folder / "stopped.zarr"))  # four batches a block
-    store.remove(store.resolve("pixels"))
-    computed, compute = [], Networks.__call__
-
-    def slowly(self, *given):
-        time.sleep(0.3)
-        computed.append(1)
-        return compute(self, *given)
-
-    class Impatient(Heard):
-        def advance(self, n=1, **figures):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Networks, "__call__", slowly)
-    monkeypatch.setattr("pipelines.extract.distributed.n_cores", lambda: 1)
-    with pytest.raises(KeyboardInterrupt):
-        extract(replace(request_for(folder, "stopped.zarr"), scheduler=scheduler), Impatient())
-    assert 4 <= len(computed) < 8
 
 
 @pytest.mark.slow

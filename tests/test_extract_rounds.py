@@ -10,7 +10,8 @@ from pipelines.encoders.build import Encoder, build
 from pipelines.encoders.registry import find
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
-from pipelines.extract.rounds import Footprint, into_rounds
+from pipelines.extract.rounds import Footprint, into_rounds, rounds
+from pipelines.progress import SILENT
 from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
@@ -36,7 +37,7 @@ def test_an_encoder_beyond_the_budget_is_named():
 def test_the_footprint_is_that_of_the_weights_and_of_the_widest_layer():
     taps = [EmbeddingName.parse("resnet18-tv:output")]
     weights, step = build(find("resnet18-tv"), weights="random:0", taps=taps, device="meta").footprint()
-    assert weights == pytest.approx(2 * 11_689_512 * 4, rel=0.06)  # torchvision's own count, and folded
+    assert weights == pytest.approx(11_689_512 * 4, rel=0.06)  # torchvision's own count; the last layer is a twentieth
     assert step == 2 * 64 * 112 * 112 * 4  # normalisation after the first convolution: as much out as in
 
 
@@ -51,3 +52,18 @@ def test_rounds_write_the_bytes_of_one_pass(tmp_path, monkeypatch):
     for name in request.models:
         one, other = (EmbeddingStore.open(tmp_path / store)[name] for store in "ab")
         assert one.key == other.key and one.values.tobytes() == other.values.tobytes()
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(0, (1000, 10 * 4 * 2)), (2, (2 * 1000, 10 * 4 * 2))])
+def test_what_a_round_takes_is_counted_at_the_recorded_batch_size_and_in_every_process(
+    tmp_path, monkeypatch, workers, expected
+):
+    write_photographs(tmp_path / "images", 1)
+    request = ExtractRequest(models=("pixels",), images=tmp_path / "images", store=tmp_path / "a", batch_size=4)
+    extract(request)
+    monkeypatch.setattr(Encoder, "footprint", lambda self: (1000, 10))
+    monkeypatch.setattr("pipelines.extract.rounds.n_cores", lambda: 2)
+    counted = []
+    monkeypatch.setattr("pipelines.extract.rounds.into_rounds", lambda sizes, budget: counted.append(sizes) or [[]])
+    rounds(replace(request, batch_size=None, workers=workers, memory_budget=1), SILENT)
+    assert counted == [{"pixels": expected}]

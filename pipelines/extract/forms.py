@@ -29,18 +29,17 @@ _found: dict[tuple[str, str, str], tuple[str, str]] = {}
 
 def settle_form(encoder: Encoder, recorded: str, is_exact: bool, progress: Progress) -> None:
     """Bring an encoder into the form that a store recorded, else the one that pays; tell which and why."""
-    what = encoder.spec.id, encoder.weights, encoder.device
-    if recorded and what in _found and _found[what][0] != recorded:
-        progress.say(f"{encoder.spec.id}: {recorded} all the same, as the store recorded")
     if recorded == "folded":
         encoder.fold()
     elif not recorded and not is_exact:
+        what = encoder.spec.id, encoder.weights, encoder.device
         if what not in _found:
             _found[what] = choose_form(encoder)
         elif _found[what][0] == "folded":
             encoder.fold()
         if reason := _found[what][1]:
             progress.say(f"{encoder.spec.id}: {reason}")
+    encoder.keep_form()
 
 
 def choose_form(encoder: Encoder) -> tuple[str, str]:
