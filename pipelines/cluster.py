@@ -1,6 +1,7 @@
 """A dask cluster: any that listens at an address, or one of processes on this computer."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
         with client:
             yield client
         return
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # or each process imports first from the folder it is started in
     # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
     with (
         dask.config.set(_LOOK_AWAY),
