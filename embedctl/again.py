@@ -25,9 +25,8 @@ def words_of(command: str, request: Any, place: Path, *left_out: str) -> list[st
     Examples
     --------
     >>> from pipelines.extract.request import ExtractRequest
-    >>> request = ExtractRequest(models=("hog",), images=Path("/lab/i"), batch_size=8, exact=True)
-    >>> words_of("extract", request, Path("/lab"))
-    ['extract', '--store', '{store}', '--images', '{workspace}/i', '--batch-size', '8', '--exact']
+    >>> words_of("extract", ExtractRequest(models=("hog",), images=Path("/lab/i"), exact=True), Path("/lab"))
+    ['extract', '--store', '{store}', '--images', '{workspace}/i', '--exact']
     """
     words = [command, "--runs" if command == "train" else "--store", STORE]
     for field in fields(request):
