@@ -11,16 +11,16 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from stores.array_rows import ArrayRows
 from stores.codecs import CRC_BYTES
 from stores.errors import DamagedStore, EmbedctlError
-from stores.layout import read_array
 from stores.receipts import Vouchers
 from stores.remote import read_ranges
 
 __all__ = ["ShardedRows"]
 
 
-class ShardedRows:
+class ShardedRows(ArrayRows):
     """The rows of one array of embeddings, as `stores.rows.RawRows` gives them.
 
     Parameters
@@ -36,27 +36,8 @@ class ShardedRows:
     """
 
     def __init__(self, folder: Path, vouchers: Vouchers, look_again: Callable[[], Vouchers], n_rows: int) -> None:
-        self.folder, self._vouchers, self._look_again = folder, vouchers, look_again
-        self._node = read_array(folder)
-        self._n_rows = min(n_rows, self._node.shape[0])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array, rows first."""
-        return (self._n_rows, *self._node.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Number type of the array."""
-        return np.dtype(self._node.dtype)
-
-    @property
-    def chunk_rows(self) -> int:
-        """Rows per shard."""
-        return self._node.chunks[0]
-
-    def __len__(self) -> int:
-        return self._n_rows
+        super().__init__(folder, n_rows)
+        self._vouchers, self._look_again = vouchers, look_again
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return rows ``start`` to ``stop``, the latter not included."""
@@ -72,10 +53,7 @@ class ShardedRows:
         DamagedStore
             If a chunk is not the one that was committed.
         """
-        rows = np.asarray(rows, dtype=np.intp)
-        if rows.size and (rows.min() < -len(self) or rows.max() >= len(self)):
-            raise IndexError(f"row {rows.max()} or {rows.min()} is out of range: there are {len(self)} rows")
-        rows = np.where(rows < 0, rows + len(self), rows)
+        rows = self._counted(rows)
         out = np.full((len(rows), *self.shape[1:]), self._node.fill, self.dtype)
         shards = rows // self.chunk_rows
         for shard in np.unique(shards).tolist():

@@ -62,6 +62,10 @@ def assert_located(file: Path, store: Path, found: list) -> None:
     assert found, f"{file} was not missed"
     near = [d for d in found if d.file == file or d.problem == "has no receipt"]
     assert near and {d.part for d in near} == {part_of(file, store)}, (file, found)
+    others = [
+        d for d in found if d not in near
+    ]  # what only this file could say: what it vouched for, which rows it held
+    assert not others, (file, others)
     if "/values/c/" in str(file) or "/mean/c/" in str(file):
         (damage,) = near
         assert damage.rows and damage.images and len(damage.images) <= sum(stop - start for start, stop in damage.rows)
