@@ -80,18 +80,18 @@ def quality_figure(quality: "Quality") -> "Figure":
         _draw_evoked(left, quality, occipital)
         _draw_course(right, quality, occipital)
         _draw_maps(figure, (0.04, 0.42, 0.92, 0.17), quality)
-        _draw_matrix(figure.add_axes((0.06, 0.07, 0.2, 0.28)), quality)
+        _draw_matrix(figure.add_axes((0.06, 0.07, 0.2, 0.28)), quality, occipital)
         if quality.before is None:
             why = "covariances: the recipe does not whiten,\nor the store keeps the mean alone"
             _nothing(figure.add_axes((0.32, 0.07, 0.35, 0.28)), why)
     elif quality.halves:
         _draw_histogram(left, quality.halves.reliability, "reliability of the mean over repetitions")
         _draw_histogram(right, quality.halves.ncsnr, "ncsnr")
-    for x, matrix, title in (
-        (0.32, quality.before, "covariance before whitening"),
-        (0.52, quality.after, "after: 1 on the diagonal"),
+    for x, matrix, title, units in (
+        (0.32, quality.before, "covariance before whitening", quality.units_before),
+        (0.52, quality.after, "after: 1 on the diagonal", quality.units),
     ):
-        _draw_covariance(figure, (x, 0.07, 0.15, 0.28), matrix, title)
+        _draw_covariance(figure, (x, 0.07, 0.15, 0.28), matrix, title, units)
     figure.text(*((0.73, 0.35) if has_times else (0.06, 0.36)), "\n".join(_said(quality)), va="top", fontsize=8)
     what = f"{quality.dataset} {subject_name(quality.subject)}: {quality.n_images:,} {quality.split} images"
     figure.text(0.5, 0.97, f"{what}, up to {quality.n_repetitions} repetitions", ha="center", fontsize=12)
@@ -202,8 +202,8 @@ def topography(values: np.ndarray, places: np.ndarray, edge: float = _EDGE) -> n
     return found
 
 
-def _draw_matrix(axes: "Axes", quality: "Quality") -> None:
-    """Draw the reliability of every channel at every time."""
+def _draw_matrix(axes: "Axes", quality: "Quality", occipital: Sequence[int]) -> None:
+    """Draw the reliability of every channel at every time; a coloured tick marks each occipital one."""
     if not quality.halves:
         axes.axis("off")
         return
@@ -213,12 +213,17 @@ def _draw_matrix(axes: "Axes", quality: "Quality") -> None:
     shown = range(0, n, -(-n // 12))
     axes.set_yticks(list(shown), [quality.ch_names[i] for i in shown], fontsize=6)
     axes.set(xlabel="ms from image onset")
+    if occipital:
+        axes.yaxis.remove_overlapping_locs = False  # some have a name, too
+        axes.set_yticks(list(occipital), minor=True)
+        axes.tick_params(axis="y", which="minor", color=COLOURS[0], length=6, width=2)
+        axes.set_ylabel("channel (coloured ticks: occipital)", fontsize=7)
     axes.set_title("reliability", fontsize=9)
     axes.figure.colorbar(drawn, ax=axes)
 
 
 def _draw_covariance(
-    figure: "Figure", place: tuple[float, float, float, float], matrix: np.ndarray | None, title: str
+    figure: "Figure", place: tuple[float, float, float, float], matrix: np.ndarray | None, title: str, units: str
 ) -> None:
     if matrix is None:
         return
@@ -228,7 +233,7 @@ def _draw_covariance(
     drawn = axes.imshow(matrix / 10.0**power, cmap="RdBu_r", vmin=-most / 10.0**power, vmax=most / 10.0**power)
     axes.set_title(f"{title}, times 1e{power}" if power else title, fontsize=9)
     axes.set(xticks=[], yticks=[])
-    figure.colorbar(drawn, ax=axes, shrink=0.7)
+    figure.colorbar(drawn, ax=axes, shrink=0.7, label=f"({units})²" if units else "")
 
 
 def _draw_histogram(axes: "Axes", values: np.ndarray, what: str) -> None:

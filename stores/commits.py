@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from stores.disk import bytes_free
 from stores.errors import CannotWrite
-from stores.owners import HOST, is_running
+from stores.owners import HOST, PROCESSES, is_running
 from stores.remote import RemotePath
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ __all__ = [
 
 DRAFT = ".draft"
 _OURS = re.compile(rf"\.(.+)@([^@!]+)!([0-9]{{1,9}})-[0-9]+{re.escape(DRAFT)}", re.DOTALL)
-"""What `draft_name` gives: whose thing it is to be, host, process. Anything else belongs to somebody else."""
+"""What `draft_name` gives: whose thing it is to be, place, process. Anything else belongs to somebody else."""
+PLACE = f"{HOST}.{PROCESSES}"
+"""Whose numbers of processes ours are."""
 _ONE_DAY = 86_400.0
 _NAME_CHARS = 120
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -242,7 +244,7 @@ def sweep(drafts: Path, of: str = "") -> None:
         if not parts or (of and parts[1] != of[:_NAME_CHARS]):
             continue
         host, pid = parts[2], int(parts[3])
-        if host == HOST:
+        if host == PLACE:
             abandoned = pid != os.getpid() and not is_running(pid)
         else:
             abandoned = _age(path) > _ONE_DAY
@@ -259,7 +261,7 @@ def _age(path: Path) -> float:
 
 def draft_name(name: str) -> str:
     """Return a temporary name for ``name`` that says whose it is."""
-    return f".{name[:_NAME_CHARS]}@{HOST}!{os.getpid()}-{next(_numbers)}{DRAFT}"
+    return f".{name[:_NAME_CHARS]}@{PLACE}!{os.getpid()}-{next(_numbers)}{DRAFT}"
 
 
 @contextmanager

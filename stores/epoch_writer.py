@@ -19,11 +19,13 @@ from stores.names import check_folder_name, subject_name
 from stores.receipts import change, read_vouched, settled
 from stores.roots import Root, node_bytes, read_strings, string_files
 from stores.split_writer import SplitWriter, missing_blocks
+from stores.tables import table_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "ALL_TRIALS",
     "SubjectWriter",
     "check_recipe",
     "complete_subjects",
@@ -32,6 +34,10 @@ __all__ = [
     "stored_recipe",
     "unfinished",
 ]
+
+
+ALL_TRIALS = "split/.embedctl/trials.parquet"
+"""The table of every event of a subject, below its folder."""
 
 
 def complete_subjects(path: Path) -> list[str]:
@@ -118,6 +124,8 @@ class SubjectWriter:
         Small arrays to keep beside the epochs.
     keep : {"all", "mean"}
         Whether single repetitions are stored.
+    trials : pyarrow.Table, optional
+        One row per event of the recordings, those that became no repetition included.
     is_locked : bool
         Whether the caller holds the subject's lock already.
 
@@ -137,6 +145,7 @@ class SubjectWriter:
         info: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         keep: str,
+        trials: "pa.Table | None" = None,
         is_locked: bool = False,
     ) -> None:
         if dataset == "subject":
@@ -145,6 +154,7 @@ class SubjectWriter:
             raise ValueError(f"keep is {keep!r}, not all or mean")
         self._root, self._name = root, f"{check_folder_name(dataset, 'dataset')}/{subject_name(subject)}"
         self._dataset, self._keep, self._arrays, self._is_locked = dataset, keep, arrays, is_locked
+        self._trials = None if trials is None else table_bytes(trials)
         self._attributes: dict[str, Any] = {
             "kind": "subject",
             "dataset": dataset,
@@ -197,6 +207,8 @@ class SubjectWriter:
             dims = tuple(f"{name}_{axis}" for axis in range(values.ndim))
             files["/".join([name, "c", *["0"] * values.ndim])] = encode_rows(values)
             files[f"{name}/zarr.json"] = node_bytes(array_node(values.shape, values.dtype.name, values.shape, dims))
+        if self._trials is not None:
+            files[ALL_TRIALS] = self._trials
         return {**files, "zarr.json": node_bytes(group_node({"embedctl": self._attributes}))}
 
     def _is_same(self, folder: Path) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from stores.commits import digest, discard, json_bytes
 from stores.epoch_writer import (
+    ALL_TRIALS,
     SubjectWriter,
     check_recipe,
     complete_subjects,
@@ -139,6 +140,7 @@ class EpochStore:
         info: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         keep: str = "all",
+        trials: "pa.Table | None" = None,
         is_locked: bool = False,
     ) -> SubjectWriter:
         """Begin or resume one subject (see `SubjectWriter`); with ``is_locked``, inside its `lock`.
@@ -148,7 +150,7 @@ class EpochStore:
         StoreMismatch
             If the dataset is stored with another recipe.
         """
-        return SubjectWriter(self._root, dataset, subject, recipe, modality, info, arrays, keep, is_locked)
+        return SubjectWriter(self._root, dataset, subject, recipe, modality, info, arrays, keep, trials, is_locked)
 
     def remove(self, dataset: str, subject: int) -> None:
         """Drop a subject with all its epochs, and with the last one of a dataset its recipe.
@@ -232,6 +234,21 @@ class SubjectEpochs:
         return {name: _read_all(self.path / name) for name in self._array_names}
 
     @cached_property
+    def trials(self) -> "pa.Table":
+        """One row per event, in the order in which they were seen, whether or not it became an epoch.
+
+        ``kind`` says what it was, ``left_out`` why it has no epoch: null where it has one, as number ``repetition`` of
+        ``image_id`` in its ``split``. Of a subject that was stored without the others, those repetitions alone.
+        """
+        receipt = private(self.path / "split") / "metadata.json"
+        if ALL_TRIALS in settled(self.path, receipt):
+            read_vouched(self.path, receipt, ALL_TRIALS)
+            return read_table(self.path / ALL_TRIALS)
+        import pyarrow as pa
+
+        return pa.concat_tables([self.train.trials, self.test.trials], promote_options="permissive")
+
+    @cached_property
     def key(self) -> str:
         """Twelve hex digits that change when the recipe, any stored number or what it is labelled with does."""
         labels = {name: self.info.get(name) for name in _LABELS}
@@ -305,7 +322,7 @@ class SplitEpochs:
 
     @cached_property
     def trials(self) -> "pa.Table":
-        """One row per trial, as the preprocessing kept it."""
+        """One row per repetition of an image, ``valid`` where it has an epoch; `SubjectEpochs.trials` has all."""
         read_vouched(self.path, self._receipt, "image/.embedctl/trials.parquet")
         return read_table(private(self.path / "image") / "trials.parquet")
 

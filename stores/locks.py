@@ -1,7 +1,8 @@
 """Locks: one writer at a time, and a dead one does not hold up the living.
 
-A lock is a file that names host and process and is touched every few seconds. On the same host the process list
-tells whether the owner lives; on another host the age of the last touch does, by the clock of the file system.
+A lock is a file that names host and process and is touched every few seconds. Whether its owner lives, our process list
+tells where the owner is in it; of another host, or another container, the age of the last touch does, by the clock of
+the file system.
 
 Why only one process ever wins, however many find the same dead owner at once:
 
@@ -19,6 +20,7 @@ No step needs more of a file system than that making a name is exclusive; ``floc
 host to host "dead" means silent for a minute, so there all this holds for processes that are not held up that long.
 """
 
+import errno
 import json
 import os
 import threading
@@ -30,8 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from stores.commits import cannot_write, digest, draft_name, make_folder, sweep
-from stores.errors import CannotWrite, StoreLocked
-from stores.owners import HOST, is_running, process_started
+from stores.errors import CannotWrite, EmbedctlError, StoreLocked
+from stores.files import NotAFile, read_file
+from stores.owners import HOST, PROCESSES, is_running, process_started
 from stores.remote import RemotePath
 
 __all__ = ["clear_dead", "lock", "of_dead", "of_living"]
@@ -40,6 +43,8 @@ HEARTBEAT = 5.0
 """Seconds between two touches."""
 DEAD_AFTER = 60.0
 """Seconds without a touch after which an owner on another host counts as dead."""
+AHEAD = 3600.0
+"""Seconds that a clock may be ahead: what was touched in a farther future, nobody will touch again."""
 
 
 @contextmanager
@@ -77,7 +82,7 @@ def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) 
     sweep(folder)
     ours = _acquire(path, f"'{shown or folder}' ({what})", time.monotonic() + wait)
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, stop), daemon=True, name=f"heartbeat of {path.name}")
+    beat = threading.Thread(target=_beat, args=(path, ours, stop), daemon=True, name=f"heartbeat of {path.name}")
     beat.start()
     try:
         _clear_claims(path, ours)
@@ -153,8 +158,8 @@ def _acquire(path: Path, place: str, deadline: float) -> bytes:
 def _create(path: Path) -> bytes | None:
     """Make the lock file, whole, and return its content; None if there is one."""
     draft = path.with_name(draft_name(path.name))
-    owner = {"host": HOST, "pid": os.getpid(), "started": process_started(os.getpid()), "token": uuid.uuid4().hex}
-    content = json.dumps(owner).encode()
+    process = {"pid": os.getpid(), "started": process_started(os.getpid())}
+    content = json.dumps({"host": HOST, "processes": PROCESSES, **process, "token": uuid.uuid4().hex}).encode()
     if isinstance(path, RemotePath):
         try:
             path.create(content)
@@ -229,19 +234,33 @@ def _create_without_link(path: Path, content: bytes) -> bool:
 
 
 def _content(path: Path) -> bytes | None:
-    """Return what the lock file says; None where there is none."""
+    """Return what the lock file says; None where there is none.
+
+    What is no file says nothing, and is somebody's who does not live.
+
+    Raises
+    ------
+    StoreLocked
+        If it is a folder.
+    """
     try:
-        return path.read_bytes()
+        return read_file(path, at_most=1 << 16)
     except FileNotFoundError:
-        return None
+        return b"" if path.is_symlink() else None
+    except IsADirectoryError as error:
+        raise StoreLocked(f"'{path}' is a folder, and no lock", "remove it") from error
+    except OSError as error:
+        if isinstance(error, NotAFile) or error.errno in (errno.EFBIG, errno.ELOOP):
+            return b""
+        raise
 
 
 def _owner(content: bytes) -> dict[str, Any]:
     try:
         owner = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return owner if isinstance(owner, dict) and isinstance(owner.get("pid"), int) else {}
+    return owner if isinstance(owner, dict) and type(owner.get("pid")) is int and 0 < owner["pid"] < 1 << 31 else {}
 
 
 def _whom(owner: dict[str, Any]) -> str:
@@ -249,13 +268,13 @@ def _whom(owner: dict[str, Any]) -> str:
 
 
 def _lives(path: Path, owner: dict[str, Any]) -> bool:
-    if owner.get("host") == HOST and os.name != "nt":
+    if owner.get("processes") == PROCESSES and os.name != "nt":
         return is_running(owner["pid"], str(owner.get("started", "")))
     try:
-        last_touch = path.stat().st_mtime
+        last_touch = path.lstat().st_mtime
     except FileNotFoundError:
         return False
-    return _file_system_time(path.parent) - last_touch < DEAD_AFTER
+    return -AHEAD < _file_system_time(path.parent) - last_touch < DEAD_AFTER
 
 
 def _file_system_time(folder: Path) -> float:
@@ -268,12 +287,13 @@ def _file_system_time(folder: Path) -> float:
     return now
 
 
-def _beat(path: Path, stop: threading.Event) -> None:
+def _beat(path: Path, ours: bytes, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT):
         try:
             if isinstance(path, RemotePath):
-                path.write_bytes(path.read_bytes())  # its time is when it was put
+                if path.read_bytes() == ours:  # not over the lock of somebody who took us for dead
+                    path.write_bytes(ours)  # its time is when it was put
             else:
                 os.utime(path)
-        except OSError:  # the disk filled up or went away: the writer will find out by itself
+        except (OSError, EmbedctlError):  # the disk filled up, a request failed: the next may not
             continue

@@ -7,11 +7,25 @@ from what a live one is using.
 import errno
 import os
 import socket
+from hashlib import blake2b
 from pathlib import Path
 
-__all__ = ["HOST", "is_running", "process_started"]
+__all__ = ["HOST", "PROCESSES", "is_running", "process_started"]
 
 HOST = socket.gethostname().split(".")[0] or "localhost"
+
+
+def _process_list() -> str:
+    try:  # containers may have the host's name, or one another's, and each has a process 1
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        which = f"{boot.strip()} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # not Linux
+        which = socket.gethostname()
+    return blake2b(which.encode(), digest_size=6).hexdigest()
+
+
+PROCESSES = _process_list()
+"""Which process list the ids of processes here are of: of this host, since it was started, and of this container."""
 
 
 def process_started(pid: int) -> str:
@@ -23,7 +37,7 @@ def process_started(pid: int) -> str:
 
 
 def is_running(pid: int, started: str = "") -> bool:
-    """Say whether process ``pid`` of this host lives, and is the one that began at ``started``.
+    """Say whether process ``pid`` of our `PROCESSES` lives, and is the one that began at ``started``.
 
     Examples
     --------

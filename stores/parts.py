@@ -76,8 +76,10 @@ def refuse_beside(root: Root, part: Part) -> None:
         Naming the process.
     """
     for name, whom in of_living(root.locks, "part-*-of-*").items():
-        _, number, _, of = name.split("-")
-        other = Part(int(number), int(of))
+        named = re.fullmatch(r"part-(\d{1,9})-of-(\d{1,9})", name, re.ASCII)
+        if named is None or not int(named[2]):
+            continue
+        other = Part(int(named[1]), int(named[2]))
         if part.overlaps(other):
             hint = f"wait until it is done; if it is gone for good, delete '{root.locks / name}.lock'"
             raise StoreLocked(f"{whom} is writing '{root.path}' (shard {other})", hint)

@@ -4,28 +4,33 @@ A damaged chunk goes together with what its receipt says of it; everything else 
 that wrote the store then computes what is missing, and nothing else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
 from stores.checks import Accepted, Check, Damage, accepted, fits, judge
-from stores.commits import discard, place, put_bytes, remove_file, sweep
+from stores.commits import digest, discard, place, put_bytes, remove_file, sweep
 from stores.copies import rebuild_receipt, restore, root_attributes
 from stores.embeddings import EmbeddingStore
 from stores.epoch_writer import complete_subjects, publish
 from stores.errors import DamagedStore
+from stores.images import ImageRecord, image_table_bytes
 from stores.inside import refuse_links
-from stores.layout import group_node, private, read_node
+from stores.layout import group_node, private, read_array, read_node
 from stores.locks import lock
 from stores.parts import WHOLE, refuse_beside
-from stores.receipts import Vouchers, read_receipt, write_receipt
+from stores.receipts import Vouchers, read_receipt, vouch, write_receipt
 from stores.results import RECEIPT, assemble
-from stores.roots import Root, node_bytes
+from stores.roots import Root, node_bytes, read_strings
 from stores.screens import SCREENS, SCREENS_RECEIPT
 from stores.verify import Plan, judged, plan
 
-__all__ = ["Repair", "repair"]
+__all__ = ["RecordsOf", "Repair", "repair"]
+
+RecordsOf = Callable[[Sequence[str]], Iterable[Sequence[ImageRecord]]]
 
 
 @dataclass
@@ -46,6 +51,8 @@ class Repair:
         Parts of which damaged rows count as not computed now; of epochs the subject, of runs the run.
     lost : list of str
         Parts that had to go whole.
+    unhashed : list of Path
+        Tables of images that were written again without the hashes they held.
     """
 
     store: Path
@@ -54,10 +61,20 @@ class Repair:
     restored: list[Path] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    unhashed: list[Path] = field(default_factory=list)
 
 
-def repair(store: Path, kind: str) -> Repair:
+def repair(store: Path, kind: str, records_of: RecordsOf | None = None) -> Repair:
     """Undo the damage of one place that `stores.verify.find_places` found.
+
+    Parameters
+    ----------
+    store : Path
+        The place.
+    kind : {"embeddings", "epochs", "runs", "run"}
+        What it holds.
+    records_of : callable, optional
+        From ids of images to what a table may have said of them, the likeliest first, what is true in any case last.
 
     Raises
     ------
@@ -70,25 +87,27 @@ def repair(store: Path, kind: str) -> Repair:
         return _runs(store if kind == "runs" else store.parent)
     found = judged(plan(store, kind))
     done = Repair(store, kind, found)
-    if found:
-        (_embeddings if kind == "embeddings" else _epochs)(store, done)
+    if found and kind == "embeddings":
+        _embeddings(store, done, records_of)
+    elif found:
+        _epochs(store, done)
     return done
 
 
-def _embeddings(path: Path, done: Repair) -> None:
+def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
     root = Root(path, "embeddings", "image")
     with root.lock("embeddings"):
         refuse_beside(root, WHOLE)
         sweep(root.drafts)
         found = plan(path, "embeddings")
         bad = {check.file: check for check in found.checks if judge(check)}
-        _mend_root(root, found, bad, done)
+        _mend_root(root, found, bad, done, records_of)
         for group in sorted(folder for folder in path.iterdir() if private(folder / "values").is_dir()):
             _mend_group(root, group, found, bad, done)
     EmbeddingStore.open(path).consolidate()
 
 
-def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair) -> None:
+def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair, records_of: RecordsOf | None) -> None:
     """Make the root's own files and their receipt whole."""
     receipt = root.private / "metadata.json"
     for file, check in list(bad.items()):
@@ -99,6 +118,10 @@ def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair) ->
         put_bytes(root.path / "zarr.json", _bare_root(root), root.drafts)
         _keep(receipt, root.path, root.drafts)
         del bad[root.path / "zarr.json"]
+    for file, check in list(bad.items()):
+        if check.receipt == receipt and file.suffix == ".parquet":
+            _rewrite_table(root, file, check, done, records_of)
+            del bad[file]
     if any(check.receipt == receipt for check in bad.values()):
         lost = ", ".join(str(file) for file, check in bad.items() if check.receipt == receipt)
         hint = "embedctl extract into another store, or take the files from a copy of this one"
@@ -113,6 +136,27 @@ def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair) ->
             hint = "embedctl extract into another store, or take the file from a copy of this one"
             raise DamagedStore(f"lost, and said nowhere else: {receipt}", hint)
         done.restored.append(receipt)
+
+
+def _rewrite_table(root: Root, file: Path, check: Check, done: Repair, records_of: RecordsOf | None) -> None:
+    """Write a table of images again, byte for byte where the images still say all of it, else without their hashes."""
+    size, number = read_array(root.path / root.array).chunks[0], int(file.stem.rpartition("-")[2])
+    ids = read_strings(root.path / root.array, root.private / "metadata.json")[number * size : (number + 1) * size]
+    if records_of is None:
+        raise DamagedStore(
+            f"lost with '{file}': size, time and hash of {len(ids):,} images, '{ids[0]}' to '{ids[-1]}'; no row is",
+            f"embedctl repair {quote(str(root.path))} --images DIR writes it from them; or take it from a copy",
+        )
+    wanted, data = {voucher["blake2b"] for voucher in check.accepted if voucher}, b""
+    for records in records_of(ids):
+        data = image_table_bytes(records)
+        if digest(data) in wanted:
+            put_bytes(file, data, root.drafts)
+            done.restored.append(file)
+            return
+    put_bytes(file, data, root.drafts)
+    _keep(check.receipt, root.path, root.drafts, also={check.name: vouch(data)})
+    done.unhashed.append(file)
 
 
 def _is_public(file: Path, root: Root) -> bool:
@@ -157,9 +201,11 @@ def _mend_group(root: Root, group: Path, found: Plan, bad: Mapping[Path, Check],
         done.dropped.append(part)
 
 
-def _keep(receipt: Path, base: Path, drafts: Path, nothing: bool = False) -> None:
-    """Leave in a receipt what is true; a receipt of nothing goes."""
-    kept: Vouchers = {}
+def _keep(
+    receipt: Path, base: Path, drafts: Path, nothing: bool = False, also: Mapping[str, dict[str, Any]] | None = None
+) -> None:
+    """Leave in a receipt what is true, and put in ``also`` what is now; a receipt of nothing goes."""
+    kept: Vouchers = dict(also or {})
     try:
         says: dict[str, Accepted] = {} if nothing else accepted(read_receipt(receipt))
     except DamagedStore:

@@ -227,8 +227,11 @@ def _runs(path: Path) -> Plan:
     for name in sorted(listed - {folder.name for folder in folders}):
         found.blame(path / name, "is missing", name)
     for name, receipt, part in ((TABLE, ".embedctl/results.json", ""), (SCREENS, SCREENS_RECEIPT, SCREENS)):
+        n_before = len(found.checks)
         if (path / receipt).exists() or ((path / name).exists() and not busy):
             found.trust(path / receipt, path, part)
+            if found.checks[n_before:] and name not in {check.name for check in found.checks[n_before:]}:
+                found.blame(path / receipt, "is the receipt of other files", part)
         elif (path / name).exists():
             found.remarks.append(f"'{name}' was left by a command that is at work or was cut short")
     return found

@@ -1,7 +1,9 @@
 """Which version of a package is installed, asked without importing it."""
 
+import tomllib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 __all__ = ["installed_version"]
 
@@ -17,5 +19,11 @@ def installed_version(package: str) -> str:
     """
     try:
         return version(package)
-    except PackageNotFoundError:  # also embedctl itself, run from a checkout that was not installed
-        return ""
+    except PackageNotFoundError:
+        return _of_checkout() if package == "embedctl" else ""
+
+
+def _of_checkout() -> str:
+    """Return the version of embedctl where it runs from a checkout that was not installed."""
+    path = Path(__file__).parents[1] / "pyproject.toml"
+    return str(tomllib.loads(path.read_text())["project"]["version"]) if path.is_file() else ""

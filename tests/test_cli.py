@@ -12,11 +12,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import embedctl
 from embedctl import render
 from embedctl.cli import app
 from embedctl.config import written_out
 from embedctl.group import Commands
 from embedctl.progress import Lines
+from stores import versions
 from stores.errors import CannotWrite, DamagedStore, EmbedctlError, NotHere, StoreLocked, UnknownName
 
 ROOT = Path(__file__).parent.parent
@@ -236,6 +238,15 @@ def test_the_bare_name_of_a_group_lists():
 
 def test_version_prints_the_version():
     assert run("--version").stdout == "embedctl 0.1.0\n"
+
+
+def test_what_runs_from_a_clone_knows_its_version_too(monkeypatch):
+    def not_installed(package):
+        raise versions.PackageNotFoundError(package)
+
+    monkeypatch.setattr(versions, "version", not_installed)
+    assert versions.installed_version.__wrapped__("embedctl") == embedctl.__version__
+    assert versions.installed_version.__wrapped__("numpy") == ""
 
 
 def test_no_colour_in_a_pipe():

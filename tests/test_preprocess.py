@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import pipelines.preprocess.preprocess as module
+from pipelines.preprocess import distributed
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from pipelines.simulate.recordings import simulate_things_eeg2
@@ -27,6 +29,28 @@ def run(raw, tmp_path, **options):
     return preprocess(PreprocessRequest(**request))
 
 
+class Heard:
+    """Hears what is said of progress."""
+
+    def __init__(self):
+        self.started, self.total, self.done = [], 0, 0
+
+    def start(self, label, total, unit):
+        self.started, self.total = [*self.started, label], self.total + total
+
+    def advance(self, n=1, **figures):
+        self.done += n
+
+    def say(self, text):
+        pass
+
+
+def in_processes(monkeypatch):
+    """Let two subjects of four sessions each be worth two processes."""
+    monkeypatch.setattr(distributed, "WORTH", 0)
+    monkeypatch.setattr(module, "n_cores", lambda: 8)
+
+
 def test_every_repetition_of_every_image_arrives_in_the_store(raw, tmp_path):
     report = run(raw, tmp_path)
     assert [line.state for line in report.subjects] == ["written", "written"]
@@ -43,6 +67,43 @@ def test_every_repetition_of_every_image_arrives_in_the_store(raw, tmp_path):
     assert counts.min() == 4 and subject.test.valid.sum(axis=1).min() == 8
     assert len(subject.train.trials) == counts.sum()
     assert subject.train.trials["valid"].to_pylist() == [True] * counts.sum()
+
+
+@pytest.mark.slow
+def test_subjects_in_processes_of_this_computer_have_the_bytes_of_one_process(raw, tmp_path, monkeypatch):
+    alone = run(raw, tmp_path)
+    in_processes(monkeypatch)
+    heard = Heard()
+    asked = PreprocessRequest(dataset="things-eeg2", raw=raw, store=tmp_path / "both.zarr")
+    report = preprocess(asked, heard)
+    assert [line.state for line in report.subjects] == ["written", "written"]
+    assert [line.counts for line in report.subjects] == [line.counts for line in alone.subjects]
+    assert heard.started == ["2 subjects in 2 processes"] and heard.done == heard.total > 0
+    files = [p for p in sorted((tmp_path / "epochs.zarr").rglob("*")) if p.is_file()]
+    for path in files:
+        name = path.relative_to(tmp_path / "epochs.zarr")
+        if "receipts" not in name.parts and name.name != "metadata.json":
+            assert path.read_bytes() == (tmp_path / "both.zarr" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_a_subject_in_another_process_is_told_as_here_and_it_goes_on_from_there(
+    raw, tmp_path, monkeypatch
+):
+    in_processes(monkeypatch)
+    file = raw / "sub-02/ses-01/raw_eeg_training.npy"
+    whole = np.load(file, allow_pickle=True).item()
+    good = whole["raw_eeg_data"][2, 3000]
+    whole["raw_eeg_data"][2, 3000] = np.nan
+    np.save(file, whole, allow_pickle=True)
+    (tmp_path / "keep.toml").write_text('base = "clean"\nbad_channels = "keep"\n')
+    with pytest.raises(BadRecording, match=r"channel P7 at 3.000 s is not a finite number") as caught:
+        run(raw, tmp_path, recipe=str(tmp_path / "keep.toml"))
+    assert "--recipe clean" in caught.value.hint
+    whole["raw_eeg_data"][2, 3000] = good
+    np.save(file, whole, allow_pickle=True)
+    states = [line.state for line in run(raw, tmp_path, recipe=str(tmp_path / "keep.toml")).subjects]
+    assert states[1] == "written" and set(states) <= {"already there", "written"}
 
 
 @pytest.mark.slow

@@ -1,12 +1,16 @@
 """Bad channels, missing sessions and interruptions: what is lost is counted, and nothing else changes."""
 
+import json
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import pipelines.cores as cores
 import pipelines.preprocess.preprocess as module
 import pipelines.preprocess.recorded as recorded
 import pipelines.preprocess.recording_checks as checks
+from embedctl.cli import app
 from pipelines.preprocess.preprocess import preprocess
 from pipelines.preprocess.request import PreprocessRequest
 from pipelines.preprocess.things_eeg2 import Recording
@@ -76,6 +80,44 @@ def test_a_planted_impulse_lands_on_its_sample_and_in_its_image_channel_and_unit
     assert found.times[np.argmax(first)] == pytest.approx(0.4)
     assert shown_later in (0.0, 0.2, 0.4)
     assert first.max() == pytest.approx(1e6 / 4, rel=0.05), "a low-pass by four spreads a volt over four samples"
+
+
+def test_every_event_of_every_recording_is_a_row_of_the_subject_that_says_what_became_of_it(raw, tmp_path):
+    def spoil(samples):
+        at = np.flatnonzero(samples[-1])
+        samples[-1, at[-1]], samples[-1, -300] = 0, samples[-1, at[-1]]  # no whole epoch is left
+        samples[2, at[5] + 300 : at[5] + 700] = samples[2, at[5]]
+
+    edit(raw, spoil)
+    run(raw, tmp_path, recipe=plain(tmp_path, repetitions="{ train = 1, test = 4 }"))
+    found = subject(tmp_path)
+    told = [tuple(row.values()) for row in found.trials.select(["session", "split", "onset_sample"]).to_pylist()]
+    events = []
+    for session in (1, 2):
+        for split, part in (("train", "training"), ("test", "test")):
+            file = raw / f"sub-01/ses-{session:02d}/raw_eeg_{part}.npy"
+            stim = np.load(file, allow_pickle=True).item()["raw_eeg_data"][-1]
+            events += [((session, split, at), int(stim[at])) for at in np.flatnonzero(stim).tolist()]
+    assert told == [event for event, _ in events], "each once, in the order in which they were seen"
+    rows = found.trials.to_pylist()
+    shown = {"train": TRAINING, "test": TEST}
+    for row, (_, code) in zip(rows, events, strict=True):
+        image = None if code == 99999 else shown[row["split"]][code - 1]
+        assert (row["event_code"], row["image_id"], row["kind"]) == (code, image, "image" if image else "target")
+    counts = {why: [row["left_out"] for row in rows].count(why) for why in {row["left_out"] for row in rows}}
+    assert counts.pop("past the end of the file") == 1 and counts.pop("unusable channel") > 0
+    kept = counts.pop(None)
+    assert set(counts) == {"target", "not drawn"} and counts["target"] == [code for _, code in events].count(99999)
+    assert kept == found.train.valid.sum() + found.test.valid.sum() == sum(row["valid"] for row in rows)
+    for split in (found.train, found.test):  # which hold epochs, and which
+        places = [row for row in rows if row["repetition"] is not None and row["split"] == split.path.name]
+        assert [row["left_out"] is None for row in places] == [
+            split.valid[split.image_ids.index(row["image_id"]), row["repetition"]] for row in places
+        ]
+        assert len(split.trials) == len(places)
+    result = CliRunner().invoke(app, ["show", str(tmp_path / "epochs.zarr"), "--json"])
+    (line,) = json.loads(result.stdout)["subjects"]
+    assert line["events"] == len(events) and line["left_out"]["not drawn"] == counts["not drawn"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, "flat"])

@@ -89,7 +89,8 @@ def quality(**changes):
     halves = Halves(between="sessions", reliability=rng.random((5, 60)), ncsnr=rng.random((5, 60)), top1=0.5, top5=0.9,
                     n_images=40)  # fmt: skip
     fields = {
-        "dataset": "made-up", "subject": 1, "modality": "eeg", "units": "uV", "ch_names": chans, "split": "test",
+        "dataset": "made-up", "subject": 1, "modality": "eeg", "units": "sd of noise", "units_before": "uV",
+        "ch_names": chans, "split": "test",
         "times": np.arange(60) / 100, "n_images": 40, "n_repetitions": 20, "evoked": rng.standard_normal((5, 60)),
         "positions": [[0, 0.1, 0.04], [0.1, 0, 0.04], [-0.03, -0.09, 0.04], [0, -0.1, 0.04], [0.03, -0.09, 0.04]],
         "halves": halves, "before": np.diag(np.arange(1.0, 6)), "after": np.eye(5), "counts": {"targets": 7},
@@ -114,6 +115,9 @@ def test_the_page_of_a_subject_shows_what_was_measured():
     assert np.allclose(titled["reliability"].images[0].get_array(), reliability)
     assert np.allclose(titled["covariance before whitening"].images[0].get_array(), made_up.before)
     assert np.allclose(titled["after: 1 on the diagonal"].images[0].get_array(), np.eye(5))
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert "(uV)²" in labels and "(sd of noise)²" in labels, "covariances are in squares of what they are of"
+    assert titled["reliability"].get_yticks(minor=True).tolist() == [2, 3, 4], "the occipital ones"
     said = " ".join(text.get_text() for text in figure.texts)
     assert "top-1 50.0 %" in said and "7 targets" in said and "T8 is flat" in said and "made-up sub-01" in said
     maps = next(axes for axes in figure.axes if axes.texts and axes.texts[0].get_text() == "100 ms")

@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 
 __all__ = ["repair"]
 
+IMAGES = typer.Option(
+    "--images", metavar="DIR", show_default=False, help="the store's images, if its table of them is lost"
+)
+
 
 def repair(
     place: Annotated[
         str, typer.Argument(metavar="PATH", show_default=False, help="a store, runs, one run, or a workspace")
     ],
+    images: Annotated[str | None, IMAGES] = None,
     json: options.Json = False,
 ) -> None:
     """Undo damage, and say what must be computed again.
@@ -28,13 +33,21 @@ def repair(
     \b
       embedctl repair .
       embedctl repair embeddings.zarr
+      embedctl repair embeddings.zarr --images images
     """
+    from functools import partial
+
     from embedctl.commands.verify import as_fields, show_damage
     from stores.repair import repair as undo
     from stores.verify import find_places, judged, plan
 
     places = find_places(options.place(place))
-    done = [undo(path, kind) for path, kind in places]
+    records_of = None
+    if images:
+        from pipelines.extract.records import records_from
+
+        records_of = partial(records_from, options.path(images))
+    done = [undo(path, kind, records_of) for path, kind in places]
     left = [damage for path, kind in places for damage in judged(plan(path, kind))]
     if json:
         fields = [
@@ -45,6 +58,7 @@ def repair(
                 "restored": list(map(str, what.restored)),
                 "dropped": what.dropped,
                 "lost": what.lost,
+                "unhashed": list(map(str, what.unhashed)),
                 "next": _next(what),
             }
             for what in done
@@ -65,6 +79,8 @@ def _show(what: "Repair") -> None:
     render.line(f"{what.store}: {len(what.found):,} damaged")
     for file in what.restored:
         render.line(f"  restored  {file.relative_to(what.store)}")
+    for file in what.unhashed:
+        render.line(f"  rewritten {file.relative_to(what.store)}, without hashes: changes until now go unnoticed")
     for part in what.dropped:
         render.line(f"  dropped   what was damaged of {part}")
     for part in what.lost:

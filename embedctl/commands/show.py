@@ -11,6 +11,7 @@ from embedctl.outfile import check_file, put_file
 from stores.errors import EmbedctlError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from matplotlib.figure import Figure
 
 __all__ = ["picture", "show"]
@@ -114,6 +115,8 @@ def _epochs(path: Path, json: bool) -> None:
             "sfreq": s.sfreq,
             "units": s.units,
             "key": s.key,
+            "events": len(s.trials),
+            "left_out": _left_out(s.trials),
         }
         for s in subjects
     ]
@@ -121,7 +124,7 @@ def _epochs(path: Path, json: bool) -> None:
         recipes = {dataset: store.recipe(dataset) for dataset in store.datasets()}
         render.as_json(kind="epochs", path=str(path), subjects=found, recipes=recipes)
         return
-    columns = ("dataset", "subject", "train", "test", "channels", "times", "sfreq", "units")
+    columns = ("dataset", "subject", "train", "test", "channels", "times", "sfreq", "units", "events", "left out")
     rows = [
         (
             s["dataset"],
@@ -129,10 +132,20 @@ def _epochs(path: Path, json: bool) -> None:
             f"{s['train_images']:,} x {s['train_repetitions']}",
             f"{s['test_images']:,} x {s['test_repetitions']}",
             *(s[field] for field in ("channels", "times", "sfreq", "units")),
+            f"{s['events']:,}",
+            ", ".join(f"{n:,} {why}" for why, n in s["left_out"].items()) or "nothing",
         )
         for s in found
     ]
-    render.table(columns, rows, right=("subject", "train", "test", "channels", "times", "sfreq"))
+    render.table(columns, rows, right=("subject", "train", "test", "channels", "times", "sfreq", "events"))
+
+
+def _left_out(trials: "pa.Table") -> dict[str, int]:
+    """Count the events that have no epoch by what they were left out for; a store of before does not know them."""
+    if "left_out" not in trials.column_names:
+        return {}
+    counted = trials["left_out"].drop_null().value_counts().to_pylist()
+    return {one["values"]: one["counts"] for one in sorted(counted, key=lambda one: -one["counts"])}
 
 
 def _run(path: Path, json: bool) -> None:

@@ -1,13 +1,16 @@
 """Keeping the store's image table true: which file each row was computed from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from pipelines.extract.changes import refuse_changed
-from pipelines.extract.loading import LoadedImage
+from pipelines.extract.loading import LoadedImage, load
 from pipelines.extract.request import ExtractRequest
-from pipelines.extract.sources import ImageSource
+from pipelines.extract.sources import ImageSource, open_images
 from pipelines.extract.stamps import Stamp
 from pipelines.extract.survey import Survey
 from pipelines.extract.targets import Target
@@ -15,7 +18,7 @@ from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError
 from stores.images import ImageRecord
 
-__all__ = ["drop_float16", "record_images", "settle_images"]
+__all__ = ["drop_float16", "record_images", "records_from", "settle_images"]
 
 
 def settle_images(request: ExtractRequest, source: ImageSource, store: EmbeddingStore, found: Survey) -> None:
@@ -61,6 +64,35 @@ def record_images(
     if fresh := [record for image_id, record in now.items() if record != known[image_id]]:
         store.update_images(fresh)
         known |= {record.id: record for record in fresh}
+
+
+def records_from(images: Path, image_ids: Sequence[str]) -> Iterator[list[ImageRecord]]:
+    """Yield what a lost table may have said of these images: all of them read; then none of them, which is always true.
+
+    Parameters
+    ----------
+    images : Path
+        Where they are.
+    image_ids : sequence of str
+        Which.
+
+    Raises
+    ------
+    EmbedctlError
+        If one of them is not there.
+    """
+    source = open_images(images)
+    if missing := [image_id for image_id in image_ids if image_id not in source.stamps]:
+        raise EmbedctlError(
+            f"'{images}' lacks {len(missing):,} of {len(image_ids):,} images, such as '{missing[0]}'",
+            "name the images that the store was made from",
+        )
+    with ThreadPoolExecutor() as threads:
+        loaded = list(threads.map(partial(load, source, {}), image_ids))
+    unread = [_record(image_id, source.stamps[image_id]) for image_id in image_ids]
+    known = zip(image_ids, loaded, unread, strict=True)
+    yield [_record(one, source.stamps[one], image) if image.sha256 else record for one, image, record in known]
+    yield unread
 
 
 def _record(image_id: str, stamp: Stamp, image: LoadedImage | None = None) -> ImageRecord:

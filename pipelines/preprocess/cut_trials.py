@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipelines.preprocess.cutting import good_channels
 from pipelines.preprocess.dataset import SPLITS, Examined, SplitPlan
 from pipelines.preprocess.identity import meaning
+from pipelines.preprocess.left_out import left_out, text_column, why_column
 from pipelines.preprocess.slots import Presentations, Slots, assign
 from pipelines.preprocess.trial_recipes import TrialRecipe
 from pipelines.preprocess.trials import TrialFlight, inside
@@ -25,6 +26,8 @@ from stores.names import subject_name
 
 __all__ = ["CutTrials", "TrialExamination"]
 
+# Columns of the table of trials; one of the user's with such a name gets a _ behind it.
+_OWN = ("image_id", "concept", "session", "presentation_index", "repetition", "split", "valid", "kind", "left_out")
 _BATCH_BYTES = 32_000_000
 _SAMPLED = 300  # trials per session whose median and quartiles stand for all: 60,000 samples of every channel
 _DEAD = 0.5  # a channel unusable in more than half of a session's training trials is zero in that session
@@ -69,6 +72,7 @@ class CutTrials:
         self.dtype = recipe.dtype
         kept = flight.sessions <= recipe.sessions if recipe.sessions else np.ones(len(flight.images), bool)
         self.counts = {**flight.dropped, "in sessions the recipe leaves out": int((~kept).sum())}
+        self._away, self.order = np.flatnonzero(~kept), flight.order
         images, splits = np.array(flight.images), np.array(flight.splits)
         self._ids: dict[str, list[str]] = {split: np.unique(images[splits == split]).tolist() for split in SPLITS}
         self._rows: dict[tuple[int, str], np.ndarray] = {}
@@ -113,6 +117,11 @@ class CutTrials:
     def n_examined(self) -> int:
         """How many trials the first pass reads."""
         return sum(map(len, self._rows.values()))
+
+    @property
+    def n_at_once(self) -> int:
+        """One core: the first pass goes through the sessions one after the other."""
+        return 1
 
     @cached_property
     def sources(self) -> list[dict[str, Any]]:
@@ -261,6 +270,8 @@ class CutTrials:
             found.arrays["scale"] = np.stack([found.scale[session] for session in sessions])
         units = {"mvnn": "sd of noise", "robust": "interquartile ranges", "zscore": "sd"}
         found.info = {"units": units.get(self._recipe.scale, flight.units), "sessions": sessions}
+        if self._recipe.scale != "none":
+            found.info["units_before"] = flight.units
         if flight.rois:
             found.info["rois"] = flight.rois
         if len(self.row_shape) == 2:
@@ -297,7 +308,7 @@ class CutTrials:
         return np.where(scale == 0, np.float32(0), values - shift) * scale
 
     def trials(self, found: TrialExamination, split: str) -> pa.Table:
-        """Return one row per trial."""
+        """Return one row per repetition of an image."""
         slots = self._slots[split]
         images, repetitions = np.nonzero(slots.filled)
         rows = self._trial[split][images, repetitions]
@@ -310,8 +321,28 @@ class CutTrials:
             "split": [split] * len(rows),
             "valid": found.good[rows],
         }
-        more = {name: pa.array(np.asarray(values)[rows]) for name, values in self._flight.columns.items()}
-        return pa.table({**own, **more})
+        told = {"kind": text_column("image", len(rows)), "left_out": why_column(found.good[rows])}
+        return pa.table({**self._of_dataset(rows), **own, **told})
+
+    def _of_dataset(self, rows: np.ndarray) -> dict[str, Any]:
+        """Return the columns of some trials that only their dataset has, and where in its files they are."""
+        columns = {**self._flight.columns, **self._flight.places}
+        names = {name: f"{name}_" if name in _OWN else name for name in columns}
+        return {names[name]: pa.array(np.asarray(values)[rows]) for name, values in columns.items()}
+
+    @property
+    def left_out(self) -> list[pa.Table]:
+        """Catch trials and the like, and trials of sessions that the recipe does not take."""
+        flight, rows = self._flight, self._away
+        columns = {
+            "image_id": pa.array([flight.images[row] for row in rows], pa.string()),
+            "concept": pa.array([flight.concepts[row] for row in rows], pa.string()),
+            "presentation_index": rows.astype(np.int32),
+            "split": pa.array([flight.splits[row] for row in rows], pa.string()),
+            **self._of_dataset(rows),
+        }
+        away = left_out("image", "in a session the recipe leaves out", flight.sessions[rows], columns)
+        return [*flight.left_out, away]
 
     def _numbers(self, split: str) -> np.ndarray:
         """Return the trial in every slot, ``(n_images, n_repetitions)``; -1 where there is none."""

@@ -213,14 +213,26 @@ class SubjectPlan(Protocol):
         """How many epochs the first pass reads."""
 
     @property
+    def n_at_once(self) -> int:
+        """How many cores the first pass keeps busy, if there are as many."""
+
+    @property
     def sources(self) -> list[dict[str, Any]]:
         """What its files, and what was understood of them, are known by: see `pipelines.preprocess.identity`."""
+
+    @property
+    def left_out(self) -> "Sequence[pa.Table]":
+        """Events that became no repetition of an image, and why: see `pipelines.preprocess.left_out`."""
+
+    @property
+    def order(self) -> Sequence[str]:
+        """The columns of the table of trials that say in which order they were seen."""
 
     def examine(self, progress: Progress) -> Examined:
         """Read what the recipe's statistics need, and find what cannot be used."""
 
     def trials(self, found: Any, split: str) -> "pa.Table":
-        """Return one row per trial."""
+        """Return one row per repetition of an image, which may be one that cannot be used."""
 
     def block(self, found: Any, split: str, images: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return epochs ``(n, n_repetitions, *row_shape)``, ``valid`` and ``session`` of some rows."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.preprocess.dataset import SPLITS, Problem
+from pipelines.preprocess.left_out import left_out, text_column
 from pipelines.preprocess.recording import ImageList, RecordedFlight
 from pipelines.preprocess.recording_checks import compare_recordings, short_name, wrong_samples
 from pipelines.preprocess.slots import Presentations
@@ -94,6 +95,14 @@ def _examine(found: RecordedFlight, session: int, split: str, path: Path, images
     found.problems += [Problem(name, *rest) for rest in _wrong_events(recording, events, images)]
     shown = events.select(events.codes != TARGET)
     found.events[session, split] = shown
+    targets = events.select(events.codes == TARGET)
+    n = len(targets.codes)
+    columns = {
+        "event_code": targets.codes.astype(np.int32),
+        "onset_sample": targets.onsets.astype(np.int64),
+        "split": text_column(split, n),
+    }
+    found.left_out.append(left_out("target", "target", np.full(n, session), columns))
     repetitions = np.unique(shown.codes, return_counts=True)[1]
     found.counts[f"ses-{session:02d} {split}"] = {
         "events": len(events.codes),

@@ -1,4 +1,4 @@
-"""Stage two: recordings to whitened, image-ordered epochs, one subject after the other.
+"""Stage two: recordings to whitened, image-ordered epochs, subject by subject.
 
 All subjects are examined before the first is written, so a fault in the last one costs no work.
 A subject that is complete is left alone; one that was interrupted goes on at its next block of images.
@@ -9,7 +9,8 @@ import time
 
 import numpy as np
 
-from pipelines.cores import in_order, n_threads
+from pipelines.cores import in_order, n_cores, n_threads
+from pipelines.preprocess import distributed
 from pipelines.preprocess.between_subjects import Channels, between_subjects
 from pipelines.preprocess.dataset import (
     SPLITS,
@@ -21,6 +22,7 @@ from pipelines.preprocess.dataset import (
     raise_first,
 )
 from pipelines.preprocess.identity import changed
+from pipelines.preprocess.left_out import all_trials
 from pipelines.preprocess.request import PreprocessReport, PreprocessRequest, SubjectReport
 from pipelines.preprocess.resampling import one_thread
 from pipelines.progress import SILENT, Progress
@@ -173,10 +175,10 @@ def _write_all(
         return
     if not store.is_consolidated:
         store.consolidate()  # a run was killed after its last block and before its end
-    if request.scheduler:
-        from pipelines.preprocess.distributed import write_on_cluster
-
-        write_on_cluster(request, [line for _, line in todo], progress)
+    n = _n_processes(todo)
+    if request.scheduler or n > 1:
+        steps = [(line, plan.n_examined + sum(len(plan.splits[s].image_ids) for s in SPLITS)) for plan, line in todo]
+        distributed.write_elsewhere(request, steps, n, progress)
         return
     with one_thread():
         for plan, line in todo:
@@ -186,6 +188,13 @@ def _write_all(
                     line.state, line.bytes = "already there", 0
                 else:
                     _write(store, request, plan, recipe, line, progress)
+
+
+def _n_processes(todo: list[tuple[SubjectPlan, SubjectReport]]) -> int:
+    """Return in how many processes subjects are worth writing; 1 is this one."""
+    busy = max((plan.n_at_once for plan, _ in todo), default=1)
+    n_bytes = sum(line.bytes for _, line in todo)
+    return distributed.n_processes(len(todo), n_bytes, n_cores(), busy, distributed.bytes_available)
 
 
 def _is_there(store: EpochStore, request: PreprocessRequest, plan: SubjectPlan) -> bool:
@@ -228,6 +237,7 @@ def _write(
         "sources": plan.sources,
         "versions": {package: installed_version(package) for package in plan.packages},
     }
+    tables = {split: plan.trials(found, split) for split in SPLITS}
     with store.writer(
         request.dataset,
         plan.subject,
@@ -236,14 +246,14 @@ def _write(
         info=info,
         arrays=found.arrays,
         keep=request.keep,
+        trials=all_trials([*tables.values(), *plan.left_out], plan.order),
         is_locked=True,
     ) as writer:
         progress.start(f"{name}: whiten and write", sum(len(plan.splits[s].image_ids) for s in SPLITS), "images")
         for split in SPLITS:
             rows = plan.splits[split]
-            table = plan.trials(found, split)
             to = writer.split(
-                split, rows.image_ids, rows.concepts, rows.n_repetitions, plan.row_shape, plan.dtype, table
+                split, rows.image_ids, rows.concepts, rows.n_repetitions, plan.row_shape, plan.dtype, tables[split]
             )
             missing = to.missing()
             progress.advance(len(rows.image_ids) - sum(len(to.images(block)) for block in missing))

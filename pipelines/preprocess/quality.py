@@ -72,6 +72,8 @@ class Quality:
         Mean over its images.
     halves : Halves or None
         None where an image has one repetition, or the store keeps the mean alone.
+    units_before : str
+        What a value was in before it was whitened; empty where the store does not say.
     before, after : (n_chans, n_chans) or None
         Covariance of training epochs before and after whitening, mean over sessions, channels that live in all.
     counts, notes : dict, list of str
@@ -90,6 +92,7 @@ class Quality:
     n_repetitions: int
     evoked: np.ndarray | None = None
     halves: Halves | None = None
+    units_before: str = ""
     before: np.ndarray | None = None
     after: np.ndarray | None = None
     counts: dict[str, int] = field(default_factory=dict)
@@ -114,6 +117,7 @@ def measure(subject: SubjectEpochs) -> Quality:
         n_repetitions=split.n_repetitions,
         evoked=_evoked(split),
         halves=compare_halves(split),
+        units_before=subject.info.get("units_before", ""),
         before=before,
         after=after,
         counts=dict(subject.info.get("counts", {})),

@@ -109,6 +109,11 @@ class Recorded:
         """How many epochs the first pass reads."""
         return sum(len(self.plan.used(*key)) for key in self.plan.events)
 
+    @property
+    def n_at_once(self) -> int:
+        """A core per session."""
+        return len(self.plan.sessions)
+
     @cached_property
     def sources(self) -> list[dict[str, Any]]:
         """What the recordings, and what was understood of them, are known by."""
@@ -126,10 +131,22 @@ class Recorded:
         }
         return [*(identify(name, members) for name, members in sorted(files.items())), meaning(understood)]
 
+    @property
+    def left_out(self) -> list[pa.Table]:
+        """Targets and the like, and presentations that became no repetition."""
+        return [*self.flight.left_out, *self.plan.left_out]
+
+    @property
+    def order(self) -> list[str]:
+        """Runs, or the recordings of the two splits, one after the other."""
+        apart = len({id(recording) for recording in self.flight.recordings.values()}) > len(self.plan.sessions)
+        return ["session", *(["run"] if self.flight.runs else ["split"] if apart else []), "onset_sample"]
+
     def examine(self, progress: Progress) -> Examination:
         """Read every kept epoch once: find unusable channels, and fit each session's whitener."""
         found = examine(self.plan, progress)
         recipe, channels = self.plan.recipe, self.plan.cutter.channels
+        measured_in = _UNITS[self.modality][recipe.units]
         found.arrays = {"whitener": np.stack([found.whiteners[session] for session in self.plan.sessions])}
         found.info = {
             "ch_names": list(channels),
@@ -137,26 +154,19 @@ class Recorded:
             "montage": self.montage,
             "times": recipe.times,
             "sfreq": recipe.sfreq,
-            "units": "sd of noise" if recipe.mvnn != "none" else _UNITS[self.modality][recipe.units],
+            "units": "sd of noise" if recipe.mvnn != "none" else measured_in,
             "time_offset_ms": self.time_offset_ms,
             "sessions": self.plan.sessions,
         }
+        if recipe.mvnn != "none":
+            found.info["units_before"] = measured_in
         if any(getattr(recording, "simulated", False) for recording in self.flight.recordings.values()):
             found.info["simulated"] = True
         return found
 
     def trials(self, found: Examination, split: str) -> pa.Table:
-        """Return one row per trial."""
-        table = trials_table(self.plan, found, split, self.flight.images[split])
-        if not self.flight.runs:
-            return table
-        sessions, onsets = table["session"].to_pylist(), table["onset_sample"].to_pylist()
-        recording = self.flight.recordings
-        places = [recording[s, split].place(np.array([at])) for s, at in zip(sessions, onsets, strict=True)]
-        samples, runs = ([int(place[which][0]) for place in places] for which in (1, 0))
-        at = table.column_names.index("onset_sample")
-        table = table.set_column(at, "onset_sample", pa.array(samples, pa.int64()))
-        return table.append_column("run", pa.array([run + 1 for run in runs], pa.int16()))
+        """Return one row per repetition of an image."""
+        return trials_table(self.plan, found, split, self.flight.images[split])
 
     def block(self, found: Examination, split: str, images: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return whitened epochs, ``valid`` and ``session`` of some rows."""

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from pipelines.preprocess.dataset import Preflight
 from pipelines.preprocess.slots import Presentations
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["ImageList", "RecordedFlight", "Recording"]
 
@@ -86,6 +89,8 @@ class RecordedFlight(Preflight):
         Where channels are, m, where the recording knows; else it is looked up in the montage.
     runs : bool
         Whether the trial table says in which run of a session an image was shown.
+    left_out : list of pyarrow.Table
+        Events that are no presentation of an image to be used, from `pipelines.preprocess.left_out.left_out`.
     """
 
     recordings: dict[tuple[int, str], Recording] = field(default_factory=dict)
@@ -94,3 +99,4 @@ class RecordedFlight(Preflight):
     modality: str = "eeg"
     ch_pos: dict[str, list[float] | None] = field(default_factory=dict)
     runs: bool = False
+    left_out: "list[pa.Table]" = field(default_factory=list)

@@ -21,15 +21,25 @@ class Presentations:
     onsets : (n,) of int
         Sample of the recording at which each image appeared.
     codes : (n,) of int
-        Its 1-based number in the image list; never a target.
+        Its 1-based number in the image list; never a target alone.
+    with_target : (n,) of bool, optional
+        Whether the participant's target came with the image; never, if not given.
     """
 
     onsets: np.ndarray
     codes: np.ndarray
+    with_target: np.ndarray | None = None
 
     def select(self, keep: np.ndarray) -> "Presentations":
         """Return the presentations where ``keep`` is true."""
-        return Presentations(self.onsets[keep], self.codes[keep])
+        with_target = None if self.with_target is None else self.with_target[keep]
+        return Presentations(self.onsets[keep], self.codes[keep], with_target)
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """What each was, ``image`` or ``target``, as the table of trials says it."""
+        targets = np.zeros(len(self.onsets), bool) if self.with_target is None else self.with_target
+        return np.where(targets, "target", "image")
 
 
 @dataclass(frozen=True, slots=True)

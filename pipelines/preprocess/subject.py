@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipelines.preprocess.cutting import Cutter
 from pipelines.preprocess.dataset import SPLITS
+from pipelines.preprocess.left_out import left_out, why_column
 from pipelines.preprocess.recipes import Recipe
 from pipelines.preprocess.recording import ImageList, RecordedFlight
 from pipelines.preprocess.slots import Presentations, Slots, assign
@@ -46,6 +47,8 @@ class SubjectPlan:
         What was dropped, and why.
     notes : list of str
         Sessions that hold fewer repetitions than the recipe draws.
+    left_out : list of pyarrow.Table
+        Presentations that became no repetition.
     """
 
     flight: RecordedFlight
@@ -55,6 +58,7 @@ class SubjectPlan:
     slots: dict[str, Slots]
     counts: dict[str, int]
     notes: list[str]
+    left_out: list[pa.Table]
 
     @property
     def sessions(self) -> list[int]:
@@ -76,12 +80,13 @@ def plan_subject(flight: RecordedFlight, recipe: Recipe) -> SubjectPlan:
         If no image of a split can be used, or a session that is to be whitened has no training recording.
     """
     cutter = Cutter.of(recipe, next(iter(flight.recordings.values())))
-    events = {}
-    notes = []
+    events, notes, lost = {}, [], []
     counts = dict.fromkeys(("targets dropped", "past the end of the file", "repetitions left out"), 0)
     for key, shown in flight.events.items():
         fits, is_marked = cutter.fits(flight.recordings[key], shown.onsets)
         events[key] = shown.select(fits & ~is_marked)
+        lost.append(_rows_of(flight, key, shown.select(~fits), "past the end of the file"))
+        lost.append(_rows_of(flight, key, shown.select(fits & is_marked), "marked bad, or across a seam"))
         counts["past the end of the file"] += int((~fits).sum())
         if n_marked := int((fits & is_marked).sum()):
             counts["marked bad, or across a seam"] = counts.get("marked bad, or across a seam", 0) + n_marked
@@ -112,7 +117,31 @@ def plan_subject(flight: RecordedFlight, recipe: Recipe) -> SubjectPlan:
                 f"{subject_name(flight.subject)}: no {split} image has a whole epoch",
                 "check the length of the recordings",
             )
-    return SubjectPlan(flight, recipe, cutter, events, slots, counts, notes)
+    plan = SubjectPlan(flight, recipe, cutter, events, slots, counts, notes, lost)
+    for key, shown in events.items():
+        is_used = np.zeros(len(shown.codes), bool)
+        is_used[plan.used(*key)] = True
+        lost.append(_rows_of(flight, key, shown.select(~is_used), "not drawn"))
+    return plan
+
+
+def _rows_of(flight: RecordedFlight, key: tuple[int, str], shown: Presentations, why: str) -> pa.Table:
+    """Return a row of the table of trials for presentations that became no repetition."""
+    session, split = key
+    images, codes = flight.images[split], shown.codes.tolist()
+    columns: dict[str, Any] = {
+        "image_id": pa.array([images.ids[code - 1] for code in codes], pa.string()),
+        "concept": pa.array([images.concepts[code - 1] for code in codes], pa.string()),
+        "concept_things_nr": pa.array([images.things_numbers[code - 1] for code in codes], pa.int32()),
+        "event_code": shown.codes.astype(np.int32),
+        "onset_sample": shown.onsets.astype(np.int64),
+        "split": pa.array([split] * len(codes), pa.string()),
+    }
+    if flight.runs:
+        run, sample = flight.recordings[key].place(shown.onsets)
+        columns |= {"onset_sample": sample.astype(np.int64), "run": (run + 1).astype(np.int16)}
+    rows = left_out("image", why, np.full(len(codes), session), columns)
+    return rows.set_column(0, "kind", pa.array(shown.kinds.tolist(), pa.string()))
 
 
 def _fewest(shown: Presentations) -> int:
@@ -180,10 +209,14 @@ def trials_table(plan: SubjectPlan, found: "Examination", split: str, images: Im
     rows, repetitions = np.nonzero(slots.filled)
     codes = slots.codes[rows]
     session, presentation = slots.session[rows, repetitions], slots.presentation[rows, repetitions]
-    onsets = np.array(
-        [plan.events[s, split].onsets[p] for s, p in zip(session.tolist(), presentation.tolist(), strict=True)],
-        dtype=np.int64,
-    )
+    onsets, run = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int16)
+    kinds = np.full(len(rows), "image", dtype="U6")
+    for number in np.unique(session).tolist():
+        here, shown = session == number, plan.events[number, split]
+        onsets[here], kinds[here] = shown.onsets[presentation[here]], shown.kinds[presentation[here]]
+        if plan.flight.runs:
+            run[here], onsets[here] = plan.flight.recordings[number, split].place(onsets[here])
+    valid = usable(found, slots, split)[rows, repetitions]
     columns: dict[str, Any] = {
         "image_id": [images.ids[code - 1] for code in codes.tolist()],
         "concept": [images.concepts[code - 1] for code in codes.tolist()],
@@ -194,6 +227,8 @@ def trials_table(plan: SubjectPlan, found: "Examination", split: str, images: Im
         "presentation_index": presentation.astype(np.int32),
         "repetition": repetitions.astype(np.int16),
         "split": [split] * len(rows),
-        "valid": usable(found, slots, split)[rows, repetitions],
+        "valid": valid,
+        "kind": pa.array(kinds.tolist(), pa.string()),
+        "left_out": why_column(valid),
     }
-    return pa.table(columns)
+    return pa.table({**columns, "run": run + 1} if plan.flight.runs else columns)

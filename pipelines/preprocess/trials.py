@@ -4,12 +4,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.preprocess.dataset import SPLITS, Preflight, Problem
 from pipelines.preprocess.trial_recipes import TrialRecipe
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["TrialFlight", "concept_of", "count_trials", "inside"]
 
@@ -36,8 +39,14 @@ class TrialFlight(Preflight):
         What identifies the files.
     columns : dict
         Further columns of the trial table, one value per trial.
+    places : dict
+        Where in the files each trial is, as columns of the trial table: it is no part of what the trials mean.
+    order : tuple of str
+        The columns of the trial table that say in which order trials were seen.
     time_offset_ms : float
         The value at ``t`` is the signal at ``t`` plus this.
+    left_out : list of pyarrow.Table
+        Trials that are not used, row by row: see `pipelines.preprocess.left_out`.
     dropped : dict
         Trials that are not used, and why: catch trials, targets.
     arrays : dict
@@ -62,6 +71,9 @@ class TrialFlight(Preflight):
     sfreq: float = 0.0
     sources: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, Any] = field(default_factory=dict)
+    order: tuple[str, ...] = ("presentation_index",)
+    left_out: "list[pa.Table]" = field(default_factory=list)
     time_offset_ms: float = 0.0
     dropped: dict[str, int] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)

@@ -235,19 +235,25 @@ def test_every_fault_is_named_with_its_file_its_field_and_its_remedy(raw, spoil,
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda raw: (raw / "trials.csv").unlink(), "no file"),
+        (lambda raw: (raw / "trials.csv").unlink(), "trials.csv: table: no file"),
         (lambda raw: (raw / "trials.csv").write_text("image,split\n"), "no line but its header"),
         (lambda raw: (raw / "trials.csv").write_text("picture,set\na,train\n"), "lacks the columns image, split"),
         (lambda raw: (raw / "trials.csv").write_text("image,split\na,train\nb\n"), "is not a table"),
         (lambda raw: (raw / "trials.parquet").write_bytes(b"PAR1 no"), "is not a table"),
-        (rewrite("subject", "anna"), "subject 'anna' in line 2"),
+        (rewrite("subject", "anna"), "trials.csv: subject: 'anna' in line 2"),
     ],
 )
-def test_what_concerns_all_subjects_is_said_at_once(raw, spoil, said):
+def test_a_table_that_cannot_be_read_is_told_with_all_else_that_is_wrong(raw, spoil, said):
+    about("sfreq = 100", "sfreq = 0")(raw)
+    truncate(raw)
     spoil(raw)
+    dataset = open_dataset("arrays", raw, "clean")
+    assert dataset.subjects() == [1, 2]
     with pytest.raises(BadRecording, match=said) as caught:
-        open_dataset("arrays", raw, "clean")
-    assert caught.value.hint and caught.value.exit_code == 2
+        raise_first([dataset.preflight(2)])
+    assert caught.value.hint and caught.value.exit_code == 2 and "and 2 more" in str(caught.value)
+    fields = {(problem.file, problem.field) for problem in dataset.preflight(1).problems[1:]}
+    assert fields == {("recording.toml", "sfreq"), ("sub-01.npy", "file")}
 
 
 def test_all_problems_come_at_once_and_end_the_command_with_code_2(raw, tmp_path):
@@ -315,8 +321,8 @@ def test_a_session_of_which_nothing_can_be_used_is_refused(raw, tmp_path):
 def test_two_columns_of_one_name_are_refused(raw):
     text = (raw / "trials.csv").read_text().replace("mood", "image")
     (raw / "trials.csv").write_text(text)
-    with pytest.raises(BadRecording, match="two columns 'image'"):
-        open_dataset("arrays", raw, "clean")
+    (problem,) = look(raw).problems
+    assert problem.what == "has two columns 'image'" and problem.fix == "rename or remove one of them"
 
 
 @pytest.mark.parametrize(

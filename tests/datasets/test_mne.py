@@ -114,6 +114,9 @@ def test_epochs_of_a_recording_are_those_of_mne(tmp_path, plain, suffix, told_by
     assert sorted(t["onset_sample"] for t in trials) == SAMPLES.tolist() and {t["run"] for t in trials} == {1}
     assert subject.train.concepts == ["a1", "a2", "a3", "a4"]
     assert report.subjects[0].per_file[f"sub-01/eeg/{path.name}"]["without an image"] == (told_by == "events.tsv")
+    rows = subject.trials.select(["onset_sample", "kind", "left_out"]).to_pylist()
+    other = [(100, "event", "no image")] if told_by == "events.tsv" else []
+    assert [tuple(row.values()) for row in rows] == other + [(at, "image", None) for at in SAMPLES.tolist()]
 
 
 def test_runs_and_sessions_are_kept_apart_and_no_epoch_crosses_a_seam(tmp_path, plain):
@@ -349,9 +352,11 @@ def test_an_edf_that_was_cut_is_truncated(tmp_path):
     assert problem.what.startswith("is truncated: have ")
 
 
-def test_a_rate_above_that_of_the_recording_is_said_and_an_unknown_key_refused(bids, tmp_path):
+def test_a_rate_above_that_of_the_recording_is_said_and_unknown_keys_with_all_else_that_is_wrong(bids, tmp_path):
     line = run(bids, tmp_path, dry_run=True).subjects[0]
     assert line.notes == ["sub-01: recorded at 200 Hz: epochs at 250 Hz hold nothing above 100 Hz"]
     (bids / "recording.toml").write_text('imagee = "duration"\nsfreq = 9\nimage = 3\n')
-    with pytest.raises(BadRecording, match="unknown key 'imagee'.*unknown key 'sfreq'.*image = 3"):
-        open_dataset("mne", bids, "clean")
+    other_recording(recording, scale=10.0)(bids)
+    problems = open_dataset("mne", bids, "clean").preflight(1).problems
+    assert [problem.field for problem in problems] == ["imagee", "sfreq", "image", "samples"]
+    assert "3, which is no name" in problems[2].what

@@ -64,6 +64,13 @@ def test_onsets_are_samples_and_test_concepts_are_out_of_training(raw, tmp_path)
     assert (
         line.per_file["ses-01 train"]["of test concepts"] == 3 and line.per_file["ses-01 train"]["with a target"] <= 1
     )
+    table = found.trials.to_pylist()
+    said = [(row["onset_sample"], row["image_id"], row["kind"]) for row in table]
+    kinds = ["target" if k == 3 and not MAIN[9:].count(SHOWN[3][0]) else "image" for k in range(len(SHOWN))]
+    names = [stim.replace("\\", "/") for stim, _ in SHOWN]
+    assert said == list(zip(ONSETS.tolist(), names, kinds, strict=True))
+    away = {row["image_id"] for row in table if row["left_out"] == "training image of a test concept"}
+    assert away == {name.replace("\\", "/") for name in MAIN[9:]}
     whole = mne.io.read_raw(raw / "sub-02/eeg/sub-02_task-rsvp_eeg.vhdr", preload=True, verbose="error")
     codes = [1 + (MAIN + TEST).index(stim) for stim, _ in SHOWN]
     events = np.column_stack([ONSETS, 0 * ONSETS, codes])

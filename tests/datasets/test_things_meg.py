@@ -81,6 +81,13 @@ def test_alignvis_takes_the_epochs_as_they_are_from_0_to_1_s(raw, tmp_path):
             assert np.array_equal(stored[k, : len(shown)], values[shown].astype(np.float32))
             assert split.session[k, : len(shown)].tolist() == [rows[i][2] for i in shown]
     assert subject.test.trials["things_image_nr"].to_pylist() == [NUMBER[i] for i in sorted(TEST) for _ in range(12)]
+    table = subject.trials.to_pylist()
+    assert [(t["image_id"], t["session"], t["epoch"]) for t in table] == [(*r[1:], k) for k, r in enumerate(rows)]
+    why = {"catch": "catch trial", "exp": "training image of a test concept", "test": None}
+    for row, (kind, image, _) in zip(table, rows, strict=True):
+        is_stored = image in subject.train.image_ids
+        assert row["kind"] == ("catch" if kind == "catch" else "image")
+        assert row["left_out"] == (None if is_stored else why[kind])
 
 
 def test_clean_scales_robustly_per_session_and_counts_what_it_clips(raw, tmp_path):

@@ -1,13 +1,17 @@
 """R2: every write of every command that writes may fail, in every way, and nothing that was committed is lost."""
 
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import embedctl.commands
+from stores.results import assemble, write_run
 from tests.promises.faults import Job, Writes, attack
 from tests.promises.harness import PROGRAM, TRAINING, Inputs, ended, extract, preprocess, stores_of, train
+from tests.train.test_compare import ALIGNED, HUMAN, PLAIN, row
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +51,7 @@ def jobs(world):
         "interpret": Job(["interpret", *stores_of(whole)], runs),
         "results": Job(["results", "--plot", "ranking.png"], runs),
         "report": Job(["report", "--format", "md", "--out", "x.md", "--embeddings", rows, "--images", given.few], runs),
+        "compare": Job(["compare", "--layers", "--csv", "depth.csv", "--plot", "depth.png"], prepare=compared),
         "show": Job(["show", "embeddings.zarr", "--png", "store.png"], embeddings),
         "predict": Job(["predict", run, *stores_of(whole)], runs),
         "export": Job(["export", "--model", "pixels"], embeddings),
@@ -60,6 +65,16 @@ def jobs(world):
     }  # fmt: skip
 
 
+def compared(folder):
+    """Write runs of an aligned encoder and its base, as `train` leaves them."""
+    rows = [row(name, subject, 0, 0.1 * subject, **said) for name, said in ((HUMAN, ALIGNED), (PLAIN, {}))
+            for subject in (1, 2)]  # fmt: skip
+    for number, one in enumerate(rows):
+        summary = {**one, "run_id": f"run-{number}"}
+        write_run(folder / "runs", f"run-{number}", config={}, summary=summary, arrays={}, checkpoint=b"", metrics=[])
+    assemble(folder / "runs")
+
+
 NAMES = list(jobs(SimpleNamespace(inputs=Inputs(Path()), whole=Path(), folder=Path(), run="")))
 # What writes and is not tried here, and why.
 ELSEWHERE = {
@@ -68,10 +83,9 @@ ELSEWHERE = {
     "doctor": "tries the disks with files of its own; test_doctor.py sees that none is left",
     "reproduce": "calls extract, preprocess and train",
 }
-# What writes nothing, and `compare`, which writes one file as `results` does where there are pairs.
+# What writes nothing.
 READ = {
     "verify": ["verify", "."],
-    "compare": ["compare"],
     "datasets": ["datasets"],
 }
 
@@ -80,6 +94,20 @@ def test_every_command_is_tried_here_or_elsewhere_or_writes_nothing():
     named = {words.split()[0] for words in NAMES}
     assert named | set(ELSEWHERE) | set(READ) == set(PROGRAM.commands)
     assert not named & (set(ELSEWHERE) | set(READ))
+
+
+def test_every_command_that_calls_the_writer_and_every_option_that_names_a_file_to_write_is_tried():
+    written, source = {words.split()[0]: [] for words in NAMES}, Path(embedctl.commands.__path__[0])
+    for job in jobs(SimpleNamespace(inputs=Inputs(Path()), whole=Path(), folder=Path(), run="")).values():
+        written[job.words[0]] += job.words
+    calls = {file.stem.strip("_"): set(re.findall(r"\b(?:put_\w+|write_\w+)(?=\()", file.read_text()))
+             for file in source.glob("*.py")}  # fmt: skip
+    writers = {name for name, found in calls.items() if found}
+    assert writers >= {"compare", "init", "interpret", "predict", "report", "show"}
+    assert writers <= set(written) | set(ELSEWHERE)
+    for name, words in written.items():
+        options = (option for option in PROGRAM.commands[name].params if option.metavar == "FILE")
+        assert [option.opts for option in options if not set(option.opts) & set(words)] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

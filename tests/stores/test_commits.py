@@ -94,8 +94,8 @@ def test_sweeping_takes_what_the_dead_left_and_nothing_of_the_living(tmp_path):
     os.waitpid(dead, 0)
     ours = tmp_path / draft_name("ours")
     theirs = tmp_path / draft_name("theirs").replace(f"!{os.getpid()}-", f"!{dead}-")
-    elsewhere = tmp_path / draft_name("elsewhere").replace(f"@{commits.HOST}!", "@other-host!")
-    ancient = tmp_path / draft_name("ancient").replace(f"@{commits.HOST}!", "@other-host!")
+    elsewhere = tmp_path / draft_name("elsewhere").replace(f"@{commits.PLACE}!", "@other-host!")
+    ancient = tmp_path / draft_name("ancient").replace(f"@{commits.PLACE}!", "@other-host!")
     for path in (ours, theirs, elsewhere, ancient):
         path.mkdir()
         (path / "x").touch()
@@ -113,7 +113,7 @@ def test_making_a_store_leaves_what_others_keep_beside_it(tmp_path):
         (tmp_path / name).write_text("mine")
         (tmp_path / f".folder-{name}").mkdir()
         (tmp_path / f".folder-{name}" / "x").write_text("mine")
-    ancient = tmp_path / draft_name("embeddings.zarr").replace(f"@{commits.HOST}!", "@other-host!")
+    ancient = tmp_path / draft_name("embeddings.zarr").replace(f"@{commits.PLACE}!", "@other-host!")
     ancient.mkdir()
     for path in tmp_path.iterdir():
         os.utime(path, (0, 0))

@@ -13,7 +13,7 @@ from stores import locks
 from stores.commits import digest
 from stores.errors import CannotWrite, StoreLocked
 from stores.locks import lock
-from stores.owners import HOST, is_running, process_started
+from stores.owners import HOST, PROCESSES, is_running, process_started
 
 HOLD = """
 import sys, time
@@ -87,9 +87,39 @@ def test_a_writer_on_another_host_lives_as_long_as_its_heart_beats(folder):
         pass
 
 
+def test_a_process_of_another_container_with_our_name_is_not_looked_for_among_ours(folder):
+    folder.mkdir(parents=True)
+    path = folder / "store.lock"
+    path.write_text(json.dumps({"host": HOST, "processes": "another", "pid": 999999999, "started": "1"}))
+    with pytest.raises(StoreLocked, match=f"process 999999999 on {HOST}"), lock(folder, "store"):
+        pass
+    os.utime(path, (0, 0))
+    with lock(folder, "store"):
+        pass
+
+
+def test_a_lock_of_a_future_that_no_clock_reaches_is_dead(folder):
+    folder.mkdir(parents=True)
+    (folder / "store.lock").write_text(json.dumps({"host": "node-17", "pid": 1}))
+    os.utime(folder / "store.lock", (time.time() + 10**6,) * 2)
+    with lock(folder, "store"):
+        pass
+
+
+def test_a_link_to_nothing_and_a_folder_in_the_place_of_a_lock_hold_up_nobody_for_ever(folder):
+    folder.mkdir(parents=True)
+    (folder / "store.lock").symlink_to("nowhere")
+    os.utime(folder / "store.lock", (0, 0), follow_symlinks=False)
+    with lock(folder, "store"):
+        pass
+    (folder / "store.lock").mkdir()
+    with pytest.raises(StoreLocked, match="is a folder"), lock(folder, "store"):
+        pass
+
+
 def test_a_process_that_only_inherited_the_number_does_not_count(folder):
     folder.mkdir(parents=True)
-    (folder / "store.lock").write_text(json.dumps({"host": HOST, "pid": os.getpid(), "started": "1"}))
+    (folder / "store.lock").write_text(json.dumps({"processes": PROCESSES, "pid": os.getpid(), "started": "1"}))
     if not process_started(os.getpid()):
         pytest.skip("this system does not tell when a process started")
     with lock(folder, "store"):
@@ -116,7 +146,7 @@ def test_the_heart_beats_while_the_lock_is_held(folder, monkeypatch):
         assert (folder / "store.lock").stat().st_mtime > 0
 
 
-DEAD = json.dumps({"host": HOST, "pid": 1, "started": "long ago", "token": "a"}).encode()
+DEAD = json.dumps({"host": HOST, "processes": PROCESSES, "pid": 1, "started": "long ago", "token": "a"}).encode()
 
 
 def test_who_comes_late_to_a_dead_lock_never_touches_the_live_one_in_its_place(folder, monkeypatch):
@@ -168,7 +198,16 @@ def test_a_full_disk_does_not_keep_the_lock(folder, monkeypatch):
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("content", [b"[]", b'{"host": "%s", "pid": "x"}' % HOST.encode(), b""])
+NONSENSE = [
+    b"[]",
+    b"",
+    b"[" * 10**5,
+    b'{"pid": 1%s}' % (b"0" * 30),
+    b'{"processes": "%s", "pid": "x"}' % PROCESSES.encode(),
+]
+
+
+@pytest.mark.parametrize("content", NONSENSE)
 def test_a_lock_file_of_nonsense_is_given_up_after_a_while_too(folder, content):
     folder.mkdir(parents=True)
     (folder / "store.lock").write_bytes(content)
@@ -185,6 +224,7 @@ ROUNDS = """
 import os, random, sys, time
 from pathlib import Path
 from stores.errors import StoreLocked
+from stores import locks
 from stores.locks import lock
 
 N, SECONDS = 8, 2
@@ -197,7 +237,7 @@ def held_up(function):
 
 for name in ("link", "unlink", "rename", "replace"):
     setattr(os, name, held_up(getattr(os, name)))
-Path.read_bytes = held_up(Path.read_bytes)
+locks.read_file = held_up(locks.read_file)
 
 folder, began, rounds = Path(sys.argv[1]), time.monotonic(), 0
 while rounds < 12 or time.monotonic() < began + SECONDS:  # on a busy computer a round takes long

@@ -1,7 +1,6 @@
 """A store in an object store is the store on a disk: same rows, same receipts, read and written by the same code."""
 
 import logging
-import os
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from stores.codecs import CRC_BYTES
 from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.errors import DamagedStore, EmbedctlError, StoreLocked
 from stores.names import EmbeddingName
+from stores.owners import PROCESSES
 from stores.remote import locate
 from tests.stores.google_storage import google_storage
 
@@ -101,7 +101,7 @@ def test_a_second_writer_is_locked_out_and_a_dead_one_is_taken_over(bucket):
         with pytest.raises(StoreLocked):
             EmbeddingStore.open(store.path).add_images(records(1))
     lock = store.path / "image/.embedctl/locks/embeddings.lock"
-    lock.write_bytes(b'{"host": "%s", "pid": 999999999, "started": "", "token": "x"}' % os.uname().nodename.encode())
+    lock.write_bytes(b'{"processes": "%s", "pid": 999999999, "started": "", "token": "x"}' % PROCESSES.encode())
     store.add_images(records(1))
     assert store.n_images == 1 and not lock.exists()
 

@@ -1,19 +1,28 @@
 """Repair drops what is damaged and nothing else, and the command that wrote it brings back the same bytes."""
 
+import os
 import shutil
 
 import pytest
+from typer.testing import CliRunner
 
+from embedctl.cli import app
+from stores.embeddings import EmbeddingStore
 from stores.errors import DamagedStore
 from stores.repair import repair
 from stores.verify import find_places
 from tests.crashes import extract, files, preprocess, train
+from tests.promises.harness import put_image
 from tests.stores.test_verify import DAMAGE, KINDS, damages, flip, written  # noqa: F401
 
 
 @pytest.fixture
 def workspace(written, tmp_path):  # noqa: F811
     return shutil.copytree(written, tmp_path / "workspace")
+
+
+def embedctl(*words):
+    return CliRunner().invoke(app, list(words))
 
 
 def again(path):
@@ -59,12 +68,44 @@ def test_after_repair_and_the_writing_command_every_byte_is_what_it_was(workspac
     check_repair(workspace, kind, tmp_path / "copy", SOME[kind])
 
 
-def test_a_lost_table_of_images_cannot_be_repaired_and_says_so(workspace):
+def test_without_the_images_a_lost_table_of_them_is_told_with_what_was_in_it_and_what_to_type(workspace):
     # What images the rows are of is said nowhere else, and what cannot be known is not made up.
     (workspace / "e.zarr/image/.embedctl/images-0.parquet").unlink()
-    with pytest.raises(DamagedStore, match="said nowhere else"):
+    with pytest.raises(
+        DamagedStore, match="size, time and hash of 80 images, '000.jpg' to '079.jpg'; no row"
+    ) as problem:
         mend(workspace)
+    assert "embedctl repair" in problem.value.hint and "--images DIR" in problem.value.hint
     assert damages(workspace)
+
+
+@pytest.mark.parametrize(("way", "touched"), [("flip", False), ("delete", False), ("delete", True)])
+def test_from_the_images_it_is_written_again_byte_for_byte_or_without_hashes(tmp_path, monkeypatch, way, touched):
+    monkeypatch.chdir(tmp_path)
+    for n in range(5):
+        put_image(tmp_path / "images" / f"{n}.png", n)
+    (tmp_path / "images" / "bad.png").write_bytes(b"no image")
+    words = ["extract", "--model", "pixels"]
+    assert embedctl(*words).exit_code == 3
+    whole, table = files(tmp_path / "embeddings.zarr"), "image/.embedctl/images-0.parquet"
+    if touched:
+        os.utime(tmp_path / "images" / "3.png", (1, 1))
+    DAMAGE[way](tmp_path / "embeddings.zarr" / table)
+    (tmp_path / "few").mkdir()
+    put_image(tmp_path / "few" / "0.png", 0)
+    lacking = embedctl("repair", ".", "--images", "few")
+    assert lacking.exit_code == 2 and "lacks 5 of 6 images, such as '1.png'" in lacking.stderr and damages(tmp_path)
+    told = embedctl("repair", ".", "--images", "images")
+    assert told.exit_code == 0 and not damages(tmp_path), told.stderr
+    assert ("without hashes" if touched else "restored") in told.stdout
+    now = files(tmp_path / "embeddings.zarr")
+    different = {name for name in {*now, *whole} if now.get(name) != whole.get(name)}
+    assert different == ({table, "image/.embedctl/metadata.json"} if touched else set())
+    records = EmbeddingStore.open(tmp_path / "embeddings.zarr").images()
+    assert all(record.sha256 == "" for record in records.values()) == touched
+    values = EmbeddingStore.open(tmp_path / "embeddings.zarr")["pixels"].values
+    assert embedctl(*words).exit_code == 3  # and goes on as ever
+    assert (EmbeddingStore.open(tmp_path / "embeddings.zarr")["pixels"].values == values).all()
 
 
 def test_a_damaged_chunk_costs_its_rows_and_touches_nothing_else(workspace):

@@ -8,6 +8,7 @@ import pytest
 from stores.beside import write_beside
 from stores.epochs import EpochStore
 from stores.results import assemble
+from stores.screens import record_tested
 from stores.verify import find_places, judged, plan
 from tests.crashes import extract, preprocess, remove, train
 
@@ -50,6 +51,16 @@ def truncate(file):
 
 
 DAMAGE = {"flip": flip, "truncate": truncate, "delete": lambda file: file.unlink()}
+
+
+def test_receipts_that_changed_places_are_found(workspace):
+    """Each is whole and speaks of files that are as it says: they lie where another one belongs."""
+    record_tested(workspace / "runs", [("things-eeg2", "pixels", "0a", "1b")])
+    assert not damages(workspace)
+    one, other = (workspace / "runs" / ".embedctl" / f"{name}.json" for name in ("results", "screens"))
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second), other.write_bytes(first)
+    assert {damage.file for damage in damages(workspace)} == {one, other}
 
 
 def belongs_to(file, store):

@@ -24,11 +24,13 @@ and the other columns are kept in the table of trials. ``recording.toml`` holds 
 voxels, if they are known, regions of interest: ``[rois]``, then ``V1 = [0, 1, 2]``.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
@@ -66,17 +68,22 @@ class Arrays:
         if not raw.is_dir():
             raise BadRecording(f"no folder {raw}", "put the arrays there, or name them with --raw")
         self._path = next((p for p in (raw / "trials.parquet", raw / "trials.csv") if p.is_file()), raw / "trials.csv")
-        self._table = read_trials(self._path)
-        missing_columns(self._path, self._table, ("image", "split"))
+        self._table, self._wrong_table = pa.table({}), []
+        try:
+            self._table = read_trials(self._path)
+            missing_columns(self._path, self._table, ("image", "split"))
+        except BadRecording as bad:
+            self._wrong_table = [Problem.of(bad, self._path, self._path.name, "table")]
         self._about, self._wrong_about = _read_about(raw / "recording.toml")
         asked = self._column("subject", "1")
-        self._subject = np.array([-1 if (n := number_of(text, "sub")) is None else n for text in asked])
+        self._subject = np.array([-1 if (n := number_of(text, "sub")) is None else n for text in asked], np.int64)
         if (self._subject < 0).any():
             line = int(np.argmax(self._subject < 0))
-            raise BadRecording(f"{self._path}: subject {asked[line]!r} in line {line + 2}", "write 1, or sub-01")
+            what = f"{asked[line]!r} in line {line + 2}"
+            self._wrong_table.append(Problem(self._path.name, "subject", what, "write 1, or sub-01"))
         default = {subject: self._file(subject) for subject in self.subjects()}
         named = self._column("file", "")
-        self._files = [name or default[who] for name, who in zip(named, self._subject.tolist(), strict=True)]
+        self._files = [name or default.get(who, "") for name, who in zip(named, self._subject.tolist(), strict=True)]
 
     def _file(self, subject: int) -> str:
         """Return the array of a subject whose lines name none."""
@@ -91,16 +98,23 @@ class Arrays:
         return ["" if value is None else str(value) for value in self._table[name].to_pylist()]
 
     def subjects(self) -> list[int]:
-        """Return who is in the table."""
-        return np.unique(self._subject).tolist()
+        """Return who is in the table; where that cannot be read, who has an array."""
+        named = np.unique(self._subject[self._subject >= 0]).tolist()
+        if not self._wrong_table or (named and "subject" in self._table.column_names):
+            return named
+        arrays = (re.fullmatch(r"sub-(\d+)\.npy", path.name) for path in self._raw.iterdir())
+        return sorted(int(found[1]) for found in arrays if found) or [1]
 
     def preflight(self, subject: int) -> TrialFlight:
         """Compare a subject's lines with the arrays they name, and return all that is wrong."""
         lines = np.flatnonzero(self._subject == subject)
-        if not len(lines):
+        if subject not in self.subjects():
             raise UnknownName(f"no subject {subject} in {self._path}", f"there: {', '.join(map(str, self.subjects()))}")
-        flight = TrialFlight(subject)
+        flight = TrialFlight(subject, problems=list(self._wrong_table))
         table = self._path.name
+        if self._wrong_table:
+            self._look_at_the_rest(flight)
+            return flight
 
         def problem(field: str, what: str, fix: str, file: str = table) -> None:
             flight.problems.append(Problem(file, field, what, fix))
@@ -142,8 +156,24 @@ class Arrays:
                 tmin = float(self._about["tmin"])
                 flight.times = [round(tmin + k / flight.sfreq, 9) for k in range(flight.row_shape[1])]
             flight.read = lambda rows: _gather(whole, order, rows)
+            flight.places = {
+                "file": np.array([name for name, _ in order]),
+                "row": np.array([row for _, row in order], np.int32),
+            }
         count_trials(flight, self.recipe, table)
         return flight
+
+    def _look_at_the_rest(self, flight: TrialFlight) -> None:
+        """Add what is wrong beside the table, without knowing what the arrays' rows are."""
+        if self._wrong_about:
+            flight.problems.append(self._wrong_about)
+        else:
+            _describe(flight, self._about)
+        for path in sorted(self._raw.glob("*.npy")):
+            try:
+                map_array(path)
+            except BadRecording as bad:
+                flight.problems.append(Problem.of(bad, path, path.name))
 
     def _arrays(self, flight: TrialFlight, lines: np.ndarray, problem: Any) -> tuple[dict[str, np.ndarray], list[Any]]:
         """Map the subject's arrays, and return with them the file and row of every trial."""

@@ -10,6 +10,7 @@ from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
 from pipelines.preprocess.datasets.mne_named import IMAGE, SI, Named, kinds_of, most_of
 from pipelines.preprocess.identity import identify
+from pipelines.preprocess.left_out import left_out, text_column
 from pipelines.preprocess.mne_epochs import channel_positions, read_epochs
 from pipelines.preprocess.mne_recording import files_of, open_with_mne
 from pipelines.preprocess.trial_recipes import TrialRecipe
@@ -31,18 +32,22 @@ class EpochFiles(Named):
         The files of every subject.
     column : str
         Which column of the metadata names the image; empty to look for it.
+    wrong : list of Problem
+        What is wrong with ``recording.toml``.
     recipe : TrialRecipe
         What becomes of the epochs.
     """
 
-    def __init__(self, raw: Path, files: dict[int, list[Path]], column: str, recipe: TrialRecipe) -> None:
-        super().__init__(raw, files, column)
+    def __init__(
+        self, raw: Path, files: dict[int, list[Path]], column: str, wrong: list[Problem], recipe: TrialRecipe
+    ) -> None:
+        super().__init__(raw, files, column, wrong)
         self.recipe = recipe
 
-    def preflight(self, subject: int) -> TrialFlight:
+    def examine(self, subject: int) -> TrialFlight:
         """Return all that is wrong with a subject's epochs and the images they name."""
         flight = TrialFlight(subject, packages=("embedctl", "numpy", "mne"))
-        opened, sessions, keep = [], [], []
+        opened, sessions, keep, files = [], [], [], []
         session_of = self.sessions_of(flight)
         for path in self.files_of(subject):
             where = self.short(path)
@@ -63,11 +68,18 @@ class EpochFiles(Named):
             flight.splits += [splits[row] for row in shown]
             told = [given[row] if given else None for row in shown.tolist()]
             sessions += [session_of[path] if number is None else number for number in told]
+            other = np.flatnonzero([not image for image in images])
+            of = np.array([session_of[path] if not given or given[row] is None else given[row] for row in other])
+            place = {"file": text_column(where, len(other)), "row": other.astype(np.int32)}
+            flight.left_out.append(left_out("event", "no image", of, place))
+            files += [where] * len(shown)
             dropped = {"without an image": len(images) - len(shown)}
             flight.dropped = dict(Counter(flight.dropped) + Counter(dropped))
             flight.sources.append(identify(where, files_of(path)))
         flight.concepts = [concept_of(image) for image in flight.images]
         flight.sessions = np.array(sessions, dtype=np.int64)
+        flight.places = {"file": np.array(files), "row": np.array([row for _, row in keep], np.int32)}
+        flight.order = ("file", "row")
         if opened:
             self._describe(flight, opened, keep)
             count_trials(flight, self.recipe, self.short(opened[0][1]))

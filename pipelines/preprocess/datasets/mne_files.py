@@ -17,6 +17,7 @@ import tomllib
 from pathlib import Path
 
 from pipelines.preprocess.bids import RECORDINGS, label
+from pipelines.preprocess.dataset import Problem
 from pipelines.preprocess.datasets.mne_epoch_files import EpochFiles
 from pipelines.preprocess.datasets.mne_named import SI, kinds_of, most_of
 from pipelines.preprocess.datasets.mne_recordings import RecordingFiles
@@ -54,11 +55,11 @@ def open_dataset(raw: Path, recipe: str) -> RecordingFiles | EpochFiles:
         raise BadRecording(
             f"{raw} holds epochs ({epochs[0].name}) and recordings ({other.name})", "put them into two folders: --raw"
         )
-    column = _column_named(raw / "recording.toml")
+    column, wrong = _column_named(raw / "recording.toml")
     if not epochs:
-        return RecordingFiles(raw, files, column, read_recipe(recipe))
+        return RecordingFiles(raw, files, column, wrong, read_recipe(recipe))
     kind = "epochs" if most_of(kinds_of(open_with_mne(found[0], "read_epochs")), SI) == "eeg" else "meg"
-    return EpochFiles(raw, files, column, read_trial_recipe(recipe, kind))
+    return EpochFiles(raw, files, column, wrong, read_trial_recipe(recipe, kind))
 
 
 def _of_subjects(raw: Path, found: list[Path]) -> dict[int, list[Path]]:
@@ -88,17 +89,17 @@ def _of_subjects(raw: Path, found: list[Path]) -> dict[int, list[Path]]:
     return files
 
 
-def _column_named(path: Path) -> str:
+def _column_named(path: Path) -> tuple[str, list[Problem]]:
+    """Return the column that ``recording.toml`` names, if it names one, and all that is wrong with the file."""
     if not path.is_file():
-        return ""
+        return "", []
     try:
         about = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as problem:
-        raise BadRecording(f"{path} is not TOML: {problem}", "correct the line it names") from None
+        return "", [Problem(path.name, "file", f"is not TOML: {problem}", "correct the line it names")]
+    fix = 'only image = "COLUMN" can be said here'
+    wrong = [Problem(path.name, key, "an unknown key", fix) for key in sorted(about.keys() - {"image"})]
     column = about.get("image", "")
-    wrong = [f"has an unknown key {key!r}" for key in sorted(about.keys() - {"image"})]
     if not isinstance(column, str):
-        wrong.append(f"has image = {column!r:.60}, which is no name")
-    if wrong:
-        raise BadRecording(f"{path} {', '.join(wrong)}", 'only image = "COLUMN" can be said here')
-    return str(column)
+        wrong.append(Problem(path.name, "image", f"it is {column!r:.60}, which is no name", fix))
+    return column if isinstance(column, str) else "", wrong

@@ -48,8 +48,18 @@ def _split_of(image: str) -> str:
 class Named:
     """What both kinds of dataset share: who is there, and what the rows of a table of events are."""
 
-    def __init__(self, raw: Path, files: dict[int, list[Path]], column: str) -> None:
-        self.raw, self.files, self.column = raw, files, column
+    def __init__(self, raw: Path, files: dict[int, list[Path]], column: str, wrong: list[Problem]) -> None:
+        self.raw, self.files, self.column, self.wrong = raw, files, column, wrong
+
+    def examine(self, subject: int) -> Any:
+        """Return a `Preflight` with all that is wrong with a subject's files."""
+        raise NotImplementedError
+
+    def preflight(self, subject: int) -> Any:
+        """Return all that is wrong with a subject: with ``recording.toml``, then with its files."""
+        flight = self.examine(subject)
+        flight.problems[:0] = self.wrong
+        return flight
 
     def subjects(self) -> list[int]:
         """Return who is there."""

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.preprocess.bids import not_brain, sidecar
 from pipelines.preprocess.dataset import SPLITS, Problem
 from pipelines.preprocess.datasets.mne_named import IMAGE, Named, kinds_of, most_of
+from pipelines.preprocess.left_out import left_out
 from pipelines.preprocess.mne_epochs import channel_positions
 from pipelines.preprocess.mne_recording import MneRecording, open_with_mne
 from pipelines.preprocess.recipes import Recipe
@@ -39,15 +41,19 @@ class RecordingFiles(Named):
         The recordings of every subject.
     column : str
         Which column names the image; empty to look for it.
+    wrong : list of Problem
+        What is wrong with ``recording.toml``.
     recipe : Recipe
         How to cut and whiten.
     """
 
-    def __init__(self, raw: Path, files: dict[int, list[Path]], column: str, recipe: Recipe) -> None:
-        super().__init__(raw, files, column)
+    def __init__(
+        self, raw: Path, files: dict[int, list[Path]], column: str, wrong: list[Problem], recipe: Recipe
+    ) -> None:
+        super().__init__(raw, files, column, wrong)
         self.recipe = recipe
 
-    def preflight(self, subject: int) -> RecordedFlight:
+    def examine(self, subject: int) -> RecordedFlight:
         """Return all that is wrong with a subject's recordings and their events."""
         flight = RecordedFlight(subject)
         opened: dict[int, list[tuple[Path, Any]]] = {}
@@ -80,7 +86,7 @@ class RecordingFiles(Named):
             what = f"it holds {', '.join(twice)} twice"
             flight.problems.append(Problem(self.short(runs[0][0]), "ch_names", what, "rename or drop one of them"))
         shown = {
-            session: [self._events(flight, path, raw) for path, raw in of_session]
+            session: [self._events(flight, (session, run), *which) for run, which in enumerate(of_session, start=1)]
             for session, of_session in sorted(opened.items())
         }
         self._number_images(flight, shown)
@@ -91,8 +97,10 @@ class RecordingFiles(Named):
         flight.ch_pos = dict(zip(channels, channel_positions(runs[0][1], channels), strict=True))
         return flight
 
-    def _events(self, flight: RecordedFlight, path: Path, raw: Any) -> list[tuple[int, str, str]]:
-        """Return sample, image and split of every image onset in a run."""
+    def _events(
+        self, flight: RecordedFlight, where_in: tuple[int, int], path: Path, raw: Any
+    ) -> list[tuple[int, str, str]]:
+        """Return sample, image and split of every image onset in a run; ``where_in`` is session and number of it."""
         where = self.short(path)
         beside = sidecar(path, "events")
         if lexists(beside):
@@ -107,7 +115,7 @@ class RecordingFiles(Named):
         else:
             # MNE puts BrainVision's kind of marker in front.
             said = [re.sub("^(Comment|Stimulus)/", "", str(text)) for text in raw.annotations.description]
-            table = {"image": [text if IMAGE.fullmatch(text) else "" for text in said]}
+            table = {"image": [text if IMAGE.fullmatch(text) else "" for text in said], "trial_type": said}
             noted = raw.annotations
             samples = raw.time_as_index(noted.onset, use_rounding=True, origin=noted.orig_time)
             if not any(table["image"]):
@@ -118,6 +126,14 @@ class RecordingFiles(Named):
         if samples is None or not images:
             return []
         named = [(int(s), i, w) for s, i, w in zip(samples, images, splits, strict=True) if i]
+        session, run = where_in
+        other = [row for row, image in enumerate(images) if not image]
+        columns = {
+            "onset_sample": pa.array([int(samples[row]) if samples[row] >= 0 else None for row in other], pa.int64()),
+            "run": np.full(len(other), run, np.int16),
+            "event": pa.array([table.get("trial_type", images)[row] or None for row in other], pa.string()),
+        }
+        flight.left_out.append(left_out("event", "no image", np.full(len(other), session), columns))
         counts = {"events": len(images), "without an image": len(images) - len(named)}
         flight.counts[self.short(path)] = counts
         outside = [sample for sample, _, _ in named if not 0 <= sample < raw.n_times]

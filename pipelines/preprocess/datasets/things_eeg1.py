@@ -19,6 +19,7 @@ import numpy as np
 
 from pipelines.preprocess.bids import not_brain, sidecar
 from pipelines.preprocess.dataset import SPLITS, Problem
+from pipelines.preprocess.left_out import left_out, text_column
 from pipelines.preprocess.mne_epochs import channel_positions
 from pipelines.preprocess.mne_recording import MneRecording, open_with_mne
 from pipelines.preprocess.recipes import Recipe, read_recipe
@@ -119,6 +120,15 @@ class ThingsEEG1:
         concepts = [concept_of(image) for image in images]
         of_test = {concept for concept, split in zip(concepts, splits, strict=True) if split == "test"}
         removed = [split == "train" and concept in of_test for concept, split in zip(concepts, splits, strict=True)]
+        is_target = [text == "1" for text in table.get("istarget", [""] * len(images))]
+        away = [k for k, gone in enumerate(removed) if gone]
+        columns: dict[str, Any] = {
+            "image_id": [images[k] for k in away],
+            "concept": [concepts[k] for k in away],
+            "split": text_column("train", len(away)),
+            "onset_sample": onsets[away].astype(np.int64),
+        }
+        flight.left_out.append(left_out("image", "training image of a test concept", np.ones(len(away)), columns))
         channels = [name for name in raw.ch_names if name not in {*not_brain(path), *raw.info["bads"]}]
         recording = MneRecording([path], [raw], channels, "eeg")
         flight.problems += [Problem(short_name(path), *rest) for rest in wrong_samples(recording, "samples")]
@@ -132,11 +142,12 @@ class ThingsEEG1:
             often = np.unique(codes, return_counts=True)[1]
             flight.images[split] = ImageList(ids, [concept_of(image) for image in ids], [None] * len(ids))
             flight.recordings[1, split] = recording
-            flight.events[1, split] = Presentations(onsets[rows].astype(np.int64), codes)
+            with_target = np.array([is_target[k] for k in rows], dtype=bool)
+            flight.events[1, split] = Presentations(onsets[rows].astype(np.int64), codes, with_target)
             flight.counts[f"ses-01 {split}"] = {
                 "events": splits.count(split),
                 "of test concepts": sum(removed) if split == "train" else 0,
-                "with a target": sum(table["istarget"][k] == "1" for k in rows) if "istarget" in table else 0,
+                "with a target": int(with_target.sum()),
                 "images": len(ids),
                 "fewest repetitions": int(often.min(initial=len(codes))),
                 "most repetitions": int(often.max(initial=0)),

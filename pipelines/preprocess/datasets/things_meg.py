@@ -13,12 +13,15 @@ out.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.preprocess.cut_trials import CutTrials
 from pipelines.preprocess.dataset import Problem
 from pipelines.preprocess.identity import identify
+from pipelines.preprocess.left_out import left_out
 from pipelines.preprocess.mne_epochs import channel_positions, read_epochs
 from pipelines.preprocess.mne_recording import files_of, open_with_mne
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
@@ -128,6 +131,19 @@ class ThingsMEG:
             "run": np.array([number_of(table["run_nr"][row], "run") or 0 for row in kept], dtype=np.int16),
             "things_image_nr": np.array([number_of(table["things_image_nr"][row], "") or 0 for row in kept], np.int32),
         }
+        flight.order = ("epoch",)
+        for kind, why, rows in (
+            ("catch", "catch trial", [row for row, word in enumerate(kinds) if word == "catch"]),
+            ("image", "training image of a test concept", np.flatnonzero(removed).tolist()),
+        ):
+            columns: dict[str, Any] = {
+                "image_id": pa.array([images[row] or None for row in rows], pa.string()),
+                "concept": pa.array([concepts[row] or None for row in rows], pa.string()),
+                "split": pa.array([splits[row] or None for row in rows], pa.string()),
+                "epoch": np.array(rows, dtype=np.int32),
+                "run": np.array([number_of(table["run_nr"][row], "run") or 0 for row in rows], dtype=np.int16),
+            }
+            flight.left_out.append(left_out(kind, why, np.array([sessions[row] or 0 for row in rows]), columns))
         if epochs is not None:
             keep = [(0, row) for row in kept]
             flight.read = lambda rows: read_epochs([epochs], keep, rows, flight.ch_names, 1.0)
