@@ -45,5 +45,5 @@ def require(n_bytes: float, what: str, hint: str, n_processes: int = 1) -> None:
         each = f" in each of {n_processes} processes" if n_processes > 1 else ""
         raise EmbedctlError(
             f"{what} {n_bytes / 1e9:.1f} GB of memory{each}, this computer has {there / 1e9:.1f} GB",
-            f"take fewer --workers, or {hint}" if each else hint,
+            f"start fewer workers, or {hint}" if each else hint,
         )
