@@ -102,12 +102,12 @@ def _runs(runs: Path, test: list[str]) -> None:
                     "noise_ceiling": 0.3, "concept_top1": found.top(1), "csls_top1": found.top(1), "n_queries": N_TEST,
                     "steps": 5000, "seconds": 60.0, "embedding_key": "0a1b2c3d4e5f", "epochs_key": f"e{subject}",
                     "images_key": "i", "config_key": "c", "version": "0.1.0", "started": "2026-01-01T00:00:00+00:00",
+                    "preprocessing": "clean",
                 }  # fmt: skip
                 config = summary | {
                     "gallery_ids": test,
                     "gallery_concepts": [image.split("/")[1] for image in test],
                     "times": np.arange(250) / 250,
-                    "preprocessing": {"name": "clean"},
                     "provenance": said,
                     "join": "suffix",
                 }

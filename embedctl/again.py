@@ -14,7 +14,7 @@ __all__ = ["note_embeddings", "note_runs", "note_subjects"]
 # What changes no number, or is recorded by the store and taken from there.
 _LEFT_OUT = {
     "models", "subjects", "seeds", "name", "refresh", "overwrite", "offline", "shard", "workers", "scheduler",
-    "memory_budget", "batch_size", "device", "dry_run", "check", "layers", "views", "store", "runs",
+    "memory_budget", "device", "dry_run", "check", "layers", "views", "store", "runs",
 }  # fmt: skip
 _OPTIONS = {"arrays": "npy"}
 

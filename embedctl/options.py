@@ -53,6 +53,12 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON object instea
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="say what is to do and what is done, and do nothing", show_default=False)
 ]
+Brain = Annotated[str | None, option("train.brain", "--brain", "-b", metavar="KIND")]
+Dataset = Annotated[str | None, option("train.dataset", "--dataset", "-d", metavar="D")]
+Model = Annotated[list[str] | None, option("train.model", "--model", "-m", metavar="E[,E...]")]
+Subject = Annotated[list[str] | None, option("train.subject", "--subject", "-s", metavar="S[,S...]")]
+Recipe = Annotated[str | None, option("train.recipe", "--recipe", metavar="R|FILE")]
+Join = Annotated[str | None, option("train.join", "--join", metavar="J")]
 Embeddings = Annotated[str | None, option("embeddings", "--embeddings", metavar="PATH")]
 EmbeddingStorePath = Annotated[str | None, option("embeddings", "--store", metavar="PATH")]
 EpochStorePath = Annotated[str | None, option("epochs", "--store", metavar="PATH")]

@@ -1,6 +1,6 @@
-"""How many configurations have seen a test set, said wherever test scores are shown."""
+"""What is said wherever scores are shown: how many configurations have seen a test set, and what is simulated."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from embedctl import render
@@ -8,7 +8,7 @@ from embedctl import render
 if TYPE_CHECKING:
     from stores.screens import Seen
 
-__all__ = ["say_seen"]
+__all__ = ["say_seen", "say_simulated"]
 
 
 def say_seen(datasets: "Mapping[str, Seen]") -> None:
@@ -19,4 +19,13 @@ def say_seen(datasets: "Mapping[str, Seen]") -> None:
         render.note(
             f"{n} configuration{'s have' if n > 1 else ' has'} been scored on the test images of {dataset} ({how}): "
             "the best of many looks better than it is"
+        )
+
+
+def say_simulated(subjects: Mapping[str, Sequence[int]]) -> None:
+    """Say whose recordings are simulated, by dataset."""
+    for dataset, who in subjects.items():
+        render.note(
+            f"the recordings of {dataset}, subject{'s' if len(who) > 1 else ''} {', '.join(map(str, who))}, are "
+            "simulated: what is found in them says nothing about people"
         )

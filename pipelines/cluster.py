@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 __all__ = ["connected"]
 
 _SECONDS_TO_CONNECT = 30
+# Looking at itself a hundred times a second in every process takes dask a tenth of a core, for pages nobody opens.
+_LOOK_AWAY = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
 
 
 @contextmanager
@@ -31,6 +39,7 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
     EmbedctlError
         If no scheduler answers.
     """
+    import dask.config
     from distributed import Client, LocalCluster  # 1.8 s: only when asked for
 
     if scheduler:
@@ -46,6 +55,7 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
         return
     # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
     with (
+        dask.config.set(_LOOK_AWAY),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -16,7 +16,7 @@ from stores.codecs import decode_rows, encode_rows, inner_checksums
 from stores.commits import digest
 from stores.errors import DamagedStore
 from stores.layout import ArrayNode, private, read_array
-from stores.receipts import Vouchers, change, finish, is_announced, settled
+from stores.receipts import Vouchers, change, finish, is_announced, is_of_a_block, settled
 from stores.remote import RemotePath, locate
 
 __all__ = [
@@ -206,10 +206,10 @@ def ranges_of(rows: Iterable[int]) -> list[list[int]]:
 def _receipts(values: Path) -> "Sequence[str | Path]":
     folder = private(values) / "receipts"
     if isinstance(folder, RemotePath):
-        return sorted(cast(Path, path) for path in folder.glob("*.json"))
+        return sorted(cast(Path, path) for path in folder.glob("*.json") if is_of_a_block(path.name))
     if not folder.is_dir():
         return []
-    return [f"{folder}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(".json")]
+    return [f"{folder}/{name}" for name in sorted(os.listdir(folder)) if is_of_a_block(name)]
 
 
 def _receipt(values: Path, block: range) -> Path:

@@ -120,16 +120,23 @@ class Group:
 
     def commit(self, block: range, rows: np.ndarray, values: np.ndarray, absent: Mapping[int, str]) -> None:
         """Commit rows of one block (see `stores.blocks.commit_rows`)."""
-        self._vouchers |= commit_rows(self._values, block, rows, values, absent, self._drafts)
+        self._learn(commit_rows(self._values, block, rows, values, absent, self._drafts))
 
     def forget(self, rows: Sequence[int], block_rows: int) -> None:
         """Make rows count as never computed: what they were computed from has changed."""
+        if not rows:  # as after nearly every block: what is learnt of an image changes nothing
+            return
         known = {*self.committed_rows().tolist(), *self.absent()} & set(rows)
         for number in sorted({row // block_rows for row in known}):
             block = range(number * block_rows, (number + 1) * block_rows)
             nothing = np.arange(0), np.empty((0, self.dim), self.dtype)
             here = [row for row in known if row in block]
-            self._vouchers |= commit_rows(self._values, block, *nothing, {}, self._drafts, forget=here)
+            self._learn(commit_rows(self._values, block, *nothing, {}, self._drafts, forget=here))
+
+    def _learn(self, vouchers: Vouchers) -> None:
+        """Know of rows just committed; where nobody has asked yet, all receipts are read when somebody does."""
+        if "_vouchers" in self.__dict__:
+            self._vouchers |= vouchers
 
     def grow(self, image_ids: Sequence[str], block_rows: int) -> None:
         """Give the arrays as many rows as there are images, if they have fewer."""

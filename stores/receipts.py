@@ -10,6 +10,7 @@ out from the digests which ones are on the disk. A receipt carries its own diges
 import errno
 import json
 import platform
+import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import cache
@@ -29,6 +30,7 @@ __all__ = [
     "change",
     "finish",
     "is_announced",
+    "is_of_a_block",
     "read_receipt",
     "read_vouched",
     "settle",
@@ -110,6 +112,17 @@ def _take_back(receipt: Path, base: Path, files: Collection[str]) -> None:
         content = read_receipt(receipt)
         for name in set(files) - set(content["files"]) - set(content.get("next", ())):
             remove_file(base / name)
+
+
+def is_of_a_block(name: str) -> bool:
+    """Say whether a file among receipts is one, and nothing that a file manager or another program left there.
+
+    Examples
+    --------
+    >>> [name for name in ("000012.json", "._000012.json", "000012 (1).json") if is_of_a_block(name)]
+    ['000012.json']
+    """
+    return bool(re.fullmatch(r"\d{6,9}\.json", name, re.ASCII))
 
 
 def is_announced(receipt: Path | str) -> bool:

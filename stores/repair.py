@@ -195,7 +195,7 @@ def _mend_group(root: Root, group: Path, found: Plan, bad: Mapping[Path, Check],
         _keep(receipt, group, root.drafts, nothing=misplaced)
     left = {check.file for check in plan(root.path, root.kind).checks}
     for chunk in sorted(path for path in (group / "values" / "c").rglob("*") if path.is_file()):
-        if chunk not in left:
+        if chunk not in left and chunk.name.isdecimal():
             remove_file(chunk)
     if any(damage.part == part and "values" in damage.file.parts and damage.file != metadata for damage in done.found):
         done.dropped.append(part)

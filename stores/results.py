@@ -7,7 +7,7 @@ table ``results.parquet`` is assembled from the summaries of finished runs and c
 import io
 import json
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,8 @@ COLUMNS: dict[str, str] = {
     **dict.fromkeys(("n_queries", "steps"), "int64"),
     "seconds": "float64",
     **dict.fromkeys(("embedding_key", "epochs_key", "images_key", "config_key", "version", "started"), "string"),
+    "preprocessing": "string",
+    "simulated": "bool",
 }
 """Columns of the results table, in order, with their Arrow types. Accuracies are fractions in [0, 1]."""
 
@@ -246,32 +248,44 @@ def remove_runs(runs: Path, run_ids: Sequence[str]) -> list[str]:
     with ExitStack() as held:
         for run_id in found:
             held.enter_context(lock(runs / ".embedctl" / "locks", run_id))
-        assemble(runs, without=found)
-        for run_id in found:
-            discard(runs / run_id, _drafts(runs))
+        with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):  # or another sweep lists them again
+            _assemble(runs, without=found)
+            for run_id in found:
+                discard(runs / run_id, _drafts(runs))
     return found
 
 
-def assemble(runs: Path, without: Collection[str] = ()) -> "pa.Table":
+def assemble(runs: Path) -> "pa.Table":
     """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it.
 
-    A table that is made from these very runs already is left alone. Runs ``without`` are about to go.
+    A table that is made from these very runs already is left alone.
     """
     refuse_links(runs)
     sweep(_drafts(runs))
     clear_dead(runs / ".embedctl" / "locks")
+    with suppress(FileNotFoundError):  # a run was removed meanwhile
+        table = _written_table(runs, _receipts(runs))
+        if table is not None and not is_announced(_table_receipt(runs)):
+            return table
+    with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):
+        return _assemble(runs)
+
+
+def _assemble(runs: Path, without: Collection[str] = ()) -> "pa.Table":
+    """Write the table under its lock, so that of two sweeps the later one lists the runs of both.
+
+    Runs ``without`` are about to go.
+    """
     receipts = [path for path in _receipts(runs) if path.parent.name not in without]
     table = _written_table(runs, receipts)
-    if table is not None and is_announced(_table_receipt(runs)):  # written, and its writer was cut short
-        with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):
-            finish(_table_receipt(runs), runs, _drafts(runs))
-    elif table is None:
-        table = _read_rows(runs, receipts)
-        data = table_bytes(table.replace_schema_metadata({_MADE_FROM: _state(receipts)}))
-        with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):
-            if not _is_vouched_for(runs):  # else `change` would take what was lost or damaged for what is there
-                remove_file(_table_receipt(runs))
-            change(_table_receipt(runs), runs, {TABLE: data}, drafts=_drafts(runs))
+    if table is not None:
+        finish(_table_receipt(runs), runs, _drafts(runs))
+        return table
+    table = _read_rows(runs, receipts)
+    data = table_bytes(table.replace_schema_metadata({_MADE_FROM: _state(receipts)}))
+    if not _is_vouched_for(runs):  # else `change` would take what was lost or damaged for what is there
+        remove_file(_table_receipt(runs))
+    change(_table_receipt(runs), runs, {TABLE: data}, drafts=_drafts(runs))
     return table
 
 
@@ -316,10 +330,14 @@ def read_results(runs: Path | str) -> "pa.Table":
     receipts = _receipts(runs)
     if not receipts and not (runs / TABLE).is_file():
         raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder where they are")
-    table = _written_table(runs, receipts)
-    if table is None:
-        table = _read_rows(runs, receipts)
-    return table
+    while True:
+        try:
+            table = _written_table(runs, receipts)
+            return _read_rows(runs, receipts) if table is None else table
+        except (FileNotFoundError, EmbedctlError):
+            if (now := _receipts(runs)) == receipts:
+                raise
+            receipts = now  # a run was removed meanwhile
 
 
 def any_results(runs: Path | str) -> "pa.Table | None":

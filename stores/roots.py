@@ -6,7 +6,7 @@ Everything of ours that is not Zarr lies in that array's ``.embedctl`` folder.
 
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from stores.layout import (
 )
 from stores.locks import lock, of_dead
 from stores.receipts import change, finish, is_announced, read_vouched
+from stores.remote import is_remote
 
 __all__ = ["Root", "count_strings", "node_bytes", "read_strings", "string_files"]
 
@@ -65,7 +66,10 @@ class Root:
             If it cannot be made.
         """
         if create and is_vacant(self.path):
-            self._create()
+            # On a disk a store appears in one step; objects are copied one by one.
+            with self.lock("create", wait=60.0) if is_remote(self.path) else nullcontext():
+                if is_vacant(self.path):
+                    self._create()
         read_root(self.path, self.kind, made_by)
 
     def _create(self) -> None:

@@ -14,7 +14,7 @@ from stores.codecs import encode_rows
 from stores.commits import digest, discard
 from stores.errors import DamagedStore, StoreMismatch
 from stores.layout import array_node, group_node, private, read_array
-from stores.receipts import Vouchers, change, settled
+from stores.receipts import Vouchers, change, is_of_a_block, settled
 from stores.roots import count_strings, node_bytes, string_files
 from stores.tables import table_bytes
 
@@ -30,7 +30,8 @@ def block_receipts(split: Path) -> Vouchers:
     """Return what the receipts of a split's blocks vouch for, by file below the split."""
     vouchers: Vouchers = {}
     for path in sorted((private(split / "mean") / "receipts").glob("*.json")):
-        vouchers |= settled(split, path)
+        if is_of_a_block(path.name):
+            vouchers |= settled(split, path)
     return vouchers
 
 

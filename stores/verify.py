@@ -5,6 +5,7 @@ First it is decided what to look at (`plan`: receipts are read, data are not), t
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from stores.epoch_writer import complete_subjects
 from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import private, read_array, read_node, read_ours
 from stores.names import EmbeddingName
-from stores.receipts import read_receipt
+from stores.receipts import is_of_a_block, read_receipt
 from stores.remote import RemotePath
 from stores.results import RECEIPT, TABLE, runs_listed
 from stores.roots import count_strings, read_strings
@@ -28,6 +29,11 @@ __all__ = ["Plan", "find_places", "judged", "plan"]
 
 _PASSING = {"locks", "drafts", "unfinished", COMMANDS}
 _BLOCK = ("epochs", "mean", "valid", "session")
+_OURS = re.compile(
+    r"(^|/)(zarr\.json|c/\d+(/0)*|\.embedctl/(metadata\.json|receipts/\d{6,9}\.json|(images-\d+|trials)\.parquet))$",
+    re.ASCII,
+)
+"""What embedctl writes into a store; anything else was put there by others: file managers, network mounts, people."""
 _MOST_BLOCKS = 10_000  # of a split, 32 MB each: what claims more lies
 
 
@@ -101,7 +107,12 @@ def find_places(path: Path) -> list[tuple[Path, str]]:
 def plan(place: Path, kind: str) -> Plan:
     """Decide what to look at in one place that `find_places` found."""
     makers = {"embeddings": _embeddings, "epochs": _epochs, "runs": _runs, "run": _one_run}
-    return makers[kind](place)
+    found = makers[kind](place)
+    if found.damages:  # of a writer that was at work while we looked, we may have seen one half: the other is there now
+        seen = {(damage.file, damage.problem) for damage in found.damages}
+        found = makers[kind](place)
+        found.damages = [damage for damage in found.damages if (damage.file, damage.problem) in seen]
+    return found
 
 
 def judged(
@@ -165,7 +176,7 @@ def _embedding_rows(found: Plan, group: Path, part: str, block_rows: int) -> Non
     hidden, ids = private(group / "values"), found.store / "image"
     found.trust(hidden / "metadata.json", group, part)
     chunk_rows = _number(_chunk_rows, group / "values")
-    for receipt in sorted((hidden / "receipts").glob("*.json")):
+    for receipt in sorted(path for path in (hidden / "receipts").glob("*.json") if is_of_a_block(path.name)):
         block = _number(int, receipt.stem)
         whole = [(block * block_rows, (block + 1) * block_rows)] if block_rows else []
         for name, may_be in accepted(found.read(receipt, part, whole, ids)).items():
@@ -204,7 +215,8 @@ def _subject(found: Plan, folder: Path, name: str, is_whole: bool) -> None:
         found.trust(private(split / "image") / "metadata.json", split, part)
         wanted = range(_number(_n_chunks, split / "mean") if is_whole else 0)
         size = _number(_chunk_rows, split / "mean")
-        for file in sorted({*hidden.glob("*.json"), *(hidden / f"{block:06d}.json" for block in wanted)}):
+        there = {path for path in hidden.glob("*.json") if is_of_a_block(path.name)}
+        for file in sorted({*there, *(hidden / f"{block:06d}.json" for block in wanted)}):
             block = _number(int, file.stem)
             rows = ((block * size, (block + 1) * size),)
             for chunk, may_be in accepted(found.read(file, part, rows, ids)).items():
@@ -274,7 +286,7 @@ def _rest(found: Plan, locks: Path) -> None:
         if file in vouched or file == locks.parent / SPEED:
             continue
         name = file.relative_to(found.store).as_posix()
-        if file.name != "zarr.json" and "/c/" not in name and "/.embedctl/" not in name:
+        if not _OURS.search(name):
             found.remarks.append(f"'{name}' is not ours")
         elif busy or _is_unlisted_dataset(found, file):
             found.remarks.append(f"'{name}' was left by a command that is at work or was cut short")

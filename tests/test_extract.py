@@ -89,6 +89,16 @@ def forwards(monkeypatch) -> list[str]:
 # What is computed
 
 
+def test_an_image_that_changed_when_its_embeddings_are_gone_is_no_problem(tmp_path):
+    write_photographs(tmp_path / "images", 3)
+    request = ExtractRequest(models=("pixels",), images=tmp_path / "images", store=tmp_path / "e.zarr")
+    extract(request)
+    store = EmbeddingStore.open(request.store)
+    store.remove(store.resolve("pixels"))
+    write_photographs(tmp_path / "images", 1, seed=9)
+    assert extract(request).written == 3
+
+
 def test_rows_are_those_of_a_plain_loop_over_library_transform_and_library_model(few):
     run(few, "resnet18-tv", weights="random:7", dtype="float32", exact=True, batch_size=6)
     run(few, "resnet18-tv", weights="random:7", dtype="float16", exact=True, batch_size=6, store="half.zarr")

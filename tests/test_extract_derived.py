@@ -8,6 +8,7 @@ from PIL import Image
 
 from pipelines.encoders.affine import random_affine
 from pipelines.encoders.derived import base_weights
+from pipelines.extract import derive
 from pipelines.extract.divide import divide
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
@@ -54,6 +55,25 @@ def test_derived_rows_are_the_map_of_the_rows_as_stored(request_):
     assert derived.provenance["derived_from"] == [{"name": BASE, "key": "0a1b2c", "dtype": "float16"}]
     assert derived.provenance["weights"] == "random:7"
     assert (report.written, report.n_images, [line.name for line in report.embeddings]) == (150, 150, [ALIGNED])
+
+
+def test_a_row_that_goes_before_the_store_is_locked_is_not_derived_from_its_neighbour(request_, monkeypatch):
+    values, looked = store_base(request_, 20)[BASE].values.copy(), []
+    look = derive._rows_to_do
+
+    def and_then_another_command_refreshes(work, entry):
+        found = look(work, entry)
+        if not looked:
+            looked.append(found)
+            EmbeddingStore.open(request_.store).update_images([ImageRecord("005.jpg", "ff", 1, 0, 8, 8, "RGB")])
+        return found
+
+    monkeypatch.setattr(derive, "_rows_to_do", and_then_another_command_refreshes)
+    extract(request_)
+    rows = [row for row in range(20) if row != 5]
+    derived = EmbeddingStore.open(request_.store)[ALIGNED]
+    assert derived.image_ids == [f"{row:03}.jpg" for row in rows]
+    assert derived.values.tobytes() == random_affine(512, 7)(values, np.arange(20)).astype(np.float16)[rows].tobytes()
 
 
 def test_a_second_run_finds_nothing_to_do(request_):

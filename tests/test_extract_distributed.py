@@ -7,10 +7,13 @@ from dataclasses import replace
 import pytest
 from distributed import Client, LocalCluster
 
+from pipelines.extract import forms
 from pipelines.extract.extract import extract
+from pipelines.extract.forward import Networks
+from pipelines.extract.provenance import provenance
 from pipelines.extract.request import ExtractRequest
 from stores.embeddings import EmbeddingStore
-from stores.errors import EmbedctlError, StoreLocked
+from stores.errors import EmbedctlError, StoreLocked, StoreMismatch
 from stores.parts import Part
 from tests.photos import write_photographs
 from tests.stored_files import files
@@ -45,6 +48,7 @@ class Heard:
     def advance(self, n=1, **figures):
         self.n_images += n
         self.workers.add(figures.get("workers"))
+        self.gpu = figures.get("GPU")
 
     def say(self, text):
         self.said.append(text)
@@ -57,6 +61,49 @@ def test_two_workers_write_the_files_of_one_process_and_progress_shows_them(fold
     assert report.written == 2 * 134 and list(report.skipped) == ["concept_001/photo_0009.jpg"]
     assert heard.n_images == report.n_read == 135 and heard.workers == {"2"}
     assert files(folder / "workers.zarr") == files(folder / "whole.zarr")
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """A cluster of one worker in this process, where its parts can be replaced."""
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.mark.slow
+def test_progress_shows_what_workers_say_and_the_memory_of_their_gpus(folder, scheduler, monkeypatch):
+    monkeypatch.setattr(Networks, "gpu_bytes", lambda self: 2_000_000_000)
+    heard = Heard()
+    write_photographs(folder / "two", 2, sizes=False)
+    request = replace(request_for(folder, "gpu.zarr"), models=("mobilenetv3-small-tv",), weights="random:7")
+    monkeypatch.setattr(forms, "_found", {("mobilenetv3-small-tv", "random:7", "cpu"): ("plain", "as the test says")})
+    extract(replace(request, images=folder / "two", scheduler=scheduler), heard)
+    assert heard.gpu == "2.0 GB" and "mobilenetv3-small-tv: as the test says" in heard.said
+
+
+@pytest.mark.slow
+def test_a_store_from_before_forms_were_recorded_is_gone_on_with(folder, scheduler, monkeypatch):
+    request = replace(request_for(folder, "old.zarr"), images=folder / "few")
+    write_photographs(request.images, 3)
+    monkeypatch.setattr("pipelines.extract.extract.provenance", lambda *given: older(provenance(*given)))
+    extract(request)
+    monkeypatch.undo()
+    write_photographs(request.images, 1, first=3)
+    assert extract(replace(request, scheduler=scheduler)).written == len(MODELS)
+
+
+def older(facts: dict) -> dict:
+    return {name: fact for name, fact in facts.items() if name not in ("form", "threads", "device")}
+
+
+@pytest.mark.slow
+def test_a_worker_with_another_version_of_what_changes_the_numbers_is_refused(folder, scheduler, monkeypatch):
+    monkeypatch.setattr(
+        "pipelines.extract.distributed.versions_that_matter", lambda *of: {"torch": "0.1", "pillow": "0.1"}
+    )
+    with pytest.raises(StoreMismatch, match=r"is 0\.1 on a worker on .*, not \d"):
+        extract(replace(request_for(folder, "versions.zarr"), scheduler=scheduler))
+    assert not (folder / "versions.zarr").exists()
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
 from stores.embeddings import EmbeddingStore
 from stores.errors import NotHere, StoreMismatch
+from stores.merge import merge
 from stores.parts import Part
 from tests.photos import write_photographs
 
@@ -140,11 +141,11 @@ def test_the_folder_of_the_images_is_in_the_provenance_and_not_in_the_key(images
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    def write(dim: int = 512):
+    def write(dim: int = 512, resize: str = "bilinear"):
         monkeypatch.setattr(cards, "_added", [])
         registry.cache_clear()
         (tmp_path / "cards").mkdir()
-        (tmp_path / "cards" / "small.toml").write_text(CARD.format(dim=dim, input=SMALL))
+        (tmp_path / "cards" / "small.toml").write_text(CARD.format(dim=dim, input=SMALL.replace("bilinear", resize)))
         add_cards(tmp_path / "cards")
 
     yield write
@@ -242,6 +243,33 @@ def test_layers_asked_for_one_after_the_other_are_those_of_one_command_whatever_
         decide(monkeypatch, "plain")
     assert forms_of(one_by_one) == forms_of(together.store) == dict.fromkeys(layers, "folded")
     assert all(of_store(one_by_one, layer)[1] == of_store(together.store, layer)[1] for layer in layers)
+
+
+@pytest.mark.slow
+def test_layers_of_one_network_in_two_forms_are_gone_on_with_together(small, images, monkeypatch):
+    small()
+    stores = {form: images.parent / f"{form}.zarr" for form in ("plain", "folded")}
+    names = {"plain": "small-resnet:layer4.gap", "folded": "small-resnet:layer1.gap"}
+    for form, store in stores.items():
+        decide(monkeypatch, form)
+        extract(request_for(images, names[form], store=store, dtype="float32"))
+    both = shutil.copytree(stores["plain"], images.parent / "both.zarr")
+    merge(both, stores["folded"])
+    write_photographs(images, 2, first=6)
+    extract(replace(request_for(images, store=both, dtype="float32"), models=tuple(names.values())))
+    assert set(forms_of(both).values()) == {"plain", "folded"}
+    for form, store in stores.items():
+        extract(request_for(images, names[form], store=store, dtype="float32"))
+        assert of_store(both, names[form])[1] == of_store(store, names[form])[1]
+
+
+@pytest.mark.slow
+def test_a_network_whose_rows_are_exact_either_way_is_never_folded(small, images, monkeypatch):
+    small(resize="opencv")
+    decide(monkeypatch, "folded")
+    extract(request_for(images, "small-resnet", dtype="float32"))
+    assert list(forms_of(images.parent / "embeddings.zarr").values()) == ["plain"]
+    assert extract(request_for(images, "small-resnet", dtype="float32", exact=True)).written == 0
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from embedctl import config, options, render
 from embedctl.captions import said
 from embedctl.options import path
 from embedctl.outfile import check_file, put_file
-from embedctl.seen import say_seen
+from embedctl.seen import say_seen, say_simulated
 from stores.errors import EmbedctlError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.train.compare import PairRow, RankRow
     from pipelines.train.statistics import Interval
 
-__all__ = ["beside", "compare", "ranked"]
+__all__ = ["beside", "compare", "ranked", "say_reliability"]
 
 PAIRING = typer.Option("--pairing", metavar="P", help="matched_base (differs in the alignment alone) or paper")
 
@@ -37,6 +37,7 @@ PAPER = typer.Option("--paper", help="beside the published numbers, with the pap
 
 _POINTS = 100
 _FITTED = " *"
+_OTHERWISE = " †"  # than the paper, as far as is known
 
 
 def compare(
@@ -65,6 +66,7 @@ def compare(
         )
     from pipelines.paper.beside import beside_paper
     from pipelines.train.compare import left_out, pairs, ranking
+    from pipelines.train.origin import simulated_in
     from stores.results import read_results
     from stores.screens import seen
 
@@ -78,13 +80,14 @@ def compare(
         return
     ranks, tests, outdated = ranking(table, folder), pairs(table, pairing, folder), left_out(table)
     tested = seen(folder, table)
-    published = beside_paper(table) if paper else []
+    published = beside_paper(table, folder) if paper else []
     if json:
         render.as_json(
             ranking=[asdict(row) for row in ranks],
             pairs=[asdict(row) for row in tests],
             left_out=outdated,
             tested={dataset: asdict(counts) for dataset, counts in tested.items()},
+            simulated=simulated_in(table),
             **({"paper": [asdict(row) for row in published]} if paper else {}),
         )
         return
@@ -97,6 +100,7 @@ def compare(
     if paper:
         beside(published)
     say_seen(tested)
+    say_simulated(simulated_in(table))
 
 
 def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot: str | None, json: bool) -> None:
@@ -104,6 +108,7 @@ def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot
     from embedctl import decisive
     from embedctl.drawing import png
     from pipelines.train.depths import at_best_depths
+    from pipelines.train.origin import simulated_in
     from stores.screens import seen
 
     files = [(path(file), suffix) for file, suffix in ((csv, ".csv"), (plot, ".png")) if file]
@@ -118,12 +123,14 @@ def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot
     tested = seen(folder, table)
     if json:
         counts = {dataset: asdict(counts) for dataset, counts in tested.items()}
-        render.as_json(layers=[asdict(row) for row in rows], notes=notes, tested=counts)
+        layered = [asdict(row) for row in rows]
+        render.as_json(layers=layered, notes=notes, tested=counts, simulated=simulated_in(table))
         return
     for text in notes:
         render.note(text)
     decisive.tell(rows)
     say_seen(tested)
+    say_simulated(simulated_in(table))
 
 
 def ranked(rows: "Sequence[RankRow]") -> None:
@@ -156,7 +163,7 @@ def ranked(rows: "Sequence[RankRow]") -> None:
     if any(row.contaminated for row in rows):
         render.note(f"{_FITTED.strip()} fitted to THINGS or to brain data: such an encoder leads nothing")
     _explained([row.interval for row in rows])
-    _reliability(rows)
+    say_reliability([row.figures["noise_ceiling"] for row in rows])
 
 
 def _explained(intervals: "Sequence[Interval]") -> None:
@@ -165,7 +172,7 @@ def _explained(intervals: "Sequence[Interval]") -> None:
 
     meaning = {
         "subjects and images": "are over subjects and images",
-        "subjects": "are over subjects: the runs' hits are not at hand",
+        "subjects": "are over subjects: hits are not at hand, or no test image is every subject's",
         "images": f"are over test images, for these very subjects: fewer than {FEW} say next to nothing about others",
         "nothing": "are missing where there is one number only",
     }
@@ -173,9 +180,9 @@ def _explained(intervals: "Sequence[Interval]") -> None:
         render.note(f"intervals {meaning[over]}")
 
 
-def _reliability(rows: "Sequence[RankRow]") -> None:
+def say_reliability(ceilings: "Sequence[float | None]") -> None:
     """Say how well the recordings alone tell the test images apart: the column ``noise_ceiling``, which is no bound."""
-    known = sorted({ceiling for row in rows if (ceiling := row.figures["noise_ceiling"]) is not None})
+    known = sorted({ceiling for ceiling in ceilings if ceiling is not None})
     if known:
         span = " to ".join(dict.fromkeys(map(render.percent, (known[0], known[-1]))))
         render.note(
@@ -219,7 +226,8 @@ def beside(rows: "Sequence[PaperRow]") -> None:
 
     render.line()
     measured = [row for row in rows if row.subjects]
-    figures = ("published", "measured", "base published", "base measured", "difference published", "measured here")
+    accuracies = ("published", "measured", "base published", "base measured", "chance")
+    figures = (*accuracies, "difference published", "measured here")
     columns = ("table", "row", "image encoder", "metric", "subjects", *figures, "recipe")
     cells = [
         (
@@ -229,14 +237,19 @@ def beside(rows: "Sequence[PaperRow]") -> None:
             row.metric,
             f"{len(row.subjects)} of {row.n_subjects}",
             *map(render.percent, (row.published, row.measured, row.published_base, row.measured_base)),
+            render.percent(row.chance, 1 if row.chance >= 0.001 else 3),
             _points(row.published, row.published_base),
             _points(row.measured, row.measured_base),
-            row.recipe,
+            row.recipe + _OTHERWISE * bool(row.differs),
         )
         for row in measured
     ]
     if cells:
         render.table(columns, cells, right=("subjects", *figures))
+        say_reliability([row.noise_ceiling for row in measured])
+    for text in dict.fromkeys(text for row in measured for text in row.differs):
+        tables = dict.fromkeys(row.table for row in measured if text in row.differs)
+        render.note(f"{_OTHERWISE.strip()} {text} ({', '.join(tables)})")
     render.note(f"{len(measured)} of {len(rows)} published pairs have runs here; published: {SOURCE}")
 
 

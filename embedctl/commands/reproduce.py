@@ -10,13 +10,14 @@ from embedctl import config, options, render
 from embedctl.again import note_runs
 from embedctl.commands.compare import beside
 from embedctl.options import path
-from embedctl.seen import say_seen
+from embedctl.seen import say_seen, say_simulated
 from stores.errors import UnknownName, suggest
 
 if TYPE_CHECKING:
     from pipelines.paper.beside import PaperRow
     from pipelines.paper.chain import Chain, Step
     from pipelines.paper.reproduce import Planned
+    from stores.screens import Seen
 
 __all__ = ["reproduce"]
 
@@ -54,6 +55,7 @@ def reproduce(
     from pipelines.paper.chain import Workspace, follow, steps
     from pipelines.paper.reproduce import look
     from pipelines.paper.reproduce import reproduce as run
+    from pipelines.train.origin import simulated_in
     from stores.results import any_results
     from stores.screens import seen
 
@@ -82,12 +84,15 @@ def reproduce(
             for text in lacking:
                 progress.say(f"missing: {text}")
     results = any_results(folder)
-    rows = beside_paper(results) if results is not None else []
+    rows = beside_paper(results, folder) if results is not None else []
+    tested = seen(folder, results) if results is not None else {}
+    fake = simulated_in(results) if results is not None else {}
     if json:
-        _as_json(plan, chain, lacking, rows)
-    elif results is not None and rows:
+        _as_json(plan, chain, lacking, rows, tested, fake)
+    elif rows:
         beside(rows)
-        say_seen(seen(folder, results))
+        say_seen(tested)
+        say_simulated(fake)
     if not dry_run and (lacking or any(one.missing for one in plan)):
         raise typer.Exit(SKIPPED)
 
@@ -133,7 +138,14 @@ def _cost(step: "Step") -> str:
     return f"{render.size(step.bytes)}{fetched}, {time}"
 
 
-def _as_json(plan: "Sequence[Planned]", chain: "Chain", lacking: "Sequence[str]", rows: "Sequence[PaperRow]") -> None:
+def _as_json(
+    plan: "Sequence[Planned]",
+    chain: "Chain",
+    lacking: "Sequence[str]",
+    rows: "Sequence[PaperRow]",
+    tested: "dict[str, Seen]",
+    simulated: dict[str, list[int]],
+) -> None:
     sweeps = [
         asdict(one.sweep)
         | {"n_runs": one.sweep.n_runs, "train": one.sweep.words}
@@ -141,4 +153,11 @@ def _as_json(plan: "Sequence[Planned]", chain: "Chain", lacking: "Sequence[str]"
         for one in plan
     ]
     first = [{name: getattr(step, name) for name in ("what", "bytes", "fetch", "seconds")} for step in chain.steps]
-    render.as_json(sweeps=sweeps, first=first, missing=list(lacking), paper=[asdict(row) for row in rows])
+    render.as_json(
+        sweeps=sweeps,
+        first=first,
+        missing=list(lacking),
+        paper=[asdict(row) for row in rows],
+        tested={dataset: asdict(counts) for dataset, counts in tested.items()},
+        simulated=simulated,
+    )

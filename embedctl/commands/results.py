@@ -9,12 +9,12 @@ import typer
 from embedctl import config, options, render
 from embedctl.commands.show import picture
 from embedctl.options import path
-from embedctl.seen import say_seen
+from embedctl.seen import say_seen, say_simulated
 
 __all__ = ["results"]
 
 _SHOWN = ("dataset", "subject", "embedding", "weights", "brain_encoder", "recipe", "seed")
-_ASKED = ("dataset", "subject", "protocol", "gallery")  # of what is as hard to tell
+_ALIKE = ("dataset", "subject", "protocol", "gallery")  # of runs whose figures can be held side by side
 _FIGURES = ("top-1", "95 % over images", "last step", "top-5", "chance", "reliability", "way", "median rank", "seconds")
 
 
@@ -36,7 +36,7 @@ def results(
       embedctl results --plot ranking.png
       embedctl results --json
     """
-    from pipelines.train.origin import mark
+    from pipelines.train.origin import mark, simulated_in
     from stores.results import read_results
     from stores.screens import seen
 
@@ -51,7 +51,7 @@ def results(
     across = any(row["protocol"] == "cross" for row in table)
     shown = (*_SHOWN, *(["protocol"] if across else []))
     columns = (*(name.replace("_", " ") for name in shown), *_FIGURES)
-    ordered = sorted(table, key=lambda row: (row["dataset"], row["subject"], -row["top1"]))
+    ordered = sorted(table, key=lambda row: (*(row[name] for name in _ALIKE), -row["top1"]))
     rows = [
         (
             *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in shown),
@@ -66,6 +66,7 @@ def results(
     ]
     render.table(columns, rows, right=("subject", "seed", *_FIGURES), best=_best(ordered))
     say_seen(tested)
+    say_simulated(simulated_in(found))
     render.note("reliability: how often half of an image's repetitions find the other half; no bound (noise_ceiling)")
     render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders, with intervals over subjects")
 
@@ -85,8 +86,8 @@ def _best(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     """Return the first row of each dataset, subject, protocol and gallery whose encoder has not seen the answer."""
     from pipelines.train.origin import is_contaminated
 
-    found = dict[tuple[object, ...], int]()
+    found = dict[tuple[Any, ...], int]()
     for place, row in enumerate(rows):
         if not is_contaminated(row["encoder"]):
-            found.setdefault(tuple(row[name] for name in _ASKED), place)
+            found.setdefault(tuple(row[name] for name in _ALIKE), place)
     return list(found.values())

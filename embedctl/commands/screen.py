@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedctl import config, options, render
-from embedctl.options import option, path, place
-from embedctl.seen import say_seen
+from embedctl.options import path, place
+from embedctl.seen import say_seen, say_simulated
 from stores.errors import EmbedctlError
 
 if TYPE_CHECKING:
@@ -15,22 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["screen"]
 
-BRAIN = option("train.brain", "--brain", "-b", metavar="KIND")
-DATASET = option("train.dataset", "--dataset", "-d", metavar="D")
-MODEL = option("train.model", "--model", "-m", metavar="E[,E...]")
-SUBJECT = option("train.subject", "--subject", "-s", metavar="S[,S...]")
-RECIPE = option("train.recipe", "--recipe", metavar="R|FILE")
-JOIN = option("train.join", "--join", metavar="J")
 TEST = typer.Option("--test", help="score on the test images too, and count who has seen them", show_default=False)
 
 
 def screen(
-    brain: Annotated[str | None, BRAIN] = None,
-    dataset: Annotated[str | None, DATASET] = None,
-    model: Annotated[list[str] | None, MODEL] = None,
-    subject: Annotated[list[str] | None, SUBJECT] = None,
-    recipe: Annotated[str | None, RECIPE] = None,
-    join: Annotated[str | None, JOIN] = None,
+    brain: options.Brain = None,
+    dataset: options.Dataset = None,
+    model: options.Model = None,
+    subject: options.Subject = None,
+    recipe: options.Recipe = None,
+    join: options.Join = None,
     test: Annotated[bool, TEST] = False,
     embeddings: options.Embeddings = None,
     epochs: options.Epochs = None,
@@ -80,7 +74,6 @@ def tell(report: "ScreenReport") -> None:
     from pipelines.screen.screen import PENALTIES
     from pipelines.train.origin import marked
 
-    chance = render.percent(sum(report.chances.values()) / len(report.chances))
     figures = ["subjects", "top-1", "top-5", "chance", "penalty"]
     figures += ["TEST top-1", "TEST top-5", "TEST chance"] if report.seen else []
     rows = [
@@ -91,15 +84,16 @@ def tell(report: "ScreenReport") -> None:
             len(row.per_subject),
             render.percent(row.top1),
             render.percent(row.top5),
-            chance,
+            render.percent(report.chance),
             " to ".join(f"{one:g}" for one in sorted({min(row.penalties.values()), max(row.penalties.values())})),
             *((render.percent(row.test_top1), render.percent(row.test_top5)) if report.seen else ()),
-            *((render.percent(1 / report.test_n_way),) if report.seen else ()),
+            *((render.percent(report.test_chance),) if report.seen else ()),
         )
         for place, row in enumerate(report.rows, start=1)
     ]
+    up_to = "" if abs(report.chance * report.n_way - 1) < 1e-9 else "up to "  # all rounds are of one size, or not
     render.line(
-        f"{report.dataset}, ridge regression, recipe {report.recipe}, {report.n_way}-way retrieval: "
+        f"{report.dataset}, ridge regression, recipe {report.recipe}, {up_to}{report.n_way}-way retrieval: "
         f"{report.n_queries} training images per subject, held out by concept"
     )
     render.table(("", "embedding", "aligned by", *figures), rows, right=("", *figures))
@@ -112,4 +106,6 @@ def tell(report: "ScreenReport") -> None:
         render.note(f"split-half reliability of the test recordings {span}; no bound")
     if report.seen:
         say_seen({report.dataset: report.seen})
+    if report.simulated:
+        say_simulated({report.dataset: report.simulated})
     render.note(f"{report.seconds:.1f} s; 'embedctl train --brain KIND --model E' trains a brain encoder on the best")

@@ -16,13 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["tell", "train"]
 
-BRAIN = option("train.brain", "--brain", "-b", metavar="KIND")
-DATASET = option("train.dataset", "--dataset", "-d", metavar="D")
-MODEL = option("train.model", "--model", "-m", metavar="E[,E...]")
-SUBJECT = option("train.subject", "--subject", "-s", metavar="S[,S...]")
 SEED = option("train.seed", "--seed", metavar="N[,N...]")
 BRAIN_ENCODER = option("train.brain-encoder", "--brain-encoder", metavar="E")
-RECIPE = option("train.recipe", "--recipe", metavar="R|FILE")
 PROTOCOL = option("train.protocol", "--protocol", metavar="P")
 GALLERY = option("train.gallery", "--gallery", metavar="G")
 LOSS = option("train.loss", "--loss", metavar="L")
@@ -39,24 +34,23 @@ WORKERS = typer.Option(
 SCHEDULER = typer.Option(
     "--scheduler", metavar="ADDRESS", help="train on this dask cluster, tcp://host:8786", show_default=False
 )
-JOIN = option("train.join", "--join", metavar="J")
 
 
 def train(
-    brain: Annotated[str | None, BRAIN] = None,
-    dataset: Annotated[str | None, DATASET] = None,
-    model: Annotated[list[str] | None, MODEL] = None,
-    subject: Annotated[list[str] | None, SUBJECT] = None,
+    brain: options.Brain = None,
+    dataset: options.Dataset = None,
+    model: options.Model = None,
+    subject: options.Subject = None,
     seed: Annotated[list[str] | None, SEED] = None,
     brain_encoder: Annotated[str | None, BRAIN_ENCODER] = None,
-    recipe: Annotated[str | None, RECIPE] = None,
+    recipe: options.Recipe = None,
     protocol: Annotated[str | None, PROTOCOL] = None,
     gallery: Annotated[str | None, GALLERY] = None,
     loss: Annotated[str | None, LOSS] = None,
     image_head: Annotated[str | None, IMAGE_HEAD] = None,
     split: Annotated[str | None, SPLIT] = None,
     train_on: Annotated[str | None, TRAIN_ON] = None,
-    join: Annotated[str | None, JOIN] = None,
+    join: options.Join = None,
     embeddings: options.Embeddings = None,
     epochs: options.Epochs = None,
     runs: options.Runs = None,

@@ -12,7 +12,7 @@ from pipelines.train.cells import Cell, HitsOf, conditions, hits_interval
 from pipelines.train.compare import PairRow, RankRow, left_out, pairs, ranking
 from pipelines.train.origin import marked
 from stores.errors import EmbedctlError
-from stores.results import read_results, read_summary
+from stores.results import read_results
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -125,22 +125,17 @@ def gather(request: ReportRequest) -> Material:
     results = read_results(request.runs)
     ranked, paired = ranking(results), pairs(results, request.pairing)
     answers = []
-    for condition, found in conditions(results, request.runs):
-        without_runs = condition | {"preprocessing": ""}
+    for condition, found in conditions(results):
         cells = {cell.label: cell for cell in found}
         hits = read_hits(request.runs, found)
-        mine = [replace(row, condition=condition) for row in ranked if row.condition == without_runs]
+        mine = [row for row in ranked if row.condition == condition]
         ranks = [
             replace(
                 row, interval=_fraction(hits_interval([(cells[row.embedding].runs, 1)], _looked_up(hits), _values(row)))
             )
             for row in mine
         ]
-        tests = [
-            _with_interval(replace(pair, condition=condition), cells, hits)
-            for pair in paired
-            if pair.condition == without_runs
-        ]
+        tests = [_with_interval(pair, cells, hits) for pair in paired if pair.condition == condition]
         ordered = {row.embedding: cells[row.embedding] for row in ranks}
         answers.append(Answers(condition=condition, ranks=ranks, pairs=tests, cells=ordered, hits=hits))
     simulated = _simulated(request, results)
@@ -201,10 +196,9 @@ def _simulated(request: ReportRequest, results: "pa.Table") -> set[tuple[str, in
     """Return the recordings that are simulated: runs say so, and of runs from before they did, a demo's own file."""
     from embedctl.demo import TRUTH
 
-    some_run = {_recordings(row): row["run_id"] for row in results.to_pylist()}
-    if any((place.absolute().parent / TRUTH).is_file() for place in (request.runs, request.embeddings)):
-        return set(some_run)
-    return {of for of, run_id in some_run.items() if read_summary(request.runs, run_id).get("simulated")}
+    rows = results.to_pylist()
+    is_demo = any((place.absolute().parent / TRUTH).is_file() for place in (request.runs, request.embeddings))
+    return {_recordings(row) for row in rows if is_demo or row["simulated"]}
 
 
 def _simulated_said(simulated: set[tuple[str, int, str]], results: "pa.Table") -> list[str]:

@@ -6,10 +6,11 @@ One whose size or time differ is hashed: a copied folder has new times and old c
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from pipelines.cores import in_order
 from pipelines.extract.sources import ImageSource
 from stores.errors import EmbedctlError
 
@@ -69,8 +70,7 @@ def find_changes(
         elif record.sha256 and (hash_all or stamp != (record.bytes, record.mtime_ns)):
             suspects.append(replace(record, bytes=stamp.bytes, mtime_ns=stamp.mtime_ns))
     unknown = [record.id for record in suspects if record.id not in hashes]
-    with ThreadPoolExecutor(_HASHING_THREADS) as threads:
-        hashes.update(zip(unknown, threads.map(lambda image_id: _sha256(source, image_id), unknown), strict=True))
+    hashes.update(zip(unknown, in_order(partial(_sha256, source), unknown, _HASHING_THREADS), strict=True))
     for record in suspects:
         sha256 = hashes[record.id]
         if sha256 and sha256 != record.sha256:

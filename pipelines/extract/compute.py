@@ -85,12 +85,15 @@ class BlockDone:
         Groups that float16 cannot hold; nothing of them was committed.
     seconds : dict of str to float
         By stage.
+    gpu_bytes : int
+        The most that was taken of the memory of a GPU until then.
     """
 
     n_images: int
     written: dict[str, int]
     unfit: frozenset[str] = frozenset()
     seconds: dict[str, float] = field(default_factory=dict)
+    gpu_bytes: int = 0
 
 
 class BlockEngine:
@@ -167,7 +170,7 @@ class BlockEngine:
                 written = block.commit(self._store)
                 wrote = perf_counter() - start  # told with the next batch
                 seconds["write"] += wrote
-                yield BlockDone(len(read), written, frozenset(block.unfit), dict(seconds))
+                yield BlockDone(len(read), written, frozenset(block.unfit), dict(seconds), self._networks.gpu_bytes())
 
     def _work(self, batch: Batch) -> list[Callable[[], LoadedImage]]:
         """Return what threads are to do for one batch."""

@@ -129,8 +129,9 @@ def _derive_one(work: _Work, report: ExtractReport, progress: Progress) -> Embed
     to_do = _rows_to_do(work, None if request.overwrite and request.dry_run else target.entry)
     if request.dry_run or not to_do.any():
         return _report(target, to_do=int(to_do.sum()))
-    with store.lock():
-        written = _write(work, target, to_do, progress)
+    with store.lock():  # looks again: rows may have come and gone since
+        target = work.target(as_float32=False)
+        written = _write(work, target, _rows_to_do(work, target.entry), progress)
         if written is None:
             progress.say(f"{work.name}: float16 cannot hold its values, so every row is stored in float32")
             store.remove(store.resolve(f"{work.name}#{target.key}"))
@@ -170,7 +171,9 @@ def _write(work: _Work, target: Target, to_do: np.ndarray, progress: Progress) -
         for row in (row for row in rows.tolist() if row in absent):
             block.refuse(row, absent[row])
         there = np.array([row for row in rows.tolist() if row not in absent], dtype=np.intp)
-        values = [source.take(np.searchsorted(committed, there)) for source, committed in sources]
+        places = [np.searchsorted(committed, there) for _, committed in sources]
+        assert all(np.array_equal(committed[at], there) for at, (_, committed) in zip(places, sources, strict=True))
+        values = [source.take(at) for at, (source, _) in zip(places, sources, strict=True)]
         block.put(target.group, there, work.combination.combine(values, there))
         if block.unfit:
             return None

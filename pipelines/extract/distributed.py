@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 from uuid import uuid4
@@ -23,10 +24,11 @@ from distributed.scheduler import KilledWorker
 
 from pipelines.cluster import connected
 from pipelines.cores import n_cores
+from pipelines.encoders.key import versions_that_matter
 from pipelines.extract.allocator import kept_memory
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
 from pipelines.extract.forward import Networks, build_networks
-from pipelines.extract.pace import Pace
+from pipelines.extract.pace import Pace, memory
 from pipelines.extract.plan import BlockTask
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.sources import open_images
@@ -34,7 +36,8 @@ from pipelines.extract.targets import Target
 from pipelines.progress import Progress
 from stores.blocks import ranges_of, rows_of
 from stores.embeddings import EmbeddingStore
-from stores.errors import EmbedctlError
+from stores.errors import EmbedctlError, StoreMismatch
+from stores.owners import HOST
 from stores.parts import WHOLE
 
 __all__ = ["open_cluster"]
@@ -78,7 +81,13 @@ class Cluster:
 
     def __init__(self, client: Client, request: ExtractRequest, progress: Progress, n_cores: int) -> None:
         self._client, self._progress, self._n_cores = client, progress, n_cores
-        self._request = replace(request, images=request.images.resolve(), store=request.store.resolve())
+        weights = Path(request.weights)
+        self._request = replace(
+            request,
+            images=request.images.resolve(),
+            store=request.store.resolve(),
+            weights=str(weights.resolve()) if weights.exists() else request.weights,
+        )
         self._plugin = ""
         self._targets: tuple[Target, ...] = ()
 
@@ -94,7 +103,10 @@ class Cluster:
         self._client.register_plugin(Encoders(self._request, bare, self._n_cores), name=self._plugin)
         if not self._client.nthreads():
             self._progress.say(f"waiting for workers of {self._request.scheduler}")
-        self._facts: NetworkFacts = self._client.submit(_facts, self._plugin, pure=False).result()
+        self._facts: NetworkFacts
+        self._facts, said = self._client.submit(_facts, self._plugin, pure=False).result()
+        for text in said:
+            self._progress.say(text)
         return self._facts
 
     def run(self, store: EmbeddingStore, batch_size: int, tasks: Sequence[BlockTask]) -> Generator[BlockDone]:
@@ -113,6 +125,7 @@ class Cluster:
         running = as_completed(list(more(_WINDOW * n_workers)), loop=self._client.loop, with_results=True)
         waiting = {future for future in running.futures}
         done: BlockDone
+        gpu_bytes = 0
         try:
             for future, done in running:
                 waiting.discard(future)
@@ -121,7 +134,8 @@ class Cluster:
                 for new in more(_WINDOW * n_workers - len(waiting)):
                     waiting.add(new)
                     running.add(new)
-                figures = pace.figures(done.n_images, done.seconds)
+                gpu_bytes = max(gpu_bytes, done.gpu_bytes)  # of the worker that takes the most
+                figures = pace.figures(done.n_images, done.seconds) | memory(gpu_bytes)
                 self._progress.advance(done.n_images, **figures, workers=str(n_workers))
                 yield done
         except KilledWorker as problem:
@@ -136,6 +150,20 @@ class Cluster:
         if waiting:
             self._client.cancel(list(waiting))
             self._client.run(_settle, self._plugin)
+
+
+class Said:
+    """What a worker has to say, kept until somebody asks."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.say = self.lines.append
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        """Say nothing: its bar would be one of many."""
+
+    def advance(self, n: int = 1, **figures: str | float) -> None:
+        """Say nothing."""
 
 
 class Encoders(WorkerPlugin):  # type: ignore[misc]
@@ -157,6 +185,7 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
     def setup(self, worker: Worker) -> None:
         """Build nothing yet: that takes long, and a worker that cannot answer counts as lost."""
         self.turn = threading.Lock()
+        self.said = Said()
         self._memory = ExitStack()
 
     def teardown(self, worker: Worker) -> None:
@@ -165,8 +194,22 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
 
     @cached_property
     def networks(self) -> Networks:
-        """The networks of all targets."""
-        return build_networks(self._request, self._targets)
+        """The networks of all targets.
+
+        Raises
+        ------
+        StoreMismatch
+            If a package that changes the numbers has another version here than where the command was given.
+        """
+        for target in self._targets:
+            here = versions_that_matter(target.spec, target.weights.label, target.name.view)
+            if here != (asked := target.recipe["versions"]):
+                package = next(name for name in asked if here.get(name) != asked[name])
+                what = (
+                    f"{package} is {here.get(package)} on a worker on {HOST}, not {asked[package]}: rows would differ"
+                )
+                raise StoreMismatch(what, "give all workers the packages of the computer that the command runs on")
+        return build_networks(self._request, self._targets, self.said)
 
     @cached_property
     def engine(self) -> BlockEngine:
@@ -175,7 +218,10 @@ class Encoders(WorkerPlugin):  # type: ignore[misc]
         store.help_with(WHOLE)
         facts = {entry.group: entry.provenance for entry in store.entries()}
         recorded = [(target, facts[target.group]) for target in self._targets]
-        self._targets = tuple(replace(target, device=fact["device"], form=fact["form"]) for target, fact in recorded)
+        self._targets = tuple(
+            replace(target, device=fact.get("device", target.device), form=fact.get("form", "plain"))
+            for target, fact in recorded
+        )
         if "networks" in self.__dict__ and not self.networks.facts.serve(self._targets):
             del self.networks
         source = open_images(self._request.images)
@@ -187,10 +233,10 @@ def _mine(plugin: str) -> Encoders:
     return cast(Encoders, get_worker().plugins[plugin])
 
 
-def _facts(plugin: str) -> NetworkFacts:
+def _facts(plugin: str) -> tuple[NetworkFacts, list[str]]:
     mine = _mine(plugin)
     with mine.turn:
-        return mine.networks.facts
+        return mine.networks.facts, mine.said.lines
 
 
 def _compute(plugin: str, batch_size: int, block: int, lacking: dict[str, list[list[int]]]) -> BlockDone:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipelines.cores import n_cores
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
-from pipelines.extract.pace import Pace
+from pipelines.extract.pace import Pace, memory
 from pipelines.extract.plan import BlockTask
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.sources import ImageSource
@@ -71,6 +71,6 @@ class _Here:
         networks, pace = self._networks, Pace()
 
         def advance(n_images: int, seconds: Mapping[str, float]) -> None:
-            self._progress.advance(n_images, **pace.figures(n_images, seconds), **networks.memory())
+            self._progress.advance(n_images, **pace.figures(n_images, seconds), **memory(networks.gpu_bytes()))
 
         yield from engine.run(batch_size, tasks, advance)

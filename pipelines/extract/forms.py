@@ -50,7 +50,7 @@ def choose_form(encoder: Encoder) -> tuple[str, str]:
     plain = encoder.output(images)
     encoder.fold()
     change = float((encoder.output(images) - plain).norm() / plain.norm().clamp(min=1e-30))
-    if change > _TOLERANCE:
+    if not change <= _TOLERANCE:  # nan as well
         encoder.unfold()
         return "plain", f"computed as its library does, folded it is off by {change:.0e}"
     gain = _gain(encoder, images)

@@ -68,9 +68,9 @@ class Networks:
         """Return how many batches are to go through the networks at once."""
         return 1 if self.device != "cpu" else max(1, n_cores // max(self.threads.values()))
 
-    def memory(self) -> dict[str, str | float]:
-        """Return the most that was taken of the memory of a GPU, to show."""
-        return {"GPU": f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB"} if self.device == "cuda" else {}
+    def gpu_bytes(self) -> int:
+        """Return the most that was taken of the memory of a GPU."""
+        return torch.cuda.max_memory_allocated() if self.device == "cuda" else 0
 
     @contextmanager
     def own_threads(self) -> Iterator[Callable[[], None]]:
@@ -82,18 +82,20 @@ class Networks:
             torch.set_num_threads(n_threads)
 
     @property
-    def _encoders(self) -> dict[str, Encoder]:
-        return {encoder.spec.id: encoder for _, encoders in self.groups for encoder in encoders}
+    def _encoders(self) -> dict[EmbeddingName, Encoder]:
+        """What gives each embedding: of one encoder there may be a network in either form."""
+        built = {(encoder.spec.id, encoder.form): encoder for _, encoders in self.groups for encoder in encoders}
+        return {name: built[name.encoder, self.forms[name]] for name in self.names}
 
     @property
     def facts(self) -> NetworkFacts:
         """What they say about themselves."""
         encoders = self._encoders
-        shapes = {name: encoders[name.encoder].token_shapes.get(_tap(name)) for name in self.names}
+        shapes = {name: encoder.token_shapes.get(_tap(name)) for name, encoder in encoders.items()}
         return NetworkFacts(
-            widths={name: encoders[name.encoder].dims[_tap(name)] for name in self.names},
+            widths={name: encoder.dims[_tap(name)] for name, encoder in encoders.items()},
             token_shapes={name: shape for name, shape in shapes.items() if shape},
-            weights_sources={id_: encoder.weights_source for id_, encoder in encoders.items()},
+            weights_sources={encoder.spec.id: encoder.weights_source for encoder in encoders.values()},
             device=self.device,
             threads=self.threads,
             forms=self.forms,
@@ -248,7 +250,7 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
                 f"the weights of '{spec.id}' are {encoder.weights[:19]}, not {weights.label[:19]}",
                 "the file changed while this command began; run it again",
             )
-        settle_form(encoder, recorded, request.exact, progress)
+        settle_form(encoder, recorded, mine[0].recipe["exact"], progress)
         forms |= dict.fromkeys(names, encoder.form)
         for view in dict.fromkeys(name.view for name in names):
             groups.setdefault(Seen(view, spec.preprocessing), []).append(encoder)

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, MutableMapping
 from time import perf_counter
 
-__all__ = ["Pace", "add"]
+__all__ = ["Pace", "add", "memory"]
 
 _STAGES = ("read", "decode", "preprocess", "forward", "write")
 
@@ -37,3 +37,14 @@ def add(seconds: MutableMapping[str, float], more: Mapping[str, float]) -> None:
     """Add the seconds of every stage."""
     for stage, spent in more.items():
         seconds[stage] = seconds.get(stage, 0.0) + spent
+
+
+def memory(gpu_bytes: int) -> dict[str, str | float]:
+    """Return the figure that shows what was taken of the memory of a GPU, where there is one.
+
+    Examples
+    --------
+    >>> memory(1_500_000_000), memory(0)
+    ({'GPU': '1.5 GB'}, {})
+    """
+    return {"GPU": f"{gpu_bytes / 1e9:.1f} GB"} if gpu_bytes else {}

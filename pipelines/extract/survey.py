@@ -148,7 +148,7 @@ def survey(
     targets = choose_targets(request, entries, as_float32, progress)
     changes = find_changes(source, store.images() if store else {}, request.refresh, hashes)
     if store and changes.changed and not request.refresh:
-        has_rows = np.logical_or.reduce([store.committed(entry) for entry in entries])
+        has_rows = np.logical_or.reduce([np.zeros(store.n_images, dtype=bool), *map(store.committed, entries)])
         if names := [record.id for record in changes.changed if has_rows[store.row_of[record.id]]]:
             raise refuse_changed(names)
     image_ids = (store.image_ids if store else []) + changes.new
@@ -156,7 +156,7 @@ def survey(
     here = np.array([image_id in source.stamps for image_id in image_ids], dtype=bool)
     if request.shard:
         here &= np.arange(len(here)) // block_rows % request.shard.of == request.shard.number
-    again = [store.row_of[record.id] for record in changes.changed] if store else []
+    again = {store.row_of[record.id] for record in changes.changed} if store else set()
     to_do, absent, started = {}, {}, {}
     for target in targets:
         entry = None if request.overwrite else target.entry
@@ -167,7 +167,7 @@ def survey(
             for row, why in known.items()
             if row not in again and not _readable_now(source, image_ids[row], why)
         }
-        to_do[target.group] = rows_to_do(here, committed, known, again)
+        to_do[target.group] = rows_to_do(here, committed, known, sorted(again))
         absent[target.group] = known
         started[target.group] = set((np.flatnonzero(committed) // block_rows).tolist())
     return Survey(targets, changes, image_ids, block_rows, to_do, absent, started)

@@ -268,7 +268,7 @@ def _as_recorded(request: ExtractRequest, targets: Sequence[Target], entries: Se
         for fact in (entry.provenance for entry in reversed(entries))
         if "form" in fact
     }
-    forms = {t.name: of_network.get((t.spec.id, t.weights.label, request.exact), "") for t in targets}
+    forms = {t.name: of_network.get((t.spec.id, t.weights.label, t.recipe["exact"]), "") for t in targets}
     forms |= {name: fact.get("form", "plain") for name, fact in facts.items()}
     return [
         replace(target, threads=threads.get(target.name, usual), device=device, form=forms[target.name])

@@ -7,9 +7,9 @@ import numpy as np
 
 from pipelines.preprocess.recipes import Recipe
 from pipelines.preprocess.recording import Recording
-from pipelines.preprocess.resampling import EpochMatrix, epoch_matrix
+from pipelines.preprocess.resampling import HALF_WIDTH, EpochMatrix, epoch_matrix
 
-__all__ = ["Cutter", "first_broken", "good_channels", "n_extreme"]
+__all__ = ["Cutter", "first_broken", "good_channels", "lost_samples", "n_extreme"]
 
 _BATCH = 64  # epochs at a time: 13 s of recording, 60 MB for 63 channels in float64
 _FLAT = 1e-3  # of the typical channel's sd in the same epoch
@@ -137,6 +137,50 @@ def _flat_for_a_while(epochs: np.ndarray) -> np.ndarray:
         sd = some.std(axis=0)
         flat: np.ndarray = (sd < _FLAT * np.median(sd, axis=1, keepdims=True)).any(axis=2)
     return flat
+
+
+def lost_samples(epochs: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Return which samples of channels that are not good say nothing: flat for a tenth of an epoch, or not finite.
+
+    So are those beside them that the low-pass made of both. Where none is found, the whole channel says nothing.
+
+    Parameters
+    ----------
+    epochs : (n, n_chans, n_times)
+        Any unit.
+    good : (n, n_chans) of bool
+        What `good_channels` found.
+
+    Examples
+    --------
+    >>> epochs = np.random.default_rng(0).normal(size=(1, 5, 200))
+    >>> epochs[0, 1, 100:140] = 5.0
+    >>> lost = lost_samples(epochs, good_channels(epochs))
+    >>> np.flatnonzero(lost[0, 1])[[0, -1]].tolist(), int(lost[0].sum())
+    ([90, 149], 60)
+    """
+    lost = np.zeros(epochs.shape, bool)
+    n = epochs.shape[2] // _PARTS
+    for epoch, usable, gone in zip(epochs, good, lost, strict=True):
+        bad = np.flatnonzero(~usable)
+        gone[bad] = True
+        if n < _PARTS or not usable.any():
+            continue
+        typical = np.median(_span(epoch[usable], n), axis=0)
+        for channel in bad.tolist():
+            broken = ~np.isfinite(epoch[channel])
+            begins = np.flatnonzero(_span(np.where(broken, 0, epoch[channel])[None], n)[0] < _FLAT * typical)
+            broken[np.unique(begins[:, None] + np.arange(n))] = True
+            if broken.any():
+                gone[channel] = np.convolve(broken, np.ones(2 * HALF_WIDTH + 1), "same") > 0
+    return lost
+
+
+def _span(values: np.ndarray, n: int) -> np.ndarray:
+    """Return how far channels ``(n_chans, n_times)`` move within every ``n`` samples that follow each other."""
+    windows = np.lib.stride_tricks.sliding_window_view(values, n, axis=1)
+    found: np.ndarray = windows.max(axis=2) - windows.min(axis=2)
+    return found
 
 
 def n_extreme(epochs: np.ndarray, units: str) -> int:

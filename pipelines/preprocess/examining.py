@@ -6,7 +6,7 @@ from threading import Lock
 import numpy as np
 
 from pipelines.cores import in_order, n_threads
-from pipelines.preprocess.cutting import first_broken, good_channels, n_extreme
+from pipelines.preprocess.cutting import first_broken, good_channels, lost_samples, n_extreme
 from pipelines.preprocess.dataset import SPLITS, Examined
 from pipelines.preprocess.recording import Recording
 from pipelines.preprocess.subject import SubjectPlan
@@ -221,7 +221,8 @@ def _add_spoilt(total: CovarianceSum, spoilt: list[tuple[np.ndarray, float, np.n
     epochs, weights, good = (np.array(column) for column in zip(*spoilt, strict=True))
     complete = (good | dead).all(axis=1)
     total.add(epochs[complete], weights[complete], good[complete])
-    total.add_filled(epochs[~complete], weights[~complete], good[~complete])
+    rest, good = epochs[~complete], good[~complete]
+    total.add_filled(rest, weights[~complete], good, lost_samples(rest, good))
 
 
 def _whitener(

@@ -18,9 +18,10 @@ import numpy as np
 from pipelines.preprocess.recipes import Recipe
 from stores.errors import NotHere
 
-__all__ = ["EpochMatrix", "Fourier", "epoch_matrix", "import_mne", "one_thread"]
+__all__ = ["HALF_WIDTH", "EpochMatrix", "Fourier", "epoch_matrix", "import_mne", "one_thread"]
 
-_HALF_WIDTH = 10  # of the low-pass, in output samples: scipy.signal.resample_poly's choice
+HALF_WIDTH = 10
+"""Of the low-pass, in output samples: scipy.signal.resample_poly's choice."""
 _KAISER_BETA = 5.0  # its window
 
 
@@ -86,7 +87,7 @@ def epoch_matrix(recipe: Recipe, sfreq: float) -> EpochMatrix:
         start = first
         fourier, matrix = _as_mne_does(recipe, sfreq, last - first + 1)
     else:
-        half = int(np.ceil(_HALF_WIDTH * max(1.0, sfreq / recipe.sfreq)))
+        half = int(np.ceil(HALF_WIDTH * max(1.0, sfreq / recipe.sfreq)))
         start = min(first, int(np.floor(instants[0])) - half)
         stop = max(last, int(np.ceil(instants[-1])) + half)
         matrix = _low_pass(np.arange(start, stop + 1), instants, max(1.0, sfreq / recipe.sfreq))
@@ -139,8 +140,8 @@ def one_thread() -> AbstractContextManager[Any]:
 def _low_pass(samples: np.ndarray, instants: np.ndarray, ratio: float) -> np.ndarray:
     """Return a windowed sinc around every instant, cut off at the lower of the two Nyquist frequencies."""
     distance = (samples[:, None] - instants[None, :]) / ratio
-    inside = np.clip(1 - (distance / _HALF_WIDTH) ** 2, 0, None)
-    kernel = np.sinc(distance) * np.where(np.abs(distance) <= _HALF_WIDTH, np.i0(_KAISER_BETA * np.sqrt(inside)), 0)
+    inside = np.clip(1 - (distance / HALF_WIDTH) ** 2, 0, None)
+    kernel = np.sinc(distance) * np.where(np.abs(distance) <= HALF_WIDTH, np.i0(_KAISER_BETA * np.sqrt(inside)), 0)
     return kernel / kernel.sum(axis=0)  # a constant stays what it is
 
 

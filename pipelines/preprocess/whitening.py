@@ -168,17 +168,30 @@ class CovarianceSum:
         self._sum += shrunk_over_repetitions(epochs).sum(axis=0, dtype=np.float64)
         self._weight += len(epochs)
 
-    def add_filled(self, epochs: np.ndarray, weights: np.ndarray, good: np.ndarray) -> None:
-        """Add epochs whose channels outside ``good`` are filled in with what the good ones predict.
+    def add_filled(self, epochs: np.ndarray, weights: np.ndarray, good: np.ndarray, lost: np.ndarray) -> None:
+        """Add epochs whose channels outside ``good`` are filled in, where samples are ``lost``, from what is known.
 
         Leaving such a channel out pair by pair changes the whitening of *all* epochs by more than the epoch weighs,
-        because the pairs no longer belong together. So the channel gets its conditional expectation given the
-        others, and its covariance what that lacks: one step of expectation-maximisation. Channels that are zero in
-        the mean so far stay out.
+        because the pairs no longer belong together. So its lost samples get what the good channels predict, and on
+        top a straight line between what it had of its own before and after: one step of expectation-maximisation.
+        What a line cannot know of noise that wanders goes with the square of the share that is lost; that much of the
+        channel's own variance is added. Channels that are zero in the mean so far stay out.
+
+        Parameters
+        ----------
+        epochs : (n, n_chans, n_times)
+            Any unit.
+        weights : (n,)
+            Of each.
+        good : (n, n_chans) of bool
+            Channels without a lost sample.
+        lost : (n, n_chans, n_times) of bool
+            Samples that are not to be used.
         """
         expected = self.mean()
         alive = np.diagonal(expected) > 0
-        for epoch, weight, usable in zip(epochs, weights.tolist(), good, strict=True):
+        times = np.arange(epochs.shape[2])
+        for epoch, weight, usable, gone in zip(epochs, weights.tolist(), good, lost, strict=True):
             known, missing = alive & usable, alive & ~usable
             if not known.any():
                 continue
@@ -186,10 +199,14 @@ class CovarianceSum:
             regression = np.linalg.lstsq(expected[np.ix_(known, known)], between.T, rcond=None)[0].T
             filled = epoch.copy()
             filled[missing] = regression @ epoch[known]
+            for channel in np.flatnonzero(missing & ~gone.all(axis=1)):
+                there = np.flatnonzero(~gone[channel])
+                own = epoch[channel, there] - filled[channel, there]
+                filled[channel] += np.interp(times, there, own).astype(epoch.dtype)
             self.add(filled[None], np.array([weight]), alive[None])
-            self._sum[np.ix_(missing, missing)] += weight * (
-                expected[np.ix_(missing, missing)] - regression @ between.T
-            )
+            share = gone[missing].mean(axis=1)
+            unknown = expected[np.ix_(missing, missing)] - regression @ between.T
+            self._sum[np.ix_(missing, missing)] += weight * np.outer(share, share) * unknown
 
     @property
     def is_estimated(self) -> bool:

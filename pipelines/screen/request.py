@@ -88,11 +88,14 @@ class ScreenReport:
     dataset, recipe : str
         On what, and how it was loaded.
     n_way, n_queries : int
-        Held-out concepts that an image is told apart from, its own included, at most; and images that were asked for.
-    chances : dict of int to float
-        Chance of top-1, by subject: where the rounds of a subject differ in size, the mean of theirs.
-    test_n_way : int
+        Held-out concepts that an image is told apart from, its own included, and images that were asked for: the most
+        of a round and of a subject.
+    chance : float
+        Top-1 of a guess, averaged as the scores are: over rounds, then subjects.
+    test_chance : float
         The same of the test; 0 where it was not asked for.
+    simulated : list of int
+        Subjects whose recordings are.
     noise_ceilings : dict of int to float
         Of the test, by subject that has one (`pipelines.train.repetitions.split_half`).
     notes : list of str
@@ -108,8 +111,9 @@ class ScreenReport:
     recipe: str = ""
     n_way: int = 0
     n_queries: int = 0
-    chances: dict[int, float] = field(default_factory=dict)
-    test_n_way: int = 0
+    chance: float = 0.0
+    test_chance: float = 0.0
+    simulated: list[int] = field(default_factory=list)
     noise_ceilings: dict[int, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seen: Seen | None = None

@@ -18,7 +18,7 @@ from pipelines.progress import SILENT, Progress
 from pipelines.screen.request import ScreenReport, ScreenRequest, ScreenRow
 from pipelines.screen.ridge import Ridge
 from pipelines.train.data import load_test, load_training, pick_channels, pick_window
-from pipelines.train.metrics import Retrieval, retrieve
+from pipelines.train.metrics import Retrieval, retrieve, to_length_one
 from pipelines.train.origin import weights_of
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key
 from pipelines.train.recipes import Recipe, read_recipe
@@ -105,9 +105,10 @@ class Screened:
 
     def _near(self, images: Floats, mean: Floats, gallery: Floats) -> Floats:
         """Return how alike the images fitted to, minus their mean, are to each direction of a gallery."""
-        directions = _directions(gallery - mean).T
+        directions = gallery - mean
+        to_length_one(directions)
         # All images at once: to pick those fitted to before, and not after, would copy the embedding.
-        near: Floats = (images @ directions)[self._train] - mean @ directions
+        near: Floats = (images @ directions.T)[self._train] - mean @ directions.T
         return near
 
     def _ranked(self, smoother: Floats, near: Floats) -> list[Retrieval]:
@@ -163,6 +164,7 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
         for one in _of_subject(epochs[dataset, subject], recipe, chosen, targets, request.test, report, progress):
             scored[subject].append(one)
             progress.advance(1, top1=round(100 * one.top1, 1))
+    report.chance, report.test_chance = report.chance / len(subjects), report.test_chance / len(subjects)
     report.rows = [
         _row(target, {subject: found[place] for subject, found in scored.items()})
         for place, target in enumerate(chosen)
@@ -190,6 +192,7 @@ def _of_subject(
     test, notes = load_test(epochs, recipe, data.scale) if with_test else (None, [])
     if test is not None and test.noise_ceiling is not None:
         report.noise_ceilings[epochs.subject] = test.noise_ceiling
+    report.simulated += [epochs.subject] if epochs.info.get("simulated") else []
     split, note = held_out(data.image_ids, data.concepts, recipe)
     for text in [*data.notes, *notes, note]:
         if text not in report.notes:
@@ -198,13 +201,13 @@ def _of_subject(
     screened = Screened(_flat(data.mean), split, None if test is None else _flat(test.epochs))
     sizes = [len(rows) for rows in screened.rounds]
     report.n_way, report.n_queries = max(report.n_way, *sizes), max(report.n_queries, sum(sizes))
-    report.chances[epochs.subject] = float(np.mean([1 / size for size in sizes]))
+    report.chance += float(np.mean([1 / size for size in sizes]))
+    report.test_chance += 0.0 if test is None else 1 / len(test.image_ids)
     for target in chosen:
         images = _vectors(targets, target, data.image_ids)
         if test is None:
             yield screened.score(images)
         else:
-            report.test_n_way = len(test.image_ids)
             yield screened.score(images, (_vectors(targets, target, test.image_ids), test.target))
 
 
@@ -240,18 +243,12 @@ def _vectors(targets: Targets, target: Target, image_ids: list[str]) -> Floats:
     """
     values = targets.rows(target, image_ids)
     values -= values.mean(axis=1, keepdims=True)
-    length = np.sqrt(np.einsum("ij,ij->i", values, values))[:, None]
-    values /= np.where(length > 0, length, 1)
+    to_length_one(values)
     return values
 
 
 def _flat(epochs: torch.Tensor) -> Floats:
     return np.asarray(epochs.reshape(len(epochs), -1))
-
-
-def _directions(x: Floats) -> Floats:
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(x / np.where(length > 0, length, 1))
 
 
 def _row(target: Target, found: dict[int, Scored]) -> ScreenRow:

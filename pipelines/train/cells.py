@@ -1,6 +1,7 @@
 """Runs grouped for comparison: what ran under the same conditions, by embedding, subject and seed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from pipelines.train.statistics import Interval, image_interval, interval
 from stores.errors import EmbedctlError
-from stores.results import read_array, read_config
+from stores.results import RunReader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,23 +91,23 @@ def divided(results: "pa.Table") -> tuple[list[Row], list[Row]]:
     return current, [row for row in rows if _data(row) != newest[_of_subject(row)]]
 
 
-def conditions(results: "pa.Table", runs: Path | None = None) -> Iterable[tuple[dict[str, Any], list[Cell]]]:
+def conditions(results: "pa.Table") -> Iterable[tuple[dict[str, Any], list[Cell]]]:
     """Group the runs that can be compared by condition, and within by embedding.
 
-    A condition is what the columns say, and ``preprocessing``: the name of the recipe of the recordings, as far as the
-    runs are at hand to ask. Its settings are part of ``config_key``.
+    A condition is what the columns say, and ``preprocessing``: the name of the recipe of the recordings. Its settings
+    are part of ``config_key``.
     """
     grouped: dict[tuple[Any, ...], dict[tuple[str, str], list[Row]]] = {}
     for row in divided(results)[0]:
         cells = grouped.setdefault(_condition(row), {})
         cells.setdefault((row["embedding"], row["embedding_key"]), []).append(row)
     for values, cells in sorted(grouped.items(), key=lambda item: tuple(map(str, item[0]))):
-        some_run = next(iter(cells.values()))[0]["run_id"]
+        preprocessing = next(iter(cells.values()))[0]["preprocessing"] or ""
         keys_of: dict[str, int] = {}
         for name, _ in cells:
             keys_of[name] = keys_of.get(name, 0) + 1
         yield (
-            dict(zip(CONDITION, values, strict=True)) | {"preprocessing": _preprocessing(runs, some_run)},
+            dict(zip(CONDITION, values, strict=True)) | {"preprocessing": preprocessing},
             [Cell(rows, name if keys_of[name] == 1 else f"{name}#{key}") for (name, key), rows in cells.items()],
         )
 
@@ -123,20 +124,13 @@ def _condition(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in CONDITION)
 
 
-def _preprocessing(runs: Path | None, run_id: str) -> str:
-    try:
-        return str(read_config(runs, run_id)["preprocessing"]["name"]) if runs else ""
-    except (EmbedctlError, KeyError):
-        return ""
-
-
 def hits_in(runs: Path) -> HitsOf:
     """Return what reads the hits of a run in a folder of runs."""
 
     def read(run_id: str) -> tuple[Sequence[str], Sequence[float]] | None:
         try:
-            gallery = read_config(runs, run_id)["gallery_ids"]
-            hits, target = (read_array(runs, run_id, name) for name in ("hits", "target"))
+            run = RunReader(runs, run_id)
+            gallery, hits, target = run.config()["gallery_ids"], run.array("hits"), run.array("target")
         except (EmbedctlError, KeyError):
             return None
         return [gallery[own] for own in target.tolist()], hits.tolist()
@@ -147,7 +141,9 @@ def hits_in(runs: Path) -> HitsOf:
 def hits_interval(sides: Sequence[tuple[Runs, int]], hits_of: HitsOf | None, per_subject: Sequence[float]) -> Interval:
     """Return the interval of a mean, or with two sides of a difference.
 
-    It is over subjects and images; with fewer than `FEW` subjects over images alone, for these very subjects.
+    It is over subjects and images; with fewer than `FEW` subjects over images alone, for these very subjects. How
+    far it reaches is told by the test images that all subjects have; it is about the mean of ``per_subject``, in which
+    each counts with all of its own.
 
     Parameters
     ----------
@@ -156,7 +152,8 @@ def hits_interval(sides: Sequence[tuple[Runs, int]], hits_of: HitsOf | None, per
     hits_of : callable or None
         From the id of a run to the image of every query and its hit; None where it kept none. See `hits_in`.
     per_subject : sequence of float
-        What to take, over subjects alone, where the hits are missing.
+        Its mean is what the interval is of. It is taken by itself, over subjects alone, where hits are missing or
+        subjects have no test image in common.
     """
     tables = [(table, sign) for rows, sign in sides if hits_of and (table := _hits(rows, hits_of))]
     if len(tables) == len(sides):
@@ -164,10 +161,16 @@ def hits_interval(sides: Sequence[tuple[Runs, int]], hits_of: HitsOf | None, per
         if images:
             signed = (sign * np.array([[hits[i] for i in images] for hits in t.values()]) for t, sign in tables)
             values = np.asarray(sum(signed))
-            if len(values) < FEW:
-                return image_interval(values.mean(axis=0), differences=len(sides) > 1)
-            return interval(values)
+            few = len(values) < FEW
+            found = image_interval(values.mean(axis=0), differences=len(sides) > 1) if few else interval(values)
+            return _moved(found, float(np.mean(per_subject) - values.mean()))
     return interval(per_subject, images=False)
+
+
+def _moved(found: Interval, by: float) -> Interval:
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=found.low + by, high=found.high + by)
 
 
 def _hits(of_subjects: Runs, hits_of: HitsOf) -> dict[int, dict[str, float]] | None:

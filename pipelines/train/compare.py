@@ -154,7 +154,7 @@ def ranking(results: "pa.Table", runs: Path | None = None) -> list[RankRow]:
         By condition, then best first.
     """
     rows = []
-    for condition, cells in conditions(results, runs):
+    for condition, cells in conditions(results):
         placed = sorted(cells, key=lambda cell: -cell.top1)
         for place, cell in enumerate(placed, start=1):
             rows.append(
@@ -207,7 +207,7 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
     check_pairing(pairing)
     column = "base" if pairing == "paper" else "matched_base"
     rows: list[PairRow] = []
-    for condition, cells in conditions(results, runs):
+    for condition, cells in conditions(results):
         found = [
             pair_of(condition, cell, base, pairing, runs)
             for cell in cells

@@ -97,7 +97,7 @@ def at_best_depths(
     column = "base" if pairing == "paper" else "matched_base"
     rows: list[DepthRow] = []
     notes: dict[str, None] = {}
-    for condition, cells in conditions(results, runs):
+    for condition, cells in conditions(results):
         chosen = [one for layers in _encoders(cells) if (one := _choose(layers, notes)) is not None]
         found = [
             row

@@ -4,10 +4,13 @@ Everything here is NumPy in float64 and touches no file. A tie counts as what it
 random order of the tied images, so a predictor that always says the same scores exactly chance.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Retrieval", "centre_scores", "csls", "retrieve", "sinkhorn"]
+__all__ = ["Retrieval", "centre_scores", "csls", "retrieve", "sinkhorn", "to_length_one"]
 
 Floats = NDArray[np.float64]
 
@@ -171,20 +174,22 @@ def sinkhorn(scores: ArrayLike, temperature: float = 0.05, n_iterations: int = 5
 
 
 def centre_scores(
-    brain: ArrayLike, gallery: ArrayLike, concepts: list[str], target: ArrayLike
+    brain: ArrayLike, images: ArrayLike, concepts: Sequence[str], shown: Sequence[str]
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Score queries against concepts instead of images: the centre of each concept's gallery images.
+    """Score queries against concepts instead of images: the centre of other images of each concept.
+
+    What NICE was tested with (https://arxiv.org/abs/2308.13234): images that no query shows.
 
     Parameters
     ----------
     brain : (n_queries, dim)
         Brain embeddings, centred and of length one.
-    gallery : (n_gallery, dim)
+    images : (n_images, dim)
         Image embeddings, centred and of length one.
-    concepts : list of str
-        Concept of every gallery image.
-    target : (n_queries,)
-        Gallery row of each query's own image.
+    concepts : sequence of str
+        Concept of every image.
+    shown : sequence of str
+        Concept of every query, one of these.
 
     Returns
     -------
@@ -195,14 +200,27 @@ def centre_scores(
 
     Examples
     --------
-    >>> scores, own = centre_scores([[1, 0]], [[1, 0], [0, 1], [0.6, 0.8]], ["cat", "ant", "ant"], [0])
+    >>> scores, own = centre_scores([[1, 0]], [[1, 0], [0, 1], [0.6, 0.8]], ["cat", "ant", "ant"], ["cat"])
     >>> scores.round(2).tolist(), own.tolist()
     ([[0.32, 1.0]], [1])
     """
-    images = np.asarray(gallery, dtype=np.float64)
+    vectors = np.asarray(images, dtype=np.float64)
     names, concept = np.unique(np.asarray(concepts), return_inverse=True)
-    centres = np.zeros((len(names), images.shape[1]))
-    np.add.at(centres, concept, images)
-    length = np.linalg.norm(centres, axis=1, keepdims=True)
-    centres /= np.where(length > 0, length, 1)
-    return np.asarray(brain, dtype=np.float64) @ centres.T, concept[np.asarray(target)]
+    centres = np.zeros((len(names), vectors.shape[1]))
+    np.add.at(centres, concept, vectors)
+    to_length_one(centres)
+    return np.asarray(brain, dtype=np.float64) @ centres.T, np.searchsorted(names, np.asarray(shown))
+
+
+def to_length_one(rows: NDArray[Any]) -> None:
+    """Scale every row to length one, in place; a row of zeros stays.
+
+    Examples
+    --------
+    >>> rows = np.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> to_length_one(rows)
+    >>> rows.tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    length = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+    rows /= np.where(length > 0, length, 1)

@@ -7,13 +7,16 @@ elsewhere). The registry vouches for the first two; the others are shown and mar
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.encoders.registry import EncoderSpec, registry
 from pipelines.train.several import Target
 from stores.embedding import IMPORTED, Entry
 
-__all__ = ["doubt", "is_contaminated", "mark", "marked", "weights_column", "weights_of"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["doubt", "is_contaminated", "mark", "marked", "simulated_in", "weights_column", "weights_of"]
 
 
 def weights_column(entry: Entry) -> str:
@@ -95,6 +98,15 @@ def doubt(row: Mapping[str, Any]) -> str:
     if weights == "none":
         return "" if spec.family == "classical" else f"{encoder}: says it needs no weights"
     return "" if weights.startswith(_known_digest(spec)) else f"{encoder}: not the published weights"
+
+
+def simulated_in(results: "pa.Table") -> dict[str, list[int]]:
+    """Return the subjects whose recordings are simulated, by dataset."""
+    found: dict[str, set[int]] = {}
+    for row in results.select(["dataset", "subject", "simulated"]).to_pylist():
+        if row["simulated"]:
+            found.setdefault(row["dataset"], set()).add(row["subject"])
+    return {dataset: sorted(subjects) for dataset, subjects in sorted(found.items())}
 
 
 def _known_digest(spec: EncoderSpec) -> str:

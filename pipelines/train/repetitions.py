@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipelines.train.metrics import retrieve
+from pipelines.train.metrics import retrieve, to_length_one
 from stores.epochs import SplitEpochs
 from stores.errors import BadRecording, EmbedctlError
 
@@ -199,5 +199,5 @@ def split_half(split: SplitEpochs, pick: Pick | None = None) -> float | None:
 def _directions(x: np.ndarray) -> np.ndarray:
     flat = x.reshape(len(x), -1).astype(np.float64)
     flat -= flat.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    return flat / np.where(length > 0, length, 1)
+    to_length_one(flat)
+    return flat

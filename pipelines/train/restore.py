@@ -18,7 +18,6 @@ from pipelines.train.brain_encoders.elsewhere import content, file_of, is_in_a_f
 from pipelines.train.data import pick_window
 from pipelines.train.image_head import ImageHead
 from pipelines.train.image_side import ImageSide
-from pipelines.train.learner import HIGHEST_SCALE
 from pipelines.train.losses import unit
 from pipelines.train.recipes import Recipe, read_recipe
 from stores.errors import DamagedStore, EmbedctlError, StoreMismatch
@@ -148,7 +147,7 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
         brain=_frozen(model["brain"]),
         image=_frozen(model["image"]),  # type: ignore[arg-type]
         side=side,
-        scale=float(log_scale.exp().clamp(max=HIGHEST_SCALE)),
+        scale=float(log_scale.exp()),
         shape=shape,
         times=times,
     )

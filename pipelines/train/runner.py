@@ -211,8 +211,10 @@ class Runner:
 
     def _against(self, job: Job) -> Against:
         target, data = self._target(job), self._data
-        rows, gallery = (self._targets.rows(target, ids) for ids in (data.image_ids, data.test.image_ids))
-        return Against(rows, gallery, target.widths)
+        test = data.test
+        rows, gallery = (self._targets.rows(target, ids) for ids in (data.image_ids, test.image_ids))
+        others, concepts = self._targets.others(target, test.image_ids, test.concepts, test.target.tolist())
+        return Against(rows, gallery, target.widths, others, concepts)
 
     def _write(self, job: Job, outcome: RunOutcome, begun: str, n_together: int) -> None:
         common, company, data = self._common, self._company, self._data
@@ -241,9 +243,7 @@ class Runner:
                 "runs_in_one_pass": n_together,
                 "own": common.own,
             },
-            summary=decided
-            | outcome.figures
-            | {"started": begun, "last": outcome.last, "simulated": company.is_simulated},
+            summary=decided | outcome.figures | {"started": begun, "last": outcome.last},
             arrays=outcome.arrays,
             checkpoint=save({key: value.cpu().contiguous() for key, value in outcome.state.items()}),
             metrics=outcome.metrics,
@@ -282,6 +282,8 @@ class Runner:
             "images_key": job.images_key,
             "config_key": common.config_key,
             "version": installed_version("embedctl") or "unknown",
+            "preprocessing": str((recordings.recipe or {}).get("name", "")),
+            "simulated": company.is_simulated,
         }
 
 

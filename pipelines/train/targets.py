@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 
+from pipelines.preprocess.trials import concept_of
 from pipelines.train.join import namesakes, resolve
 from pipelines.train.several import Target
 from stores.embedding import Entry
@@ -34,6 +36,7 @@ class Targets:
         self._store, self._join = store, join
         self._content = {name: record.sha256 for name, record in store.images().items()}
         self._joined: dict[tuple[str, ...], np.ndarray] = {}
+        self._others: dict[tuple[tuple[str, ...], tuple[int, ...]], dict[int, str]] = {}
         self.notes: list[str] = []
 
     def check(self, target: Target, train_ids: Sequence[str], test_ids: Sequence[str]) -> str:
@@ -75,6 +78,54 @@ class Targets:
                 f"'{entry.name}' has no embedding of {len(lacking)} images: {', '.join(first)}{more}",
                 f"embedctl extract --model {entry.name} computes what is missing; images it cannot read need replacing",
             )
+
+    def others(
+        self, target: Target, image_ids: Sequence[str], concepts: Sequence[str], shown: Sequence[int]
+    ) -> tuple[np.ndarray | None, list[str]]:
+        """Return embeddings ``(n_others, dim)`` of stored images of the gallery's concepts, and which concept each has.
+
+        The gallery's own count too, but none that a query shows, under whatever path: neither its content nor its
+        concept and file name. Which concept an image has its path tells, as it does in THINGS.
+
+        Parameters
+        ----------
+        target : Target
+            Which embedding.
+        image_ids, concepts : sequence of str
+            The gallery.
+        shown : sequence of int
+            Which images of it are shown.
+
+        Returns
+        -------
+        embeddings : (n_others, dim) or None
+            None where a concept of the gallery has no other image, or images have no concept.
+        concepts : list of str
+            One for each.
+        """
+        if not all(concepts):
+            return None, []
+        asked = (tuple(image_ids), tuple(shown))
+        if asked not in self._others:
+            self._others[asked] = self._of_concepts(image_ids, set(concepts), shown)
+        there = np.all([self._store.committed(entry) for entry in target.parts], axis=0)
+        found = {row: concept for row, concept in self._others[asked].items() if there[row]}
+        if set(found.values()) != set(concepts):
+            return None, []
+        return self.rows(target, [self._store.image_ids[row] for row in found]), list(found.values())
+
+    def _of_concepts(self, image_ids: Sequence[str], concepts: set[str], shown: Sequence[int]) -> dict[int, str]:
+        """Return the store's rows of images of these concepts that none of the shown ones is a copy of."""
+        names, rows = self._store.image_ids, self._store_rows(image_ids)[list(shown)]
+        files = {(concept_of(names[row]), PurePosixPath(names[row]).name) for row in rows}
+        content = {self._content.get(names[row]) or names[row] for row in rows}
+        return {
+            row: concept
+            for row, name in enumerate(names)
+            if (concept := concept_of(name)) in concepts
+            and (concept, PurePosixPath(name).name) not in files
+            and self._content.get(name) not in content
+        }
 
     def rows(self, target: Target, image_ids: Sequence[str]) -> np.ndarray:
         """Return the embeddings of these images, ``(n_images, dim)`` float32, several side by side.

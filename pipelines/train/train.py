@@ -89,11 +89,17 @@ class Against:
         Of every test image.
     widths : sequence of int
         Features of each embedding, where there are several.
+    others : (n_others, dim), optional
+        Of other images of the gallery's concepts, if there are some of each.
+    concepts : sequence of str
+        Theirs.
     """
 
     target: np.ndarray
     gallery: np.ndarray
     widths: Sequence[int] = ()
+    others: np.ndarray | None = None
+    concepts: Sequence[str] = ()
 
 
 def train_run(
@@ -160,7 +166,7 @@ def train_together(config: RunConfig, data: Recordings, against: Sequence[Agains
         # ------------------------------------------------------------------ evaluation: the test set is read here, once
         outcomes = []
         for learner, one in zip(learners, against, strict=True):
-            outcome = _tested(learner, data.test, learner.side(one.gallery, device))
+            outcome = _tested(learner, data.test, one)
             outcome.figures["steps"] = len(learner.metrics) * course.n_batches
             outcomes.append(outcome)
     for outcome in outcomes:
@@ -185,9 +191,10 @@ def stack(learners: Sequence[Learner]) -> "Stack":
     return Stack(learners)
 
 
-def _tested(learner: Learner, test: Test, gallery: torch.Tensor) -> RunOutcome:
+def _tested(learner: Learner, test: Test, against: Against) -> RunOutcome:
     """Score the last pass and the chosen one."""
-    epochs, own = test.epochs, test.target
+    epochs, own, device = test.epochs, test.target, learner.images.device
+    gallery = learner.side(against.gallery, device)
     brain, pictures = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
     for name in ("last", "chosen"):
         model = learner.restore(name)
@@ -198,9 +205,10 @@ def _tested(learner: Learner, test: Test, gallery: torch.Tensor) -> RunOutcome:
     }
     found = retrieve(scores["chosen"], own)
     concept_top1 = None
-    if all(test.concepts):  # images without a concept would all be of one, and always found
-        centres = centre_scores(brain["chosen"].cpu(), pictures["chosen"].cpu(), test.concepts, own)
-        concept_top1 = retrieve(*centres).top(1)
+    if against.others is not None:
+        others = embed(model["image"], learner.side(against.others, device)).cpu()
+        shown = [test.concepts[row] for row in own.tolist()]
+        concept_top1 = retrieve(*centre_scores(brain["chosen"].cpu(), others, against.concepts, shown)).top(1)
     last = retrieval_figures(scores["last"], own)
     figures = retrieval_figures(scores["chosen"], own) | {
         "concept_top1": concept_top1,

@@ -59,7 +59,7 @@ def make(folder: Path) -> None:
             out.write_block(0, epochs_of(len(ids), n), valid, np.ones((len(ids), n), np.int16))
         writer.done()
     epochs.consolidate()
-    row = {name: {"int64": 1, "float64": 0.5}.get(kind, "x") for name, kind in COLUMNS.items()}
+    row = {name: {"int64": 1, "float64": 0.5, "bool": False}.get(kind, "x") for name, kind in COLUMNS.items()}
     write_run(
         folder / "runs", "run-1", config={"seed": 0}, summary={**row, "run_id": "run-1"},
         arrays={"scores": np.eye(3, dtype="float32")}, checkpoint=b"\x02" + bytes(7) + b"{}", metrics=[{"loss": 1.5}],

@@ -101,7 +101,7 @@ def make(folder: Path) -> None:
     array = zarr.create_array(folder / "array", shape=(10,), chunks=(10,), dtype="uint8", compressors="auto")
     array[:] = 1
     (folder / "array" / "c" / "0").write_bytes(zarr_zeros())
-    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(800_000, np.int32)), pa.array(["x" * 500]))
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(65_536, np.int32)), pa.array(["x" * 31_000]))
     pq.write_table(pa.table({"image": texts}), folder / "trials.parquet", store_schema=False)
     for name in ("deep.toml", "deep.json"):
         (folder / name).write_bytes((b"a = " if name.endswith("toml") else b"") + b"[" * 100_000)

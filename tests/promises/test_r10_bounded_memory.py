@@ -18,7 +18,7 @@ CAP = 350_000_000
 ROOT = Path(__file__).parents[2]
 
 OPEN_ALL = """
-import json, resource, sys, warnings
+import json, sys, warnings
 from pathlib import Path
 
 import h5py, mne, pyarrow.parquet, scipy.io, torch, zarr
@@ -43,7 +43,8 @@ from stores.rows import RawRows
 
 import_mne()
 folder = Path(sys.argv[1])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Of this process alone: ru_maxrss begins at the peak of whoever started it.
+peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 begun = before = peak()
 
 def image(name):

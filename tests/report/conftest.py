@@ -37,12 +37,11 @@ def write(runs, name, subject, seed, scores, concepts=CONCEPTS, **changes):
         "median_rank": found.median_rank, "mrr": found.mrr, "val_top1": 0.4, "noise_ceiling": 0.3,
         "chance": 1 / len(own), "steps": 20, "seconds": 2.0, "embedding_key": "0a1b", "epochs_key": f"e{subject}",
         "images_key": "i", "config_key": "c", "version": "0.1.0", "started": f"2026-01-0{seed + 1}T00:00:00+00:00",
-        **(pair if name == ALIGNED else none), **changes,
+        "preprocessing": "clean", **(pair if name == ALIGNED else none), **changes,
     }  # fmt: skip
     config = summary | {
         "gallery_ids": IMAGES,
         "gallery_concepts": concepts,
-        "preprocessing": {"name": "clean"},
     }
     arrays = {"scores": scores, "hits": found.hits(1), "target": own}
     curve = [{"pass": n, "loss": 3.0 / n, "val_top1": 0.1 * n, "val_chance": 0.2} for n in (1, 2, 3)]

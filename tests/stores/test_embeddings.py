@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores import blocks
+from stores import blocks, receipts
 from stores.blocks import block_rows_for, chunk_rows_for
 from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.errors import CannotWrite, DamagedStore, EmbedctlError, StoreLocked, StoreMismatch, UnknownName
 from stores.names import EmbeddingName
+from stores.parts import Part
 
 PIXELS = EmbeddingName("pixels")
 RANDOM = {"weights": "random:7"}
@@ -50,6 +51,24 @@ def store(tmp_path):
 @pytest.fixture
 def pixels(store):
     return store.create(PIXELS, "0a", dim=4, dtype="float16", provenance=RANDOM)
+
+
+def test_beside_other_writers_a_block_costs_the_receipts_of_itself_and_not_of_all_others(tmp_path, monkeypatch):
+    read, n_read, read_receipt = [], [], receipts.read_receipt
+    monkeypatch.setattr(receipts, "read_receipt", lambda path: read.append(path) or read_receipt(path))
+    store = EmbeddingStore.open(tmp_path / "e.zarr", create=True)
+    images = [ImageRecord(f"{n}.jpg", "", 1, 0, 8, 8, "RGB") for n in range(20 * 64)]
+    store.add_images(images[:64])
+    store.add_images(images[64:])
+    entry = store.create(EmbeddingName("hog"), "0a", dim=2, dtype="float32", provenance={})
+    with store.part(Part(0, 1)):
+        for block in range(20):
+            rows = np.arange(block * 64, (block + 1) * 64)
+            store.update_images([replace(images[row], sha256="aa") for row in rows])
+            store.write_block(block, {entry.group: (rows, np.ones((64, 2), "float32"))}, {})
+            n_read.append(len(read))
+        assert store.committed(entry).all()
+    assert n_read[19] - n_read[18] == n_read[2] - n_read[1]
 
 
 def test_an_embedding_whose_removal_was_cut_short_stays_and_other_readers_see_it_again(store, pixels, monkeypatch):

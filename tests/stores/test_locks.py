@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 
 from stores import locks
 from stores.commits import digest
-from stores.errors import CannotWrite, StoreLocked
+from stores.errors import CannotWrite, EmbedctlError, StoreLocked
 from stores.locks import lock
 from stores.owners import HOST, PROCESSES, is_running, process_started
+from stores.remote import RemotePath
 
 HOLD = """
 import sys, time
@@ -40,6 +42,23 @@ def other_process(folder):
     process.kill()
     process.wait()
     process.stdout.close()
+
+
+def test_a_request_that_fails_does_not_end_the_heartbeat(monkeypatch):
+    beats, stop = [], threading.Event()
+
+    class Far(RemotePath):
+        __slots__ = ()
+
+        def read_bytes(self) -> bytes:
+            beats.append(self)
+            if len(beats) == 3:
+                stop.set()
+            raise EmbedctlError("it took too long")
+
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.001)
+    locks._beat(Far("s3://bucket/store.lock"), b"ours", stop)
+    assert len(beats) == 3
 
 
 def test_a_live_writer_keeps_others_out_and_is_named(folder, other_process):

@@ -1,6 +1,7 @@
 """A store in an object store is the store on a disk: same rows, same receipts, read and written by the same code."""
 
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.errors import DamagedStore, EmbedctlError, StoreLocked
 from stores.names import EmbeddingName
 from stores.owners import PROCESSES
-from stores.remote import locate
+from stores.remote import RemotePath, locate
 from tests.stores.google_storage import google_storage
 
 pytestmark = pytest.mark.slow
@@ -104,6 +105,25 @@ def test_a_second_writer_is_locked_out_and_a_dead_one_is_taken_over(bucket):
     lock.write_bytes(b'{"processes": "%s", "pid": 999999999, "started": "", "token": "x"}' % PROCESSES.encode())
     store.add_images(records(1))
     assert store.n_images == 1 and not lock.exists()
+
+
+def test_of_two_that_begin_a_store_together_neither_undoes_what_the_other_has_written(bucket, monkeypatch):
+    place, copy, other = f"{bucket}/together.zarr", RemotePath.copy, []
+
+    def while_another_begins(self, target, last) -> None:
+        def begin() -> None:
+            EmbeddingStore.open(place, create=True).add_images(records(5))
+
+        monkeypatch.setattr(RemotePath, "copy", copy)
+        other.append(threading.Thread(target=begin))
+        other[0].start()
+        other[0].join(1.0)
+        copy(self, target, last)
+
+    monkeypatch.setattr(RemotePath, "copy", while_another_begins)
+    EmbeddingStore.open(place, create=True)
+    other[0].join()
+    assert EmbeddingStore.open(place).n_images == 5
 
 
 @pytest.mark.parametrize("harm", ["flip", "swap", "lose"])

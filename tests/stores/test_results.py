@@ -1,11 +1,14 @@
 """A run counts when its receipt is there; the table can always be made again."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from stores.errors import DamagedStore, EmbedctlError
+from stores.locks import lock
 from stores.results import (
     COLUMNS,
     assemble,
@@ -24,7 +27,7 @@ run_id, dataset, modality, subject, protocol, train_subjects, embedding, encoder
 matched_base, match, weights, brain_encoder, image_head, recipe, seed, split, checkpoint, channels, window, trial_norm,
 train_on, test_repetitions, gallery, n_way, top1, top3, top5, median_rank, mrr, val_top1, concept_top1, last_top1,
 csls_top1, sinkhorn_top1, noise_ceiling, chance, n_queries, steps, seconds, embedding_key, epochs_key, images_key,
-config_key, version, started"""
+config_key, version, started, preprocessing, simulated"""
 
 
 def put(runs, run_id="run-a", arrays=None, **summary):
@@ -70,6 +73,30 @@ def test_the_table_is_assembled_from_finished_runs_in_order_of_their_names(tmp_p
     assert table.column("top1").to_pylist() == [0.25, 0.5] and table.column("base").to_pylist() == [None, None]
     assert read_results(tmp_path).equals(table) and read_results(str(tmp_path)).schema == results_schema()
     assert pq.read_table(tmp_path / "results.parquet").equals(table)
+
+
+def test_of_two_sweeps_that_end_together_the_later_table_has_the_runs_of_both(tmp_path, monkeypatch):
+    put(tmp_path, "run-a")
+
+    def late(*arguments, **options):
+        if not finished(tmp_path, "run-b"):  # the other sweep had the lock before us
+            put(tmp_path, "run-b")
+        return lock(*arguments, **options)
+
+    monkeypatch.setattr("stores.results.lock", late)
+    assert assemble(tmp_path).column("run_id").to_pylist() == ["run-a", "run-b"]
+
+
+def test_a_run_that_is_removed_while_the_table_is_read_is_not_in_it(tmp_path, monkeypatch):
+    put(tmp_path, "run-a"), put(tmp_path, "run-b")
+
+    def removed(runs, run_id):
+        if run_id == "run-b":
+            shutil.rmtree(tmp_path / "run-b", ignore_errors=True)
+        return read_summary(runs, run_id)
+
+    monkeypatch.setattr("stores.results.read_summary", removed)
+    assert read_results(tmp_path).column("run_id").to_pylist() == ["run-a"]
 
 
 @pytest.mark.parametrize("left", ["an older table", "no table", "a broken table"])

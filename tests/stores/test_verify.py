@@ -5,8 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
+import stores.verify
 from stores.beside import write_beside
+from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
+from stores.receipts import vouch, write_receipt
+from stores.repair import repair
 from stores.results import assemble
 from stores.screens import record_tested
 from stores.verify import find_places, judged, plan
@@ -166,6 +170,55 @@ def test_what_others_put_into_a_store_is_no_damage(workspace):
     (workspace / "p.zarr" / "README.txt").write_bytes(b"x")
     assert damages(workspace) == []
     assert any("README.txt" in remark for remark in plan(workspace / "p.zarr", "epochs").remarks)
+
+
+LEFT_BY_OTHERS = [
+    "e.zarr/pixels-0a/values/c/.DS_Store",
+    "e.zarr/pixels-0a/values/c/0/.nfs00000000deadbeef00000001",
+    "e.zarr/pixels-0a/values/.embedctl/receipts/._000000.json",
+    "e.zarr/pixels-0a/values/.embedctl/receipts/000000 (1).json",
+    "e.zarr/image/.embedctl/Thumbs.db",
+    "p.zarr/things-eeg2/sub-01/train/mean/.embedctl/receipts/._000000.json",
+    "p.zarr/things-eeg2/sub-01/train/mean/c/.DS_Store",
+]
+
+
+def test_what_file_managers_and_mounts_leave_among_chunks_and_receipts_is_no_damage_and_stays(workspace):
+    for name in LEFT_BY_OTHERS:
+        (workspace / name).write_bytes(b"\0\5\26\7")
+    assert damages(workspace) == []
+    assert len(EmbeddingStore.open(workspace / "e.zarr")["pixels"].values)
+    assert len(EpochStore.open(workspace / "p.zarr")["things-eeg2", 1].train.mean)
+    flip(workspace / "e.zarr/pixels-0a/values/c/1/0")
+    assert repair(workspace / "e.zarr", "embeddings").dropped == ["pixels#0a"]
+    assert damages(workspace) == [] and all((workspace / name).exists() for name in LEFT_BY_OTHERS)
+    extract(workspace, 140, "b")
+    preprocess(workspace, (1, 2, 3))
+
+
+@pytest.mark.parametrize("at", ["stores.verify._listed", "stores.verify.runs_listed"])
+def test_a_writer_that_ends_while_one_looks_is_no_damage(workspace, monkeypatch, at):
+    true, wrote = getattr(stores.verify, at.rpartition(".")[2]), []
+
+    def meanwhile(*arguments):
+        if not wrote:
+            wrote.append(True)
+            extract(workspace, 140, "b")
+            shutil.copytree(workspace / "runs" / "run-0", workspace / "runs" / "run-9")
+            change_run(workspace / "runs" / "run-9")
+            assemble(workspace / "runs")
+        return true(*arguments)
+
+    monkeypatch.setattr(at, meanwhile)
+    assert damages(workspace) == [] and wrote
+
+
+def change_run(folder):
+    """Give a copied run its own name."""
+    files = {path.name: path.read_bytes() for path in folder.glob("[!r]*.*")}
+    files["summary.json"] = files["summary.json"].replace(b"run-0", b"run-9")
+    (folder / "summary.json").write_bytes(files["summary.json"])
+    write_receipt(folder / "receipt.json", {name: vouch(data) for name, data in files.items()})
 
 
 def test_one_run_is_verified_alone(workspace):

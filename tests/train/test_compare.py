@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.encoders.registry import registry
+from pipelines.train.cells import hits_interval
 from pipelines.train.compare import left_out, pairs, ranking
 from pipelines.train.origin import doubt
 from pipelines.train.request import TrainRequest
@@ -19,7 +20,7 @@ ALIGNED = {"aligned_by": "dreamsim", "base": "paper-base", "matched_base": PLAIN
 
 
 def row(embedding, subject, seed, top1, **changes):
-    said = {name: {"string": "", "int64": 0, "float64": 0.5}[kind] for name, kind in COLUMNS.items()}
+    said = {name: {"string": "", "int64": 0, "float64": 0.5, "bool": False}[kind] for name, kind in COLUMNS.items()}
     said |= {"embedding": embedding, "encoder": embedding.split(":")[0].split("@")[0], "subject": subject, "seed": seed}
     said |= {"top1": top1, "dataset": "things-eeg2", "embedding_key": "k", "n_way": 200}
     said |= {"weights": f"sha256:{registry()[PLAIN].weights[0].sha256}" if said["encoder"] == PLAIN else "sha256:00"}
@@ -281,12 +282,31 @@ def test_with_the_runs_at_hand_and_few_subjects_intervals_are_over_images(worksp
     assert ranking(results, tmp_path / "elsewhere")[0].interval.over == "subjects"
 
 
+@pytest.mark.parametrize("n_subjects", [2, 5])
+def test_an_interval_is_about_the_accuracy_that_it_stands_beside_also_where_subjects_lost_other_images(n_subjects):
+    images = [f"{i}.jpg" for i in range(30)]
+    lost = dict(enumerate(images))  # each subject another, and it had been a hit
+    hits = {f"r{s}": [(i, float(i in images[:12])) for i in images if i != lost[s]] for s in range(n_subjects)}
+    cells = {s: {0: {"run_id": f"r{s}"}} for s in range(n_subjects)}
+    top1 = [float(np.mean([hit for _, hit in kept])) for kept in hits.values()]
+    found = hits_interval(
+        [(cells, 1), (cells, -1)], lambda run: tuple(zip(*hits[run], strict=True)), [0.0] * n_subjects
+    )
+    assert found.low == pytest.approx(-found.high)
+    found = hits_interval([(cells, 1)], lambda run: tuple(zip(*hits[run], strict=True)), top1)
+    elsewhere = hits_interval([(cells, 1)], lambda run: tuple(zip(*hits[run], strict=True)), [0.9] * n_subjects)
+    assert found.over == ("images" if n_subjects == 2 else "subjects and images")
+    assert elsewhere.low - found.low == pytest.approx(0.9 - np.mean(top1)) == pytest.approx(elsewhere.high - found.high)
+    if n_subjects == 5:
+        assert (found.low + found.high) / 2 == pytest.approx(np.mean(top1))
+
+
 def test_from_four_subjects_on_intervals_are_over_subjects_and_images(tmp_path):
     rng = np.random.default_rng(0)
     rows = [row("a", subject, 0, 0.5, run_id=f"r{subject}") for subject in range(4)]
     for r in rows:
         hits = rng.integers(0, 2, 20).astype(float)
-        config = {"gallery_ids": [f"{i}.jpg" for i in range(20)], "preprocessing": {"name": "nice"}}
+        config = {"gallery_ids": [f"{i}.jpg" for i in range(20)]}
         arrays = {"hits": hits, "target": np.arange(20)}
         write_run(tmp_path, r["run_id"], config=config, summary=r, arrays=arrays, checkpoint=b"", metrics=[])
     results = read_results(tmp_path)

@@ -1,6 +1,7 @@
 """The published numbers are those of the paper, and results stand beside the ones they belong to."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from embedctl.cli import app
 from pipelines.encoders.registry import registry
 from pipelines.paper.beside import beside_paper
 from pipelines.paper.tables import ALIGNED, paper_cells
+from pipelines.train.recipes import read_recipe
 from stores.results import write_run
 from tests.train.test_compare import row, table
 
@@ -46,6 +48,7 @@ def measured(name, subject, seed, top1, **changes):
         "brain_encoder": "nice+linear",
         "recipe": "paper",
         "config_key": "p",
+        "preprocessing": "nice",
     }
     return row(name, subject, seed, top1, **said | {"weights": "sha256:00"} | changes)
 
@@ -53,19 +56,51 @@ def measured(name, subject, seed, top1, **changes):
 HUMAN, BASE = "dreamsim-clip-vitb32", "clip-vitb32"
 
 
-def found(*rows, place=("T1", "NICE", "CLIP", "top1")):
-    return next(r for r in beside_paper(table(*rows)) if (r.table, r.row, r.column, r.metric) == place)
+def found(*rows, place=("T1", "NICE", "CLIP", "top1"), runs=Path("nowhere")):
+    return next(r for r in beside_paper(table(*rows), runs) if (r.table, r.row, r.column, r.metric) == place)
 
 
 def test_seeds_and_subjects_are_averaged_and_the_base_is_the_papers_own():
-    pair = found(
-        measured(HUMAN, 1, 7, 0.3), measured(HUMAN, 1, 42, 0.5), measured(HUMAN, 2, 7, 0.8),
-        measured(BASE, 1, 7, 0.2), measured(BASE, 1, 42, 0.2), measured(BASE, 2, 7, 0.4),
-        measured("dreamsim-clip-vitb32-base", 1, 7, 0.9),
-    )  # fmt: skip
+    ours = [measured(HUMAN, 1, 7, 0.3), measured(HUMAN, 1, 42, 0.5), measured(HUMAN, 2, 7, 0.8)]
+    theirs = [measured(BASE, row["subject"], row["seed"], row["top1"] / 2) for row in ours]
+    pair = found(*ours, *theirs, measured("dreamsim-clip-vitb32-base", 1, 7, 0.9))
     assert (pair.published, pair.published_base) == (0.4252, 0.2859)
     assert (pair.measured, pair.measured_base) == (pytest.approx(0.6), pytest.approx(0.3))
-    assert (pair.subjects, pair.n_subjects, pair.recipe) == ((1, 2), 10, "paper (p)")
+    assert (pair.chance, pair.noise_ceiling) == (1 / 200, 0.5)
+    assert (pair.subjects, pair.n_subjects, pair.recipe, pair.differs) == ((1, 2), 10, "paper (p)", ())
+
+
+def test_both_sides_are_the_same_people_and_seeds_or_only_one_is_told():
+    ours = [measured(HUMAN, 1, 7, 0.3), measured(HUMAN, 1, 42, 0.5), measured(HUMAN, 2, 7, 0.9)]
+    pair = found(*ours, measured(BASE, 1, 7, 0.3), measured(BASE, 3, 7, 0.1))
+    assert (pair.measured, pair.measured_base, pair.subjects) == (0.3, 0.3, (1,))
+    pair = found(*ours, measured(BASE, 1, 191, 0.3), measured(BASE, 3, 7, 0.1))
+    assert (pair.measured, pair.measured_base, pair.subjects) == (pytest.approx(0.65), None, (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "said"),
+    [
+        ({"simulated": True}, ("T1", "NICE", "CLIP", "top1"), "simulated recordings"),
+        ({"preprocessing": "clean"}, ("T1", "NICE", "CLIP", "top1"), "preprocessed with clean, the paper's is nice"),
+        (
+            {"protocol": "cross", "train_subjects": "1,2,5,6,7,8,9,10"},
+            ("T2", "Avg", "CLIP", "top1"),
+            "trained on 8 subjects and validated on one, the paper on 9 less a tenth",
+        ),
+    ],
+)
+def test_what_is_known_to_differ_from_the_papers_is_told(changes, place, said):
+    assert found(measured(HUMAN, 3, 7, 0.3, **changes), place=place).differs == (said,)
+
+
+def test_settings_asked_for_instead_of_the_recipes_are_told(tmp_path):
+    settings = read_recipe("paper", "eeg", "nice+linear").settings()
+    for key, had in (("p", settings), ("q", settings | {"loss": "soft-clip"})):
+        said = measured(HUMAN, 1, 7, 0.3, modality="eeg", config_key=key, run_id=key)
+        write_run(tmp_path, key, config={"settings": had}, summary=said, arrays={}, checkpoint=b"", metrics=[])
+        expected = () if key == "p" else ("other settings than the recipe's: loss",)
+        assert found(said, runs=tmp_path).differs == expected
 
 
 def test_both_of_a_pair_are_of_the_same_subjects_and_seeds():
@@ -111,12 +146,14 @@ def test_a_row_of_one_subject_takes_that_subject_and_the_other_protocol():
 def test_the_command_shows_the_pairs_that_have_runs_and_pairs_as_the_paper_did(tmp_path):
     bases = {"aligned_by": "dreamsim", "base": BASE, "matched_base": "dreamsim-clip-vitb32-base", "match": "exact"}
     for name, top1, more in ((HUMAN, 0.5, bases), (BASE, 0.2, {})):
-        summary = measured(name, 1, 7, top1, **more) | {"run_id": name}
+        summary = measured(name, 1, 7, top1, simulated=True, **more) | {"run_id": name}
         write_run(tmp_path, name, config={}, summary=summary, arrays={}, checkpoint=b"", metrics=[])
     said = CliRunner().invoke(app, ["compare", "--paper", "--runs", str(tmp_path)])
     assert said.exit_code == 0, said.stderr
     line = next(line for line in said.stdout.splitlines() if line.startswith("T1"))
-    words = "T1 NICE CLIP top1 1 of 10 42.5 % 50.0 % 28.6 % 20.0 % +13.9 points +30.0 points paper (p)"
+    words = "T1 NICE CLIP top1 1 of 10 42.5 % 50.0 % 28.6 % 20.0 % 0.5 % +13.9 points +30.0 points paper (p) †"
     assert line.split() == words.split()
+    assert "† simulated recordings (T1" in said.stderr and "split-half reliability 50.0 %" in said.stderr
+    assert "the recordings of things-eeg2, subject 1, are simulated" in said.stderr
     assert "1 of 288 published pairs have runs here" in said.stderr
     assert "the paper's own base" in said.stdout

@@ -96,15 +96,18 @@ def test_how_many_concepts_are_held_out_is_said(found):
 
 def test_chance_is_the_mean_of_rounds_of_different_sizes(workspace, tmp_path, monkeypatch):
     uneven = Split(np.arange(12, 96), (np.arange(8), np.arange(8, 12)))
-    monkeypatch.setattr(screen_module, "held_out", lambda *asked: (uneven, "made up"))
+    even = Split(np.arange(12, 96), (np.arange(6), np.arange(6, 12)))
+    of_subjects = iter((even, uneven))
+    monkeypatch.setattr(screen_module, "held_out", lambda *asked: (next(of_subjects), "made up"))
     report = screen(request(workspace, tmp_path / "runs"))
-    assert report.chances == {1: pytest.approx((1 / 8 + 1 / 4) / 2), 2: pytest.approx((1 / 8 + 1 / 4) / 2)}
+    assert report.chance == pytest.approx(((1 / 8 + 1 / 4) / 2 + 1 / 6) / 2) and report.n_way == 8
+    monkeypatch.setattr(screen_module, "held_out", lambda *asked: (uneven, "made up"))
     same = np.ones((96, 5))
     epochs = np.random.default_rng(0).standard_normal((96, 8))
-    assert Screened(epochs, uneven).score(same).top1 == pytest.approx(report.chances[1])
+    assert Screened(epochs, uneven).score(same).top1 == pytest.approx((1 / 8 + 1 / 4) / 2)
     places = [f"--embeddings={workspace.embeddings}", f"--epochs={workspace.epochs}", f"--runs={tmp_path / 'runs'}"]
     told = CliRunner().invoke(app, ["screen", "--brain=eeg", f"--recipe={workspace.recipe}", *places])
-    assert "18.8 %" in told.stdout, told.stderr
+    assert "18.8 %" in told.stdout and "up to 8-way" in told.stdout, told.stderr
 
 
 def test_recordings_too_large_for_this_computer_are_refused_before_they_are_read(workspace, tmp_path, monkeypatch):
@@ -158,7 +161,7 @@ def tested(workspace, tmp_path_factory):
 def test_the_test_scores_stand_beside_the_others_and_move_nothing(found, tested):
     _, report = tested
     assert [dataclasses.replace(row, test_top1=None, test_top5=None) for row in report.rows] == found.rows
-    assert report.test_n_way == 16 and report.rows[0].test_top1 > 3 / 16
+    assert report.test_chance == 1 / 16 and report.rows[0].test_top1 > 3 / 16
 
 
 def test_what_has_seen_the_test_images_is_counted_once_per_configuration(workspace, tested, tmp_path):
@@ -212,3 +215,4 @@ def test_the_command_shows_a_line_per_embedding_and_marks_the_test(workspace, tm
     assert "TEST top-1" in marked.stdout
     assert "split-half reliability" in marked.stderr and "split-half reliability" not in plain.stderr
     assert "2 configurations have been scored on the test images" in marked.stderr
+    assert "the recordings of things-eeg2, subjects 1, 2, are simulated" in plain.stderr

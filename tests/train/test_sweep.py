@@ -28,7 +28,7 @@ from stores.epochs import EpochStore
 from stores.errors import CannotWrite, DamagedStore, EmbedctlError, UnknownName
 from stores.images import ImageRecord
 from stores.results import COLUMNS, read_array, read_config, read_results, read_summary
-from tests.train.conftest import TEST_IDS, TRAIN_IDS, build_workspace, write_embedding, write_subject
+from tests.train.conftest import TEST_IDS, TRAIN_IDS, build_workspace, concept, write_embedding, write_subject
 
 
 def request(workspace, runs, **changes):
@@ -62,8 +62,24 @@ def test_every_embedding_subject_and_seed_becomes_a_row(swept):
 
 
 def test_no_column_is_left_empty(swept):
-    for name in COLUMNS:
-        assert read_results(swept.runs)[name].null_count == 0, name
+    for name in COLUMNS:  # there is one image of each test concept, and none to make a centre of
+        assert read_results(swept.runs)[name].null_count == (8 if name == "concept_top1" else 0), name
+
+
+def test_other_stored_images_of_the_test_concepts_make_their_centres(workspace, tmp_path):
+    shutil.copytree(workspace.embeddings, tmp_path / "embeddings.zarr")
+    store = EmbeddingStore.open(tmp_path / "embeddings.zarr")
+    more = [f"more/{concept(name)}/7.png" for name in TEST_IDS]
+    store.add_images([ImageRecord(name, f"more{n}", 1, 1, 8, 8, "RGB") for n, name in enumerate(more)])
+    entry, rows = store.resolve("planted"), np.array([store.row_of[name] for name in more])
+    others = workspace.planted[-len(more) :].astype(np.float32) + 0.1
+    for block in set((rows // store.block_rows).tolist()):
+        here = rows // store.block_rows == block
+        store.write_block(block, {entry.group: (rows[here], others[here])}, {})
+    asked = {"epochs": workspace.epochs, "recipe": workspace.recipe, "models": ("planted",), "subjects": (1,)}
+    report = train(TrainRequest(brain="eeg", runs=tmp_path / "runs", embeddings=tmp_path / "embeddings.zarr", **asked))
+    summary = read_summary(report.runs, report.jobs[0].run_id)
+    assert summary["concept_top1"] == pytest.approx(summary["top1"]) and summary["top1"] > 0.4
 
 
 def test_a_run_keeps_what_led_to_its_scores(swept):
@@ -74,7 +90,7 @@ def test_a_run_keeps_what_led_to_its_scores(swept):
     assert read_array(swept.runs, run, "hits").mean() == summary["top1"]
     assert config["settings"]["passes"] == 6
     assert config["join"] == "suffix"
-    assert summary["simulated"] is True, "as the epochs say of themselves"
+    assert summary["simulated"] is True and summary["preprocessing"] == "clean", "as the epochs say of themselves"
     assert config["embeddings"].endswith("embeddings.zarr") and config["epochs"].endswith("epochs.zarr")
     assert config["gallery_ids"] == TEST_IDS
     assert read_array(swept.runs, run, "scores_last").shape == scores.shape
