@@ -16,7 +16,7 @@ from stores.commits import digest, discard, draft_name, json_bytes, place, put_b
 from stores.errors import EmbedctlError, StoreMismatch
 from stores.layout import array_node, group_node, private, read_ours
 from stores.names import check_folder_name, subject_name
-from stores.receipts import change, read_vouched, settled
+from stores.receipts import change, read_vouched, settled, vouch
 from stores.roots import Root, node_bytes, read_strings, string_files
 from stores.split_writer import SplitWriter, missing_blocks
 from stores.tables import table_bytes
@@ -92,7 +92,10 @@ def publish(root: Root, without: str = "") -> None:
         root.finish()
         names = [name for name in complete_subjects(root.path) if without not in (name, name.partition("/")[0])]
         datasets = {f"{dataset}/zarr.json" for name in names if (dataset := name.partition("/")[0])}
+        known = settled(root.path, root.private / "metadata.json")
         vouched = {name: (root.path / name).read_bytes() for name in sorted(datasets)}
+        # One that is damaged stays so: nobody vouches anew for what was not written.
+        vouched = {n: data for n, data in vouched.items() if known.get(n, vouch(data))["blake2b"] == digest(data)}
         root.change({**vouched, **string_files("subject", names, 1024)}, gone=[f"{without}/zarr.json"])
         root.consolidate(without)
 
@@ -301,6 +304,7 @@ class SubjectWriter:
         node = node_bytes(group_node({"embedctl": {"kind": "dataset", "recipe": self._attributes["recipe"]}}))
         if folder.is_dir():
             if stored_recipe(self._root.path, self._dataset) is None:  # left by a writer killed before its subject
+                self._root.change({}, gone=[f"{self._dataset}/zarr.json"])
                 put_bytes(folder / "zarr.json", node, self._root.drafts)
             return
         draft = self._root.drafts / draft_name(self._dataset)

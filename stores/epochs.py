@@ -350,6 +350,7 @@ class SplitEpochs:
         return self._rows("epochs")
 
     def _rows(self, name: str) -> RawRows:
+        read_vouched(self.path, self._receipt, f"{name}/zarr.json")
         return RawRows(self.path / name, self._vouchers)
 
     def __len__(self) -> int:
@@ -375,5 +376,6 @@ def _is_sound(info: Mapping[str, Any]) -> bool:
 
 def _read_all(folder: Path) -> np.ndarray:
     receipt = private(folder.parent / "split") / "metadata.json"
+    read_vouched(folder.parent, receipt, f"{folder.name}/zarr.json")
     rows = RawRows(folder, settled(folder.parent, receipt))
     return rows.read(0, len(rows))

@@ -28,6 +28,7 @@ from stores.versions import installed_version
 __all__ = [
     "Vouchers",
     "change",
+    "check_vouched",
     "finish",
     "is_announced",
     "is_of_a_block",
@@ -89,9 +90,18 @@ def change(
     -------
     dict
         What the receipt vouches for now.
+
+    Raises
+    ------
+    DamagedStore
+        If a file that is to be replaced is not the one that was written: what is known of it cannot be trusted.
     """
     before = settled(base, receipt)
     new = {name: vouch(data, **(facts or {}).get(name, {})) for name, data in files.items()}
+    for name in set(new) & set(before):
+        old = before[name]["blake2b"]
+        if old != new[name]["blake2b"] and _found(base / name) != old:
+            raise DamagedStore(f"'{base / name}' is not what its receipt says")
     after = {name: voucher for name, voucher in {**before, **new}.items() if name not in gone}
     if after != before and (announce or any(name in before for name in new)):
         write_receipt(receipt, before, after, drafts)
@@ -104,6 +114,10 @@ def change(
         _take_back(receipt, base, files)
         raise
     return after
+
+
+def _found(file: Path) -> str:
+    return digest(file) if file.is_file() else ""
 
 
 def _take_back(receipt: Path, base: Path, files: Collection[str]) -> None:
@@ -167,7 +181,7 @@ def settle(base: Path, receipt: Mapping[str, Any]) -> Vouchers:
         if len(candidates) == 2 and candidates[0] == candidates[1]:
             now[name] = candidates[0]
             continue
-        found = digest(base / name) if (base / name).is_file() else ""
+        found = _found(base / name)
         matching = [candidate for candidate in candidates if candidate["blake2b"] == found]
         if matching:
             now[name] = matching[0]
@@ -208,26 +222,33 @@ def read_receipt(path: Path | str) -> dict[str, Any]:
 
 
 def read_vouched(base: Path, receipt: Path, name: str) -> bytes:
-    """Return a file, if it is the one that its receipt vouches for, also while a writer replaces it.
+    """Return a file, if it is the one that its receipt vouches for; raises as `check_vouched`."""
+    return check_vouched(base, receipt, name)[0]
+
+
+def check_vouched(base: Path, receipt: Path, *names: str) -> list[bytes]:
+    """Return files, if they are those that their receipt vouches for, also while a writer replaces them.
 
     Raises
     ------
     DamagedStore
-        If it is missing or another one, or nobody vouches for it.
+        If one is missing or another one, or nobody vouches for it.
     """
-    seen: tuple[str, str] | None = None
+    seen: list[tuple[str, str]] | None = None
     while True:
-        wanted = settled(base, receipt).get(name, {}).get("blake2b", "")
+        vouchers = settled(base, receipt)
         try:
-            data = read_file(base / name)
+            files = [read_file(base / name) for name in names]
         except OSError as error:
-            raise DamagedStore(f"'{base / name}' cannot be read") from error
-        found = digest(data)
-        if wanted == found:
-            return data
-        if seen == (wanted, found):  # the writer is not between two steps: this is how it stays
-            raise DamagedStore(f"'{base / name}' is not what its receipt says")
-        seen = wanted, found
+            raise DamagedStore(f"'{error.filename}' cannot be read") from error
+        wanted = [vouchers.get(name, {}).get("blake2b", "") for name in names]
+        found = list(zip(wanted, map(digest, files), strict=True))
+        other = [name for name, (said, there) in zip(names, found, strict=True) if said != there]
+        if not other:
+            return files
+        if found == seen:  # the writer is not between two steps: this is how it stays
+            raise DamagedStore(f"'{base / other[0]}' is not what its receipt says")
+        seen = found
 
 
 def _is_sound(name: str, voucher: dict[str, Any]) -> bool:

@@ -19,10 +19,10 @@ from stores.epoch_writer import complete_subjects, publish
 from stores.errors import DamagedStore
 from stores.images import ImageRecord, image_table_bytes
 from stores.inside import refuse_links
-from stores.layout import group_node, private, read_array, read_node
+from stores.layout import group_node, private, read_array
 from stores.locks import lock
 from stores.parts import WHOLE, refuse_beside
-from stores.receipts import Vouchers, read_receipt, vouch, write_receipt
+from stores.receipts import Vouchers, is_of_a_block, read_receipt, vouch, write_receipt
 from stores.results import RECEIPT, assemble
 from stores.roots import Root, node_bytes, read_strings
 from stores.screens import SCREENS, SCREENS_RECEIPT
@@ -99,12 +99,21 @@ def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
     with root.lock("embeddings"):
         refuse_beside(root, WHOLE)
         sweep(root.drafts)
-        found = plan(path, "embeddings")
-        bad = {check.file: check for check in found.checks if judge(check)}
+        found, bad = _still_damaged(path, done)
         _mend_root(root, found, bad, done, records_of)
-        for group in sorted(folder for folder in path.iterdir() if private(folder / "values").is_dir()):
-            _mend_group(root, group, found, bad, done)
+        groups: dict[str, dict[Path, Check]] = {}
+        for file in [*bad, *(damage.file for damage in (*found.damages, *done.found))]:
+            groups.setdefault(file.relative_to(path).parts[0], {}).update({file: bad[file]} if file in bad else {})
+        for name in sorted(groups):
+            if private(path / name / "values").is_dir():
+                _mend_group(root, path / name, found, groups[name], done)
     EmbeddingStore.open(path).consolidate()
+
+
+def _still_damaged(path: Path, done: Repair) -> tuple[Plan, dict[Path, Check]]:
+    """Look once more, inside the lock, at what was found damaged without it; what was whole is not read again."""
+    found, suspects = plan(path, done.kind), {damage.file for damage in done.found}
+    return found, {check.file: check for check in found.checks if check.file in suspects and judge(check)}
 
 
 def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair, records_of: RecordsOf | None) -> None:
@@ -189,11 +198,13 @@ def _mend_group(root: Root, group: Path, found: Plan, bad: Mapping[Path, Check],
         done.lost.append(part)
         return
     damaged = {damage.file for damage in found.damages} | set(bad)
-    receipts = {check.receipt for file, check in bad.items() if group in file.parents} | damaged
+    receipts = {check.receipt for check in bad.values()} | damaged
     for receipt in sorted(receipts & set((hidden / "receipts").glob("*.json"))):
         misplaced = any(d.file == receipt and d.problem == "is the receipt of other rows" for d in found.damages)
         _keep(receipt, group, root.drafts, nothing=misplaced)
-    left = {check.file for check in plan(root.path, root.kind).checks}
+    left_receipts = [path for path in (hidden / "receipts").glob("*.json") if is_of_a_block(path.name)]
+    said = [accepted(read_receipt(receipt)) for receipt in left_receipts]
+    left = {group / name for names in said for name in names}
     for chunk in sorted(path for path in (group / "values" / "c").rglob("*") if path.is_file()):
         if chunk not in left and chunk.name.isdecimal():
             remove_file(chunk)
@@ -224,18 +235,15 @@ def _keep(
 def _epochs(path: Path, done: Repair) -> None:
     root = Root(path, "epochs", "subject")
     receipt = root.private / "metadata.json"
-    found = plan(path, "epochs")
-    bad = {check.file: check for check in found.checks if judge(check)}
+    found, bad = _still_damaged(path, done)
     subjects = sorted({"/".join(damage.part.split("/")[:2]) for damage in done.found if damage.part})
     with root.lock("list of subjects", wait=30.0):
         for file, check in list(bad.items()):
             is_dataset = file.parent.parent == path and check.receipt == receipt
             if is_dataset and restore(path, "epochs", file, check.accepted, root.drafts):
                 done.restored.append(file)
-        try:
-            read_node(path)["attributes"]["embedctl"]["kind"]
-        except (DamagedStore, KeyError, TypeError):
-            put_bytes(path / "zarr.json", _bare_root(root), root.drafts)
+        if path / "zarr.json" in bad or any(damage.file == receipt for damage in done.found):
+            put_bytes(path / "zarr.json", _bare_root(root), root.drafts)  # `publish` lists in it what there is
         _keep(receipt, path, root.drafts)
     for name in subjects:
         dataset, _, subject = name.partition("/")

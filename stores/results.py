@@ -6,8 +6,8 @@ table ``results.parquet`` is assembled from the summaries of finished runs and c
 
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from stores.commits import digest, discard, json_bytes, put_bytes, remove_file, sweep
 from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
+from stores.files import read_file
 from stores.inside import refuse_links
 from stores.locks import clear_dead, lock
 from stores.names import check_folder_name
@@ -68,6 +69,7 @@ COLUMNS: dict[str, str] = {
 RECEIPT = "receipt.json"
 TABLE = "results.parquet"
 _MADE_FROM = b"embedctl.receipts"
+_PATIENCE = 120.0  # seconds: thousands of summaries are read inside the lock
 
 
 def results_schema() -> "pa.Schema":
@@ -248,8 +250,8 @@ def remove_runs(runs: Path, run_ids: Sequence[str]) -> list[str]:
     with ExitStack() as held:
         for run_id in found:
             held.enter_context(lock(runs / ".embedctl" / "locks", run_id))
-        with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):  # or another sweep lists them again
-            _assemble(runs, without=found)
+        with _lock(runs):  # until they are gone: who assembles in between would list them again
+            _write_table(runs, without=found)
             for run_id in found:
                 discard(runs / run_id, _drafts(runs))
     return found
@@ -259,34 +261,59 @@ def assemble(runs: Path) -> "pa.Table":
     """Write ``results.parquet`` from the summaries of the finished runs, sorted by run id, and return it.
 
     A table that is made from these very runs already is left alone.
+
+    Raises
+    ------
+    DamagedStore
+        If a run is damaged.
+    StoreLocked
+        If another process is at the table for minutes.
     """
     refuse_links(runs)
     sweep(_drafts(runs))
     clear_dead(runs / ".embedctl" / "locks")
-    with suppress(FileNotFoundError):  # a run was removed meanwhile
-        table = _written_table(runs, _receipts(runs))
-        if table is not None and not is_announced(_table_receipt(runs)):
-            return table
-    with lock(runs / ".embedctl" / "locks", "results", wait=30.0, shown=runs):
-        return _assemble(runs)
-
-
-def _assemble(runs: Path, without: Collection[str] = ()) -> "pa.Table":
-    """Write the table under its lock, so that of two sweeps the later one lists the runs of both.
-
-    Runs ``without`` are about to go.
-    """
-    receipts = [path for path in _receipts(runs) if path.parent.name not in without]
-    table = _written_table(runs, receipts)
-    if table is not None:
-        finish(_table_receipt(runs), runs, _drafts(runs))
+    table = _written_table(runs, _receipts(runs))
+    if table is not None and not is_announced(_table_receipt(runs)):
         return table
-    table = _read_rows(runs, receipts)
-    data = table_bytes(table.replace_schema_metadata({_MADE_FROM: _state(receipts)}))
-    if not _is_vouched_for(runs):  # else `change` would take what was lost or damaged for what is there
-        remove_file(_table_receipt(runs))
-    change(_table_receipt(runs), runs, {TABLE: data}, drafts=_drafts(runs))
+    with _lock(runs):
+        return _write_table(runs)
+
+
+def _lock(runs: Path) -> AbstractContextManager[None]:
+    return lock(runs / ".embedctl" / "locks", "results", wait=_PATIENCE, shown=runs)
+
+
+def _write_table(runs: Path, without: Collection[str] = ()) -> "pa.Table":
+    """List the runs but those ``without``, which are about to go, and write their table; inside the lock.
+
+    Read before, it would lack a run whose process has written its own table in the meantime.
+    """
+    if _is_vouched_for(runs):  # perhaps by a writer that was cut short
+        finish(_table_receipt(runs), runs, _drafts(runs))
+    table, receipts, is_written = _find(runs, without)
+    if not is_written:
+        data = table_bytes(table.replace_schema_metadata({_MADE_FROM: _state(receipts)}))
+        if not _is_vouched_for(runs):  # else `change` would take what was lost or damaged for what is there
+            remove_file(_table_receipt(runs))
+        change(_table_receipt(runs), runs, {TABLE: data}, drafts=_drafts(runs))
     return table
+
+
+def _find(runs: Path, without: Collection[str] = ()) -> tuple["pa.Table", dict[str, bytes], bool]:
+    """Return the table of the finished runs, their receipts, and whether it is the one that lies there.
+
+    A run that another process removes or trains anew meanwhile makes it look again.
+    """
+    while True:
+        receipts = _receipts(runs, without)
+        table = _written_table(runs, receipts)
+        if table is not None:
+            return table, receipts, True
+        try:
+            return _read_rows(runs, receipts), receipts, False
+        except (OSError, EmbedctlError):
+            if _receipts(runs, without) == receipts:
+                raise
 
 
 def runs_listed(runs: Path) -> set[str]:
@@ -327,17 +354,10 @@ def read_results(runs: Path | str) -> "pa.Table":
         If the table has to be made from a run that is damaged.
     """
     runs = Path(runs)
-    receipts = _receipts(runs)
+    table, receipts, _ = _find(runs)
     if not receipts and not (runs / TABLE).is_file():
         raise EmbedctlError(f"no results in '{runs}'", "embedctl train writes them; or name the folder where they are")
-    while True:
-        try:
-            table = _written_table(runs, receipts)
-            return _read_rows(runs, receipts) if table is None else table
-        except (FileNotFoundError, EmbedctlError):
-            if (now := _receipts(runs)) == receipts:
-                raise
-            receipts = now  # a run was removed meanwhile
+    return table
 
 
 def any_results(runs: Path | str) -> "pa.Table | None":
@@ -346,7 +366,7 @@ def any_results(runs: Path | str) -> "pa.Table | None":
     return read_results(runs) if _receipts(runs) or (runs / TABLE).is_file() else None
 
 
-def _written_table(runs: Path, receipts: Sequence[Path]) -> "pa.Table | None":
+def _written_table(runs: Path, receipts: Mapping[str, bytes]) -> "pa.Table | None":
     """Return the table that lies there, if it is made from these receipts, and with the columns of today."""
     try:
         table = read_table(runs / TABLE) if _is_vouched_for(runs) else None
@@ -359,14 +379,19 @@ def _written_table(runs: Path, receipts: Sequence[Path]) -> "pa.Table | None":
     return table.replace_schema_metadata(None)
 
 
-def _receipts(runs: Path) -> list[Path]:
-    """Return the receipts of the finished runs, sorted by run id."""
-    return sorted(path for path in runs.glob(f"[!.]*/{RECEIPT}") if path.is_file())
+def _receipts(runs: Path, without: Collection[str] = ()) -> dict[str, bytes]:
+    """Return the receipt of each finished run but those ``without``, by run id."""
+    found = {}
+    for path in sorted(runs.glob(f"[!.]*/{RECEIPT}")):
+        if path.parent.name not in without and path.is_file():
+            with suppress(FileNotFoundError):  # another process has just removed it
+                found[path.parent.name] = read_file(path)
+    return found
 
 
-def _state(receipts: Sequence[Path]) -> bytes:
+def _state(receipts: Mapping[str, bytes]) -> bytes:
     """Return a digest of everything the table is made from: each receipt vouches for its run's summary."""
-    return digest(b"".join(path.read_bytes() for path in receipts)).encode()
+    return digest(b"".join(receipts.values())).encode()
 
 
 def _row_table(summaries: Sequence[Mapping[str, Any]]) -> "pa.Table":
@@ -381,13 +406,13 @@ def _row_table(summaries: Sequence[Mapping[str, Any]]) -> "pa.Table":
     return pa.Table.from_arrays(columns, schema=results_schema())
 
 
-def _read_rows(runs: Path, receipts: Sequence[Path]) -> "pa.Table":
-    summaries = [read_summary(runs, path.parent.name) for path in receipts]
-    for path, summary in zip(receipts, summaries, strict=True):
-        if summary["run_id"] != path.parent.name:
-            raise DamagedStore(f"'{path.parent}' is not the run that its summary speaks of")
+def _read_rows(runs: Path, run_ids: Iterable[str]) -> "pa.Table":
+    summaries = {run_id: read_summary(runs, run_id) for run_id in run_ids}
+    for run_id, summary in summaries.items():
+        if summary["run_id"] != run_id:
+            raise DamagedStore(f"'{runs / run_id}' is not the run that its summary speaks of")
     try:
-        return _row_table(summaries)
+        return _row_table(list(summaries.values()))
     except ValueError as error:  # of a stranger's run: its receipt fits, and its summary is none
         raise DamagedStore(f"a run of '{runs}' cannot be in the table: {error}") from error
 

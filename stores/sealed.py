@@ -63,7 +63,7 @@ def npy_of(data: bytes, path: Path) -> np.ndarray:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
-        if math.prod(shape) * dtype.itemsize != len(data) - file.tell() or dtype.hasobject:
+        if math.prod(shape) * dtype.itemsize != len(data) - file.tell() or dtype.hasobject or not dtype.itemsize:
             raise ValueError(f"{shape} of {dtype}")
         file.seek(0)
         values: np.ndarray = np.load(file, allow_pickle=False)

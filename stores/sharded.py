@@ -1,6 +1,6 @@
-"""Read rows of an array whose chunks are shards, a part at a time: for object stores, where nothing can be mapped.
+"""Read rows of an array of shards, one chunk at a time: for object stores, where nothing is mapped.
 
-Every part is compared with its own checksum and with the one in the receipt: a flipped bit, a stale shard or one in
+Every chunk is compared with its own checksum and with the one in the receipt: a flipped bit, a stale shard or one in
 another's place is an error and never numbers.
 """
 
@@ -63,14 +63,14 @@ class ShardedRows:
         return self.take(np.arange(*slice(start, stop).indices(len(self))))
 
     def take(self, rows: Any) -> np.ndarray:
-        """Return the rows with these indices, in this order; each part that holds one is fetched once.
+        """Return the rows with these indices, in this order; each chunk that holds one is fetched once.
 
         Raises
         ------
         IndexError
             If an index is out of range.
         DamagedStore
-            If a part is not the one that was committed.
+            If a chunk is not the one that was committed.
         """
         rows = np.asarray(rows, dtype=np.intp)
         if rows.size and (rows.min() < -len(self) or rows.max() >= len(self)):
@@ -80,14 +80,14 @@ class ShardedRows:
         shards = rows // self.chunk_rows
         for shard in np.unique(shards).tolist():
             here = np.flatnonzero(shards == shard)
-            parts, within = np.divmod(rows[here] - shard * self.chunk_rows, self._node.inner)
-            for part, numbers in self._fetch(shard, np.unique(parts).tolist()).items():
-                mine = parts == part
+            chunks, within = np.divmod(rows[here] - shard * self.chunk_rows, self._node.inner)
+            for chunk, numbers in self._fetch(shard, np.unique(chunks).tolist()).items():
+                mine = chunks == chunk
                 out[here[mine]] = numbers[within[mine]]
         return out
 
-    def _fetch(self, shard: int, parts: list[int]) -> dict[int, np.ndarray]:
-        """Return parts of one shard; none of one that nobody vouches for."""
+    def _fetch(self, shard: int, chunks: list[int]) -> dict[int, np.ndarray]:
+        """Return chunks of one shard; none of one that nobody vouches for."""
         name = f"{self.folder.name}/{self._node.file(shard)}"
         if name not in self._vouchers:
             return {}
@@ -97,11 +97,11 @@ class ShardedRows:
         known = self._vouchers[name]
         while True:
             try:
-                found = read_ranges(path, [(part * size, (part + 1) * size) for part in parts])
+                found = read_ranges(path, [(chunk * size, (chunk + 1) * size) for chunk in chunks])
             except FileNotFoundError as problem:
                 raise DamagedStore(f"'{path}' is missing") from problem
             tails = [data[-CRC_BYTES:].hex() for data in found]
-            if all(len(data) == size for data in found) and tails == [known["inner"][part] for part in parts]:
+            if all(len(data) == size for data in found) and tails == [known["inner"][chunk] for chunk in chunks]:
                 break
             now = self._look_again().get(name, {})
             if not now or now == known:
@@ -115,4 +115,4 @@ class ShardedRows:
                 raise DamagedStore(f"'{path}' holds numbers that do not fit their checksum")
         little = self.dtype.newbyteorder("<")
         numbers = [np.frombuffer(data[:-CRC_BYTES], little).reshape(shape) for data in found]
-        return dict(zip(parts, numbers, strict=True))
+        return dict(zip(chunks, numbers, strict=True))

@@ -6,7 +6,7 @@ First it is decided what to look at (`plan`: receipts are read, data are not), t
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -55,6 +55,8 @@ class Plan:
         What is no damage and still worth a line.
     receipts : set of Path
         Receipts that were read.
+    names : dict
+        The names in arrays of ids that were asked for.
     """
 
     store: Path
@@ -63,11 +65,16 @@ class Plan:
     damages: list[Damage] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     receipts: set[Path] = field(default_factory=set)
+    names: dict[Path, list[str]] = field(default_factory=dict)
 
     def blame(self, file: Path, problem: str, part: str, rows: Any = (), ids: Path | None = None) -> None:
         """Write down a damage."""
         ranges = tuple((int(start), int(stop)) for start, stop in rows)
-        self.damages.append(Damage(file, problem, self.kind, self.store, part, ranges, _images(ids, ranges)))
+        if ids and ids not in self.names:  # once, however many blocks are damaged
+            self.names[ids] = _images(ids)
+        known = self.names[ids] if ids else []
+        images = tuple(image for start, stop in ranges for image in known[start:stop])
+        self.damages.append(Damage(file, problem, self.kind, self.store, part, ranges, images))
 
     def read(self, receipt: Path, part: str, rows: Any = (), ids: Path | None = None) -> dict[str, Any]:
         """Return a receipt; write down where it is lost or damaged."""
@@ -362,9 +369,8 @@ def _number(ask: Callable[[Any], int], of: Any) -> int:
         return 0
 
 
-def _images(ids: Path | None, rows: Iterable[tuple[int, int]]) -> tuple[str, ...]:
+def _images(ids: Path) -> list[str]:
     try:
-        known = read_strings(ids) if ids else []
+        return read_strings(ids)
     except DamagedStore:
-        return ()
-    return tuple(image for start, stop in rows for image in known[start:stop])
+        return []

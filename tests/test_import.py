@@ -1,6 +1,8 @@
 """Embeddings of other programs come in whole, marked, and only when nothing is wrong with them."""
 
 import json
+import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 import embedctl
 from embedctl.cli import app
+from pipelines.encoders.affine import read_affine
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
 from pipelines.imports.imports import import_embeddings
@@ -264,6 +267,20 @@ def test_a_header_that_claims_more_than_the_archive_holds_is_no_request_for_memo
     with zipfile.ZipFile("bomb.npz", "w") as archive:
         archive.writestr("arr_0.npy", content.replace(b"(18, 7), }" + b" " * 11, b"(18, 70000000000), }" + b" "))
     refused(bring("bomb.npz"), "no complete .npz file")
+
+
+def test_a_header_without_end_is_not_read_to_its_end(folder):
+    """Thirty kilobytes that say they hold a header of 100 MB, which NumPy would ask for at once."""
+    head = b"\x93NUMPY\x02\x00" + struct.pack("<I", 100_000_000)
+    with zipfile.ZipFile("head.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", head + bytes(30_000_000))
+    tracemalloc.start()
+    refused(bring("head.npz"), "no complete .npz file")
+    with pytest.raises(EmbedctlError, match="not a complete"):
+        read_affine(folder / "head.npz", 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 @pytest.mark.parametrize(

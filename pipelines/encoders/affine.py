@@ -12,6 +12,7 @@ network, one file ``transform.npz`` with ``weights`` (d, d), an optional ``bias`
 The rows it is applied to are those of the base under the same ``random:SEED``.
 """
 
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.unpack import check_members, read_header
 from stores.errors import EmbedctlError
 
 __all__ = ["AffineMap", "random_affine", "read_affine"]
@@ -154,18 +156,18 @@ def random_affine(dim: int, seed: int) -> AffineMap:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
-            return {name: archive[name] for name in archive.files}
-    except (
-        ValueError,
-        EOFError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as problem:  # of its size
+        arrays = {}
+        with zipfile.ZipFile(path) as archive:
+            check_members(archive)
+            for name in archive.namelist():
+                with archive.open(name) as file:
+                    shape, dtype = read_header(file)
+                if math.prod(shape) * dtype.itemsize > archive.getinfo(name).file_size or dtype.hasobject:
+                    raise ValueError("cut off")
+                with archive.open(name) as file:
+                    arrays[name.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+        return arrays
+    except (ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as problem:
         raise _unusable(path, "not a complete .npz file of plain arrays") from problem
 
 

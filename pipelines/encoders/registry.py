@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from stores.errors import EmbedctlError, UnknownName, suggest
+from stores.files import read_file
 
 __all__ = ["NORMS", "EncoderSpec", "Preprocessing", "WeightsFile", "add_cards", "find", "read_cards", "registry"]
 
@@ -246,7 +247,11 @@ def read_cards(folder: Path) -> dict[str, EncoderSpec]:
     specs: dict[str, EncoderSpec] = {}
     for path in sorted(folder.glob("*.toml")):
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            tables = tomllib.loads(read_file(path).decode())
+        except OSError as broken:
+            raise EmbedctlError(
+                f"{path} cannot be read: {broken.strerror}", "name a folder of *.toml files"
+            ) from broken
         except (ValueError, RecursionError) as broken:
             raise EmbedctlError(
                 f"{path} is not valid TOML: {broken}", "one table per encoder, [id] in brackets"

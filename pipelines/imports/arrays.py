@@ -9,12 +9,13 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from pipelines.unpack import check_members
+from pipelines.unpack import check_members, read_header
 from stores.errors import EmbedctlError
+from stores.files import open_file
 
 __all__ = ["SUFFIXES", "read_array", "read_vector"]
 
@@ -68,8 +69,8 @@ def read_vector(path: Path) -> np.ndarray:
 
 def _npy(path: Path, axes: tuple[int, ...] = (2,)) -> np.ndarray:
     try:
-        with path.open("rb") as file:
-            shape, dtype = _header(file)
+        with open_file(path) as file:
+            shape, dtype = read_header(file)
     except _BROKEN:
         raise _unusable(path, "it is no .npy file: a pickle or a web page, perhaps, or cut off") from None
     _check(path, "it", shape, dtype, axes)
@@ -85,13 +86,14 @@ def _npz(path: Path) -> np.ndarray:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if name.endswith(".npy")]
             headers = {}
+            if members:  # before any of them is opened
+                check_members(archive, *members)
             for name in members:
                 with archive.open(name) as file:
-                    headers[name.removesuffix(".npy")] = _header(file)
+                    headers[name.removesuffix(".npy")] = read_header(file)
             name = _only(path, headers)
             # A header may claim any size: what the archive says it holds is what will be read.
             shape, dtype = headers[name]
-            check_members(archive, f"{name}.npy")
             if math.prod(shape) * dtype.itemsize > archive.getinfo(f"{name}.npy").file_size:
                 raise ValueError("cut off")
             with archive.open(f"{name}.npy") as file:
@@ -120,16 +122,6 @@ def _tensors(path: Path) -> np.ndarray:
     }
     numbers = {key: x.numpy() for key, x in arrays.items()}
     return numbers[_only(path, {key: (x.shape, x.dtype) for key, x in numbers.items()})]
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Read what a ``.npy`` file says of its array; version 3 is for field names, which no embedding has."""
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file)
-    if version not in readers:
-        raise ValueError(f"version {version}")
-    shape, _, dtype = readers[version](file)
-    return shape, dtype
 
 
 def _only(path: Path, headers: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> str:

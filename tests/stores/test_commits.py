@@ -6,12 +6,13 @@ import os
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stores import commits
 from stores.commits import digest, discard, draft_name, place, put_bytes, put_json, put_table, sweep
 from stores.embeddings import EmbeddingStore
-from stores.errors import CannotWrite
+from stores.errors import CannotWrite, DamagedStore
 from stores.tables import read_table
 from tests.crashes import WRITES
 
@@ -79,6 +80,23 @@ def test_a_table_comes_back_as_it_went(tmp_path):
     table = pa.table({"id": ["a", "b"], "n": [1, None]})
     put_table(tmp_path / "t.parquet", table)
     assert read_table(tmp_path / "t.parquet").equals(table)
+
+
+def test_a_table_that_repeats_a_long_text_is_refused_before_it_is_unpacked(tmp_path):
+    """Half a kilobyte, and 1.3 GB once every row has its text."""
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(65_536, np.int32)), pa.array(["x" * 20_000]))
+    options = {"store_schema": False, "compression": "zstd", "dictionary_pagesize_limit": 1 << 30}
+    pq.write_table(pa.table({"id": texts}), tmp_path / "t", **options)
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(DamagedStore):
+        read_table(tmp_path / "t")
+    assert pa.default_memory_pool().max_memory() < before + 10_000_000
+
+
+def test_a_table_with_a_list_in_a_row_is_refused(tmp_path):
+    put_table(tmp_path / "t.parquet", pa.table({"id": [["a", "b"]]}))
+    with pytest.raises(DamagedStore, match="neither numbers nor texts"):
+        read_table(tmp_path / "t.parquet")
 
 
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):

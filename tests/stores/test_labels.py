@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from stores.errors import DamagedStore, EmbedctlError
 from stores.images import ImageRecord
 from stores.names import EmbeddingName
 from stores.repair import repair
+from stores.verify import find_places
 from tests.crashes import extract
 from tests.stores.test_verify import damages, written  # noqa: F401
 
@@ -33,10 +35,12 @@ def read_embedding(path):
 
 
 def read_epochs(path):
-    found = EpochStore.open(path / "p.zarr")["things-eeg2", 1].train
-    return found.image_ids, found.concepts, found.trials
+    subject = EpochStore.open(path / "p.zarr")["things-eeg2", 1]
+    found = subject.train
+    return found.image_ids, found.concepts, found.trials, found.take([0]), found.session, subject.arrays
 
 
+NEW = ImageRecord("new.jpg", "0a", 1, 2, 3, 4, "RGB")
 SUBJECT = "p.zarr/things-eeg2/sub-01"
 
 
@@ -52,6 +56,13 @@ SUBJECT = "p.zarr/things-eeg2/sub-01"
         ),
         (lambda p: one_for_the_other(p / "e.zarr/pixels-0a/zarr.json", b"{}", b'{"dim": 1}'), read_embedding),
         (lambda p: (p / "e.zarr/image/.embedctl/metadata.json").unlink(), read_embedding),
+        (
+            lambda p: one_for_the_other(p / "e.zarr/image/zarr.json", b"80", b"70"),
+            lambda p: EmbeddingStore(p / "e.zarr"),
+        ),
+        (lambda p: one_for_the_other(p / f"{SUBJECT}/train/session/zarr.json", b"int16", b"int1&"), read_epochs),
+        (lambda p: one_for_the_other(p / f"{SUBJECT}/train/epochs/zarr.json", b"3,\n  4", b"4,\n  3"), read_epochs),
+        (lambda p: one_for_the_other(p / f"{SUBJECT}/whitener/zarr.json", b"float32", b"uint32"), read_epochs),
     ],
 )
 def test_a_label_that_is_not_what_was_written_is_never_read(written, tmp_path, change, read):  # noqa: F811
@@ -76,6 +87,33 @@ def test_ids_that_changed_places_are_damage_and_no_writer_makes_them_official(tm
     with pytest.raises(DamagedStore):
         EmbeddingStore.open(tmp_path / "e.zarr").add_images([ImageRecord("new.jpg", "0a", 1, 2, 3, 4, "RGB")])
     assert damages(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "write"),
+    [
+        (
+            "e.zarr/pixels-0a/values/zarr.json",
+            b"float16",
+            b"float32",
+            lambda p: EmbeddingStore(p / "e.zarr").add_images([NEW]),
+        ),
+        ("e.zarr/pixels-0a/zarr.json", b"{}", b'{"a": 1}', lambda p: EmbeddingStore(p / "e.zarr").add_images([NEW])),
+        ("e.zarr/pixels-0a/zarr.json", b"{}", b'{"a": 1}', lambda p: EmbeddingStore(p / "e.zarr").consolidate()),
+        ("p.zarr/things-eeg2/zarr.json", b"clean", b"cleam", lambda p: EpochStore(p / "p.zarr").consolidate()),
+        ("p.zarr/zarr.json", b'"epochs"', b'"epochz"', lambda p: EpochStore(p / "p.zarr").consolidate()),
+    ],
+)
+def test_no_writer_vouches_for_metadata_that_was_not_written(written, tmp_path, file, old, new, write):  # noqa: F811
+    path = shutil.copytree(written, tmp_path / "workspace")
+    one_for_the_other(path / file, old, new)
+    with suppress(DamagedStore):
+        write(path)
+    assert [damage.file for damage in damages(path)] == [path / file]
+    for place, kind in find_places(path):
+        repair(place, kind)
+    assert not damages(path)
+    assert (path / file).read_bytes() == (written / file).read_bytes()
 
 
 PLACES = ["e.zarr/zarr.json", "e.zarr/image/c/0", "e.zarr/image/.embedctl/metadata.json",

@@ -1,12 +1,14 @@
 """A run counts when its receipt is there; the table can always be made again."""
 
 import shutil
+import threading
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stores import results
 from stores.errors import DamagedStore, EmbedctlError
 from stores.locks import lock
 from stores.results import (
@@ -18,9 +20,12 @@ from stores.results import (
     read_metrics,
     read_results,
     read_summary,
+    remove_runs,
     results_schema,
+    runs_listed,
     write_run,
 )
+from stores.verify import judged, plan
 
 DESIGN = """\
 run_id, dataset, modality, subject, protocol, train_subjects, embedding, encoder, aligned_by, base,
@@ -87,18 +92,6 @@ def test_of_two_sweeps_that_end_together_the_later_table_has_the_runs_of_both(tm
     assert assemble(tmp_path).column("run_id").to_pylist() == ["run-a", "run-b"]
 
 
-def test_a_run_that_is_removed_while_the_table_is_read_is_not_in_it(tmp_path, monkeypatch):
-    put(tmp_path, "run-a"), put(tmp_path, "run-b")
-
-    def removed(runs, run_id):
-        if run_id == "run-b":
-            shutil.rmtree(tmp_path / "run-b", ignore_errors=True)
-        return read_summary(runs, run_id)
-
-    monkeypatch.setattr("stores.results.read_summary", removed)
-    assert read_results(tmp_path).column("run_id").to_pylist() == ["run-a"]
-
-
 @pytest.mark.parametrize("left", ["an older table", "no table", "a broken table"])
 def test_what_a_killed_sweep_finished_is_read(tmp_path, left):
     put(tmp_path)
@@ -118,6 +111,45 @@ def test_assembling_twice_gives_the_same_bytes(tmp_path):
     first = (tmp_path / "results.parquet").read_bytes()
     assemble(tmp_path)
     assert first == (tmp_path / "results.parquet").read_bytes()
+
+
+def beside(monkeypatch, act):
+    """Have another process ``act`` once, right after the summaries were read or while they are."""
+    true, done = results._read_rows, []
+
+    def read(runs, run_ids):
+        if not done:
+            done.append(1)
+            act()
+        return true(runs, run_ids)
+
+    monkeypatch.setattr(results, "_read_rows", read)
+
+
+def test_a_run_that_is_removed_while_the_table_is_read_or_made_is_not_in_it(tmp_path, monkeypatch):
+    for name in "abcd":
+        put(tmp_path, f"run-{name}")
+    beside(monkeypatch, lambda: shutil.rmtree(tmp_path / "run-a"))
+    assert read_results(tmp_path)["run_id"].to_pylist() == ["run-b", "run-c", "run-d"]
+    beside(monkeypatch, lambda: shutil.rmtree(tmp_path / "run-b"))
+    assert assemble(tmp_path)["run_id"].to_pylist() == ["run-c", "run-d"] and not judged(plan(tmp_path, "runs"))
+
+
+def test_nobody_lists_a_run_again_between_its_leaving_the_table_and_its_going(tmp_path, monkeypatch):
+    put(tmp_path, "run-a")
+    put(tmp_path, "run-b")
+    true, others = results.discard, []
+
+    def discard(folder, drafts):
+        others.append(threading.Thread(target=assemble, args=(tmp_path,)))
+        others[0].start()
+        others[0].join(0.3)
+        true(folder, drafts)
+
+    monkeypatch.setattr(results, "discard", discard)
+    remove_runs(tmp_path, ["run-a"])
+    others[0].join()
+    assert runs_listed(tmp_path) == {"run-b"}
 
 
 def test_no_runs_is_an_empty_table_and_no_table_an_error(tmp_path):

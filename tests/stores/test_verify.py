@@ -1,11 +1,12 @@
 """Damage to any file is found and located; what is as it was written, or was cut short, is never called damaged."""
 
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 
-import stores.verify
+from stores import checks, verify
 from stores.beside import write_beside
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
@@ -198,7 +199,7 @@ def test_what_file_managers_and_mounts_leave_among_chunks_and_receipts_is_no_dam
 
 @pytest.mark.parametrize("at", ["stores.verify._listed", "stores.verify.runs_listed"])
 def test_a_writer_that_ends_while_one_looks_is_no_damage(workspace, monkeypatch, at):
-    true, wrote = getattr(stores.verify, at.rpartition(".")[2]), []
+    true, wrote = getattr(verify, at.rpartition(".")[2]), []
 
     def meanwhile(*arguments):
         if not wrote:
@@ -226,3 +227,24 @@ def test_one_run_is_verified_alone(workspace):
     assert damages(workspace / "runs/run-1") == []
     (found,) = damages(workspace / "runs/run-0")
     assert (found.part, found.file.name) == ("run-0", "scores.npy")
+
+
+def test_looking_at_much_damage_and_undoing_it_reads_ids_once_and_whole_embeddings_once(tmp_path, monkeypatch):
+    """A store of many lost chunks is looked at and repaired in a time that grows with it, and not with its square."""
+    extract(tmp_path, 600)
+    store, looks = tmp_path / "e.zarr", Counter()
+    for chunk in (store / "pixels-0a/values/c").rglob("0"):
+        if chunk.is_file():
+            chunk.unlink()
+    for module, name in ((verify, "read_strings"), (verify, "_embedding_rows"), (checks, "digest")):
+        true = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, _true=true, _name=name: looks.update([_name]) or _true(*a))
+    assert len(damages(tmp_path)) == 10
+    assert looks.pop("read_strings") <= 2
+    looks.clear()
+    done = repair(store, "embeddings")
+    assert done.dropped == ["pixels#0a"] and len(done.found) == 10
+    assert looks["_embedding_rows"] <= 8, (
+        "each embedding is planned without the lock and inside, and never per embedding"
+    )
+    assert looks["digest"] <= 30, "what is whole is read once"
