@@ -85,10 +85,10 @@ def copies(folder: Path, into: Path, n: int) -> Path:
 def resized(folder: Path, into: Path, width: int) -> Path:
     """Fill a folder with the same photographs at another width."""
     into.mkdir()
-    for path in sorted(folder.iterdir()):
-        with Image.open(path) as image:
+    for image_id in open_images(folder).stamps:
+        with Image.open(folder / image_id) as image:
             size = width, round(width * image.height / image.width)
-            image.convert("RGB").resize(size).save(into / f"{path.stem}.jpg")
+            image.convert("RGB").resize(size).save(into / f"{Path(image_id).stem}.jpg")
     return into
 
 

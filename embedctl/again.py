@@ -1,6 +1,6 @@
 """A request as the words of its command: what a user would type to have the same computed again, from any folder."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from stores.remote import is_remote
 
 __all__ = ["note_embeddings", "note_runs", "note_subjects"]
 
-# What changes no number, or is recorded by the store and taken from there.
+# What changes no number, or is noted otherwise.
 _LEFT_OUT = {
     "models", "subjects", "seeds", "name", "refresh", "overwrite", "offline", "shard", "workers", "scheduler",
-    "memory_budget", "device", "dry_run", "check", "layers", "views", "store", "runs",
+    "memory_budget", "batch_size", "device", "dry_run", "check", "layers", "views", "store", "runs",
 }  # fmt: skip
 _OPTIONS = {"arrays": "npy"}
 
@@ -51,16 +51,27 @@ def _noted(value: Any, place: Path) -> str:
     return from_workspace(Path(file), place) + colon + rest if is_file else str(value)
 
 
-def note_embeddings(command: str, request: Any, parts: Collection[tuple[str, str]], cards: str = "") -> None:
-    """Note what computed embeddings: their names and ``NAME#KEY``."""
+def note_embeddings(
+    command: str,
+    request: Any,
+    parts: Collection[tuple[str, str]],
+    cards: str = "",
+    sizes: Mapping[str, int] | None = None,
+) -> None:
+    """Note what computed embeddings: their names and ``NAME#KEY``; and how many images went through each at a time.
+
+    The store records that, and the device, as long as it has the embedding: this is for when it has lost it.
+    """
     if is_remote(request.store):
         return
     words = words_of(command, request, request.store.absolute().parent)
     words += ["--cards", _noted(Path(cards), request.store.absolute().parent)] if cards else []
+    words += ["--device", request.device] if getattr(request, "device", "auto") != "auto" else []
     hidden = private(request.store / "image")
     anew = bool(getattr(request, "refresh", False) or getattr(request, "overwrite", False))
     for name, part in parts:
-        note_command(hidden, part, words, "--name" if command == "import" else "--model", name, anew)
+        batches = ["--batch-size", str(sizes[name])] if sizes else []
+        note_command(hidden, part, words + batches, "--name" if command == "import" else "--model", name, anew)
 
 
 def note_subjects(request: Any, subjects: Collection[int]) -> None:
@@ -76,6 +87,11 @@ def note_subjects(request: Any, subjects: Collection[int]) -> None:
 def note_runs(request: Any, plan: Any) -> None:
     """Note what trains the runs of a plan that are not finished; before it does, so that a kill leaves none without."""
     words, hidden = words_of("train", request, request.runs.absolute().parent, "dataset"), request.runs / ".embedctl"
+    keys_of: dict[str, set[str]] = {}
+    for job in plan.jobs:
+        keys_of.setdefault(job.embedding, set()).add(job.embedding_key)
+    with_key = {name for name, keys in keys_of.items() if len(keys) > 1 or f"{name}#" in " ".join(request.models or ())}
     for job in (job for job in plan.jobs if not job.finished):
         here = [*words, "--dataset", plan.dataset, "--subject", str(job.subject), "--seed", str(job.seed)]
-        note_command(hidden, job.run_id, here, "--model", f"{job.embedding}", anew=True)
+        name = f"{job.embedding}#{job.embedding_key}" if job.embedding in with_key else job.embedding
+        note_command(hidden, job.run_id, here, "--model", name, anew=True)

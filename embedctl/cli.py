@@ -4,6 +4,7 @@ Every command is a thin reading of a function that Python can call as well. Noth
 imported here: a command imports its pipeline when it runs.
 """
 
+import os
 from typing import Annotated
 
 import typer
@@ -91,5 +92,7 @@ app.add_typer(datasets, name="datasets")
 
 def main() -> None:
     """Run the program."""
+    # Else the processes that dask starts look into the workspace for the modules they import, whoever made it.
+    os.environ["PYTHONSAFEPATH"] = "1"
     end_cleanly_when_terminated()
     app()

@@ -88,6 +88,7 @@ def as_csv(rows: "Sequence[DepthRow]") -> bytes:
         (*_TOGETHER, "brain_encoder", "image_head", "config_key")
         + tuple(f"{which}_{name}" for which in ("aligned", "base") for name in side)
         + ("subjects", "seeds", "difference", "low", "high", "over", "p", "p_holm", "verdict", "note")
+        + ("chance", "noise_ceiling")
     )
     for row in rows:
         condition, pair = row.pair.condition, row.pair
@@ -102,6 +103,7 @@ def as_csv(rows: "Sequence[DepthRow]") -> bytes:
                 *sides[1],
                 *(len(pair.subjects), pair.n_seeds, pair.difference, pair.interval.low, pair.interval.high),
                 *(pair.interval.over, pair.p, pair.p_holm, pair.verdict, pair.note),
+                *(1 / condition["n_way"], row.noise_ceiling),
             )
         )
     return sink.getvalue().encode()

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
 
 from embedctl.findings import Finding
 from stores.versions import installed_version
@@ -15,6 +16,7 @@ from stores.versions import installed_version
 __all__ = ["attempt", "conflicts", "last_line", "traps"]
 
 _SECONDS = 120
+_HOME = str(Path(__file__).parent.parent)
 _OURS = "from pipelines.encoders import torchvision_import"
 _SAME_INDEX = "install torch and torchvision of the same release from the same index"
 _FLOOR = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?>=([0-9.]+)")
@@ -96,7 +98,8 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def attempt(code: str) -> "subprocess.CompletedProcess[str]":
-    """Run a line of Python in a process of its own, which imports nothing from the folder it is called in."""
+    """Run a line of Python in a process of its own, which imports nothing from the working folder."""
+    code = f"import sys; sys.path.append({_HOME!r}); {code}"
     return subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=_SECONDS)
 
 

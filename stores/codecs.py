@@ -28,9 +28,9 @@ def encode_rows(rows: np.ndarray, inner: int = 0) -> bytes:
     data = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
     if not inner:
         return _checked(data.tobytes())
-    parts = [_checked(data[start : start + inner].tobytes()) for start in range(0, len(data), inner)]
-    index = np.array([(number * len(part), len(part)) for number, part in enumerate(parts)], "<u8")
-    return b"".join([*parts, _checked(index.tobytes())])
+    chunks = [_checked(data[start : start + inner].tobytes()) for start in range(0, len(data), inner)]
+    index = np.array([(number * len(chunk), len(chunk)) for number, chunk in enumerate(chunks)], "<u8")
+    return b"".join([*chunks, _checked(index.tobytes())])
 
 
 def decode_rows(data: bytes, shape: tuple[int, ...], dtype: str, inner: int = 0) -> np.ndarray:
@@ -43,20 +43,20 @@ def decode_rows(data: bytes, shape: tuple[int, ...], dtype: str, inner: int = 0)
     True
     """
     little = np.dtype(dtype).newbyteorder("<")
-    n_parts = shape[0] // inner if inner else 1
-    size = (np.prod(shape) // n_parts) * little.itemsize + CRC_BYTES
-    parts = np.frombuffer(data[: n_parts * size], np.uint8).reshape(n_parts, size)
-    return np.ascontiguousarray(parts[:, :-CRC_BYTES]).view(little).reshape(shape)
+    n_inner = shape[0] // inner if inner else 1
+    size = (np.prod(shape) // n_inner) * little.itemsize + CRC_BYTES
+    chunks = np.frombuffer(data[: n_inner * size], np.uint8).reshape(n_inner, size)
+    return np.ascontiguousarray(chunks[:, :-CRC_BYTES]).view(little).reshape(shape)
 
 
 def inner_checksums(rows: np.ndarray, inner: int) -> dict[str, list[str]]:
-    """Return the checksum of each part of a shard: a reader that fetches one part needs to know which it should be."""
+    """Return the checksum of each chunk of a shard: who fetches one needs to know which it should be."""
     if not inner:
         return {}
     size = inner * rows[0].nbytes + CRC_BYTES
     data = encode_rows(rows, inner)
-    n_parts = len(rows) // inner
-    return {"inner": [data[(n + 1) * size - CRC_BYTES : (n + 1) * size].hex() for n in range(n_parts)]}
+    n_inner = len(rows) // inner
+    return {"inner": [data[(n + 1) * size - CRC_BYTES : (n + 1) * size].hex() for n in range(n_inner)]}
 
 
 def _checked(data: bytes) -> bytes:

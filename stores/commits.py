@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from stores.disk import bytes_free
 from stores.errors import CannotWrite
+from stores.files import open_file
+from stores.lost import refuse_lost
 from stores.owners import HOST, PROCESSES, is_running
 from stores.remote import RemotePath
 
@@ -43,15 +45,20 @@ __all__ = [
 ]
 
 DRAFT = ".draft"
-_OURS = re.compile(rf"\.(.+)@([^@!]+)!([0-9]{{1,9}})-[0-9]+{re.escape(DRAFT)}", re.DOTALL)
-"""What `draft_name` gives: whose thing it is to be, place, process. Anything else belongs to somebody else."""
+_OURS = re.compile(rf"\.(.+)@([^@!]+)!([0-9]{{1,9}})-(?:[0-9a-f]{{8}}-)?[0-9]+{re.escape(DRAFT)}", re.DOTALL)
+"""What `draft_name` gives: whose thing it is to be, host and list of processes, process, what no other process draws.
+
+Anything else belongs to somebody else.
+"""
 PLACE = f"{HOST}.{PROCESSES}"
 """Whose numbers of processes ours are."""
+_DRAWN = os.urandom(4).hex()
 _ONE_DAY = 86_400.0
-_NAME_CHARS = 120
+_NAME_BYTES = 120
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _THERE = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 _BROKEN = {errno.EIO, getattr(errno, "ESTALE", errno.EIO)}
+_NO_FLUSH = {errno.EINVAL, errno.ENOTSUP}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _numbers = itertools.count()
 
@@ -67,7 +74,7 @@ def digest(source: bytes | Path) -> str:
     if isinstance(source, bytes):
         return blake2b(source, digest_size=16).hexdigest()
     state = blake2b(digest_size=16)
-    with source.open("rb") as file:
+    with open_file(source) as file:
         while piece := file.read(1 << 20):
             state.update(piece)
     return state.hexdigest()
@@ -89,7 +96,10 @@ def put_bytes(path: Path, data: bytes, drafts: Path | None = None) -> None:
     ------
     CannotWrite
         If the disk is full, read-only or not ours to write.
+    StoreLocked
+        If the lock it is written under was lost.
     """
+    refuse_lost(path)
     if isinstance(path, RemotePath):
         path.write_bytes(data)
         return
@@ -157,6 +167,7 @@ def place(folder: Path, final: Path, last: str = "zarr.json") -> None:
     FileExistsError
         If something is there already.
     """
+    refuse_lost(final)
     if isinstance(final, RemotePath) and isinstance(folder, RemotePath):
         if (final / last).exists():
             raise FileExistsError(final)
@@ -200,6 +211,7 @@ def is_vacant(path: Path) -> bool:
 
 def discard(folder: Path, drafts: Path) -> None:
     """Remove ``folder`` and all below it; it is gone in one step, however long the deleting takes."""
+    refuse_lost(folder)
     if isinstance(folder, RemotePath):
         folder.remove()
         return
@@ -213,6 +225,7 @@ def discard(folder: Path, drafts: Path) -> None:
 
 def remove_file(path: Path) -> None:
     """Remove a file, if it is there, so that it is gone also after a power cut."""
+    refuse_lost(path)
     with cannot_write(path):
         if path.exists():
             path.unlink()
@@ -241,7 +254,7 @@ def sweep(drafts: Path, of: str = "") -> None:
     """
     for path in sorted(drafts.glob(f".*{DRAFT}")):
         parts = _OURS.fullmatch(path.name)
-        if not parts or (of and parts[1] != of[:_NAME_CHARS]):
+        if not parts or (of and parts[1] != _cut(of)):
             continue
         host, pid = parts[2], int(parts[3])
         if host == PLACE:
@@ -261,7 +274,11 @@ def _age(path: Path) -> float:
 
 def draft_name(name: str) -> str:
     """Return a temporary name for ``name`` that says whose it is."""
-    return f".{name[:_NAME_CHARS]}@{PLACE}!{os.getpid()}-{next(_numbers)}{DRAFT}"
+    return f".{_cut(name)}@{PLACE}!{os.getpid()}-{_DRAWN}-{next(_numbers)}{DRAFT}"
+
+
+def _cut(name: str) -> str:
+    return os.fsencode(name)[:_NAME_BYTES].decode("utf-8", "ignore")
 
 
 @contextmanager
@@ -299,5 +316,8 @@ def _sync(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:  # some network file systems flush no folders
+            raise
     finally:
         os.close(handle)

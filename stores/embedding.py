@@ -62,6 +62,11 @@ class Entry:
         """Whether the weights are the registry's own: not random, not a file, not an import."""
         return _is_published(self)
 
+    @property
+    def form(self) -> str:
+        """Of the network: ``plain`` or ``folded``; stores from before it was recorded were computed as libraries do."""
+        return str(self.provenance.get("form", "plain"))
+
 
 class Named(Protocol):
     """What has the name of an embedding: an entry, or the group it describes."""

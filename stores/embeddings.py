@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stores.blocks import block_rows_for
-from stores.commits import discard
+from stores.commits import discard, is_vacant
 from stores.embedding import Embedding, Entry, display_names, resolve
 from stores.errors import DamagedStore, StoreMismatch
 from stores.group import Group, string_chunk
@@ -21,7 +21,7 @@ from stores.locks import clear_dead, of_living
 from stores.names import EmbeddingName
 from stores.parts import WHOLE, Part, refuse_beside
 from stores.receipts import read_vouched
-from stores.remote import locate
+from stores.remote import is_remote, locate
 from stores.roots import Root, count_strings, read_strings, string_files
 from stores.speed import read_speed, write_speed
 
@@ -66,6 +66,7 @@ class EmbeddingStore:
         self._root = Root(path, "embeddings", "image")
         self._is_locked = False
         self._part: Part | None = None
+        self._groups: dict[str, Group] = {}
         self._look()
 
     @classmethod
@@ -89,16 +90,29 @@ class EmbeddingStore:
         Root(place, "embeddings", "image").open("embedctl extract", create)
         return cls(place)
 
+    @classmethod
+    def find(cls, path: Path | str) -> "EmbeddingStore | None":
+        """Open the store at ``path``, if there is one or something that should be one; None where one can be made."""
+        place = locate(path)
+        is_there = not is_vacant(place) if is_remote(place) else place.exists()
+        return cls.open(place) if is_there else None
+
     def _look(self) -> None:
         self.block_rows: int = self._root.attributes().get("block_rows", 0)
-        self._set_ids(None)
+        # While a part is held nothing is removed: what was read of images and groups stays true, and more may come.
+        known = self._groups if self._part else {}
+        if not (known and count_strings(self.path / "image") == self.n_images):
+            self._set_ids(None)
         # Rows of a block are counted, made room for, and divided by.
         if type(self.block_rows) is not int or not bool(self.n_images) <= self.block_rows <= MOST_ROWS:
             raise DamagedStore(f"'{self.path}' says that a block has {self.block_rows!r} rows")
         self._groups = {}
-        for folder in [folder for folder in self.path.iterdir() if Group.is_one(folder)]:
+        for folder in [folder for folder in self.path.iterdir() if folder.name in known or Group.is_one(folder)]:
             try:
-                self._groups[folder.name] = Group(folder, self._root.drafts, self.n_images)
+                if folder.name in known:
+                    self._groups[folder.name] = known[folder.name].again()
+                else:
+                    self._groups[folder.name] = Group(folder, self._root.drafts, self.n_images)
             except DamagedStore:
                 if folder.exists():  # else another process has just removed it
                     raise
@@ -344,14 +358,14 @@ class EmbeddingStore:
                 raise StoreMismatch(what, "remove it, or write to another store")
             return found
 
-    def write_block(self, block: int, parts: Mapping[str, Rows], absent: Mapping[int, str]) -> None:
+    def write_block(self, block: int, by_group: Mapping[str, Rows], absent: Mapping[int, str]) -> None:
         """Commit rows of one block, for every embedding of the pass.
 
         Parameters
         ----------
         block : int
             Number of the block: rows ``block * block_rows`` and on.
-        parts : mapping of str to (rows, values)
+        by_group : mapping of str to (rows, values)
             Per group, rows of the store inside the block and their values, ``(n, dim)``, in the entry's number type.
         absent : mapping of int to str
             Rows that cannot be computed, and why; the same for every group.
@@ -363,13 +377,13 @@ class EmbeddingStore:
         DamagedStore
             If a chunk that should keep rows is not the one that was committed.
         """
-        for group, (rows, values) in parts.items():
+        for group, (rows, values) in by_group.items():
             self._check(block, self._groups[group], np.asarray(rows), values, absent)
         start = block * self.block_rows
         if self._part and block not in self._part:
             raise ValueError(f"block {block} is not of part {self._part}")
         with nullcontext() if self._part else self.lock():
-            for group, (rows, values) in parts.items():
+            for group, (rows, values) in by_group.items():
                 whole = range(start, start + self.block_rows)
                 self._groups[group].commit(whole, np.asarray(rows, dtype=np.intp), values, absent)
 

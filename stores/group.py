@@ -24,8 +24,8 @@ from stores.roots import node_bytes, string_files
 
 __all__ = ["Group", "string_chunk"]
 
-PART_ROWS = 256
-"""Rows of a shard that are fetched at once: some hundred kilobytes, what a request costs anyway."""
+INNER_ROWS = 256
+"""Rows of a chunk inside a shard, which is fetched at once: some hundred kilobytes, what a request costs anyway."""
 
 
 class Group:
@@ -48,6 +48,7 @@ class Group:
 
     def __init__(self, folder: Path, drafts: Path, n_images: int) -> None:
         self.folder, self._drafts, self.n_images = folder, drafts, n_images
+        self._length = 0  # that the arrays are known to have; they never become shorter
         self._values = folder / "values"
         name, _, self.key = folder.name.rpartition("-")
         self.name = EmbeddingName.parse(name.replace("~", ":"))
@@ -63,6 +64,11 @@ class Group:
     def _vouchers(self) -> Vouchers:
         self.check_metadata()
         return read_vouchers(self._values)
+
+    def again(self) -> "Group":
+        """Return it with its rows to be looked up again: other processes may have committed some."""
+        self.__dict__.pop("_vouchers", None)
+        return self
 
     def check_metadata(self) -> None:
         """Raise `DamagedStore` if what the group says of itself is not what was written."""
@@ -144,12 +150,15 @@ class Group:
     def grow(self, image_ids: Sequence[str], block_rows: int) -> None:
         """Give the arrays as many rows as there are images, if they have fewer."""
         self.n_images = len(image_ids)
+        if self._length == self.n_images:
+            return
         lengths = {read_array(self.folder / name).shape[0] for name in ("image", "values")}
         if lengths != {len(image_ids)}:
             self.check_metadata()  # what is written is made from what it says
             is_sharded = bool(read_array(self._values).inner)
             files = _sized_files(image_ids, block_rows, self.dim, self.dtype, is_sharded)
             change(_metadata(self.folder), self.folder, files, drafts=self._drafts)
+        self._length = self.n_images
 
     @property
     def is_finished(self) -> bool:
@@ -170,7 +179,7 @@ def string_chunk(block_rows: int) -> int:
 def _sized_files(image_ids: Sequence[str], block_rows: int, dim: int, dtype: str, is_sharded: bool) -> dict[str, bytes]:
     """Return the files that depend on the number of images."""
     chunk = chunk_rows_for(block_rows, dim * np.dtype(dtype).itemsize)
-    inner = gcd(chunk, PART_ROWS) if is_sharded else 0
+    inner = gcd(chunk, INNER_ROWS) if is_sharded else 0
     values = array_node((len(image_ids), dim), dtype, (chunk, dim), ("image", "feature"), inner)
     return {**string_files("image", image_ids, string_chunk(block_rows)), "values/zarr.json": node_bytes(values)}
 

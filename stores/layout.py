@@ -120,7 +120,7 @@ class ArrayNode:
     raw : bool
         Whether a chunk file is its rows and a checksum, so that it can be memory-mapped.
     inner : int
-        Rows of each part of a chunk file that is a shard; 0 where it is none.
+        Rows of each chunk inside a chunk file that is a shard; 0 where it is none.
     """
 
     shape: tuple[int, ...]
@@ -174,7 +174,7 @@ def read_array(folder: Path) -> ArrayNode:
 
 
 def _inner(codecs: Any, chunks: tuple[int, ...]) -> int:
-    """Return the rows of each part of a shard of ours; 0 for any other."""
+    """Return the rows of each chunk of a shard of ours; 0 for any other."""
     if [codec["name"] for codec in codecs] != ["sharding_indexed"]:
         return 0
     shard = codecs[0]["configuration"]

@@ -2,7 +2,7 @@
 
 A lock is a file that names host and process and is touched every few seconds. Whether its owner lives, our process list
 tells where the owner is in it; of another host, or another container, the age of the last touch does, by the clock of
-the file system.
+the file system. An owner that finds its lock taken over writes nothing more there (`stores.lost`).
 
 Why only one process ever wins, however many find the same dead owner at once:
 
@@ -34,6 +34,7 @@ from typing import Any
 from stores.commits import cannot_write, digest, draft_name, make_folder, sweep
 from stores.errors import CannotWrite, EmbedctlError, StoreLocked
 from stores.files import NotAFile, read_file
+from stores.lost import may_write, may_write_no_more, refuse_lost
 from stores.owners import HOST, PROCESSES, is_running, process_started
 from stores.remote import RemotePath
 
@@ -65,7 +66,7 @@ def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) 
     Raises
     ------
     StoreLocked
-        If a live process holds it; names host and process.
+        If a live process holds it, named with its host; or, at the end, if another has taken it over in between.
     CannotWrite
         If the folder is on a full or read-only disk.
 
@@ -82,7 +83,9 @@ def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) 
     sweep(folder)
     ours = _acquire(path, f"'{shown or folder}' ({what})", time.monotonic() + wait)
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, ours, stop), daemon=True, name=f"heartbeat of {path.name}")
+    place = shown or (folder.parents[1] if folder.parent.name == ".embedctl" else folder)
+    may_write(path)
+    beat = threading.Thread(target=_beat, args=(path, ours, place, stop), daemon=True, name=f"heartbeat of {path.name}")
     beat.start()
     try:
         _clear_claims(path, ours)
@@ -91,6 +94,7 @@ def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) 
         stop.set()
         beat.join()
         _give_back(path, ours)
+    refuse_lost(place / "anything")  # what was written since is beside what another wrote
 
 
 def of_dead(folder: Path) -> list[Path]:
@@ -287,13 +291,15 @@ def _file_system_time(folder: Path) -> float:
     return now
 
 
-def _beat(path: Path, ours: bytes, stop: threading.Event) -> None:
+def _beat(path: Path, ours: bytes, place: Path, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT):
         try:
             if isinstance(path, RemotePath):
-                if path.read_bytes() == ours:  # not over the lock of somebody who took us for dead
-                    path.write_bytes(ours)  # its time is when it was put
-            else:
+                is_ours = path.renew(ours)  # its time is when it was put
+            elif is_ours := _content(path) == ours:
                 os.utime(path)
         except (OSError, EmbedctlError):  # the disk filled up, a request failed: the next may not
             continue
+        if not is_ours:
+            may_write_no_more(path, place)
+            return

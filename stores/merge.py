@@ -82,7 +82,8 @@ def merge(
     EmbedctlError
         If an image has other content, or a row other numbers, in the two stores. Nothing has been written then.
     StoreMismatch
-        If an embedding was computed on another device or number of threads: rows would differ in their last bits.
+        If an embedding was computed on another device, with another number of threads or in another form of the
+        network: rows would differ in their last bits.
     StoreLocked
         If a live process is writing ``into``.
     CannotWrite
@@ -143,7 +144,7 @@ class _Joint:
         name = f"{theirs.name}#{theirs.key}"
         hint = f"keep one of the two: embedctl remove {self.theirs.path} {name}"
         for fact in _RECORDED:
-            here, there = ours.provenance.get(fact), theirs.provenance.get(fact)
+            here, there = ((e.form if fact == "form" else e.provenance.get(fact)) for e in (ours, theirs))
             if here != there:
                 raise StoreMismatch(f"'{name}' was computed with {fact} = {here} here, {there} there", hint)
         both = self._committed(ours)[self.places] & self.theirs.committed(theirs)

@@ -16,12 +16,13 @@ HOST = socket.gethostname().split(".")[0] or "localhost"
 
 
 def _process_list() -> str:
+    which = socket.gethostname()  # the full name: node1.a and node1.b, or a machine and its copy
     try:  # containers may have the host's name, or one another's, and each has a process 1
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-        which = f"{boot.strip()} {os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:  # not Linux
-        which = socket.gethostname()
-    return blake2b(which.encode(), digest_size=6).hexdigest()
+        which += f" {boot.strip()} {os.stat('/proc/self/ns/pid').st_ino}"
+    except (OSError, ValueError):  # not Linux
+        pass
+    return blake2b(os.fsencode(which), digest_size=6).hexdigest()
 
 
 PROCESSES = _process_list()

@@ -184,6 +184,27 @@ class RemotePath(PurePosixPath):
         with _expected(self):
             obstore.put(self._bucket, self._key, data, mode="create")
 
+    def renew(self, data: bytes) -> bool:
+        """Put an object once more, so that its time is now; False if it is another one by now, or gone."""
+        import obstore
+        from obstore import exceptions
+
+        try:
+            with _expected(self):
+                found = obstore.get(self._bucket, self._key)
+                version = {name: said for name in ("e_tag", "version") if (said := found.meta.get(name))}
+                if bytes(found.bytes()) != data:
+                    return False
+                try:
+                    obstore.put(self._bucket, self._key, data, mode=version)
+                except (exceptions.PreconditionError, exceptions.NotFoundError):
+                    return False
+                except exceptions.BaseError:  # a server that puts under no such condition
+                    obstore.put(self._bucket, self._key, data)
+        except FileNotFoundError:
+            return False
+        return True
+
     def copy(self, target: "RemotePath", last: str) -> None:
         """Copy everything below to ``target``, the object called ``last`` after all others."""
         for path in sorted(self.rglob("*"), key=lambda path: str(path.relative_to(self)) == last):

@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
+from stores.array_rows import ArrayRows
 from stores.codecs import CRC_BYTES
 from stores.errors import DamagedStore, EmbedctlError
 from stores.files import NotAFile, open_file
-from stores.layout import read_array
 from stores.mapping import map_together
 from stores.receipts import Vouchers
 
 __all__ = ["RawRows"]
 
 
-class RawRows:
+class RawRows(ArrayRows):
     """The rows of one array, read from its chunk files.
 
     Parameters
@@ -57,14 +57,12 @@ class RawRows:
         look_again: Callable[[], Vouchers] | None = None,
         n_rows: int | None = None,
     ) -> None:
-        self.folder = folder
-        self._node = read_array(folder)
+        super().__init__(folder, n_rows)
         if not self._node.raw:
             raise DamagedStore(
                 f"the chunks of '{folder}' are packed in another way than a store's",
                 "read it with zarr if you trust it, and bring its rows in with 'embedctl import'",
             )
-        self._n_rows = self._node.shape[0] if n_rows is None else min(n_rows, self._node.shape[0])
         self._vouchers = vouchers
         self._look_again = look_again
         self._chunks: dict[int, np.ndarray | None] = {}
@@ -77,24 +75,6 @@ class RawRows:
             "_chunks": {},
             "_inodes": {},
         }
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array, rows first."""
-        return (self._n_rows, *self._node.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Number type of the array."""
-        return np.dtype(self._node.dtype)
-
-    @property
-    def chunk_rows(self) -> int:
-        """Rows per chunk file."""
-        return self._node.chunks[0]
-
-    def __len__(self) -> int:
-        return self._n_rows
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return rows ``start`` to ``stop``, the latter not included, as a new array."""
@@ -116,12 +96,10 @@ class RawRows:
         IndexError
             If an index is out of range.
         """
-        rows = np.asarray(rows, dtype=np.intp)
         if self._view is not None:
-            return self._view.take(rows, axis=0)
-        if rows.size and (rows.min() < -len(self) or rows.max() >= len(self)):
-            raise IndexError(f"row {rows.max()} or {rows.min()} is out of range: there are {len(self)} rows")
-        chunks, within = np.divmod(np.where(rows < 0, rows + len(self), rows), self.chunk_rows)
+            return self._view.take(np.asarray(rows, dtype=np.intp), axis=0)
+        rows = self._counted(rows)
+        chunks, within = np.divmod(rows, self.chunk_rows)
         order = np.argsort(chunks, kind="stable")
         parts = np.split(order, np.flatnonzero(np.diff(chunks[order], prepend=-1)))[1:]
         opened = [self._there(int(chunks[here[0]])) for here in parts]

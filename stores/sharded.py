@@ -1,6 +1,6 @@
-"""Read rows of an array whose chunks are shards, a part at a time: for object stores, where nothing can be mapped.
+"""Read rows of an array of shards, one chunk at a time: for object stores, where nothing is mapped.
 
-Every part is compared with its own checksum and with the one in the receipt: a flipped bit, a stale shard or one in
+Every chunk is compared with its own checksum and with the one in the receipt: a flipped bit, a stale shard or one in
 another's place is an error and never numbers.
 """
 
@@ -11,16 +11,16 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from stores.array_rows import ArrayRows
 from stores.codecs import CRC_BYTES
 from stores.errors import DamagedStore, EmbedctlError
-from stores.layout import read_array
 from stores.receipts import Vouchers
 from stores.remote import read_ranges
 
 __all__ = ["ShardedRows"]
 
 
-class ShardedRows:
+class ShardedRows(ArrayRows):
     """The rows of one array of embeddings, as `stores.rows.RawRows` gives them.
 
     Parameters
@@ -36,58 +36,36 @@ class ShardedRows:
     """
 
     def __init__(self, folder: Path, vouchers: Vouchers, look_again: Callable[[], Vouchers], n_rows: int) -> None:
-        self.folder, self._vouchers, self._look_again = folder, vouchers, look_again
-        self._node = read_array(folder)
-        self._n_rows = min(n_rows, self._node.shape[0])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array, rows first."""
-        return (self._n_rows, *self._node.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Number type of the array."""
-        return np.dtype(self._node.dtype)
-
-    @property
-    def chunk_rows(self) -> int:
-        """Rows per shard."""
-        return self._node.chunks[0]
-
-    def __len__(self) -> int:
-        return self._n_rows
+        super().__init__(folder, n_rows)
+        self._vouchers, self._look_again = vouchers, look_again
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return rows ``start`` to ``stop``, the latter not included."""
         return self.take(np.arange(*slice(start, stop).indices(len(self))))
 
     def take(self, rows: Any) -> np.ndarray:
-        """Return the rows with these indices, in this order; each part that holds one is fetched once.
+        """Return the rows with these indices, in this order; each chunk that holds one is fetched once.
 
         Raises
         ------
         IndexError
             If an index is out of range.
         DamagedStore
-            If a part is not the one that was committed.
+            If a chunk is not the one that was committed.
         """
-        rows = np.asarray(rows, dtype=np.intp)
-        if rows.size and (rows.min() < -len(self) or rows.max() >= len(self)):
-            raise IndexError(f"row {rows.max()} or {rows.min()} is out of range: there are {len(self)} rows")
-        rows = np.where(rows < 0, rows + len(self), rows)
+        rows = self._counted(rows)
         out = np.full((len(rows), *self.shape[1:]), self._node.fill, self.dtype)
         shards = rows // self.chunk_rows
         for shard in np.unique(shards).tolist():
             here = np.flatnonzero(shards == shard)
-            parts, within = np.divmod(rows[here] - shard * self.chunk_rows, self._node.inner)
-            for part, numbers in self._fetch(shard, np.unique(parts).tolist()).items():
-                mine = parts == part
+            chunks, within = np.divmod(rows[here] - shard * self.chunk_rows, self._node.inner)
+            for chunk, numbers in self._fetch(shard, np.unique(chunks).tolist()).items():
+                mine = chunks == chunk
                 out[here[mine]] = numbers[within[mine]]
         return out
 
-    def _fetch(self, shard: int, parts: list[int]) -> dict[int, np.ndarray]:
-        """Return parts of one shard; none of one that nobody vouches for."""
+    def _fetch(self, shard: int, chunks: list[int]) -> dict[int, np.ndarray]:
+        """Return chunks of one shard; none of one that nobody vouches for."""
         name = f"{self.folder.name}/{self._node.file(shard)}"
         if name not in self._vouchers:
             return {}
@@ -97,11 +75,11 @@ class ShardedRows:
         known = self._vouchers[name]
         while True:
             try:
-                found = read_ranges(path, [(part * size, (part + 1) * size) for part in parts])
+                found = read_ranges(path, [(chunk * size, (chunk + 1) * size) for chunk in chunks])
             except FileNotFoundError as problem:
                 raise DamagedStore(f"'{path}' is missing") from problem
             tails = [data[-CRC_BYTES:].hex() for data in found]
-            if all(len(data) == size for data in found) and tails == [known["inner"][part] for part in parts]:
+            if all(len(data) == size for data in found) and tails == [known["inner"][chunk] for chunk in chunks]:
                 break
             now = self._look_again().get(name, {})
             if not now or now == known:
@@ -115,4 +93,4 @@ class ShardedRows:
                 raise DamagedStore(f"'{path}' holds numbers that do not fit their checksum")
         little = self.dtype.newbyteorder("<")
         numbers = [np.frombuffer(data[:-CRC_BYTES], little).reshape(shape) for data in found]
-        return dict(zip(parts, numbers, strict=True))
+        return dict(zip(chunks, numbers, strict=True))

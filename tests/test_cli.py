@@ -307,3 +307,32 @@ def test_init_writes_the_defaults_once(tmp_path):
         2,
         f"error: {file} is there already\nhint:  edit it, or delete it first\n",
     )
+
+
+# Processes --------------------------------------------------------------------------------------------------------
+
+STARTS_ANOTHER = """
+import multiprocessing
+from embedctl import cli
+
+def app():
+    child = multiprocessing.get_context("spawn").Process(target=print, args=("here",))
+    child.start()
+    child.join()
+
+if __name__ == "__main__":
+    cli.app = app
+    cli.main()
+"""
+
+
+def test_a_process_that_is_started_imports_nothing_from_the_workspace(tmp_path):
+    """Dask starts its workers so."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    (tmp_path / "start.py").write_text(STARTS_ANOTHER)
+    (workspace / "pickle.py").write_text("open('canary', 'w')\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(tmp_path / "start.py")]
+    ran = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "here\n" and not (workspace / "canary").exists(), ran.stderr

@@ -1,6 +1,7 @@
 """`embedctl extract` as typed: what it writes, what it says the second time, how bad input ends."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -118,3 +119,19 @@ def test_bad_input_is_two_lines_and_code_2(here, words, what):
     assert (result.exit_code, result.stdout) == (2, "")
     assert what in result.stderr.splitlines()[0]
     assert len(result.stderr.splitlines()) == 2, result.stderr
+
+
+def test_the_command_that_repair_gives_after_an_embedding_was_lost_computes_the_same_one(here):
+    for image in ("empty.jpg", "torn.png"):
+        (here / "images/animals" / image).unlink()
+    run("extract", "--model", "pixels", "--batch-size", "16", "--device", "cpu")
+    run("extract", "--model", "hog")  # takes the batches of the other, and nobody typed that
+    store = EmbeddingStore.open(here / "embeddings.zarr")
+    keys = {entry.group for entry in store.entries()}
+    for group in keys:
+        (here / "embeddings.zarr" / group / "zarr.json").unlink()
+        (here / "embeddings.zarr" / group / "values/.embedctl/metadata.json").unlink()
+    told = run("repair", "embeddings.zarr").stdout.splitlines()
+    for line in (line for line in told if line.startswith("  next")):
+        assert run(*shlex.split(line)[2:]).exit_code == 0
+    assert {entry.group for entry in EmbeddingStore.open(here / "embeddings.zarr").entries()} == keys

@@ -54,6 +54,14 @@ TRAPS = {
 }
 
 
+def test_what_is_tried_imports_nothing_from_the_workspace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("shlex.py", "stores.py"):
+        (tmp_path / name).write_text("open('canary', 'w')\n")
+    assert traps.attempt("import shlex, stores.errors; print('done')").stdout == "done\n"
+    assert not (tmp_path / "canary").exists()
+
+
 @pytest.mark.parametrize("name", TRAPS)
 def test_every_trap_is_named_with_its_cure_and_only_conflicts_end_with_6(environment, monkeypatch, name):
     installed, failing, cure, is_conflict = TRAPS[name]

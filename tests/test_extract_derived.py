@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pipelines.encoders.affine import random_affine
+from pipelines.encoders.combinations import read_combination
 from pipelines.encoders.derived import base_weights
 from pipelines.extract import derive
 from pipelines.extract.divide import divide
@@ -96,12 +97,16 @@ def test_images_added_later_cost_only_their_own_rows(request_):
     assert after.tobytes() == whole.astype(np.float16).tobytes()
 
 
-def test_an_image_without_a_base_row_has_no_derived_row_for_the_same_reason(request_):
-    store_base(request_, absent=[3, 70])
+@pytest.mark.parametrize("most_bytes", [derive.MOST_BYTES, 60 * 512 * 2])
+def test_an_image_without_a_base_row_has_no_derived_row_for_the_same_reason(request_, monkeypatch, most_bytes):
+    base = store_base(request_, absent=[3, 70])[BASE]
+    monkeypatch.setattr(derive, "MOST_BYTES", most_bytes)  # a block at once, or in three pieces
     report = extract(request_)
     derived = EmbeddingStore.open(request_.store)[ALIGNED]
     assert derived.absent == {"003.jpg": "not an image", "070.jpg": "not an image"} == report.skipped
     assert len(derived) == 148 and extract(request_).written == 0
+    rows = np.array([row for row in range(150) if row not in (3, 70)])
+    assert derived.values.tobytes() == random_affine(512, 7)(base.values, rows).astype(np.float16).tobytes()
 
 
 def test_a_dry_run_tells_and_writes_nothing(request_):
@@ -194,3 +199,18 @@ def test_a_base_that_is_lacking_is_extracted_in_the_same_command(request_):
     assert [(line.name, line.written) for line in report.embeddings] == [(BASE, 0), (ALIGNED, 5)]
     one, other = (EmbeddingStore.open(path)[ALIGNED] for path in (request_.store, before.store))
     assert one.key == other.key and one.values.tobytes() == other.values.tobytes()
+
+
+def test_a_derived_row_that_is_not_finite_is_told_and_not_tried_again(request_, monkeypatch):
+    store_base(request_, n=20)
+
+    def read(name, weights, offline):
+        found = read_combination(name, weights, offline=offline)
+        return replace(
+            found, combine=lambda values, rows: np.where(rows[:, None] == 3, np.nan, found.combine(values, rows))
+        )
+
+    monkeypatch.setattr("pipelines.extract.divide.read_combination", read)
+    reports = [extract(request_) for _ in range(2)]
+    assert [(report.to_do, report.written) for report in reports] == [(20, 19), (0, 0)]
+    assert all("not finite" in report.skipped["003.jpg"] for report in reports)

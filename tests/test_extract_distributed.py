@@ -1,11 +1,9 @@
 """`--workers` and `--scheduler`: a dask cluster writes the bytes of one process."""
 
-import os
-import signal
 from dataclasses import replace
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import LocalCluster
 
 from pipelines.extract import forms
 from pipelines.extract.extract import extract
@@ -15,6 +13,7 @@ from pipelines.extract.request import ExtractRequest
 from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError, StoreLocked, StoreMismatch
 from stores.parts import Part
+from tests.clusters import Heard, Killer, one_worker
 from tests.photos import write_photographs
 from tests.stored_files import files
 
@@ -38,28 +37,12 @@ def request_for(folder, store: str) -> ExtractRequest:
     return ExtractRequest(models=MODELS, images=folder / "images", store=folder / store, batch_size=16)
 
 
-class Heard:
-    def __init__(self):
-        self.n_images, self.workers, self.said = 0, set(), []
-
-    def start(self, label, total, unit):
-        pass
-
-    def advance(self, n=1, **figures):
-        self.n_images += n
-        self.workers.add(figures.get("workers"))
-        self.gpu = figures.get("GPU")
-
-    def say(self, text):
-        self.said.append(text)
-
-
 @pytest.mark.slow
 def test_two_workers_write_the_files_of_one_process_and_progress_shows_them(folder):
     heard = Heard()
     report = extract(replace(request_for(folder, "workers.zarr"), workers=2), heard)
     assert report.written == 2 * 134 and list(report.skipped) == ["concept_001/photo_0009.jpg"]
-    assert heard.n_images == report.n_read == 135 and heard.workers == {"2"}
+    assert heard.n == report.n_read == 135 and heard.workers == {"2"}
     assert files(folder / "workers.zarr") == files(folder / "whole.zarr")
 
 
@@ -109,20 +92,9 @@ def test_a_worker_with_another_version_of_what_changes_the_numbers_is_refused(fo
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(folder):
     request = request_for(folder, "scheduler.zarr")
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=True, memory_limit=0, dashboard_address=":0"
-    ) as cluster:
-        with Client(cluster, set_as_default=False) as client:
-            pids = client.run(os.getpid)
-
-        class Killer(Heard):
-            def advance(self, n=1, **figures):
-                super().advance(n, **figures)
-                if self.n_images < 100 and pids:  # the first block is done, and its worker is at the next
-                    os.kill(pids.popitem()[1], signal.SIGKILL)
-
-        heard = Killer()
-        report = extract(replace(request, scheduler=cluster.scheduler_address), heard)
+    with one_worker() as (address, pids):
+        killer = Killer(pids, lambda n: n < 100)  # the first block is done, and its worker is at the next
+        report = extract(replace(request, scheduler=address), killer)
     assert not pids and report.written == 2 * 134
     assert files(request.store) == files(folder / "whole.zarr")
 

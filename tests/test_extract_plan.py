@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines.encoders.key import embedding_key, versions_that_matter
 from pipelines.encoders.registry import find
-from pipelines.extract.changes import find_changes
+from pipelines.extract.changes import Changes, find_changes
 from pipelines.extract.plan import batches, plan_blocks, rows_to_do
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.stamps import Stamp
@@ -204,6 +206,20 @@ def test_hashes_already_known_are_not_computed_again():
     known = {"a.jpg": record("a", b"1", 1)}
     assert find_changes(source, known, hashes=hashes) == find_changes(source, known, hashes=hashes)
     assert source.n_read == 1
+
+
+def test_hashing_everything_waits_for_a_few_images_at_a_time_however_many_there_are(monkeypatch):
+    source, waiting = Source(**{f"n{n}": (b"same", 1) for n in range(200)}), []
+    submit, begun = ThreadPoolExecutor.submit, iter(range(1000))
+
+    def counted(self, work, image_id):
+        waiting.append(next(begun) - source.n_read)
+        return submit(self, lambda: (sleep(0.0005), work(image_id))[1])
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", counted)
+    known = {record.id: record for record in (record(f"n{n}", b"same", 1) for n in range(200))}
+    assert find_changes(source, known, hash_all=True) == Changes()
+    assert len(waiting) == 200 and max(waiting) < 20
 
 
 def test_planning_imports_no_torch():

@@ -10,7 +10,8 @@ from pipelines.encoders.build import Encoder, build
 from pipelines.encoders.registry import find
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
-from pipelines.extract.rounds import Footprint, into_rounds
+from pipelines.extract.rounds import Footprint, into_rounds, rounds
+from pipelines.progress import SILENT
 from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
@@ -51,3 +52,18 @@ def test_rounds_write_the_bytes_of_one_pass(tmp_path, monkeypatch):
     for name in request.models:
         one, other = (EmbeddingStore.open(tmp_path / store)[name] for store in "ab")
         assert one.key == other.key and one.values.tobytes() == other.values.tobytes()
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(0, (1000, 10 * 4 * 2)), (2, (2 * 1000, 10 * 4 * 2))])
+def test_what_a_round_takes_is_counted_at_the_recorded_batch_size_and_in_every_process(
+    tmp_path, monkeypatch, workers, expected
+):
+    write_photographs(tmp_path / "images", 1)
+    request = ExtractRequest(models=("pixels",), images=tmp_path / "images", store=tmp_path / "a", batch_size=4)
+    extract(request)
+    monkeypatch.setattr(Encoder, "footprint", lambda self: (1000, 10))
+    monkeypatch.setattr("pipelines.extract.rounds.n_cores", lambda: 2)
+    counted = []
+    monkeypatch.setattr("pipelines.extract.rounds.into_rounds", lambda sizes, budget: counted.append(sizes) or [[]])
+    rounds(replace(request, batch_size=None, workers=workers, memory_budget=1), SILENT)
+    assert counted == [{"pixels": expected}]

@@ -107,3 +107,14 @@ def test_what_is_no_shard_is_refused_with_an_example(text):
     with pytest.raises(EmbedctlError) as problem:
         Part.parse(text)
     assert "0/4" in problem.value.hint and problem.value.exit_code == 2
+
+
+def test_a_shard_sees_what_others_have_committed_and_added_since_it_began(request_of):
+    store = EmbeddingStore.open(request_of("beside.zarr").store)
+    with store.part(HALVES[1]):
+        with store.lock():
+            before = store.resolve("pixels").n_committed, store.n_images
+        extract(replace(request_for(store.path.parent, "beside.zarr"), shard=HALVES[0]))
+        with store.lock():
+            assert (store.resolve("pixels").n_committed, store.n_images) == (before[0] + 64 - 6 + 12, before[1] + 135)
+            assert store.image_ids == EmbeddingStore.open(store.path).image_ids

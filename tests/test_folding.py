@@ -1,5 +1,8 @@
 """Folding a network changes its numbers by rounding, what is tapped stays, and only what pays is kept."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -135,3 +138,20 @@ def test_a_layer_has_the_same_bits_whatever_other_layers_are_asked_for(small):
 
     together = rows(between, beyond, last)
     assert all(torch.equal(rows(tap)[tap], together[tap]) for tap in together)
+
+
+def test_a_network_that_stays_folded_keeps_only_the_plain_weights_that_are_listened_at(small):
+    between = EmbeddingName.parse(f"{small.id}:features.0.0.gap")
+    encoder, images = (
+        build(small, weights="random:7", taps=[between, EmbeddingName(small.id)]),
+        torch.rand(1, 3, 224, 224),
+    )
+    convolutions = [module for module in encoder._module.modules() if isinstance(module, nn.Conv2d)]
+    plain = [weakref.ref(convolution.weight) for convolution in convolutions]
+    encoder.fold()
+    before = encoder(images)
+    folded = [convolution.weight is not weight() for convolution, weight in zip(convolutions, plain, strict=True)]
+    encoder.keep_form()
+    gc.collect()
+    assert [weight() is None for weight in plain] == [False, *folded[1:]] and sum(folded) > 30
+    assert all(torch.equal(encoder(images)[tap], before[tap]) for tap in before)

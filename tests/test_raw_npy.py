@@ -137,12 +137,48 @@ def test_a_damaged_pickle_is_a_bad_recording_or_another_dictionary_never_a_crash
         pass
 
 
-def test_lists_that_contain_each_other_many_times_over_cost_no_memory(tmp_path):
+def test_parts_that_are_shared_are_not_copied_apart(tmp_path):
     layer: list = []
-    for _ in range(15):
-        layer = [layer] * 1000  # unfolded: 10^45 items
+    for _ in range(5):
+        layer = [layer] * 30  # unfolded: 25 million items
     (tmp_path / "raw.npy").write_bytes(pickle.dumps({"x": layer}, protocol=4))
-    assert len(map_pickled(tmp_path / "raw.npy")["x"]) == 1000
+    assert len(map_pickled(tmp_path / "raw.npy")["x"]) == 30
+
+
+def nest(n: int) -> bytes:
+    """Return opcodes that push tuples, each the one before twice; the last one is in the memo under ``n``."""
+    return b"\x8c\x01x\x94" + b"".join(b"h" + bytes([i, 104, i]) + b"\x86\x94" for i in range(n))
+
+
+N = 200
+NAMES = b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02f8\x85R"
+NESTS = {
+    "a name": nest(N) + b"\x8c\x01a\x93.",
+    "a module": nest(N) + b"\x8c\x01ah\xc8\x93.",
+    "a byte order": nest(N) + NAMES + b"(K\x03h\xc8NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb.",
+    "a shape": b"}" + nest(N) + b"\x8c\x12numpy.core.numeric\x8c\x0b_frombuffer\x93(C\x00" + NAMES + b"h\xc8\x8c\x01CtR"
+    b"\x94}h\x00h\xc9s.",
+}
+
+
+@pytest.mark.parametrize("where", NESTS)
+def test_tuples_that_share_their_parts_are_refused_before_anybody_unfolds_them(tmp_path, where):
+    """Each weighs a kilobyte; unfolded it has 2^200 items."""
+    (tmp_path / "raw.npy").write_bytes(b"\x80\x04" + NESTS[where])
+    with pytest.raises(BadRecording):
+        map_pickled(tmp_path / "raw.npy")
+
+
+def test_lists_and_dictionaries_that_hold_themselves_or_each_other_are_refused(tmp_path):
+    shared: list = []
+    for _ in range(15):
+        shared = [shared] * 1000  # unfolded: 10^45 items
+    endless: list = []
+    endless.append({"a": endless})
+    for value in (shared, endless):
+        (tmp_path / "raw.npy").write_bytes(pickle.dumps({"ch_names": value}, protocol=4))
+        with pytest.raises(BadRecording, match="share their parts"):
+            map_pickled(tmp_path / "raw.npy")
 
 
 def test_a_name_that_is_a_nest_of_tuples_is_refused_at_once(tmp_path):

@@ -129,6 +129,7 @@ def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot
     for text in notes:
         render.note(text)
     decisive.tell(rows)
+    say_reliability([row.noise_ceiling for row in rows])
     say_seen(tested)
     say_simulated(simulated_in(table))
 

@@ -114,7 +114,8 @@ def extract(
         report = run(request, progress)
     if not dry_run and any(line.written for line in report.embeddings):
         new = [(line.name, f"{line.name}#{line.key}") for line in report.embeddings if line.written]
-        note_embeddings("extract", request, new, chosen.value("cards", cards))
+        sizes = {line.name: line.batch_size for line in report.embeddings}
+        note_embeddings("extract", request, new, chosen.value("cards", cards), sizes)
     if json:
         render.as_json(**asdict(report), written=report.written, already=report.already, to_do=report.to_do)
     else:

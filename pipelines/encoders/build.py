@@ -57,7 +57,8 @@ class Encoder:
         at: dict[str, list[EmbeddingName]] = {}
         for tap in self.taps:
             at.setdefault(tap.layer or spec.tap, []).append(tap)
-        tapped = {layer: _module_of(network, layer, spec.id) for layer in at}  # all are there before one is changed
+        # All are there before one is changed.
+        self._tapped = tapped = {layer: _module_of(network, layer, spec.id) for layer in at}
         for layer, wanted in at.items():
             tapped[layer].register_forward_hook(partial(self._keep, network, wanted))
         # One forward pass of an empty image tells every shape; its numbers do not matter.
@@ -97,6 +98,13 @@ class Encoder:
         if self._folding is not None and self.form == "folded":
             self._folding.undo()
             self.form = "plain"
+
+    def keep_form(self) -> None:
+        """Stay in this form for good, and let go of the weights that only the other one has."""
+        if self._folding and self.form == "folded":
+            self._folding.keep(self._tapped.values())
+        else:
+            self._folding = None
 
     def output(self, batch: Tensor) -> Tensor:
         """Return all that the network itself puts out, (n, numbers): whatever taps there are, they are not computed."""

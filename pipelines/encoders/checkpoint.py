@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from pipelines.encoders.weights import read_tensors
+from pipelines.nests import refuse_nests
 from pipelines.unpack import check_members, read_member
 from stores.errors import EmbedctlError
 
@@ -92,6 +93,7 @@ class Checkpoint:
             if zipfile.is_zipfile(io.BytesIO(data)):
                 with zipfile.ZipFile(io.BytesIO(data)) as inner:
                     check_members(inner)
+            refuse_nests(io.BytesIO(data))
             found: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             return found
         except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as problem:

@@ -66,6 +66,11 @@ class Folding:
             del norm.forward
         self._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
+    def keep(self, heard: Collection[nn.Module]) -> None:
+        """Let go of what only folding and undoing need; of convolutions that are listened at, what they were stays."""
+        self._twins = {module: twin for module, twin in self._twins.items() if module in heard}
+        self._folded = []
+
     def unfolded(self, module: nn.Module) -> nn.Module | None:
         """Return what a folded convolution was, to be called with what goes into it; None of any other module."""
         return self._twins.get(module)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from stores.errors import EmbedctlError, UnknownName, suggest
+from stores.files import read_file
 
 __all__ = ["NORMS", "EncoderSpec", "Preprocessing", "WeightsFile", "add_cards", "find", "read_cards", "registry"]
 
@@ -230,7 +231,9 @@ def _beside_the_network(model: Mapping[str, Any]) -> str:
         return f"model has the name {name!r}, which is none of a network: files belong into weights"
     for key, value in model.items():
         names_a_file = _NAMES_A_FILE.search(key) and not isinstance(value, int | float)
-        if names_a_file or isinstance(value, dict) or key == "weights_only":
+        # A table of sizes is one of a network; one with a name in it may have the library fetch and read something.
+        more = isinstance(value, dict) and not all(isinstance(size, int | float) for size in value.values())
+        if names_a_file or more or key == "weights_only":
             return f"model has '{key}', which describes no network: files belong into weights"
     return ""
 
@@ -246,7 +249,11 @@ def read_cards(folder: Path) -> dict[str, EncoderSpec]:
     specs: dict[str, EncoderSpec] = {}
     for path in sorted(folder.glob("*.toml")):
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            tables = tomllib.loads(read_file(path).decode())
+        except OSError as broken:
+            raise EmbedctlError(
+                f"{path} cannot be read: {broken.strerror}", "name a folder of *.toml files"
+            ) from broken
         except (ValueError, RecursionError) as broken:
             raise EmbedctlError(
                 f"{path} is not valid TOML: {broken}", "one table per encoder, [id] in brackets"

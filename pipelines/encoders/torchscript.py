@@ -42,6 +42,9 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             return dict(_tensors(_Reader(pickled, archive, f"{root}data/").load()))
 
 
+_MOST_DEPTH = 30
+
+
 class _Module:
     """A shell that keeps the attributes of a compiled module."""
 
@@ -80,9 +83,11 @@ class _Reader(pickle.Unpickler):
         return self._storages[key]
 
 
-def _tensors(module: _Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _tensors(module: _Module, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    if depth > _MOST_DEPTH:  # modules that share their parts are named once for each way that leads to them
+        raise pickle.UnpicklingError("modules nested too deeply")
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             yield prefix + name, value
         elif isinstance(value, _Module):
-            yield from _tensors(value, f"{prefix}{name}.")
+            yield from _tensors(value, f"{prefix}{name}.", depth + 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.encoders.fetch import fetch, git_blob, here
 from pipelines.encoders.registry import EncoderSpec, WeightsFile
+from pipelines.nests import refuse_nests
 from pipelines.progress import SILENT, Progress
 from pipelines.unpack import check_members
 from stores.errors import DamagedStore, EmbedctlError, NotHere
@@ -145,12 +146,12 @@ def _given(spec: EncoderSpec, path: Path) -> Weights:
         if None in found:
             missing = path / spec.id / spec.weights[found.index(None)].name
             raise NotHere(f"no '{missing}'", f"run `embedctl models pull {spec.id} --to {path}`")
-        return _checked(spec, tuple(file for file in found if file), str(path))
-    if not path.exists():
+        return _checked(spec, tuple(file for file in found if file), str(path.absolute()))
+    if not (path.is_file() or path.is_dir()):
         raise EmbedctlError(f"no weights at '{path}'", "published, random:SEED, or the path of a file or folder")
     if path.is_dir() and spec.family not in FOLDERS:
         raise NotHere(f"no '{path / spec.id}'", f"run `embedctl models pull {spec.id} --to {path}`, or give a file")
-    return Weights(f"sha256:{digest([path])}", str(path), (path,))
+    return Weights(f"sha256:{digest([path])}", str(path.absolute()), (path,))
 
 
 def _source(file: WeightsFile, path: Path) -> str:
@@ -233,6 +234,8 @@ def read_checkpoint(path: Path) -> Any:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 check_members(archive)
+        with open(path, "rb") as file:
+            refuse_nests(file)
         if is_torchscript(path):
             return dict(read_torchscript(path))
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -9,8 +9,12 @@ from pipelines.extract.plan import BlockTask
 if TYPE_CHECKING:
     from stores.embedding import Entry
     from stores.embeddings import EmbeddingStore
+    from stores.names import EmbeddingName
 
-__all__ = ["BlockRows", "rounded"]
+__all__ = ["MOST_BYTES", "BlockRows", "not_finite", "rounded"]
+
+MOST_BYTES = 256_000_000
+"""That rows of a block may take before they are committed; a block of tokens can have gigabytes."""
 
 
 def rounded(values: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:
@@ -39,8 +43,13 @@ def rounded(values: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:
     return stored, bool(infinite.any() or (2 * kept < nonzero).any() or (change > length / 1000).any())
 
 
+def not_finite(name: "EmbeddingName") -> str:
+    """Return why an image has no row although everything else about it is well."""
+    return f"'{name}' gives numbers for it that are not finite"
+
+
 class BlockRows:
-    """Collects what the forward passes of one block give, and commits it.
+    """Collects what the forward passes of one block give, and commits it: at the end, or some of it before.
 
     Parameters
     ----------
@@ -48,16 +57,26 @@ class BlockRows:
         The block, and the rows that each embedding lacks.
     entries : dict of str to Entry
         The stored embeddings, by group.
+
+    Attributes
+    ----------
+    n_bytes : int
+        Of the rows that wait to be committed.
+    unfit : set of str
+        Groups that their number type cannot hold.
     """
 
     def __init__(self, task: BlockTask, entries: dict[str, "Entry"]) -> None:
         self.task = task
         self.unfit: set[str] = set()
         self._entries = entries
-        self._values = {g: np.empty((len(rows), entries[g].dim), entries[g].dtype) for g, rows in task.rows.items()}
-        self._there = {group: np.zeros(len(rows), dtype=bool) for group, rows in task.rows.items()}
+        self._begin()
+
+    def _begin(self) -> None:
+        self.n_bytes = 0
+        self._found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {group: [] for group in self.task.rows}
         self._bad: dict[int, str] = {}
-        self._not_finite: dict[str, dict[int, str]] = {group: {} for group in task.rows}
+        self._not_finite: dict[str, dict[int, str]] = {group: {} for group in self.task.rows}
 
     def refuse(self, row: int, reason: str) -> None:
         """Remember that an image is bad: its row is absent from every embedding of the pass."""
@@ -65,34 +84,28 @@ class BlockRows:
 
     def put(self, group: str, rows: np.ndarray, values: np.ndarray) -> None:
         """Take float32 rows (n, dim) of one embedding; those it does not lack are left as they are in the store."""
-        wanted = self.task.rows[group]
-        lacking = np.isin(rows, wanted)
+        lacking = np.isin(rows, self.task.rows[group])
         finite = np.isfinite(values).all(axis=1)
         for row in rows[lacking & ~finite].tolist():
-            name = self._entries[group].name
-            self._not_finite[group][row] = f"'{name}' gives numbers for it that are not finite"
+            self._not_finite[group][row] = not_finite(self._entries[group].name)
         keep = lacking & finite
         stored, unfit = rounded(values[keep], self._entries[group].dtype)
-        places = np.searchsorted(wanted, rows[keep])
-        self._values[group][places] = stored
-        self._there[group][places] = True
+        self._found[group].append((rows[keep], stored))
+        self.n_bytes += stored.nbytes
         if unfit:
             self.unfit.add(group)
 
     def commit(self, store: "EmbeddingStore") -> dict[str, int]:
-        """Write the block; return the rows written per group. Embeddings that float16 cannot hold are left out."""
-        together, written = {}, {}
-        for group, rows in self.task.rows.items():
-            if group in self.unfit:
-                continue
-            there = self._there[group]
-            part = (rows[there], self._values[group][there])
-            written[group] = len(part[0])
-            absent = {row: self._bad[row] for row in rows.tolist() if row in self._bad} | self._not_finite[group]
-            if absent == self._bad:
-                together[group] = part
-            else:
-                store.write_block(self.task.block, {group: part}, absent)
-        if together:
-            store.write_block(self.task.block, together, self._bad)
+        """Write what has come since the last time; return the rows written per group, but for those that are unfit."""
+        written = {}
+        for group in [group for group in self._found if group not in self.unfit]:
+            lacking, found = set(self.task.rows[group].tolist()), self._found.pop(group)
+            absent = {row: why for row, why in self._bad.items() if row in lacking} | self._not_finite[group]
+            rows = np.concatenate([np.arange(0), *(rows for rows, _ in found)])
+            written[group] = len(rows)
+            if found or absent:
+                entry = self._entries[group]
+                values = np.concatenate([np.empty((0, entry.dim), entry.dtype), *(values for _, values in found)])
+                store.write_block(self.task.block, {group: (rows, values)}, absent)
+        self._begin()
         return written

@@ -1,6 +1,6 @@
 """Computing and committing blocks: what an embedded run, a shard and a dask worker all do, with the same bytes."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.cores import in_order, workers
 from pipelines.extract.allocator import kept_memory
-from pipelines.extract.block import BlockRows
+from pipelines.extract.block import MOST_BYTES, BlockRows
 from pipelines.extract.loading import LoadedImage, load, prefetch
 from pipelines.extract.pace import add
 from pipelines.extract.plan import Batch, BlockTask, batches
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pipelines.extract.forward import Networks
 
 __all__ = ["BlockDone", "BlockEngine", "NetworkFacts"]
+
+_MOST_SECONDS = 300.0
+"""Between two commits, however long a block takes: so much a kill may cost."""
 
 _Todo = list[tuple[BlockTask, list[Batch]]]
 _Rows = dict[EmbeddingName, np.ndarray]
@@ -153,8 +156,12 @@ class BlockEngine:
                 block = BlockRows(task, self._entries)
                 seconds = defaultdict[str, float](float)
                 read: dict[str, LoadedImage] = {}
-                for batch, (images, rows, spent) in zip(passes, computed, strict=False):
+                written, n_read, committed = Counter[str](), 0, perf_counter()
+                for left, (batch, (images, rows, spent)) in zip(
+                    reversed(range(len(passes))), zip(passes, computed, strict=False), strict=False
+                ):
                     self._put(batch, images, rows, block)
+                    n_read += len(images)
                     here = defaultdict[str, float](float, forward=spent)
                     for row, image in zip(batch.rows.tolist(), images, strict=True):
                         read[self._image_ids[row]] = replace(image, tensors={})
@@ -163,14 +170,17 @@ class BlockEngine:
                     advance(len(images), {**here, "write": wrote})
                     wrote = 0.0
                     if block.unfit:  # all of it will be done again in float32: nothing of this block is worth more time
-                        yield BlockDone(len(read), {}, frozenset(block.unfit), dict(seconds))
+                        yield BlockDone(n_read, dict(written), frozenset(block.unfit), dict(seconds))
                         return
-                start = perf_counter()
-                record_images(self._store, self._source, read, self._known)
-                written = block.commit(self._store)
-                wrote = perf_counter() - start  # told with the next batch
-                seconds["write"] += wrote
-                yield BlockDone(len(read), written, frozenset(block.unfit), dict(seconds), self._networks.gpu_bytes())
+                    start = perf_counter()
+                    if not left or block.n_bytes > MOST_BYTES or start - committed > _MOST_SECONDS:
+                        record_images(self._store, self._source, read, self._known)
+                        read.clear()
+                        written.update(block.commit(self._store))
+                        committed = perf_counter()
+                        wrote = committed - start  # told with the next batch
+                        seconds["write"] += wrote
+                yield BlockDone(n_read, dict(written), frozenset(), dict(seconds), self._networks.gpu_bytes())
 
     def _work(self, batch: Batch) -> list[Callable[[], LoadedImage]]:
         """Return what threads are to do for one batch."""

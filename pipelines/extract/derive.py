@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.encoders.combinations import Combination, Source
 from pipelines.encoders.key import versions_that_matter
-from pipelines.extract.block import BlockRows
+from pipelines.extract.block import MOST_BYTES, BlockRows, not_finite
 from pipelines.extract.divide import stored_source
 from pipelines.extract.plan import plan_blocks
 from pipelines.extract.provenance import provenance
@@ -19,6 +19,7 @@ from pipelines.extract.request import EmbeddingReport, ExtractReport, ExtractReq
 from pipelines.extract.targets import NOT_FLOAT16, Target, draft_target, keyed
 from pipelines.progress import Progress
 from stores.embeddings import EmbeddingStore
+from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def derive(
     progress : Progress
         Who listens.
     """
-    store = EmbeddingStore.open(request.store) if request.store.exists() else None
+    store = EmbeddingStore.find(request.store)
     no_pass = not report.embeddings
     for name, combination in derived.items():
         lines = {line.name: line for line in report.embeddings}
@@ -122,28 +123,43 @@ def _target(
 def _derive_one(work: _Work, report: ExtractReport, progress: Progress) -> EmbeddingReport:
     request, store = work.request, work.store
     target = work.target(as_float32=False)
-    if request.overwrite and not request.dry_run:
+    to_do = _rows_to_do(work, None if request.overwrite else target.entry)
+    if not request.dry_run and to_do.any():
+        with store.lock():
+            return _complete(work, report, progress)
+    if target.entry:
+        report.skipped |= _skipped(store, target.entry)
+    return _report(target, to_do=int(to_do.sum()))
+
+
+def _complete(work: _Work, report: ExtractReport, progress: Progress) -> EmbeddingReport:
+    """Derive what is lacking now: until the lock was ours, another process may have changed any row."""
+    store = work.store
+    there = {entry.group for entry in store.entries()}
+    if gone := [entry for entry in work.sources if entry.group not in there]:
+        raise EmbedctlError(f"'{gone[0].name}' was removed while this command began", "run it again")
+    target = work.target(as_float32=False)
+    if work.request.overwrite:
         for entry in target.stored:
             store.remove(entry)
         target = work.target(as_float32=False)
-    to_do = _rows_to_do(work, None if request.overwrite and request.dry_run else target.entry)
-    if request.dry_run or not to_do.any():
-        return _report(target, to_do=int(to_do.sum()))
-    with store.lock():  # looks again: rows may have come and gone since
-        target = work.target(as_float32=False)
+    to_do = _rows_to_do(work, target.entry)
+    written = _write(work, target, to_do, progress)
+    if written is None:
+        progress.say(f"{work.name}: float16 cannot hold its values, so every row is stored in float32")
+        store.remove(store.resolve(f"{work.name}#{target.key}"))
+        target = work.target(as_float32=True)
         written = _write(work, target, _rows_to_do(work, target.entry), progress)
-        if written is None:
-            progress.say(f"{work.name}: float16 cannot hold its values, so every row is stored in float32")
-            store.remove(store.resolve(f"{work.name}#{target.key}"))
-            target = work.target(as_float32=True)
-            written = _write(work, target, _rows_to_do(work, target.entry), progress)
     assert written is not None  # float32 holds every float32
     line = _report(work.target(as_float32=target.note == NOT_FLOAT16), to_do=int(to_do.sum()))
     line.written, line.already = written, line.already - written
-    entry = store.resolve(f"{target.name}#{target.key}")
-    report.skipped |= {store.image_ids[row]: why for row, why in store.absent(entry).items()}
+    report.skipped |= _skipped(store, store.resolve(f"{target.name}#{target.key}"))
     report.bytes += written * target.spec.dim * np.dtype(target.dtype).itemsize
     return line
+
+
+def _skipped(store: EmbeddingStore, entry: "Entry") -> dict[str, str]:
+    return {store.image_ids[row]: why for row, why in store.absent(entry).items()}
 
 
 def _rows_to_do(work: _Work, entry: "Entry | None") -> np.ndarray:
@@ -153,7 +169,9 @@ def _rows_to_do(work: _Work, entry: "Entry | None") -> np.ndarray:
     to_do[list(absent)] = True
     if entry:
         to_do &= ~store.committed(entry)
-        to_do[[row for row in store.absent(entry) if row in absent]] = False
+        # A row that is not finite stays so: if its sources change, it is no longer known to be absent.
+        own = not_finite(entry.name)
+        to_do[[row for row, why in store.absent(entry).items() if row in absent or why == own]] = False
     return to_do
 
 
@@ -165,20 +183,21 @@ def _write(work: _Work, target: Target, to_do: np.ndarray, progress: Progress) -
     sources = [(store[f"{s.name}#{s.key}"], np.flatnonzero(store.committed(s))) for s in work.sources]
     absent = work.absent()
     progress.start(f"derive {target.name}", int(to_do.sum()), "images")
-    written = 0
+    written, size = 0, max(1, MOST_BYTES // sum(s.dim * np.dtype(s.dtype).itemsize for s in work.sources))
     for task in plan_blocks({target.group: to_do}, store.block_rows):
-        block, rows = BlockRows(task, entries), task.rows[target.group]
-        for row in (row for row in rows.tolist() if row in absent):
-            block.refuse(row, absent[row])
-        there = np.array([row for row in rows.tolist() if row not in absent], dtype=np.intp)
-        places = [np.searchsorted(committed, there) for _, committed in sources]
-        assert all(np.array_equal(committed[at], there) for at, (_, committed) in zip(places, sources, strict=True))
-        values = [source.take(at) for at, (source, _) in zip(places, sources, strict=True)]
-        block.put(target.group, there, work.combination.combine(values, there))
-        if block.unfit:
-            return None
-        written += sum(block.commit(store).values())
-        progress.advance(len(rows))
+        block, lacking = BlockRows(task, entries), task.rows[target.group]
+        for rows in (lacking[start : start + size] for start in range(0, len(lacking), size)):
+            for row in (row for row in rows.tolist() if row in absent):
+                block.refuse(row, absent[row])
+            there = np.array([row for row in rows.tolist() if row not in absent], dtype=np.intp)
+            places = [np.searchsorted(committed, there) for _, committed in sources]
+            assert all(np.array_equal(known[at], there) for at, (_, known) in zip(places, sources, strict=True))
+            values = [source.take(at) for at, (source, _) in zip(places, sources, strict=True)]
+            block.put(target.group, there, work.combination.combine(values, there))
+            if block.unfit:
+                return None
+            written += sum(block.commit(store).values())
+            progress.advance(len(rows))
     return written
 
 

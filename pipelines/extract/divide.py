@@ -51,7 +51,7 @@ def divide(request: ExtractRequest) -> tuple[list[ExtractRequest], dict[Embeddin
     ['glocal-resnet18@grey', 'glocal-resnet18@blur-9', 'glocal-resnet18@grey+blur-9']
     """
     names = resolve_names(request)
-    store = EmbeddingStore.open(request.store) if request.store.exists() and not request.refresh else None
+    store = None if request.refresh else EmbeddingStore.find(request.store)
     if not any(map(is_combination, names)):
         _refuse_absent(request, names, store, {})
         return [request], {}

@@ -81,7 +81,9 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
     passes, derived = divide(request)
     passes = [one for several in passes for one in rounds(several, progress)]
     with kept_memory():  # from here on, because it is for threads that do not live yet
-        report = _together(request, [_from_images(part, progress) for part in passes])
+        source = open_images(request.images) if passes else None  # looked at once: all passes are over the same images
+        hashes: dict[str, str] = {}
+        report = _together(request, [_from_images(part, source, hashes, progress) for part in passes if source])
     if derived and request.shard:
         names = ", ".join(f"'{name}'" for name in derived)
         progress.say(f"{names}: derived from stored rows when the same command is run without --shard, at the end")
@@ -118,10 +120,10 @@ def _together(request: ExtractRequest, parts: Sequence[ExtractReport]) -> Extrac
     return report
 
 
-def _from_images(request: ExtractRequest, progress: Progress) -> ExtractReport:
-    source = open_images(request.images)
-    store = EmbeddingStore.open(request.store) if request.store.exists() else None
-    hashes: dict[str, str] = {}
+def _from_images(
+    request: ExtractRequest, source: ImageSource, hashes: dict[str, str], progress: Progress
+) -> ExtractReport:
+    store = EmbeddingStore.find(request.store)
     found = survey(request, source, store, hashes=hashes, progress=progress)
     report = found.report(request, source)
     if request.dry_run:

@@ -39,6 +39,7 @@ def settle_form(encoder: Encoder, recorded: str, is_exact: bool, progress: Progr
             encoder.fold()
         if reason := _found[what][1]:
             progress.say(f"{encoder.spec.id}: {reason}")
+    encoder.keep_form()
 
 
 def choose_form(encoder: Encoder) -> tuple[str, str]:

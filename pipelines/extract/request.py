@@ -23,7 +23,7 @@ class ExtractRequest:
     weights : str
         ``published``, ``random:SEED`` or the path of a checkpoint.
     batch_size : int, optional
-        Rows of one forward pass. None takes what the store recorded, else a default of the device.
+        Rows of one forward pass. None takes what the store recorded, else 32.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     dtype : str

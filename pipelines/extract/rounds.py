@@ -1,8 +1,8 @@
 """Which encoders share a pass over the images when not all of them fit into the memory there is.
 
-What a round takes is the weights of its encoders, which stay, and the largest step of a forward pass among them, since
-they run one after the other: once for every batch that is computed at the same time. Both are found out without making
-a weight, on torch's ``meta`` device.
+What a round takes is the weights of its encoders, which stay in every process that computes, and the largest step of a
+forward pass among them, since they run one after the other: once for every batch that is computed at the same time.
+Both are found out without making a weight, on torch's ``meta`` device.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,9 @@ from typing import NamedTuple
 from pipelines.cores import n_cores
 from pipelines.encoders.registry import find
 from pipelines.extract.request import ExtractRequest
-from pipelines.extract.targets import DEFAULT_BATCH_SIZE, resolve_names
+from pipelines.extract.targets import Target, choose_targets, resolve_names
 from pipelines.progress import Progress
+from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError
 
 __all__ = ["Footprint", "into_rounds", "rounds"]
@@ -40,13 +41,23 @@ def rounds(request: ExtractRequest, progress: Progress) -> list[ExtractRequest]:
     from pipelines.extract.forward import choose_device
 
     names = resolve_names(request)
-    batch_size = request.batch_size or DEFAULT_BATCH_SIZE
-    at_once = n_cores() if choose_device(request.device) == "cpu" else 1
-    footprints = {}
+    store = EmbeddingStore.find(request.store)
+    entries = store.entries() if store else []
+    targets: dict[str, list[Target]] = {}
     for encoder in dict.fromkeys(name.encoder for name in names):
-        taps = [name for name in names if name.encoder == encoder]
+        mine = tuple(str(name) for name in names if name.encoder == encoder)
+        alone = replace(request, models=mine, layers=(), views=())
+        targets[encoder] = choose_targets(alone, entries, progress=progress)
+    # What is new may take the size that the store recorded of something else.
+    batch_size = max(target.batch_size for mine in targets.values() for target in mine)
+    n_processes = max(1, request.workers)
+    each = max(1, n_cores() // n_processes) if choose_device(request.device) == "cpu" else 1
+    footprints = {}
+    for encoder, known in targets.items():
+        taps = [target.name for target in known]
         weights, step = build(find(encoder), weights="random:0", taps=taps, device="meta").footprint()
-        footprints[encoder] = Footprint(weights, step * batch_size * at_once)
+        n_networks = len({target.form for target in known}) * n_processes
+        footprints[encoder] = Footprint(weights * n_networks, step * batch_size * each * n_processes)
     found = into_rounds(footprints, request.memory_budget)
     if len(found) > 1:
         progress.say(f"{len(footprints)} encoders in {len(found)} rounds, each a pass over the images")

@@ -16,6 +16,7 @@ from typing import Protocol
 from pipelines.extract.archives import Shards, TarImages, ZipImages
 from pipelines.extract.stamps import MAX_BYTES, SUFFIXES, Stamp, is_image
 from stores.errors import EmbedctlError
+from stores.files import open_file
 
 __all__ = ["ImageSource", "open_images", "scan"]
 
@@ -66,7 +67,7 @@ def _open(path: Path) -> ImageSource:
         folder = _Folder(path)
         tars = [] if folder.stamps else sorted(path.glob("*.tar"))
         return Shards(tars) if tars else folder
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         if file.read(len(_HDF5)) == _HDF5:
             from pipelines.extract.nsd_images import NsdImages  # h5py: only who has such a file needs it
 
@@ -96,6 +97,13 @@ def scan(path: Path) -> list[str]:
     return list(open_images(path).stamps)
 
 
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle
+        return False
+
+
 class _Folder:
     """A folder tree; links are followed as long as they stay inside it."""
 
@@ -113,7 +121,7 @@ class _Folder:
                 if entry.name.startswith("."):
                     continue
                 image_id = prefix + entry.name
-                if entry.is_dir():
+                if _is_folder(entry):
                     self._descend(entry, image_id, above)
                 elif is_image(entry.name):
                     self._add(entry, image_id)
@@ -149,5 +157,5 @@ class _Folder:
     def read(self, image_id: str) -> bytes:
         if image_id in self._refused:
             raise OSError(self._refused[image_id])
-        with open(os.path.join(self.root, image_id), "rb") as file:
+        with open_file(os.path.join(self.root, image_id)) as file:
             return file.read()

@@ -264,12 +264,12 @@ def _as_recorded(request: ExtractRequest, targets: Sequence[Target], entries: Se
     usual = threads[next(iter(threads))] if len(set(threads.values())) == 1 else 0
     device = next(iter(devices), "")
     of_network = {
-        (fact["encoder"], fact["weights"], fact["exact"]): fact["form"]
-        for fact in (entry.provenance for entry in reversed(entries))
-        if "form" in fact
+        (entry.provenance["encoder"], entry.provenance["weights"], entry.provenance["exact"]): entry.form
+        for entry in reversed(entries)
+        if "device" in entry.provenance  # computed here, and not imported
     }
     forms = {t.name: of_network.get((t.spec.id, t.weights.label, t.recipe["exact"]), "") for t in targets}
-    forms |= {name: fact.get("form", "plain") for name, fact in facts.items()}
+    forms |= {target.name: target.entry.form for target in targets if target.entry}
     return [
         replace(target, threads=threads.get(target.name, usual), device=device, form=forms[target.name])
         for target in targets

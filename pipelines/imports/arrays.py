@@ -15,6 +15,7 @@ import numpy as np
 
 from pipelines.unpack import check_members, read_header
 from stores.errors import EmbedctlError
+from stores.files import open_file
 
 __all__ = ["SUFFIXES", "read_array", "read_vector"]
 
@@ -68,7 +69,7 @@ def read_vector(path: Path) -> np.ndarray:
 
 def _npy(path: Path, axes: tuple[int, ...] = (2,)) -> np.ndarray:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             shape, dtype = read_header(file)
     except _BROKEN:
         raise _unusable(path, "it is no .npy file: a pickle or a web page, perhaps, or cut off") from None

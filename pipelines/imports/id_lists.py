@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from stores.errors import EmbedctlError
+from stores.files import read_file
 
 __all__ = ["read_ids"]
 
@@ -35,7 +36,7 @@ def read_ids(path: Path) -> list[str]:
     ['a.jpg', 'b.jpg']
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         raise EmbedctlError(f"'{path}' is no text in UTF-8", "save the list of ids as UTF-8") from problem
     except OSError as problem:

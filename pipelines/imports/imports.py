@@ -70,7 +70,7 @@ def import_embeddings(request: ImportRequest, progress: Progress = SILENT) -> Im
     (2, 0)
     """
     name = EmbeddingName.parse(request.name)
-    store = EmbeddingStore.open(request.store) if request.store.exists() else None
+    store = EmbeddingStore.find(request.store)
     source = open_images(request.images) if request.images.exists() or store is None else None
     known = dict.fromkeys([*(store.image_ids if store else []), *(source.stamps if source else [])])
     report = ImportReport(name=str(name), key="", store=request.store, dim=0, dtype=request.dtype)

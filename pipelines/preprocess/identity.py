@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from stores.files import open_file
+
 __all__ = ["changed", "identify", "meaning"]
 
 _WHOLE = 16_000_000  # bytes: read in a blink
@@ -91,7 +93,7 @@ def changed(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, An
 def _content(path: Path, size: int) -> str:
     """Hash a small file, or beginning, middle and end of a large one."""
     state = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         if size <= _WHOLE:
             state.update(file.read())
         else:

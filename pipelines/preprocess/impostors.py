@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from stores.errors import BadRecording
+from stores.files import NotAFile, open_file
 
 __all__ = ["no_file", "read_head", "refuse_impostor"]
 
@@ -16,12 +17,14 @@ def read_head(path: Path, n: int = 512) -> bytes:
         If it is missing, may not be read, is empty, a web page, a Git LFS pointer or a zip archive.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             head = file.read(n)
     except FileNotFoundError:
         raise no_file(path) from None
     except IsADirectoryError:
         raise BadRecording(f"{path} is a folder, not a file", "check how the archive was unpacked") from None
+    except NotAFile:
+        raise BadRecording(f"{path} is a pipe or a device, and no file", "put the recording in its place") from None
     except PermissionError:
         raise BadRecording(f"{path} may not be read", "check the permissions of the file") from None
     refuse_impostor(path, head)

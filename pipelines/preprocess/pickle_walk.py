@@ -136,7 +136,7 @@ class _Machine:
             raise MalformedPickle("a name that is no text")
         if (module, name) not in _ALLOWED:
             # Names come from a stranger: escaped and cut, so that an error stays one harmless line.
-            self.foreign.append(ascii(f"{module}.{name}").strip("'")[:80])
+            self.foreign.append(ascii(f"{module[:80]}.{name[:80]}").strip("'")[:80])
             self.stack.append(_Foreign())
         else:
             self.stack.append(_Global(module, name))
@@ -149,10 +149,14 @@ class _Machine:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, DtypeRecord):
-            if len(state) != 8 or state[3] is not None or state[4] is not None:
+            if not isinstance(state, tuple) or len(state) != 8 or state[3] is not None or state[4] is not None:
                 raise MalformedPickle("an array of records")
-            target.order = str(state[1])
+            if not isinstance(state[1], str):
+                raise MalformedPickle("an array whose byte order is no text")
+            target.order = state[1]
         elif isinstance(target, ArrayRecord):
+            if not isinstance(state, tuple):
+                raise MalformedPickle("an array that is described by something else than a tuple")
             _, target.shape, target.dtype, target.fortran, target.content = state
         elif not isinstance(target, _Foreign):
             raise MalformedPickle("state for something that is not an array")

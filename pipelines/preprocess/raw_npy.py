@@ -25,11 +25,14 @@ from pipelines.preprocess.pickle_walk import (
     walk,
 )
 from stores.errors import BadRecording
+from stores.files import NotAFile, open_file
 
 __all__ = ["map_pickled"]
 
 _CODE = re.compile(r"[biufcSU]\d+|\?|O8?")
 _MAX_DEPTH = 20
+_MAX_AXES = 64  # NumPy's own
+_MAX_WEIGHT = 1 << 26
 
 
 def map_pickled(path: Path) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def map_pickled(path: Path) -> dict[str, Any]:
     ((3, 3), 1000, False)
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             size = path.stat().st_size
             head = file.read(512)
             start = _pickle_start(path, head)
@@ -71,6 +74,8 @@ def map_pickled(path: Path) -> dict[str, Any]:
         raise no_file(path) from None
     except IsADirectoryError:
         raise BadRecording(f"{path} is a folder, not a file", "check how the archive was unpacked") from None
+    except NotAFile:
+        raise BadRecording(f"{path} is a pipe or a device, and no file", "put the recording in its place") from None
     except PermissionError:
         raise BadRecording(f"{path} may not be read", "check the permissions of the file") from None
     try:
@@ -132,7 +137,27 @@ def _resolve_top(path: Path, found: Any) -> dict[str, Any]:
         found = found.content[0]  # numpy.save wraps a dictionary in a 0-d array
     if not isinstance(found, dict):
         raise MalformedPickle(f"it holds {'an array' if isinstance(found, ArrayRecord) else type(found).__name__}")
+    _weigh(found, {}, 0)
     return _resolve(whole, found, {}, 0)
+
+
+def _weigh(value: Any, known: dict[int, int], depth: int) -> int:
+    """Return items and letters of what is described, shared parts counted each time: who reads it unfolds it."""
+    if isinstance(value, str):
+        return 1 + len(value)
+    if isinstance(value, ArrayRecord):
+        value = value.content
+    if not isinstance(value, dict | list | tuple):
+        return 1
+    if depth > _MAX_DEPTH:
+        raise MalformedPickle("containers nested too deeply")
+    if id(value) not in known:
+        known[id(value)] = _MAX_WEIGHT  # until it is known: one that holds itself has no end
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_weigh(part, known, depth + 1) for part in parts)
+    if known[id(value)] >= _MAX_WEIGHT:
+        raise MalformedPickle("containers that share their parts so often that nobody can read them out")
+    return known[id(value)]
 
 
 def _resolve(whole: np.memmap, value: Any, seen: dict[int, Any], depth: int) -> Any:
@@ -166,7 +191,7 @@ def _resolve(whole: np.memmap, value: Any, seen: dict[int, Any], depth: int) -> 
 
 def _dtype(record: Any) -> np.dtype:
     if not isinstance(record, DtypeRecord) or not _CODE.fullmatch(record.code):
-        raise MalformedPickle(f"an array of type {getattr(record, 'code', 'unknown')!r}")
+        raise MalformedPickle(f"an array of type {getattr(record, 'code', 'unknown')[:80]!r}")
     dtype = np.dtype(record.code)
     if record.order == "<":
         return dtype.newbyteorder("<")
@@ -175,8 +200,8 @@ def _dtype(record: Any) -> np.dtype:
 
 def _array(whole: np.memmap, record: ArrayRecord, seen: dict[int, Any], depth: int) -> np.ndarray:
     dtype, shape = _dtype(record.dtype), record.shape
-    if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise MalformedPickle(f"an array of shape {shape!r}")
+    if not isinstance(shape, tuple) or len(shape) > _MAX_AXES or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise MalformedPickle("an array whose shape is no tuple of sizes")
     if dtype.hasobject:
         if not isinstance(record.content, list) or len(record.content) != math.prod(shape):
             raise MalformedPickle("an array of objects without its objects")

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipelines.preprocess.dataset import SPLITS
 from stores.errors import EmbedctlError, UnknownName, suggest
+from stores.files import read_file
 
 __all__ = [
     "Recipe",
@@ -228,7 +229,7 @@ def _read(name: str, folder: Traversable, beside: Path, below: tuple[Path, ...])
         circle = " on ".join(f"'{file}'" for file in (*below, path))
         raise EmbedctlError(f"recipe files based on each other: {circle}", "let one of them state every field")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_file(path).decode())
     except OSError as problem:
         raise EmbedctlError(f"cannot read {path}: {problem.strerror}", "name a recipe you may read") from None
     except (ValueError, RecursionError) as problem:  # not TOML, not UTF-8, or nested without end

@@ -51,11 +51,14 @@ class DepthRow:
         Who is compared, under which condition, and their difference, as `embedctl compare` tests it.
     aligned, base : AtDepth
         The depth of either.
+    noise_ceiling : float or None
+        Split-half reliability of the test recordings, averaged as the scores are; None where a run has none.
     """
 
     pair: PairRow
     aligned: AtDepth
     base: AtDepth
+    noise_ceiling: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,4 +167,5 @@ def _row(condition: dict[str, Any], ours: _Chosen, theirs: _Chosen, pairing: str
         )
         for one in (ours, theirs)
     ]
-    return DepthRow(pair=pair, aligned=sides[0], base=sides[1])
+    ceiling = _only(ours.cell, both).mean("noise_ceiling")
+    return DepthRow(pair=pair, aligned=sides[0], base=sides[1], noise_ceiling=ceiling)

@@ -16,6 +16,7 @@ from typing import Any
 from pipelines.train.brain_encoders import BRAIN_ENCODERS, BRAINDECODE, canonical
 from pipelines.train.brain_encoders.elsewhere import is_in_a_file
 from stores.errors import EmbedctlError, UnknownName, suggest
+from stores.files import read_file
 
 __all__ = ["Recipe", "read_recipe", "recipe_names"]
 
@@ -246,7 +247,7 @@ def _table(path: Path, modality: str, protocol: str) -> tuple[dict[str, Any], di
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_file(path).decode())
     except FileNotFoundError:
         raise UnknownName(f"no recipe file '{path}'", suggest(path.stem, recipe_names())) from None
     except (ValueError, RecursionError) as problem:

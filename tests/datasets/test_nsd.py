@@ -103,6 +103,11 @@ def check(found, expected, tolerance):
             assert split.session[row, : len(trials)].tolist() == (trials // 750 + 1).tolist()
 
 
+def design_of(raw, ordering):
+    """Write a design whose ordering is something else; packed, 16 MB of zeros are 16 kB."""
+    savemat(raw / "nsd_expdesign.mat", {"masterordering": ordering, "subjectim": np.ones((8, 3))}, do_compression=True)
+
+
 @pytest.mark.parametrize("suffix", ["hdf5", "nii.gz", "nii"])
 def test_clean_takes_the_voxels_above_0_and_z_scores_without_the_shared_images(tmp_path, suffix):
     write_betas(tmp_path / "raw", suffix)
@@ -270,6 +275,11 @@ def test_betas_that_are_not_z_scored_are_not_taken_for_alignvis(tmp_path):
     [
         (lambda raw: (raw / "nsd_expdesign.mat").unlink(), "no file"),
         (lambda raw: (raw / "nsd_expdesign.mat").write_bytes(b"MATLAB 5.0 MAT-file" * 20), "cannot be read"),
+        (
+            lambda raw: design_of(raw, np.zeros((4000, 4000), np.uint8)),
+            "is uint8 of \\(4000, 4000\\)",
+        ),
+        (lambda raw: design_of(raw, np.array([[{"a": 1}]], object)), "not some thousand numbers"),
         (lambda raw: write_design(raw, subjectim=None), "lacks 'subjectim'"),
         (lambda raw: write_design(raw, subjectim=IMAGES[:, :900]), "does not number the columns"),
         (lambda raw: (raw / "subj01_nsdgeneral.hdf5").unlink(), "holds neither"),

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,24 @@ def code_named(home: Path, config: bool = False) -> None:
     else:
         (home / "quick.toml").write_text('base = "modern"\nbrain_encoder = "code.py:Net"\nloss = "code.py:near"\n')
         (home / "embedctl.toml").write_text('[train]\nbrain-encoder = "code.py:Net"\nloss = "code.py:near"\n')
+
+
+def pipes(home: Path, places: Sequence[str]) -> None:
+    """Put pipes, which nobody ever writes to, where files are read."""
+    for place in places:
+        (home / place).unlink(missing_ok=True)
+        (home / place).parent.mkdir(exist_ok=True)
+        os.mkfifo(home / place)
+
+
+def endless_images(home: Path) -> None:
+    """Put a pipe, a device, links in circles and a folder among the images."""
+    pipes(home, ["images/pipe.jpg"])
+    (home / "images" / "zero.png").symlink_to("/dev/zero")
+    (home / "images" / "itself.png").symlink_to("itself.png")
+    (home / "images" / "above").symlink_to("..")
+    (home / "images" / "again").symlink_to(".")
+    (home / "images" / "folder.png").mkdir()
 
 
 def modules_beside(home: Path) -> None:

@@ -122,6 +122,12 @@ def _cases():
     yield "code named by a run", named, (*RUNS, "interpret", "report")
     yield "files called like modules", hostile.modules_beside, ("doctor", "train", "verify")
     yield "a card that unpickles", hostile.card_that_unpickles, ("models", "extract settings", "doctor")
+    yield "pipes as arrays, ids and weights", partial(hostile.pipes, places=PIPES), (
+        *(name for name in arrays if name != "import joblib"), "extract file", "extract tar", "models", "train",
+    )  # fmt: skip
+    raw = "raw/things-eeg2/sub-01/ses-01/raw_eeg_training.npy"
+    yield "a pipe as a recording", partial(hostile.pipes, places=(raw,)), ("preprocess",)
+    yield "images without end", hostile.endless_images, ("extract",)
     yield "settings without end", hostile.strange_settings, ("doctor", "extract", "results")
     yield "a recipe and ids without end", hostile.strange_recipe, ("train", "import pth")
     yield "ids that are paths and formulas", hostile.strange_ids, ("import", "import pt")
@@ -134,6 +140,19 @@ def _cases():
     yield "a run of pickles", partial(
         strange_run, scores__npy=canary, checkpoint__safetensors=canary, brain__npy=hostile.npy_of_objects()
     ), (*RUNS, "interpret", "report")  # fmt: skip
+
+
+PIPES = (
+    "mine.npy",
+    "mine.npz",
+    "mine.pt",
+    "mine.pth",
+    "mine.txt",
+    "mine.json",
+    "images.tar",
+    "cards/a.toml",
+    "quick.toml",
+)
 
 
 def _sealed(home, place, content):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stores import locks
-from stores.commits import digest
+from stores.commits import digest, put_bytes
 from stores.errors import CannotWrite, EmbedctlError, StoreLocked
 from stores.locks import lock
 from stores.owners import HOST, PROCESSES, is_running, process_started
@@ -50,14 +50,14 @@ def test_a_request_that_fails_does_not_end_the_heartbeat(monkeypatch):
     class Far(RemotePath):
         __slots__ = ()
 
-        def read_bytes(self) -> bytes:
+        def renew(self, data) -> bool:
             beats.append(self)
             if len(beats) == 3:
                 stop.set()
             raise EmbedctlError("it took too long")
 
     monkeypatch.setattr(locks, "HEARTBEAT", 0.001)
-    locks._beat(Far("s3://bucket/store.lock"), b"ours", stop)
+    locks._beat(Far("s3://bucket/store.lock"), b"ours", Path("place"), stop)
     assert len(beats) == 3
 
 
@@ -235,6 +235,53 @@ def test_a_lock_file_of_nonsense_is_given_up_after_a_while_too(folder, content):
     os.utime(folder / "store.lock", (0, 0))
     with lock(folder, "store"):
         pass
+
+
+@pytest.mark.parametrize("target", ["nowhere", "/dev/zero", "store.lock", "pipe"])
+def test_a_link_in_the_place_of_a_lock_is_given_up_after_a_while_too(folder, target):
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "pipe")
+    (folder / "store.lock").symlink_to(target)
+    with pytest.raises(StoreLocked), lock(folder, "store"):
+        pass
+    os.utime(folder / "store.lock", (0, 0), follow_symlinks=False)
+    with lock(folder, "store"):
+        assert not (folder / "store.lock").is_symlink()
+
+
+INSIDE = "from stores.commits import draft_name; print(draft_name('0'))"
+
+
+def test_in_another_container_a_process_has_another_list_and_other_names_for_drafts():
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", INSIDE]
+    try:
+        said = [subprocess.run(unshare, cwd=Path(__file__).parents[2], capture_output=True, text=True) for _ in "ab"]
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if said[0].returncode:
+        pytest.skip("may not make a namespace of processes")
+    (one, two) = (ran.stdout.strip() for ran in said)
+    assert one.partition("!")[2].startswith("1-") and two.partition("!")[2].startswith("1-")
+    assert one.partition("!")[2] != two.partition("!")[2], "two containers must not write one draft"
+    assert PROCESSES not in one + two
+
+
+def test_who_lost_its_lock_writes_nothing_more(folder, monkeypatch):
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
+    store = folder.parents[2]
+    with pytest.raises(StoreLocked, match="has taken over"), lock(folder, "store", shown=store):
+        put_bytes(store / "before", b"x")
+        theirs = json.dumps({"host": "node-17", "pid": 1}).encode()
+        (folder / "store.lock").write_bytes(theirs)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            put_bytes(store / "after", b"x")
+    assert (folder / "store.lock").read_bytes() == theirs
+    os.unlink(folder / "store.lock")
+    with pytest.raises(StoreLocked, match="has taken over"):
+        put_bytes(store / "later", b"x")
+    with lock(folder, "store", shown=store):
+        put_bytes(store / "again", b"x")
 
 
 # Rounds of eight processes that all find the lock of a process that died; the winner dies with the lock in its hand.

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from embedctl.cli import app
+from stores import locks, lost
 from stores.codecs import CRC_BYTES
 from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.errors import DamagedStore, EmbedctlError, StoreLocked
@@ -105,6 +107,35 @@ def test_a_second_writer_is_locked_out_and_a_dead_one_is_taken_over(bucket):
     lock.write_bytes(b'{"processes": "%s", "pid": 999999999, "started": "", "token": "x"}' % PROCESSES.encode())
     store.add_images(records(1))
     assert store.n_images == 1 and not lock.exists()
+
+
+def test_a_lock_is_renewed_as_long_as_it_is_ours_also_after_a_request_that_failed(bucket, monkeypatch):
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.05)
+    store, calls = EmbeddingStore.open(f"{bucket}/beats.zarr", create=True), []
+    lock, real = store.path / "image/.embedctl/locks/embeddings.lock", obstore.put
+
+    def put(*what, **how):
+        calls.append(how.get("mode"))
+        if len(calls) == 2:
+            raise obstore.exceptions.GenericError("the network is away")
+        return real(*what, **how)
+
+    with store.lock(), monkeypatch.context() as patch:
+        patch.setattr(obstore, "put", put)
+        wait(lambda: len(calls) > 4)
+    assert not lock.exists() and all(how["e_tag"] for how in calls[:1])
+    with pytest.raises(StoreLocked, match="has taken over"), store.lock():
+        lock.write_bytes(b"another's")
+        wait(lambda: lost._lost)
+        store.consolidate()
+    assert lock.read_bytes() == b"another's"
+
+
+def wait(until) -> None:
+    deadline = time.monotonic() + 20
+    while not until() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert until()
 
 
 def test_of_two_that_begin_a_store_together_neither_undoes_what_the_other_has_written(bucket, monkeypatch):

@@ -82,6 +82,7 @@ def shown(tmp_path, monkeypatch):
             done = CliRunner().invoke(app, ["compare", "--layers", *map(str, words), "--runs", str(tmp_path / "runs")])
             assert done.exit_code == 0, done.stderr
             said.append(done.stdout)
+            assert "--json" in words or "split-half reliability 50.0 %" in done.stderr
         return *said, files[0].read_bytes(), files[1].read_bytes()
 
     return of
@@ -95,6 +96,7 @@ def test_the_test_scores_of_other_depths_change_no_letter_and_no_pixel(shown):
     first = next(csv.DictReader(as_csv.decode().splitlines()))
     assert (first["image_head"], first["aligned_embedding"]) == ("linear", f"{HUMAN}:blocks.10.mean")
     assert float(first["difference"]) == pytest.approx(0.2)
+    assert (float(first["chance"]), float(first["noise_ceiling"])) == (1 / 200, 0.5)
     assert json.loads(as_json)["layers"][0]["aligned"]["validation"][f"{HUMAN}:blocks.10.mean"] == pytest.approx(0.4)
 
 

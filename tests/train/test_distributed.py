@@ -9,7 +9,6 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from distributed import Client, LocalCluster
 
 from pipelines.train import engine, runner
 from pipelines.train.plan import grouped
@@ -17,6 +16,7 @@ from pipelines.train.request import TrainRequest
 from pipelines.train.sweep import train
 from stores.errors import EmbedctlError
 from stores.results import read_config, read_results
+from tests.clusters import Heard, Killer, one_worker
 
 VARYING = ["seconds", "started"]
 
@@ -42,20 +42,6 @@ def require_the_same(report, alone, apart=()):
                 assert (here / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-class Heard:
-    def __init__(self):
-        self.n, self.said = 0, []
-
-    def start(self, label, total, unit):
-        pass
-
-    def advance(self, n=1, **figures):
-        self.n += n
-
-    def say(self, text):
-        self.said.append(text)
-
-
 @pytest.mark.slow
 def test_two_workers_write_the_rows_and_files_of_one_process(workspace, alone, tmp_path):
     heard = Heard()
@@ -66,19 +52,9 @@ def test_two_workers_write_the_rows_and_files_of_one_process(workspace, alone, t
 
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(workspace, alone, tmp_path):
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=True, memory_limit=0, dashboard_address=":0"
-    ) as cluster:
-        with Client(cluster, set_as_default=False) as client:
-            pids = client.run(os.getpid)
-
-        class Killer(Heard):
-            def advance(self, n=1, **figures):
-                super().advance(n, **figures)
-                if self.n == 2:  # its worker is at the next run
-                    os.kill(pids.popitem()[1], signal.SIGKILL)
-
-        report = train(request(workspace, tmp_path / "runs", scheduler=cluster.scheduler_address), Killer())
+    with one_worker() as (address, pids):
+        killer = Killer(pids, lambda n: n == 2)  # its worker is at the next run
+        report = train(request(workspace, tmp_path / "runs", scheduler=address), killer)
     assert not pids and report.n_trained == 8
     require_the_same(report, alone)
 

@@ -2,7 +2,10 @@
 
     EMBEDCTL_FULL_SIZE=1 python -m pytest tests/train/test_paper_recipe.py -m slow -n 0
 
-does so on a subject of the real size, in ten minutes or more and 10 GB.
+does so on a subject of the real size, in ten minutes or more and 10 GB. Network, loss, optimiser, clipping, learning
+rate and validation are transcribed, and so is what recordings are loaded as and how many images are held out and shown.
+Which images these are, and in which order, no transcription can tell: the facts name no random numbers. There it takes
+what `Course` draws, and the share, the sizes and that every pass has an order of its own are asked for by themselves.
 """
 
 import os
@@ -14,11 +17,13 @@ from torch import nn
 from torch.nn import functional
 
 from pipelines.train import data as data_module
-from pipelines.train.data import Recordings
+from pipelines.train.course import Course
+from pipelines.train.data import Recordings, load_subject
 from pipelines.train.losses import unit
 from pipelines.train.recipes import read_recipe
 from pipelines.train.splits import split_images
 from pipelines.train.train import RunConfig, train_run
+from stores.epochs import EpochStore
 from tests.train.published_nice import PublishedNICE
 
 FULL_SIZE = bool(os.environ.get("EMBEDCTL_FULL_SIZE"))
@@ -197,6 +202,47 @@ def test_training_ends_when_patience_does_and_keeps_the_best_pass(monkeypatch, f
     assert outcome.figures["checkpoint"] == "val_loss:2"
     assert [row["pass"] for row in outcome.metrics] == [1, 2, 3, 4, 5]
     assert outcome.figures["steps"] == 20
+
+
+def test_a_tenth_of_the_images_is_held_out_in_batches_of_64_and_every_pass_shows_the_rest_in_another_order():
+    ids = [f"c{i // 10:04d}/{i}.jpg" for i in range(16_540)]
+    paper, concepts = read_recipe("paper", "eeg"), [i.split("/")[0] for i in ids]
+    rows = torch.zeros(len(ids), 1, 1)
+    test = data_module.Test(rows[:2], np.arange(2), ids[:2], concepts[:2], None)
+    about = {"image_ids": ids, "concepts": concepts, "mean": rows, "rows": rows, "test": test}
+    data = Recordings(shown=torch.arange(len(ids)), n_times=1, ch_names=["E"], **about)
+    held_of = []
+    for seed in paper.seeds[:2]:
+        course = Course(paper, seed, data)
+        held, passes = course.held.images.tolist(), [[s.tolist() for _, s in course.batches()] for _ in range(2)]
+        assert course.held.sizes == 25 * [64] + [54] and len(set(held)) == 1654
+        assert {concepts[row] for row in held} & {concepts[row] for row in course.train}  # images, not concepts
+        for batches in passes:
+            shown = sum(batches, [])
+            assert [len(batch) for batch in batches] == 116 * [128]  # of 14,886, the last 38 are dropped
+            assert len(set(shown)) == len(shown) and not set(shown) & set(held)
+        assert passes[0] != passes[1]
+        held_of.append(set(held))
+    assert held_of[0] != held_of[1]
+
+
+@pytest.mark.parametrize("modality", ["eeg", "meg"])
+def test_recordings_are_loaded_as_the_facts_say(workspace, modality):
+    """EEG: centred, divided by the norm before, then averaged. MEG: trials so, and test means, averaged before."""
+    epochs = EpochStore.open(workspace.epochs)["things-eeg2", 1]
+    data = load_subject(epochs, read_recipe("paper", modality).with_(window=()))
+
+    def normalised(x):
+        return (x - x.mean(axis=-1, keepdims=True)) / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    train, test = (split.take(np.arange(len(split.image_ids))).astype(float) for split in (epochs.train, epochs.test))
+    if modality == "eeg":
+        rows, test = normalised(train).mean(axis=1), normalised(test).mean(axis=1)
+    else:
+        rows, test = normalised(train).reshape(-1, *train.shape[2:]), normalised(test.mean(axis=1))
+        assert data.shown.tolist() == np.repeat(np.arange(len(train)), train.shape[1]).tolist()
+    assert np.abs(data.rows.numpy() - rows).max() < 1e-6
+    assert np.abs(data.test.epochs.numpy() - test).max() < 1e-6
 
 
 @pytest.mark.parametrize("val_loss", [0.0, 1.5, 4.16, 9.99, 10.0, 12.5, 27.0])

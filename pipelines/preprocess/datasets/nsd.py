@@ -15,7 +15,9 @@ numbers.
 """
 
 import re
+import zlib
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -344,21 +346,29 @@ def _rows_of(values: Any, rows: np.ndarray) -> np.ndarray:
     return np.asarray(values[rows], np.float32)
 
 
+_NUMBERS = {"double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+_MOST_NUMBERS = 10_000_000
+
+
 def _read_design(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return ``masterordering`` and ``subjectim`` of nsd_expdesign.mat, both counted from 1."""
     try:
-        from scipy.io import loadmat
+        from scipy.io import loadmat, whosmat
         from scipy.io.matlab import MatReadError
     except ImportError:
         raise NotHere("this needs scipy, which is not installed", 'pip install "embedctl[brain]"') from None
     read_head(path)
     try:
-        design = loadmat(path, variable_names=["masterordering", "subjectim"])
+        wanted = {"masterordering", "subjectim"}
+        for name, shape, kind in whosmat(path):  # told without unpacking it
+            if name in wanted and (kind not in _NUMBERS or not 0 < prod(shape) <= _MOST_NUMBERS):
+                raise ValueError(f"its {name} is {kind} of {shape}, not some thousand numbers")
+        design = loadmat(path, variable_names=sorted(wanted))
         ordering = np.asarray(design["masterordering"]).ravel().astype(np.int64)
         images = np.asarray(design["subjectim"]).astype(np.int64)
     except KeyError as problem:
         raise BadRecording(f"{path} lacks {problem}", "nsddata/experiments/nsd/nsd_expdesign.mat is meant") from None
-    except (MatReadError, NotImplementedError, ValueError, TypeError, OSError, EOFError) as problem:
+    except (MatReadError, NotImplementedError, ValueError, TypeError, OSError, EOFError, zlib.error) as problem:
         raise BadRecording(f"{path} cannot be read: {str(problem).splitlines()[0]}", "download it again") from None
     if (
         images.ndim != 2
