@@ -25,9 +25,8 @@ def words_of(command: str, request: Any, place: Path, *left_out: str) -> list[st
     Examples
     --------
     >>> from pipelines.extract.request import ExtractRequest
-    >>> request = ExtractRequest(models=("hog",), images=Path("/lab/i"), batch_size=8, exact=True)
-    >>> words_of("extract", request, Path("/lab"))
-    ['extract', '--store', '{store}', '--images', '{workspace}/i', '--batch-size', '8', '--exact']
+    >>> words_of("extract", ExtractRequest(models=("hog",), images=Path("/lab/i"), exact=True), Path("/lab"))
+    ['extract', '--store', '{store}', '--images', '{workspace}/i', '--exact']
     """
     words = [command, "--runs" if command == "train" else "--store", STORE]
     for field in fields(request):
@@ -88,6 +87,11 @@ def note_subjects(request: Any, subjects: Collection[int]) -> None:
 def note_runs(request: Any, plan: Any) -> None:
     """Note what trains the runs of a plan that are not finished; before it does, so that a kill leaves none without."""
     words, hidden = words_of("train", request, request.runs.absolute().parent, "dataset"), request.runs / ".embedctl"
+    keys_of: dict[str, set[str]] = {}
+    for job in plan.jobs:
+        keys_of.setdefault(job.embedding, set()).add(job.embedding_key)
+    with_key = {name for name, keys in keys_of.items() if len(keys) > 1 or f"{name}#" in " ".join(request.models or ())}
     for job in (job for job in plan.jobs if not job.finished):
         here = [*words, "--dataset", plan.dataset, "--subject", str(job.subject), "--seed", str(job.seed)]
-        note_command(hidden, job.run_id, here, "--model", f"{job.embedding}", anew=True)
+        name = f"{job.embedding}#{job.embedding_key}" if job.embedding in with_key else job.embedding
+        note_command(hidden, job.run_id, here, "--model", name, anew=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stores.commits import digest, put_json
+from stores.files import read_file
 
 __all__ = ["COMMANDS", "STORE", "commands_for", "from_workspace", "note_command"]
 
@@ -84,7 +85,13 @@ def _file(hidden: Path, part: str) -> Path:
 
 def _read(hidden: Path, part: str) -> list[dict[str, Any]]:
     try:
-        found = json.loads(_file(hidden, part).read_bytes())
-        return [entry for entry in found["commands"] if {"words", "option", "value"} <= set(entry)]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(read_file(_file(hidden, part), at_most=1 << 24))
+        return [entry for entry in found["commands"] if _is_command(entry)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
+
+
+def _is_command(entry: dict[str, Any]) -> bool:
+    """Say whether an entry is as `note_command` writes it: nothing vouches for these files."""
+    texts = [entry["option"], entry["value"], *entry["words"]]
+    return len(texts) > 2 and isinstance(entry["words"], list) and all(isinstance(text, str) for text in texts)

@@ -52,10 +52,16 @@ def complete_subjects(path: Path) -> list[str]:
 
 def stored_recipe(path: Path, dataset: str) -> dict[str, Any] | None:
     """Return the recipe of a dataset's complete subjects; None without any, whatever a killed writer left of it."""
-    if not any(name.startswith(f"{dataset}/") for name in complete_subjects(path)):
+    subjects = [name for name in complete_subjects(path) if name.startswith(f"{dataset}/")]
+    if not subjects:
         return None
-    read_vouched(path, private(path / "subject") / "metadata.json", f"{dataset}/zarr.json")
-    recipe: dict[str, Any] = read_ours(path / dataset, recipe=dict)["recipe"]
+    receipt, name = private(path / "subject") / "metadata.json", dataset
+    if f"{dataset}/zarr.json" in settled(path, receipt):
+        read_vouched(path, receipt, f"{dataset}/zarr.json")
+    else:  # a writer was killed after its first subject, before the root vouched for the dataset
+        name = subjects[0]
+        read_vouched(path / name, private(path / name / "split") / "metadata.json", "zarr.json")
+    recipe: dict[str, Any] = read_ours(path / name, recipe=dict)["recipe"]
     return recipe
 
 

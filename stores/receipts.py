@@ -260,7 +260,8 @@ def _is_sound(name: str, voucher: dict[str, Any]) -> bool:
     return (
         all(facts)
         and all(type(start) is int and type(stop) is int and 0 <= start < stop for start, stop in ranges)
-        and all(row.isdecimal() and isinstance(why, str) for row, why in absent.items())
+        and all(row.isdecimal() and len(row) < 16 and isinstance(why, str) for row, why in absent.items())
+        and not any(start <= int(row) < stop for row in absent for start, stop in ranges)
     )
 
 

@@ -26,7 +26,7 @@ from stores.receipts import Vouchers, is_of_a_block, read_receipt, vouch, write_
 from stores.results import RECEIPT, assemble
 from stores.roots import Root, node_bytes, read_strings
 from stores.screens import SCREENS, SCREENS_RECEIPT
-from stores.verify import Plan, judged, plan
+from stores.verify import Plan, is_ours, judged, plan, run_damages
 
 __all__ = ["RecordsOf", "Repair", "repair"]
 
@@ -253,7 +253,8 @@ def _epochs(path: Path, done: Repair) -> None:
             _mend_subject(root, name, found, bad, done)
     publish(root)
     for folder in sorted(path.glob("*/zarr.json")):  # a dataset whose last subject was lost with a crash in between
-        if folder.parent.name != "subject" and not any(folder.parent.glob("sub-*")):
+        others = any(file.name != "zarr.json" for file in folder.parent.iterdir())
+        if folder.parent.name != "subject" and not others and is_ours(path, "epochs", folder.parent.name):
             discard(folder.parent, root.drafts)
     publish(root)
 
@@ -313,6 +314,8 @@ def _runs(path: Path) -> Repair:
             done.lost.append(SCREENS)
             continue
         with lock(locks, run):
+            if (path / run).is_dir() and part not in {damage.part for damage in run_damages(path / run)}:
+                continue  # its writer has ended meanwhile
             if beside and (path / part).is_dir():
                 discard(path / part, drafts)
             elif not beside:

@@ -401,7 +401,7 @@ def _row_table(summaries: Sequence[Mapping[str, Any]]) -> "pa.Table":
     for field in results_schema():
         try:
             columns.append(pa.array([summary.get(field.name) for summary in summaries], field.type))
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise ValueError(f"the summary's {field.name} is not {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=results_schema())
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stores.commits import put_json
+from stores.files import read_file
 
 __all__ = ["SPEED", "read_speed", "write_speed"]
 
@@ -24,9 +25,9 @@ def read_speed(hidden: Path) -> dict[str, float]:
     {}
     """
     try:
-        found = json.loads((hidden / SPEED).read_bytes())
+        found = json.loads(read_file(hidden / SPEED))
         return {str(group): float(seconds) for group, seconds in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError):
         return {}
 
 

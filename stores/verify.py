@@ -25,8 +25,9 @@ from stores.roots import count_strings, read_strings
 from stores.screens import SCREENS, SCREENS_RECEIPT
 from stores.speed import SPEED
 
-__all__ = ["Plan", "find_places", "judged", "plan"]
+__all__ = ["Plan", "find_places", "is_ours", "judged", "plan", "run_damages"]
 
+_KEY = re.compile(r"-[0-9a-f]{2,}$")
 _PASSING = {"locks", "drafts", "unfinished", COMMANDS}
 _BLOCK = ("epochs", "mean", "valid", "session")
 _OURS = re.compile(
@@ -266,11 +267,35 @@ def _run(found: Plan, folder: Path, busy: bool) -> None:
     """Look at a run, and at what was computed from it and lies beside (`stores.beside`)."""
     found.trust(folder / RECEIPT, folder, folder.name)
     for beside in sorted(path for path in folder.iterdir() if path.is_dir()):
+        marks = (beside / RECEIPT).exists() or (beside / "summary.json").exists()
+        if not (marks or beside.name.startswith("interpret-")):
+            found.remarks.append(f"'{folder.name}/{beside.name}' is not ours")
+            continue
         part = f"{folder.name}/{beside.name}"
         if (beside / RECEIPT).exists() or not busy:
             found.trust(beside / RECEIPT, beside, part)
         else:
             found.remarks.append(f"'{part}' is not finished")
+
+
+def run_damages(folder: Path) -> list[Damage]:
+    """Return the damage of one run whose lock the caller holds: what is not finished is damaged."""
+    found = Plan(folder.parent, "runs")
+    _run(found, folder, busy=False)
+    return judged(found)
+
+
+def is_ours(store: Path, kind: str, folder: str) -> bool:
+    """Say whether a folder directly below a store is one that embedctl made, by more than one of its files."""
+    if folder in ("image", "subject"):
+        return True
+    if kind == "embeddings":
+        return private(store / folder / "values").is_dir() or bool(_KEY.search(folder) and _embedding(folder))
+    try:
+        said = read_ours(store / folder, kind=str)["kind"] == "dataset"
+    except DamagedStore:
+        said = False
+    return said or any((store / folder).glob("sub-*"))
 
 
 def _listed(found: Plan, part: Callable[[str], str]) -> None:
@@ -279,8 +304,11 @@ def _listed(found: Plan, part: Callable[[str], str]) -> None:
         listed = read_node(found.store)["consolidated_metadata"]["metadata"]
     except (DamagedStore, KeyError, TypeError):
         return
+    ours = {f"{node.partition('/')[0]}" for node in listed if _KEY.search(node.partition("/")[0]) or "/sub-" in node}
     gone = [node for node in listed if not (found.store / node).is_dir()]
     for node in gone:
+        if node.partition("/")[0] not in ours | {"image", "subject"}:
+            continue  # what others kept there is theirs to take away
         if node.rpartition("/")[0] not in gone:
             found.blame(found.store / node, "is missing", part(node))
 
@@ -289,16 +317,26 @@ def _rest(found: Plan, locks: Path) -> None:
     """Write down what no receipt vouches for."""
     vouched = {check.file for check in found.checks} | found.receipts
     busy = any(locks.glob("*.lock*"))
+    tops = {file.relative_to(found.store).parts[0] for file in vouched if found.store in file.parents}
+    foreign = set()
     for file in sorted(_files(found.store)):
         if file in vouched or file == locks.parent / SPEED:
             continue
         name = file.relative_to(found.store).as_posix()
+        top, _, below = name.partition("/")
+        if below and top not in tops:
+            if is_ours(found.store, found.kind, top):
+                tops.add(top)
+            else:
+                foreign.add(top)
+                continue
         if not _OURS.search(name):
             found.remarks.append(f"'{name}' is not ours")
         elif busy or _is_unlisted_dataset(found, file):
             found.remarks.append(f"'{name}' was left by a command that is at work or was cut short")
         else:
             found.blame(file, "has no receipt", _part(found, name), *_rows_of(found, file))
+    found.remarks += [f"'{top}' is not ours" for top in sorted(foreign)]
 
 
 def _is_unlisted_dataset(found: Plan, file: Path) -> bool:

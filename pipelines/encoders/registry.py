@@ -231,7 +231,9 @@ def _beside_the_network(model: Mapping[str, Any]) -> str:
         return f"model has the name {name!r}, which is none of a network: files belong into weights"
     for key, value in model.items():
         names_a_file = _NAMES_A_FILE.search(key) and not isinstance(value, int | float)
-        if names_a_file or isinstance(value, dict) or key == "weights_only":
+        # A table of sizes is one of a network; one with a name in it may have the library fetch and read something.
+        more = isinstance(value, dict) and not all(isinstance(size, int | float) for size in value.values())
+        if names_a_file or more or key == "weights_only":
             return f"model has '{key}', which describes no network: files belong into weights"
     return ""
 

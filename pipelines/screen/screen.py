@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.memory import require
 from pipelines.progress import SILENT, Progress
 from pipelines.screen.request import ScreenReport, ScreenRequest, ScreenRow
 from pipelines.screen.ridge import Ridge
-from pipelines.train.data import load_test, load_training
+from pipelines.train.data import load_test, load_training, pick_channels, pick_window
 from pipelines.train.metrics import Retrieval, retrieve, to_length_one
 from pipelines.train.origin import weights_of
 from pipelines.train.plan import choose_dataset, choose_embeddings, choose_subjects, config_key
@@ -147,6 +148,10 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
     subjects = choose_subjects(epochs.subjects(dataset), request.subjects or ())
     targets = Targets(embeddings, request.join)
     for recordings in (epochs[dataset, subject] for subject in subjects):
+        n_bytes = memory_of(recordings, recipe)
+        require(
+            n_bytes, "the recordings of a subject need", "name fewer channels in a recipe of your own: --recipe FILE"
+        )
         for target in chosen:
             targets.check(target, recordings.train.image_ids, recordings.test.image_ids)
     report = ScreenReport(dataset=dataset, recipe=recipe.name, notes=notes + targets.notes)
@@ -204,6 +209,13 @@ def _of_subject(
             yield screened.score(images)
         else:
             yield screened.score(images, (_vectors(targets, target, test.image_ids), test.target))
+
+
+def memory_of(subject: SubjectEpochs, recipe: Recipe) -> float:
+    """Return about the bytes that screening a subject takes: its recordings three times, and their factorisation."""
+    window, n_images = pick_window(subject, recipe), int(np.asarray(subject.train.valid).any(axis=1).sum())
+    n_features = len(pick_channels(subject, recipe)[0]) * (1 if window is None else len(window))
+    return 4.0 * 3 * n_images * n_features + 8.0 * 4 * min(n_images, n_features) ** 2
 
 
 def held_out(image_ids: list[str], concepts: list[str], recipe: Recipe) -> tuple[Split, str]:

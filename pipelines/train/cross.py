@@ -12,23 +12,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.memory import bytes_there
+from pipelines.memory import require
 from pipelines.train.brain_encoders import prepare
 from pipelines.train.data import Recordings, load_test, load_training, pick_channels, pick_window
 from pipelines.train.recipes import Recipe
+from pipelines.train.repetitions import BLOCK_BYTES
 from stores.epochs import SubjectEpochs
 from stores.errors import EmbedctlError
 
-__all__ = ["BYTES_EACH", "load_cross", "memory_of", "require_alike", "require_memory"]
+__all__ = ["load_cross", "memory_of", "require_alike", "require_memory"]
 
-BYTES_EACH = 6e8  # of a process with torch, measured
 FLOAT16_ABOVE = 4 * 2**30  # bytes of float32 rows; by size and not by what is free, so that every machine does the same
 
 
 def memory_of(training: Sequence[SubjectEpochs], recipe: Recipe) -> tuple[int, torch.dtype]:
     """Return the bytes that several subjects take while they are read, and the type their rows are held in.
 
-    These are the training rows of all; float32 rows and means of one, as read; and means of the one validated on.
+    These are the training rows of all; float32 rows and means of one, as read; means of the one validated on; and
+    blocks of repetitions on their way (tests/train/cross_memory.py measures it).
 
     Parameters
     ----------
@@ -43,28 +44,16 @@ def memory_of(training: Sequence[SubjectEpochs], recipe: Recipe) -> tuple[int, t
     n_means = max(_n_rows(one, recipe.with_(train_on="mean")) for one in training)
     n_bytes = bytes_each * sum(n_rows)
     passing = bytes_each * (n_means + max(n_rows) + (n_means if recipe.train_on != "mean" else 0))
+    passing += 4 * BLOCK_BYTES
     if n_bytes > FLOAT16_ABOVE:
         return n_bytes // 2 + passing, torch.float16
     return n_bytes + passing, torch.float32
 
 
 def require_memory(n_bytes: int, n_processes: int = 1) -> None:
-    """Refuse what this computer has no memory for, before the system ends the program without a word.
-
-    Raises
-    ------
-    EmbedctlError
-        If it has less, all in all.
-    """
-    needed, there = n_processes * (n_bytes + BYTES_EACH), bytes_there()
-    if needed > there:
-        each = f" in each of {n_processes} processes" if n_processes > 1 else ""
-        gigabytes = f"{n_bytes / 1e9:.1f} GB of memory{each}, this computer has {there / 1e9:.1f} GB"
-        raise EmbedctlError(
-            f"the training subjects need {gigabytes}",
-            ("take fewer --workers, " if each else "")
-            + "name fewer channels in a recipe of your own (channels = [...]), or train on means: --train-on mean",
-        )
+    """Refuse what this computer has no memory for; see `pipelines.memory.require`."""
+    hint = "name fewer channels in a recipe of your own (channels = [...]), or train on means: --train-on mean"
+    require(n_bytes, "the training subjects need", hint, n_processes)
 
 
 def load_cross(

@@ -7,8 +7,7 @@ The first run shows how long one takes, and then the rest goes to as many proces
 from collections.abc import Callable, Iterator, Sequence
 
 from pipelines.cores import n_cores
-from pipelines.memory import bytes_free
-from pipelines.train.cross import BYTES_EACH
+from pipelines.memory import BYTES_EACH, bytes_free
 from pipelines.train.plan import grouped
 from pipelines.train.request import Job
 from pipelines.train.runner import Common, Done, Runner

@@ -8,7 +8,7 @@ from pipelines.train.metrics import retrieve, to_length_one
 from stores.epochs import SplitEpochs
 from stores.errors import BadRecording, EmbedctlError
 
-__all__ = ["Pick", "fewer", "means", "normalise", "split_half", "trials", "usual_number"]
+__all__ = ["BLOCK_BYTES", "Pick", "fewer", "means", "normalise", "split_half", "trials", "usual_number"]
 
 BLOCK_BYTES = 2**25  # of recordings on their way: averaging and normalising them takes several times as much
 

@@ -23,6 +23,8 @@ from stores.results import COLUMNS, assemble, write_run
 IDS = [f"training_images/0000{n % 5}_thing/thing_{n:03d}.jpg" for n in range(260)]
 PROVENANCE = {"weights": "none", "registry": {"family": "classical"}, "batch_size": 32, "threads": 1, "device": "cpu"}
 
+LATER = {"preprocessing", "simulated"}  # columns of results that came after the golden store
+
 
 def values(dim: int, dtype: str) -> np.ndarray:
     """Return numbers that anybody can compute again."""
@@ -59,7 +61,8 @@ def make(folder: Path) -> None:
             out.write_block(0, epochs_of(len(ids), n), valid, np.ones((len(ids), n), np.int16))
         writer.done()
     epochs.consolidate()
-    row = {name: {"int64": 1, "float64": 0.5, "bool": False}.get(kind, "x") for name, kind in COLUMNS.items()}
+    kinds = {name: kind for name, kind in COLUMNS.items() if name not in LATER}
+    row = {name: {"int64": 1, "float64": 0.5}.get(kind, "x") for name, kind in kinds.items()}
     write_run(
         folder / "runs", "run-1", config={"seed": 0}, summary={**row, "run_id": "run-1"},
         arrays={"scores": np.eye(3, dtype="float32")}, checkpoint=b"\x02" + bytes(7) + b"{}", metrics=[{"loss": 1.5}],

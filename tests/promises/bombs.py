@@ -1,4 +1,4 @@
-"""Small files that unpack to 400 MB, or claim terabytes: made without ever holding what they claim."""
+"""Small files that unpack to far more than they hold, or claim terabytes: made without ever holding that."""
 
 import io
 import pickle
@@ -53,6 +53,17 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     return sink.getvalue()
 
 
+def header_of(n_bytes: int) -> tuple[bytes, int, int]:
+    """Return a ``.npy`` file that is one header of blanks, as a raw deflate stream, its checksum and its size."""
+    packing, head = zlib.compressobj(1, zlib.DEFLATED, -15), b"\x93NUMPY\x02\0" + struct.pack("<I", n_bytes)
+    packed, crc = [packing.compress(head)], zlib.crc32(head)
+    blanks = b" " * len(PIECE)
+    for _ in range(n_bytes // len(PIECE)):
+        packed.append(packing.compress(blanks))
+        crc = zlib.crc32(blanks, crc)
+    return b"".join([*packed, packing.flush()]), crc, len(head) + n_bytes
+
+
 def png(side: int) -> bytes:
     """Return a whole black picture."""
 
@@ -76,6 +87,7 @@ def make(folder: Path) -> None:
         (folder / f"{name}.zip").write_bytes(zip_of("a.png", packed, crc, claims))
     (folder / "claims.npz").write_bytes(zip_of("x.npy", gzipped(head)[10:-8], zlib.crc32(head), len(head)))
     (folder / "bomb.npz").write_bytes(zip_of("x.npy", packed, crc, ZEROS))
+    (folder / "header.npz").write_bytes(zip_of("x.npy", *header_of(ZEROS)))
     (folder / "claims.npy").write_bytes(npy_header((10**9, 1000)) + bytes(100))
     (folder / "bomb.pt").write_bytes(zip_of("archive/data/0", packed, crc, ZEROS))
     with zipfile.ZipFile(folder / "squeezed.zip", "w", zipfile.ZIP_BZIP2) as archive:

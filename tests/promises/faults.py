@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stores.commits import digest
-from tests.promises.harness import committed, content, damages, differing, ended, run, shared_memory
+from tests.promises.harness import committed, content, damages, differing, ended, passing, run, shared_memory
 
 CALLS = ("fsync", "replace", "rename", "mkdir", "link", "unlink", "rmdir")
 EXIT = "exit"
@@ -70,6 +70,7 @@ class Writes:
 
     def __init__(self, folder: Path, act: Callable[[int, str, Any], None] = lambda n, name, what: None) -> None:
         self.n, self._folder, self._act = 0, os.path.realpath(folder), act
+        self.target = ""  # of the last rename
 
     def __enter__(self) -> "Writes":
         places = [*((os, name) for name in (*CALLS, "open")), (builtins, "open"), (io, "open")]
@@ -95,6 +96,7 @@ class Writes:
         def write(*arguments, **options):
             if self._is_write(name, arguments, options):
                 self.n += 1
+                self.target = str(arguments[1]) if name in ("replace", "rename", "link") else ""
                 self._act(self.n, name, arguments[0])
             return function(*arguments, **options)
 
@@ -154,6 +156,31 @@ def attack(job: Job, full: int = 1, broken: int = 1, many: int = 10**9) -> Count
                     raise AssertionError(f"after {where}, of {count.n} writes: {problem}") from problem
             shutil.rmtree(left)
         return tried
+
+
+def unflushed(job: Job) -> list[str]:
+    """Return what a power cut could take after something later is there: files and renames nobody flushed before it.
+
+    Where there is none, what a power cut leaves is what an end at a write leaves.
+    """
+    with shared_memory() as folder:
+        whole, flushed, waiting, found = job.begin(folder / "here"), set(), set(), []
+
+        def see(number: int, name: str, what: Any) -> None:
+            if name == "fsync":
+                file = os.readlink(f"/proc/self/fd/{what}")
+                waiting.discard(file) if os.path.isdir(file) else flushed.add(file)
+            elif name in ("replace", "rename") and not passing(os.path.relpath(writes.target, whole)):
+                source = os.path.realpath(what)
+                if os.path.isfile(source) and source not in flushed:
+                    found.append(f"the content of {writes.target}")
+                found.extend(f"a rename in {place}, before {writes.target}" for place in sorted(waiting))
+                waiting.add(os.path.dirname(os.path.realpath(writes.target)))
+
+        with (writes := Writes(whole, see)):
+            code, said = ended(whole, job.words)
+        assert code == 0, said
+        return [*found, *(f"a rename in {place}, at the end" for place in sorted(waiting))]
 
 
 def _each(

@@ -9,7 +9,7 @@ import pytest
 
 import embedctl.commands
 from stores.results import assemble, write_run
-from tests.promises.faults import Job, Writes, attack
+from tests.promises.faults import Job, Writes, attack, unflushed
 from tests.promises.harness import PROGRAM, TRAINING, Inputs, ended, extract, preprocess, stores_of, train
 from tests.train.test_compare import ALIGNED, HUMAN, PLAIN, row
 
@@ -108,6 +108,12 @@ def test_every_command_that_calls_the_writer_and_every_option_that_names_a_file_
     for name, words in written.items():
         options = (option for option in PROGRAM.commands[name].params if option.metavar == "FILE")
         assert [option.opts for option in options if not set(option.opts) & set(words)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_written_is_flushed_before_anything_that_comes_later(world, name):
+    """So a power cut leaves what an end at a write leaves, and no other state has to be tried."""
+    assert unflushed(jobs(world)[name]) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

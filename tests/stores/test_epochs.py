@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stores import split_writer
+from stores import epoch_writer, split_writer
 from stores.epochs import EpochStore
 from stores.errors import DamagedStore, EmbedctlError, StoreLocked, StoreMismatch, UnknownName
 from stores.receipts import read_receipt
@@ -184,6 +184,18 @@ class TestOnceItIsDone:
             assert [begin_split(writer, split).missing() for split in SIZES] == [[], []]
             writer.done()
         assert before == {path: path.stat().st_mtime_ns for path in store.path.rglob("*") if path.is_file()}
+
+    def test_a_writer_killed_after_its_first_subject_leaves_a_recipe_that_is_read(self, store, monkeypatch):
+        def killed(root, without=""):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(epoch_writer, "publish", killed)
+            with pytest.raises(KeyboardInterrupt):
+                complete(store)
+        assert store.recipe("things-eeg2") == CLEAN and store.subjects("things-eeg2") == [1]
+        complete(store, subject=2)
+        assert store.recipe("things-eeg2") == CLEAN and store.is_consolidated
 
     def test_another_recipe_needs_another_store(self, store):
         complete(store)

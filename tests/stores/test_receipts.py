@@ -85,3 +85,12 @@ def test_a_flipped_bit_in_a_receipt_is_found(tmp_path_factory, data):
     (folder / "r.json").write_bytes(content)
     with pytest.raises(DamagedStore):
         read_receipt(folder / "r.json")
+
+
+@pytest.mark.parametrize(
+    "rows", [{"rows": [[0, 3]], "absent": {"9" * 5000: "x"}}, {"rows": [[0, 3]], "absent": {"2": "x"}}]
+)
+def test_rows_that_cannot_be_are_no_receipt(tmp_path, rows):
+    write_receipt(tmp_path / "r.json", {"values/c/0/0": vouch(b"1234", **rows)})
+    with pytest.raises(DamagedStore, match="no receipt says"):
+        read_receipt(tmp_path / "r.json")

@@ -2,14 +2,18 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 
 import pytest
 from typer.testing import CliRunner
 
+import stores.repair
 from embedctl.cli import app
 from stores.embeddings import EmbeddingStore
 from stores.errors import DamagedStore
+from stores.layout import array_node
 from stores.repair import repair
+from stores.roots import node_bytes
 from stores.verify import find_places
 from tests.crashes import extract, files, preprocess, train
 from tests.promises.harness import put_image
@@ -157,3 +161,41 @@ def test_nothing_is_touched_where_nothing_is_damaged(workspace):
     before = times(workspace)
     assert [done.found for done in mend(workspace)] == [[], [], []]
     assert times(workspace) == before
+
+
+CHUNKS = {"e.zarr": "pixels-*/values/c/0/0", "p.zarr": "*/sub-01/train/mean/c/0/0/0", "runs": "run-0/scores.npy"}
+
+
+def test_what_others_keep_in_stores_and_runs_is_no_damage_and_stays(workspace):
+    theirs = {
+        "p.zarr/my-notes/c/0": b"my numbers",
+        "p.zarr/my-notes/zarr.json": node_bytes(array_node((3,), "float32", (3,), ("x",))),
+        "e.zarr/my-umap/c/0": b"my numbers",
+        "e.zarr/my-umap/zarr.json": node_bytes(array_node((3,), "float32", (3,), ("x",))),
+        "runs/run-0/my_figures/fig1.png": b"a week of work",
+    }
+    for name, data in theirs.items():
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).write_bytes(data)
+    assert damages(workspace) == []
+    for place, _ in find_places(workspace):
+        flip(next(place.glob(CHUNKS[place.name])))
+    mend(workspace)
+    assert damages(workspace) == []
+    assert {name: (workspace / name).read_bytes() for name in theirs} == theirs
+
+
+def test_a_run_whose_writer_ends_while_repair_looks_is_left_alone(workspace, monkeypatch):
+    receipt = workspace / "runs/run-0/receipt.json"
+    said = receipt.read_bytes()
+    receipt.unlink()
+    real = stores.repair.lock
+
+    @contextmanager
+    def ends(*words, **more):
+        with real(*words, **more):
+            receipt.write_bytes(said)
+            yield
+
+    monkeypatch.setattr(stores.repair, "lock", ends)
+    assert repair(workspace / "runs", "runs").dropped == [] and receipt.read_bytes() == said

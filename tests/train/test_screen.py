@@ -11,6 +11,7 @@ from sklearn.linear_model import Ridge as Reference
 from typer.testing import CliRunner
 
 from embedctl.cli import app
+from pipelines import memory
 from pipelines.screen import screen as screen_module
 from pipelines.screen.request import ScreenRequest
 from pipelines.screen.ridge import Ridge
@@ -20,7 +21,7 @@ from pipelines.train.request import TrainRequest
 from pipelines.train.splits import Split
 from pipelines.train.sweep import train
 from stores.epochs import EpochStore
-from stores.errors import DamagedStore
+from stores.errors import DamagedStore, EmbedctlError
 from stores.screens import SCREENS, Seen, seen
 from stores.verify import judged, plan
 from tests.train.conftest import write_subject
@@ -107,6 +108,19 @@ def test_chance_is_the_mean_of_rounds_of_different_sizes(workspace, tmp_path, mo
     places = [f"--embeddings={workspace.embeddings}", f"--epochs={workspace.epochs}", f"--runs={tmp_path / 'runs'}"]
     told = CliRunner().invoke(app, ["screen", "--brain=eeg", f"--recipe={workspace.recipe}", *places])
     assert "18.8 %" in told.stdout and "up to 8-way" in told.stdout, told.stderr
+
+
+def test_recordings_too_large_for_this_computer_are_refused_before_they_are_read(workspace, tmp_path, monkeypatch):
+    """All 271 sensors of MEG would be 27 GB."""
+    features = 6 * 80
+    needed = 12 * 96 * features + 32 * 96**2
+    monkeypatch.setattr(memory, "bytes_there", lambda: memory.BYTES_EACH + needed - 1)
+    monkeypatch.setattr(screen_module, "load_training", None)
+    (tmp_path / "all.toml").write_text('base = "modern"\nchannels = []\nwindow = []\n')
+    with pytest.raises(
+        EmbedctlError, match="the recordings of a subject need 0.0 GB of memory, this computer has 0.6 GB"
+    ):
+        screen(request(workspace, tmp_path / "runs", recipe=str(tmp_path / "all.toml")))
 
 
 def test_voxels_more_than_images_are_screened_too(workspace, tmp_path):

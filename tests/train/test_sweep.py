@@ -522,7 +522,12 @@ def test_runs_that_were_finished_before_a_kill_have_the_command_that_trains_them
     assert CliRunner().invoke(app, words).exit_code == 130
     [row] = read_results(runs).to_pylist()
     [line], unknown = commands_for(runs / ".embedctl", [row["run_id"]], runs)
-    assert not unknown and f"--subject {row['subject']}" in line and f"--model {row['embedding']}" in line
+    assert not unknown and f"--subject {row['subject']}" in line and f"--model {row['embedding']} " in line
+    monkeypatch.setattr(runner_module, "train_together", together)
+    one = f"{row['embedding']}#{row['embedding_key']}"
+    assert CliRunner().invoke(app, [*words, f"--model={one}", "--seed=1", "--subject=1"]).exit_code == 0
+    new = next(one for one in read_results(runs).to_pylist() if one["seed"] == 1)
+    assert f"--model '{one}' " in commands_for(runs / ".embedctl", [new["run_id"]], runs)[0][0]
 
 
 def test_without_seeds_those_of_the_recipe_are_run(workspace, tmp_path):
