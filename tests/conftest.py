@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 import sys
+from unittest import mock
 
 import pytest
 from hypothesis import settings
@@ -33,6 +34,13 @@ def no_waiting_for_the_disk():
     """Flush nothing: it takes a fifth of the time, and a computer that goes on running cannot tell the difference."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def variables_go_back():
+    """Leave the environment as it was: a command tells the processes it starts from where not to import."""
+    with mock.patch.dict(os.environ):
         yield
 
 
