@@ -16,9 +16,12 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from stores.errors import CannotWrite, EmbedctlError, NotHere
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
 
 __all__ = ["RemotePath", "is_remote", "locate", "read_ranges"]
 
@@ -192,7 +195,8 @@ class RemotePath(PurePosixPath):
         try:
             with _expected(self):
                 found = obstore.get(self._bucket, self._key)
-                version = {name: said for name in ("e_tag", "version") if (said := found.meta.get(name))}
+                known = {name: said for name in ("e_tag", "version") if (said := found.meta.get(name))}
+                version = cast("UpdateVersion", known)
                 if bytes(found.bytes()) != data:
                     return False
                 try:
