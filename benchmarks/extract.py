@@ -140,8 +140,8 @@ def stages(request: ExtractRequest) -> dict[str, float]:
     That is: in a thread of its own, on memory that is kept. On memory that is asked for anew in every batch a network
     takes up to a quarter longer, and the stages would allow less than an extraction reaches.
     """
+    from pipelines.allocator import kept_memory
     from pipelines.cores import workers
-    from pipelines.extract.allocator import kept_memory
     from pipelines.extract.forward import build_networks
 
     networks = build_networks(request, choose_targets(request, []))

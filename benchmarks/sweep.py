@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.screen import DIM, PER_CONCEPT, make
+from pipelines.allocator import kept_memory
 from pipelines.cores import n_cores
 from pipelines.train.brain_encoders.eegproject import EEGProject
 from pipelines.train.image_head import ImageHead
@@ -38,6 +39,11 @@ LIMIT = 1.15
 def seconds(batch: int, n_held: int) -> np.ndarray:
     """Return the wall time of a step and of a validation in this process, on one thread."""
     torch.set_num_threads(1)
+    with kept_memory():
+        return _seconds(batch, n_held)
+
+
+def _seconds(batch: int, n_held: int) -> np.ndarray:
     brain, image = EEGProject(17, 250, DIM), ImageHead("linear", DIM)
     scale = torch.nn.Parameter(torch.tensor(2.7))
     weights = [*brain.parameters(), *image.parameters(), scale]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.allocator import kept_memory
 from pipelines.cores import in_order, workers
-from pipelines.extract.allocator import kept_memory
 from pipelines.extract.block import MOST_BYTES, BlockRows
 from pipelines.extract.loading import LoadedImage, load, prefetch
 from pipelines.extract.pace import add

@@ -22,10 +22,10 @@ from uuid import uuid4
 from distributed import Client, Worker, WorkerPlugin, as_completed, get_worker
 from distributed.scheduler import KilledWorker
 
+from pipelines.allocator import kept_memory
 from pipelines.cluster import connected
 from pipelines.cores import n_cores
 from pipelines.encoders.key import versions_that_matter
-from pipelines.extract.allocator import kept_memory
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
 from pipelines.extract.forward import Networks, build_networks
 from pipelines.extract.pace import Pace, memory

@@ -12,7 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
-from pipelines.extract.allocator import kept_memory
+from pipelines.allocator import kept_memory
 from pipelines.extract.compute import NetworkFacts
 from pipelines.extract.derive import derive
 from pipelines.extract.divide import divide

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from pipelines.allocator import kept_memory
 from pipelines.train.brain_encoders import brain_encoder
 from pipelines.train.company import Cast, Company
 from pipelines.train.data import Recordings
@@ -191,7 +192,8 @@ class Runner:
         """Train and write runs in one pass; each by itself where one of them leaves the finite numbers."""
         begun = datetime.now(UTC).isoformat(timespec="seconds")
         try:
-            outcomes = train_together(self._config(jobs[0]), self._data, [self._against(job) for job in jobs])
+            with kept_memory():
+                outcomes = train_together(self._config(jobs[0]), self._data, [self._against(job) for job in jobs])
         except Diverged as problem:
             if len(jobs) == 1:
                 yield Done(run_id=jobs[0].run_id, state="failed", why=problem.what, notes=notes)

@@ -10,7 +10,7 @@ import resource
 from contextlib import nullcontext
 from threading import Thread
 import numpy as np
-from pipelines.extract.allocator import kept_memory
+from pipelines.allocator import kept_memory
 
 def batch():
     return len([np.ones(400_000, np.float32) for _ in range(60)])  # 96 MB, too little each for huge pages
