@@ -28,6 +28,7 @@ from stores.runs import (
     read_summary,
     write_run,
 )
+from stores.screens import Configuration, configurations_in, record_tested
 from stores.tables import read_table, table_bytes
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ _PATIENCE = 120.0  # seconds: thousands of summaries are read inside the lock
 def remove_runs(runs: Path, run_ids: Sequence[str]) -> list[str]:
     """Drop runs: first from the table, then their folders, so that a crash leaves a run whole or gone.
 
+    That their configurations have seen the test images stays on record (`stores.screens`).
+
     Raises
     ------
     UnknownName
@@ -77,6 +80,7 @@ def remove_runs(runs: Path, run_ids: Sequence[str]) -> list[str]:
         for run_id in found:
             held.enter_context(lock(runs / ".embedctl" / "locks", run_id))
         with _lock(runs):  # until they are gone: who assembles in between would list them again
+            _record_unlisted(runs, found)
             _write_table(runs, without=found)
             for run_id in found:
                 discard(runs / run_id, drafts(runs))
@@ -118,6 +122,7 @@ def _write_table(runs: Path, without: Collection[str] = ()) -> "pa.Table":
         finish(_table_receipt(runs), runs, drafts(runs))
     table, receipts, is_written = _find(runs, without)
     if not is_written:
+        record_tested(runs, _listed(runs) | configurations_in(table), trained=True)
         data = table_bytes(table.replace_schema_metadata({_MADE_FROM: _state(receipts)}))
         if not _is_vouched_for(runs):  # else `change` would take what was lost or damaged for what is there
             remove_file(_table_receipt(runs))
@@ -148,6 +153,22 @@ def runs_listed(runs: Path) -> set[str]:
         return set(read_table(runs / TABLE)["run_id"].to_pylist())
     except (DamagedStore, KeyError):
         return set()
+
+
+def _listed(runs: Path) -> set[Configuration]:
+    """Return the configurations in the table that lies there, however old; none where it cannot be read."""
+    try:
+        return configurations_in(read_table(runs / TABLE)) if _is_vouched_for(runs) else set()
+    except (DamagedStore, KeyError):
+        return set()
+
+
+def _record_unlisted(runs: Path, run_ids: Iterable[str]) -> None:
+    """Put runs on record that are about to go and may be in no table yet, as after a sweep that was killed."""
+    for run_id in run_ids:
+        with suppress(EmbedctlError):  # not finished, or damaged: it counts for nothing
+            summary = read_summary(runs, run_id)
+            record_tested(runs, configurations_in(rows_table([summary])), trained=True)
 
 
 def _table_receipt(runs: Path) -> Path:
