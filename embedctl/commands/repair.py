@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from shlex import join
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -122,25 +122,26 @@ def _next_of_runs(what: "Repair", parts: list[str]) -> tuple[list[str], list[str
 
     hidden, runs = what.store / ".embedctl", [part for part in parts if "/" not in part]
     lines, unknown, left_out = noted(hidden, runs, what.store, what.kind)
-    here = ["--runs", str(what.store)]
+    here = quote(str(what.store))
     beside = {part.partition("/")[2].partition("-")[2] for part in parts if part not in runs}
-    interpret = [join(["embedctl", "interpret", *here, "--method", method]) for method in sorted(beside)]
-    return lines + [join(["embedctl", "train", *here])] * bool(unknown) + interpret, left_out
+    interpret = [f"embedctl interpret --runs {here} --method {quote(method)}" for method in sorted(beside)]
+    return lines + [f"embedctl train --runs {here}"] * bool(unknown) + interpret, left_out
 
 
 def _from_the_store(what: "Repair", parts: list[str]) -> list[str]:
     """Return what is known of a command that nobody noted: it was called from Python, or its note is lost."""
-    store = ["--store", str(what.store)]
+    store = quote(str(what.store))
     if what.kind == "embeddings":
-        names = ",".join(sorted({part.partition("#")[0] for part in parts}))
-        seed = _seed(what.store, parts)
-        return [join(["embedctl", "extract", "--model", names, *store, *(["--weights", seed] if seed else [])])]
+        names = quote(",".join(sorted({part.partition("#")[0] for part in parts})))
+        if seed := _seed(what.store, parts):
+            return [f"embedctl extract --model {names} --store {store} --weights {seed}"]
+        return [f"embedctl extract --model {names} --store {store}"]
     by_dataset: dict[str, list[str]] = {}
     for part in parts:
         dataset, _, subject = part.partition("/")
         by_dataset.setdefault(dataset, []).append(str(int(subject.removeprefix("sub-"))))
     return [
-        join(["embedctl", "preprocess", "--dataset", dataset, "--subject", ",".join(subjects), *store])
+        f"embedctl preprocess --dataset {quote(dataset)} --subject {','.join(subjects)} --store {store}"
         for dataset, subjects in by_dataset.items()
     ]
 
