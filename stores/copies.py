@@ -10,9 +10,10 @@ from typing import Any
 
 from stores.checks import Accepted
 from stores.commits import digest, put_bytes
+from stores.consolidation import consolidated
 from stores.errors import DamagedStore
 from stores.images import read_image_table
-from stores.layout import FORMAT, consolidated, group_node, read_array, read_node
+from stores.layout import FORMAT, group_node, read_array, read_node
 from stores.receipts import vouch, write_receipt
 from stores.roots import node_bytes, read_strings
 

@@ -19,7 +19,6 @@ __all__ = [
     "FORMAT",
     "ArrayNode",
     "array_node",
-    "consolidated",
     "group_node",
     "private",
     "read_array",
@@ -254,40 +253,3 @@ def read_root(path: Path, kind: str, made_by: str) -> Node:
         found = f"'{path}' has format {ours.get('format')}, this embedctl reads up to {FORMAT}"
         raise StoreMismatch(found, "install the newest embedctl")
     return ours
-
-
-def consolidated(path: Path, without: str = "", attributes: Node | None = None) -> Node:
-    """Return the root's ``zarr.json`` with that of every node below in it, as zarr's own consolidation writes it.
-
-    The group ``without`` and what is below it is left out. The root's ``attributes`` are read from it, if not given.
-    """
-    below = {}
-    for folder in _nodes(path):
-        if without and (folder == path / without or path / without in folder.parents):
-            continue
-        node = read_node(folder)
-        if node["node_type"] == "group":
-            node["consolidated_metadata"] = _inline({})
-        below[folder.relative_to(path).as_posix()] = node
-    by_depth = dict(sorted(below.items(), key=lambda item: (item[0].count("/"), item[0])))
-    if attributes is None:
-        attributes = read_node(path)["attributes"]
-    return {**group_node(attributes), "consolidated_metadata": _inline(by_depth)}
-
-
-def _inline(metadata: Node) -> Node:
-    return {"kind": "inline", "must_understand": False, "metadata": metadata}
-
-
-def _is_node(path: Path) -> bool:
-    # A link may lead in a circle.
-    return path.is_dir() and not path.is_symlink() and (path / "zarr.json").is_file()
-
-
-def _nodes(group: Path) -> list[Path]:
-    found = []
-    for folder in sorted(path for path in group.iterdir() if _is_node(path)):
-        found.append(folder)
-        if read_node(folder).get("node_type") == "group":
-            found += _nodes(folder)
-    return found

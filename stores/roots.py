@@ -12,6 +12,7 @@ from typing import Any
 
 from stores.codecs import decode_strings, encode_strings
 from stores.commits import draft_name, drop, is_vacant, json_bytes, make_folder, place, sweep
+from stores.consolidation import consolidated
 from stores.errors import CannotWrite, DamagedStore
 from stores.files import read_file
 from stores.inside import refuse_links
@@ -19,7 +20,6 @@ from stores.layout import (
     FORMAT,
     Node,
     array_node,
-    consolidated,
     group_node,
     private,
     read_array,

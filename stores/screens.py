@@ -1,7 +1,7 @@
 """How many configurations have seen a test set: those that were trained, and those that `embedctl screen` tested.
 
-The best of many looks better than it is, so tables say how many there were. Runs are counted from their own table;
-what a screen tested leaves no run, and is kept beside the runs in ``screens.json``.
+The best of many looks better than it is, so tables say how many there were. A screen leaves no run, and a run may be
+removed: both are kept beside the runs in ``screens.json``, from which nothing ever goes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,12 +19,15 @@ from stores.sealed import json_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SCREENS", "SCREENS_RECEIPT", "Seen", "record_tested", "seen"]
+__all__ = ["SCREENS", "SCREENS_RECEIPT", "Configuration", "Seen", "configurations_in", "record_tested", "seen"]
 
 SCREENS = "screens.json"
 SCREENS_RECEIPT = Path(".embedctl") / "screens.json"
 
-Configuration = tuple[str, str, str, str]  # dataset, embedding, embedding_key, config_key
+Configuration = tuple[str, str, str, str]
+"""Dataset, embedding, embedding_key and config_key, as in the results."""
+_SCREENED, _TRAINED = "tested", "trained"  # as the file calls them
+_AGAIN = "embedctl repair drops it; the count restarts from the runs there"
 _COLUMNS = ("dataset", "embedding", "embedding_key", "config_key")
 
 
@@ -44,28 +47,33 @@ class Seen:
     screened: int
 
 
-def record_tested(runs: Path, configurations: Iterable[Configuration]) -> None:
-    """Add configurations to those that a screen has tested.
+def record_tested(runs: Path, configurations: Iterable[Configuration], *, trained: bool = False) -> None:
+    """Add configurations to those that have seen a test set; where all are known nothing is written.
 
     Parameters
     ----------
     runs : Path
         Folder of the runs.
-    configurations : iterable of (str, str, str, str)
-        Dataset, embedding, embedding_key and config_key, as in the results.
+    configurations : iterable of Configuration
+        Which.
+    trained : bool
+        Whether runs were trained, and not a screen made.
 
     Raises
     ------
     DamagedStore
         If the record is not what was written.
     """
-    drafts = runs / ".embedctl" / "drafts"
+    drafts, how, found = runs / ".embedctl" / "drafts", _TRAINED if trained else _SCREENED, set(configurations)
     sweep(drafts)
     refuse_links(runs)
     with lock(runs / ".embedctl" / "locks", "screens", wait=30.0, shown=runs):
-        tested = sorted(_screened(runs) | set(configurations))
-        data = json_bytes({"tested": [dict(zip(_COLUMNS, one, strict=True)) for one in tested]})
-        change(runs / SCREENS_RECEIPT, runs, {SCREENS: data}, drafts=drafts, announce=True)
+        known = _recorded(runs)
+        if found <= known[how]:
+            return
+        known[how] |= found
+        lists = {name: [dict(zip(_COLUMNS, one, strict=True)) for one in sorted(some)] for name, some in known.items()}
+        change(runs / SCREENS_RECEIPT, runs, {SCREENS: json_bytes(lists)}, drafts=drafts, announce=True)
 
 
 def seen(runs: Path, results: "pa.Table | None") -> dict[str, Seen]:
@@ -78,29 +86,34 @@ def seen(runs: Path, results: "pa.Table | None") -> dict[str, Seen]:
     results : Table or None
         Its results, where there are any.
     """
-    rows: Iterable[Mapping[str, str]] = results.select(list(_COLUMNS)).to_pylist() if results is not None else ()
-    trained = {_configuration(row) for row in rows}
-    screened = _screened(runs)
+    known = _recorded(runs)
+    trained = known[_TRAINED] | (configurations_in(results) if results is not None else set())
     return {
-        dataset: Seen(sum(one[0] == dataset for one in trained), sum(one[0] == dataset for one in screened))
-        for dataset in sorted({one[0] for one in trained | screened})
+        dataset: Seen(*(sum(one[0] == dataset for one in some) for some in (trained, known[_SCREENED])))
+        for dataset in sorted({one[0] for one in trained | known[_SCREENED]})
     }
 
 
-def _screened(runs: Path) -> set[Configuration]:
+def configurations_in(results: "pa.Table") -> set[Configuration]:
+    """Return the configurations that a table of results has runs of."""
+    return {_configuration(row) for row in results.select(list(_COLUMNS)).to_pylist()}
+
+
+def _recorded(runs: Path) -> dict[str, set[Configuration]]:
+    """Return what the record holds, by how it saw the test."""
     file = runs / SCREENS
     voucher = settled(runs, runs / SCREENS_RECEIPT).get(SCREENS)
     if voucher is None and not file.exists():
-        return set()
+        return {_SCREENED: set(), _TRAINED: set()}
     if voucher is None or not file.is_file() or digest(file) != voucher["blake2b"]:
-        raise DamagedStore(f"'{file}' is not the file that was written", "embedctl repair drops it; the count restarts")
+        raise DamagedStore(f"'{file}' is not the file that was written", _AGAIN)
     try:
-        return {_configuration(one) for one in json_of(file.read_bytes(), file)["tested"]}
-    except (KeyError, TypeError) as error:
-        raise DamagedStore(
-            f"'{file}' lists no configurations", "embedctl repair drops it; the count restarts"
-        ) from error
+        lists = json_of(file.read_bytes(), file)
+        return {name: {_configuration(one) for one in lists.get(name, ())} for name in (_SCREENED, _TRAINED)}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DamagedStore(f"'{file}' lists no configurations", _AGAIN) from error
 
 
 def _configuration(row: Mapping[str, str]) -> Configuration:
-    return row["dataset"], row["embedding"], row["embedding_key"], row["config_key"]
+    dataset, embedding, embedding_key, config_key = (row[name] or "" for name in _COLUMNS)
+    return dataset, embedding, embedding_key, config_key

@@ -22,7 +22,7 @@ from pipelines.simulate.recordings import simulate_things_eeg2
 from pipelines.train import sweep
 from pipelines.train.request import TrainRequest
 from stores.results import read_results
-from tests.test_extract_derived import store_base
+from tests.extract.test_derived import store_base
 from tests.test_preprocess import CHANNELS, ROWS, TEST, TRAINING
 from tests.train.conftest import build_workspace
 

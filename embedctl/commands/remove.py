@@ -21,7 +21,7 @@ def remove(
     """Drop embeddings, epochs or runs.
 
     Of a store of epochs a NAME is DATASET or DATASET/SUBJECT. What is dropped cannot be brought back, only computed
-    again. Nothing is dropped where one of the names is not there.
+    again. Nothing is dropped where one of the names is not there. That a run has seen the test images stays on record.
 
     \b
       embedctl remove embeddings.zarr clip-rn50@blur-9

@@ -1,7 +1,7 @@
 """R12: the same inputs give the same bytes; another batch size changes the last bits, and how much is stated here.
 
 That training gives the same bits twice and on any number of threads is proved in `tests/train/test_train.py`, that an
-extraction does so on any number of cores, and when it is resumed, in `tests/test_extract_recorded.py`.
+extraction does so on any number of cores, and when it is resumed, in `tests/extract/test_recorded.py`.
 """
 
 import numpy as np

@@ -14,7 +14,7 @@ from stores.images import ImageRecord
 from stores.names import EmbeddingName
 from stores.repair import repair
 from stores.verify import find_places
-from tests.crashes import extract
+from tests.crashes import extract, files, preprocess
 from tests.stores.test_verify import damages, written  # noqa: F401
 
 
@@ -101,6 +101,8 @@ def test_ids_that_changed_places_are_damage_and_no_writer_makes_them_official(tm
         ("e.zarr/pixels-0a/zarr.json", b"{}", b'{"a": 1}', lambda p: EmbeddingStore(p / "e.zarr").add_images([NEW])),
         ("e.zarr/pixels-0a/zarr.json", b"{}", b'{"a": 1}', lambda p: EmbeddingStore(p / "e.zarr").consolidate()),
         ("p.zarr/things-eeg2/zarr.json", b"clean", b"cleam", lambda p: EpochStore(p / "p.zarr").consolidate()),
+        (f"{SUBJECT}/zarr.json", b'"O1"', b'"O3"', lambda p: EpochStore(p / "p.zarr").consolidate()),
+        (f"{SUBJECT}/whitener/zarr.json", b"float32", b"uint32", lambda p: EpochStore(p / "p.zarr").consolidate()),
         ("p.zarr/zarr.json", b'"epochs"', b'"epochz"', lambda p: EpochStore(p / "p.zarr").consolidate()),
     ],
 )
@@ -114,6 +116,17 @@ def test_no_writer_vouches_for_metadata_that_was_not_written(written, tmp_path, 
         repair(place, kind)
     assert not damages(path)
     assert (path / file).read_bytes() == (written / file).read_bytes()
+
+
+def test_repair_restores_the_metadata_of_every_subject_that_is_damaged(written, tmp_path):  # noqa: F811
+    path = shutil.copytree(written, tmp_path / "workspace")
+    for subject in ("sub-01", "sub-02"):
+        one_for_the_other(path / "p.zarr/things-eeg2" / subject / "zarr.json", b'"O1"', b'"O3"')
+        (path / "p.zarr/things-eeg2" / subject / "train/mean/c/0/0/0").unlink()
+    done = repair(path / "p.zarr", "epochs")
+    assert not done.lost and done.dropped == ["things-eeg2/sub-01", "things-eeg2/sub-02"]
+    preprocess(path, (1, 2))
+    assert files(path / "p.zarr") == files(written / "p.zarr")
 
 
 PLACES = ["e.zarr/zarr.json", "e.zarr/image/c/0", "e.zarr/image/.embedctl/metadata.json",

@@ -11,10 +11,11 @@ from zarr.codecs import Crc32cCodec
 
 from stores.codecs import decode_strings, encode_rows, encode_strings
 from stores.commits import put_json
+from stores.consolidation import consolidated
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.errors import REMOVE_AND_REDO, DamagedStore, EmbedctlError, StoreMismatch
-from stores.layout import array_node, consolidated, group_node, read_array, read_node
+from stores.layout import array_node, group_node, read_array, read_node
 
 OPTIONS = {"compressors": [Crc32cCodec()], "config": {"write_empty_chunks": True}}
 

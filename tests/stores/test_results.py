@@ -25,6 +25,7 @@ from stores.results import (
     runs_listed,
     write_run,
 )
+from stores.screens import Seen, seen
 from stores.verify import judged, plan
 
 DESIGN = """\
@@ -230,7 +231,47 @@ def test_a_table_with_a_changed_byte_is_not_believed(tmp_path):
 def test_a_table_of_another_version_is_made_again_with_the_columns_of_today(tmp_path, monkeypatch):
     put(tmp_path, last_top1=0.5)
     with monkeypatch.context() as patch:
-        patch.setattr("stores.results.COLUMNS", {name: kind for name, kind in COLUMNS.items() if name != "last_top1"})
+        patch.setattr("stores.columns.COLUMNS", {name: kind for name, kind in COLUMNS.items() if name != "last_top1"})
         assert "last_top1" not in assemble(tmp_path).column_names
     assert read_results(tmp_path)["last_top1"].to_pylist() == [0.5]
     assert assemble(tmp_path).column_names == pq.read_table(tmp_path / "results.parquet").column_names == list(COLUMNS)
+
+
+def seen_in(runs):
+    return seen(runs, read_results(runs)).get("things-eeg2")
+
+
+def of(embedding, seed=0):
+    return {"dataset": "things-eeg2", "embedding": embedding, "embedding_key": "0a", "config_key": "1b", "seed": seed}
+
+
+@pytest.mark.parametrize("assembled", [True, False])
+def test_a_configuration_that_has_seen_the_test_is_counted_after_its_runs_are_removed(tmp_path, assembled):
+    put(tmp_path, "run-a", **of("pixels")), put(tmp_path, "run-b", **of("pixels", 1))
+    put(tmp_path, "run-c", **of("hog"))
+    if assembled:
+        assemble(tmp_path)
+    assert seen_in(tmp_path) == Seen(trained=2, screened=0)
+    remove_runs(tmp_path, ["run-a", "run-b"])
+    assert seen_in(tmp_path) == Seen(trained=2, screened=0)
+    put(tmp_path, "run-a", **of("pixels"))  # trained again: no other configuration
+    assemble(tmp_path)
+    assert seen_in(tmp_path) == Seen(trained=2, screened=0) and not judged(plan(tmp_path, "runs"))
+
+
+def test_runs_whose_folders_are_deleted_by_hand_or_damaged_are_counted_once_they_were_in_the_table(tmp_path):
+    put(tmp_path, "run-a", **of("pixels")), put(tmp_path, "run-b", **of("hog"))
+    assemble(tmp_path)
+    shutil.rmtree(tmp_path / "run-a")
+    (tmp_path / "run-b" / "summary.json").write_bytes(b"")
+    remove_runs(tmp_path, ["run-b"])
+    assert seen_in(tmp_path) == Seen(trained=2, screened=0)
+
+
+def test_what_an_earlier_version_did_not_put_on_record_is_taken_from_its_table(tmp_path):
+    put(tmp_path, "run-a", **of("pixels"))
+    assemble(tmp_path)
+    (tmp_path / "screens.json").unlink(), (tmp_path / ".embedctl" / "screens.json").unlink()
+    shutil.rmtree(tmp_path / "run-a")
+    assemble(tmp_path)
+    assert seen_in(tmp_path) == Seen(trained=1, screened=0)

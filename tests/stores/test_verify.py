@@ -78,6 +78,8 @@ def belongs_to(file, store):
     if store.name == "p.zarr":
         is_split = words[2] in ("train", "test") if len(words) > 2 else False
         return "" if len(words) < 3 or words[0] == "subject" else "/".join(words[: 2 + is_split])
+    if words[-1] == "screens.json":
+        return "screens.json"
     if len(words) > 2:
         return "/".join(words[:2])
     return words[0] if words[0].startswith("run-") else ""
