@@ -193,10 +193,8 @@ def test_a_network_gives_the_same_bytes_on_one_core_and_on_three(small, images, 
 def decide(monkeypatch, form: str, first=lambda: None) -> None:
     """Let a probe find that this form pays; ``first`` is what happens meanwhile."""
 
-    def choose(encoder) -> tuple[str, str]:
+    def choose(encoder, n_images) -> tuple[str, str]:
         first()
-        if form == "folded":
-            encoder.fold()
         return form, "as the test says"
 
     monkeypatch.setattr(forms, "_found", {})
