@@ -217,7 +217,7 @@ def test_of_shards_that_begin_together_and_find_different_forms_the_first_to_wri
 
     decide(monkeypatch, "plain", other)
     monkeypatch.setattr("pipelines.extract.survey.block_rows_for", lambda n: 3)
-    monkeypatch.setattr("stores.embeddings.block_rows_for", lambda n: 3)
+    monkeypatch.setattr("stores.image_rows.block_rows_for", lambda n: 3)
     assert extract(replace(request, shard=Part(1, 2))).written == 3
     decide(monkeypatch, "folded")
     alone = request_for(images, "small-resnet", dtype="float32", batch_size=2, store=images.parent / "alone.zarr")
