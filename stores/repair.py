@@ -21,6 +21,7 @@ from stores.images import ImageRecord, image_table_bytes
 from stores.inside import refuse_links
 from stores.layout import group_node, private, read_array
 from stores.locks import lock
+from stores.obstacles import clear_away, obstacles
 from stores.parts import WHOLE, refuse_beside
 from stores.receipts import Vouchers, is_of_a_block, read_receipt, vouch, write_receipt
 from stores.results import assemble
@@ -86,19 +87,29 @@ def repair(store: Path, kind: str, records_of: RecordsOf | None = None) -> Repai
     """
     if kind in ("runs", "run"):
         return _runs(store if kind == "runs" else store.parent)
-    found = judged(plan(store, kind))
-    done = Repair(store, kind, found)
-    if found and kind == "embeddings":
-        _embeddings(store, done, records_of)
-    elif found:
-        _epochs(store, done)
+    done, obstructed = _look(store, kind)
+    if done.found and kind == "embeddings":
+        _embeddings(store, done, obstructed, records_of)
+    elif done.found:
+        _epochs(store, done, obstructed)
     return done
 
 
-def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
+def _look(store: Path, kind: str) -> tuple[Repair, list[Path]]:
+    """Return the damage there is, and what stands in the place of damaged files and is none."""
+    found = plan(store, kind)
+    done = Repair(store, kind, judged(found))
+    files = {check.file for check in found.checks} | found.receipts
+    damaged = {d.file: d.file in files or d.problem == "has no receipt" for d in done.found}  # else it is a folder
+    return done, obstacles(store, [file if is_file else file / "zarr.json" for file, is_file in damaged.items()])
+
+
+def _embeddings(path: Path, done: Repair, obstructed: list[Path], records_of: RecordsOf | None) -> None:
     root = Root(path, "embeddings", "image")
+    root.refuse_links(but=obstructed)
     with root.lock("embeddings"):
         refuse_beside(root, WHOLE)
+        clear_away(obstructed, root.drafts)
         sweep(root.drafts)
         found, bad = _still_damaged(path, done)
         _mend_root(root, found, bad, done, records_of)
@@ -125,8 +136,9 @@ def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair, re
             done.restored.append(file)
             del bad[file]
     if (root.path / "zarr.json") in bad:  # it lists other nodes than there are now: those of now are what counts
-        put_bytes(root.path / "zarr.json", _bare_root(root), root.drafts)
-        _keep(receipt, root.path, root.drafts)
+        bare = _bare_root(root)
+        put_bytes(root.path / "zarr.json", bare, root.drafts)
+        _keep(receipt, root.path, root.drafts, also={"zarr.json": vouch(bare)})
         del bad[root.path / "zarr.json"]
     for file, check in list(bad.items()):
         if check.receipt == receipt and file.suffix == ".parquet":
@@ -233,9 +245,12 @@ def _keep(
         remove_file(receipt)
 
 
-def _epochs(path: Path, done: Repair) -> None:
+def _epochs(path: Path, done: Repair, obstructed: list[Path]) -> None:
     root = Root(path, "epochs", "subject")
+    root.refuse_links(but=obstructed)
     receipt = root.private / "metadata.json"
+    with root.lock("list of subjects", wait=30.0):
+        clear_away(obstructed, root.drafts)
     found, bad = _still_damaged(path, done)
     subjects = sorted({"/".join(damage.part.split("/")[:2]) for damage in done.found if damage.part})
     with root.lock("list of subjects", wait=30.0):
@@ -304,9 +319,11 @@ def _mend_subject(root: Root, name: str, found: Plan, bad: Mapping[Path, Check],
 
 
 def _runs(path: Path) -> Repair:
-    refuse_links(path)
-    done = Repair(path, "runs", judged(plan(path, "runs")))
+    done, obstructed = _look(path, "runs")
+    refuse_links(path, but=obstructed)
     drafts, locks = path / ".embedctl" / "drafts", path / ".embedctl" / "locks"
+    with lock(locks, "results", wait=30.0):
+        clear_away([file for file in obstructed if file.parent in (path, locks.parent)], drafts)
     for part in sorted({damage.part for damage in done.found if damage.part}):
         run, _, beside = part.partition("/")
         if part == SCREENS:  # what was tested cannot be found out again: the count restarts
@@ -315,6 +332,7 @@ def _runs(path: Path) -> Repair:
             done.lost.append(SCREENS)
             continue
         with lock(locks, run):
+            clear_away([file for file in obstructed if path / run in file.parents], drafts)
             if (path / run).is_dir() and part not in {damage.part for damage in run_damages(path / run)}:
                 continue  # its writer has ended meanwhile
             if beside and (path / part).is_dir():
