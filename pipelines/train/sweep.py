@@ -197,7 +197,7 @@ def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
                     report.notes.append(note)
                     progress.say(note)
             if done.state == "trained":
-                progress.advance(1, top1=round(100 * done.top1, 1))
+                progress.advance(1, **{"top-1": f"{100 * done.top1:.1f} %"})
                 continue
             progress.advance()
             if done.state == "held":

@@ -335,9 +335,9 @@ def test_doubles_among_the_images_are_noted_once(tmp_path):
         write_embedding(store, name, np.vstack([values, values[:1]]))
     report = train(request(small, tmp_path / "runs", dry_run=True))
     assert report.notes == [
-        "1 images share their file name with others of different pixels; the longer path decided: "
+        "1 image shares its file name with others of different pixels; the longer path decided: "
         f"'{TEST_IDS[0]}', not '{copy}'",
-        f"1 test images are training images as well, the first '{TEST_IDS[2]}'",
+        f"1 test image is a training image as well, the first '{TEST_IDS[2]}'",
     ]
 
 
