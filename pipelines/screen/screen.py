@@ -171,7 +171,7 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
     ]
     report.rows.sort(key=lambda row: (-row.top1, -row.mrr))
     if request.test:
-        config = config_key(recipe, "ridge", "within", epochs.recipe(dataset) or {})
+        config = config_key(recipe, "within", epochs.recipe(dataset) or {}, by="ridge")
         record_tested(request.runs, [(dataset, target.name, target.key, config) for target in chosen])
         report.seen = seen(request.runs, any_results(request.runs))[dataset]
     report.seconds = time.perf_counter() - started

@@ -47,9 +47,7 @@ class Common:
     dataset : str
         Which recordings.
     recipe : Recipe
-        Every setting.
-    brain_encoder : str
-        Its name.
+        Every setting, the brain encoder too.
     casts : dict of int to Cast
         Who takes part where a subject is tested.
     embeddings : dict
@@ -63,7 +61,6 @@ class Common:
     request: TrainRequest
     dataset: str
     recipe: Recipe
-    brain_encoder: str
     casts: dict[int, Cast]
     embeddings: dict[tuple[str, str], Target]
     config_key: str
@@ -156,7 +153,7 @@ class Runner:
             self._subject = None
             del self._company, self._data
         self._company = self._opened(subject)
-        kind = brain_encoder(common.brain_encoder)
+        kind = brain_encoder(common.recipe.brain_encoder)
         with watched(*common.own):
             self._data = self._company.load(common.recipe, kind, common.request.gallery).ready(kind, self._device)
         self._subject = subject
@@ -216,7 +213,7 @@ class Runner:
         return self._common.embeddings[job.embedding, job.embedding_key]
 
     def _config(self, job: Job) -> RunConfig:
-        return RunConfig(self._common.recipe, self._common.brain_encoder, job.seed)
+        return RunConfig(self._common.recipe, job.seed)
 
     def _against(self, job: Job) -> Against:
         target, data = self._target(job), self._data
@@ -273,7 +270,7 @@ class Runner:
             "encoder": target.encoder,
             **target.said_of(),
             "weights": weights_of(target),
-            "brain_encoder": common.brain_encoder,
+            "brain_encoder": recipe.brain_encoder,
             "image_head": recipe.image_head,
             "recipe": recipe.name,
             "seed": job.seed,

@@ -70,7 +70,7 @@ def train(
         runs=request.runs,
         recipe=sweep.common.recipe.settings(),
         dataset=sweep.common.dataset,
-        brain_encoder=sweep.common.brain_encoder,
+        brain_encoder=sweep.common.recipe.brain_encoder,
         device=sweep.device,
         notes=sweep.notes,
         bytes_free=bytes_free(request.runs),
@@ -132,7 +132,7 @@ def _decide(request: TrainRequest) -> _Sweep:
     check_reads(kind, request.brain)
     loss_function(recipe.loss)
     own = {name: found for name in (kind, recipe.loss) if (found := content(name))}
-    config = config_key(recipe, kind, request.protocol, epochs.recipe(dataset) or {}, own, request.gallery)
+    config = config_key(recipe, request.protocol, epochs.recipe(dataset) or {}, own, request.gallery)
     jobs, most, tried = [], 0, set[tuple[int, int, int]]()
     for subject in tested:
         company = Company(epochs, dataset, casts[subject])
@@ -171,7 +171,6 @@ def _decide(request: TrainRequest) -> _Sweep:
             request=request,
             dataset=dataset,
             recipe=recipe,
-            brain_encoder=kind,
             casts=casts,
             embeddings={(target.name, target.key): target for target in chosen},
             config_key=config,
