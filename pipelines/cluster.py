@@ -54,10 +54,10 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
         with client:
             yield client
         return
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # or each process imports first from the folder it is started in
     # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
     with (
         dask.config.set(_LOOK_AWAY),
+        _safe_path(),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -69,3 +69,17 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let processes that are started inside, lost ones anew as well, import nothing from the folder they start in."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before

@@ -14,7 +14,7 @@ from stores.commits import json_bytes, remove_file
 from stores.errors import DamagedStore, EmbedctlError
 from stores.names import check_folder_name
 from stores.receipts import change, read_receipt, settled, vouch
-from stores.results import finished
+from stores.runs import finished
 from stores.sealed import json_of, npy_of
 
 __all__ = ["read_array_beside", "read_beside", "write_beside"]

@@ -23,8 +23,9 @@ from stores.layout import group_node, private, read_array
 from stores.locks import lock
 from stores.parts import WHOLE, refuse_beside
 from stores.receipts import Vouchers, is_of_a_block, read_receipt, vouch, write_receipt
-from stores.results import RECEIPT, assemble
+from stores.results import assemble
 from stores.roots import Root, node_bytes, read_strings
+from stores.runs import RECEIPT
 from stores.screens import SCREENS, SCREENS_RECEIPT
 from stores.verify import Plan, is_ours, judged, plan, run_damages
 

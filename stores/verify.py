@@ -20,8 +20,9 @@ from stores.layout import private, read_array, read_node, read_ours
 from stores.names import EmbeddingName
 from stores.receipts import is_of_a_block, read_receipt
 from stores.remote import RemotePath
-from stores.results import RECEIPT, TABLE, runs_listed
+from stores.results import TABLE, runs_listed
 from stores.roots import count_strings, read_strings
+from stores.runs import RECEIPT
 from stores.screens import SCREENS, SCREENS_RECEIPT
 from stores.speed import SPEED
 

@@ -40,8 +40,8 @@ HARMLESS = {
     "stores/beside.py": {"np.save"},  # into a BytesIO
     "stores/plain_files.py": {"np.save"},  # into a BytesIO
     "stores/tables.py": {"pq.write_table"},  # into a BytesIO
-    "stores/results.py": {"np.save"},  # into a BytesIO
     "stores/rows.py": {"zarr.open_array"},  # mode="r"
+    "stores/runs.py": {"np.save"},  # into a BytesIO
 }
 
 

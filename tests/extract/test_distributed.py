@@ -1,10 +1,15 @@
 """`--workers` and `--scheduler`: a dask cluster writes the bytes of one process."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
 
+import embedctl
 from pipelines.extract import forms
 from pipelines.extract.extract import extract
 from pipelines.extract.forward import Networks
@@ -39,8 +44,9 @@ def request_for(folder, store: str) -> ExtractRequest:
 
 @pytest.mark.slow
 def test_two_workers_write_the_files_of_one_process_and_progress_shows_them(folder):
-    heard = Heard()
+    heard, environment = Heard(), dict(os.environ)
     report = extract(replace(request_for(folder, "workers.zarr"), workers=2), heard)
+    assert os.environ.get("PYTHONSAFEPATH") == environment.get("PYTHONSAFEPATH")
     assert report.written == 2 * 134 and list(report.skipped) == ["concept_001/photo_0009.jpg"]
     assert heard.n == report.n_read == 135 and heard.workers == {"2"}
     assert files(folder / "workers.zarr") == files(folder / "whole.zarr")
@@ -87,6 +93,20 @@ def test_a_worker_with_another_version_of_what_changes_the_numbers_is_refused(fo
     with pytest.raises(StoreMismatch, match=r"is 0\.1 on a worker on .*, not \d"):
         extract(replace(request_for(folder, "versions.zarr"), scheduler=scheduler))
     assert not (folder / "versions.zarr").exists()
+
+
+@pytest.mark.slow
+def test_neither_the_program_nor_its_workers_import_what_lies_in_the_workspace(folder, tmp_path):
+    for name in ("multiprocessing", "torch", "random"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write('{name}\\n')\n1 / 0\n")
+    words = ["extract", "--model", "pixels", "--images", str(folder / "images"), "--workers", "1"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
+    environment["PYTHONPATH"] = str(Path(embedctl.__file__).parents[1])
+    ran = subprocess.run(
+        [sys.executable, "-m", "embedctl", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 3, ran.stderr  # one image is bad
+    assert not (tmp_path / "imported").exists() and len(EmbeddingStore.open(tmp_path / "embeddings.zarr").image_ids) > 1
 
 
 @pytest.mark.slow

@@ -231,7 +231,7 @@ def test_a_table_with_a_changed_byte_is_not_believed(tmp_path):
 def test_a_table_of_another_version_is_made_again_with_the_columns_of_today(tmp_path, monkeypatch):
     put(tmp_path, last_top1=0.5)
     with monkeypatch.context() as patch:
-        patch.setattr("stores.results.COLUMNS", {name: kind for name, kind in COLUMNS.items() if name != "last_top1"})
+        patch.setattr("stores.columns.COLUMNS", {name: kind for name, kind in COLUMNS.items() if name != "last_top1"})
         assert "last_top1" not in assemble(tmp_path).column_names
     assert read_results(tmp_path)["last_top1"].to_pylist() == [0.5]
     assert assemble(tmp_path).column_names == pq.read_table(tmp_path / "results.parquet").column_names == list(COLUMNS)

@@ -1,0 +1,202 @@
+"""A run of results: one folder, which counts when its ``receipt.json`` is there.
+
+The receipt is written last and vouches for every other file.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stores.columns import rows_table
+from stores.commits import discard, json_bytes, put_bytes
+from stores.errors import DamagedStore, EmbedctlError
+from stores.names import check_folder_name
+from stores.receipts import read_receipt, vouch, write_receipt
+from stores.sealed import json_of, npy_of
+
+__all__ = [
+    "RECEIPT",
+    "RunReader",
+    "drafts",
+    "finished",
+    "read_array",
+    "read_checkpoint",
+    "read_config",
+    "read_metrics",
+    "read_summary",
+    "write_run",
+]
+
+RECEIPT = "receipt.json"
+
+
+def write_run(
+    runs: Path,
+    run_id: str,
+    *,
+    config: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    checkpoint: bytes,
+    metrics: Sequence[Mapping[str, Any]],
+) -> Path:
+    """Write one run; the receipt, written last, is what makes it count.
+
+    Parameters
+    ----------
+    runs : Path
+        Folder of all runs.
+    run_id : str
+        Name of the run's folder.
+    config : mapping
+        Everything that was decided.
+    summary : mapping
+        Its row of the results table; may hold more.
+    arrays : mapping of str to array
+        Kept as ``NAME.npy``: the score matrix, the brain embeddings.
+    checkpoint : bytes
+        The weights, as safetensors.
+    metrics : sequence of mapping
+        One per validation, in order.
+
+    Returns
+    -------
+    Path
+        The run's folder.
+
+    Raises
+    ------
+    EmbedctlError
+        If the run id cannot be the name of a folder.
+    ValueError
+        If the summary does not fit the table.
+    CannotWrite
+        If the disk is full or read-only.
+    """
+    folder = runs / check_folder_name(run_id, "run")
+    rows_table([summary])
+    if folder.exists():  # cut short, or trained anew: nothing of it may mix with what comes now
+        discard(folder, drafts=drafts(runs))
+    files = {
+        "config.json": json_bytes(config),
+        "metrics.jsonl": b"".join(json.dumps(json.loads(json_bytes(m))).encode() + b"\n" for m in metrics),
+        **{f"{name}.npy": _npy_bytes(values) for name, values in arrays.items()},
+        "checkpoint.safetensors": checkpoint,
+        "summary.json": json_bytes(summary),
+    }
+    for name, data in files.items():
+        put_bytes(folder / name, data)
+    write_receipt(folder / RECEIPT, {name: vouch(data) for name, data in files.items()})
+    return folder
+
+
+class RunReader:
+    """A finished run whose receipt is read once, for whoever reads several of its files.
+
+    Parameters
+    ----------
+    runs : Path
+        Folder of all runs.
+    run_id : str
+        Name of the run's folder.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no such run, or it is not finished.
+    """
+
+    def __init__(self, runs: Path, run_id: str) -> None:
+        if not finished(runs, run_id):
+            raise EmbedctlError(f"no finished run '{run_id}' in '{runs}'", "embedctl results lists the runs")
+        self._folder = runs / run_id
+        self._vouchers = read_receipt(self._folder / RECEIPT)["files"]
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration."""
+        return json_of(self.file("config.json"), self._folder / "config.json")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return what was measured on the way."""
+        name = "metrics.jsonl"
+        return [json_of(line, self._folder / name) for line in self.file(name).splitlines()]
+
+    def array(self, name: str) -> np.ndarray:
+        """Return an array, such as ``scores``."""
+        return npy_of(self.file(f"{name}.npy"), self._folder / f"{name}.npy")
+
+    def file(self, name: str) -> bytes:
+        """Return a file, checked against the receipt.
+
+        Raises
+        ------
+        EmbedctlError
+            If the run has no such file.
+        DamagedStore
+            If it is not the one that was written.
+        """
+        if name not in self._vouchers:
+            held = ", ".join(sorted(self._vouchers))
+            raise EmbedctlError(f"run '{self._folder.name}' has no '{name}'", f"it has: {held}")
+        path = self._folder / name
+        data = path.read_bytes() if path.is_file() else b""
+        if vouch(data) != self._vouchers[name]:
+            raise DamagedStore(f"'{path}' is not the file that was written", "remove the run and train it again")
+        return data
+
+
+def finished(runs: Path, run_id: str) -> bool:
+    """Say whether a run is complete."""
+    return (runs / check_folder_name(run_id, "run") / RECEIPT).is_file()
+
+
+def read_summary(runs: Path, run_id: str) -> dict[str, Any]:
+    """Return the summary of a finished run.
+
+    Raises
+    ------
+    EmbedctlError
+        If there is no such run, or it is not finished.
+    DamagedStore
+        If its file is not the one that was written.
+    """
+    return _read_json(runs, run_id, "summary.json")
+
+
+def read_config(runs: Path, run_id: str) -> dict[str, Any]:
+    """Return the configuration of a finished run; raises as `read_summary`."""
+    return _read_json(runs, run_id, "config.json")
+
+
+def read_metrics(runs: Path, run_id: str) -> list[dict[str, Any]]:
+    """Return what was measured on the way; raises as `read_summary`."""
+    return RunReader(runs, run_id).metrics()
+
+
+def read_array(runs: Path, run_id: str, name: str) -> np.ndarray:
+    """Return an array of a finished run, such as ``scores``; raises as `read_summary`."""
+    return RunReader(runs, run_id).array(name)
+
+
+def read_checkpoint(runs: Path, run_id: str) -> bytes:
+    """Return the weights of a finished run, as safetensors; raises as `read_summary`."""
+    return RunReader(runs, run_id).file("checkpoint.safetensors")
+
+
+def drafts(runs: Path) -> Path:
+    """Return the folder for what is about to go: hidden, so that nobody takes it for a run."""
+    return runs / ".embedctl" / "drafts"
+
+
+def _read_json(runs: Path, run_id: str, name: str) -> dict[str, Any]:
+    return json_of(RunReader(runs, run_id).file(name), runs / run_id / name)
+
+
+def _npy_bytes(values: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, values, allow_pickle=False)
+    return sink.getvalue()
