@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.extract import BATCH, copies, line, resized, run
+from benchmarks.extract.measuring import BATCH, copies, line, resized, run
 from pipelines.cores import n_cores
 from pipelines.encoders.registry import add_cards
 from pipelines.extract.request import ExtractRequest

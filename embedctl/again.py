@@ -1,15 +1,20 @@
-"""A request as the words of its command: what a user would type to have the same computed again, from any folder."""
+"""A request as the words of its command: what a user would type to have the same computed again, from any folder.
 
-from collections.abc import Collection, Mapping
+And back: what of the words that a store has noted may be shown to a person, who will paste them.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from stores.again import STORE, from_workspace, note_command
+from stores.again import STORE, Note, commands_for, from_workspace, note_command
 from stores.layout import private
 from stores.remote import is_remote
 
-__all__ = ["note_embeddings", "note_runs", "note_subjects"]
+__all__ = ["note_embeddings", "note_runs", "note_subjects", "noted"]
 
 # What changes no number, or is noted otherwise.
 _LEFT_OUT = {
@@ -17,6 +22,14 @@ _LEFT_OUT = {
     "memory_budget", "batch_size", "device", "dry_run", "check", "layers", "views", "store", "runs",
 }  # fmt: skip
 _OPTIONS = {"arrays": "npy"}
+_DIFFERS = {
+    "embeddings": {"extract": "--model", "import": "--name"},
+    "epochs": {"preprocess": "--subject"},
+    "runs": {"train": "--model"},
+}
+"""Which commands note themselves in what kind of store, and the option that their parts differ in."""
+_NOTED_OTHERWISE = {"--batch-size", "--cards", "--device", "--runs", "--seed", "--store", "--subject"}
+_CODE = re.compile(r"\.py(:|$)", re.IGNORECASE)
 
 
 def words_of(command: str, request: Any, place: Path, *left_out: str) -> list[str]:
@@ -95,3 +108,55 @@ def note_runs(request: Any, plan: Any) -> None:
         here = [*words, "--dataset", plan.dataset, "--subject", str(job.subject), "--seed", str(job.seed)]
         name = f"{job.embedding}#{job.embedding_key}" if job.embedding in with_key else job.embedding
         note_command(hidden, job.run_id, here, "--model", name, anew=True)
+
+
+def noted(hidden: Path, parts: Iterable[str], store: Path, kind: str) -> tuple[list[str], list[str], list[str]]:
+    """Return the lines to paste, the parts of which nobody knows, and what was noted and is not shown.
+
+    A store is another's word, and so are its notes: what is shown is made of options of the commands that note
+    themselves, with no file that would run, no address that would be obeyed and no character that drives a terminal.
+    """
+    left_out: dict[str, None] = {}
+
+    def shown(note: Note) -> Note | None:
+        command, words = note["words"][0], list(note["words"][1:])
+        texts, option = [note["value"], *words], _DIFFERS[kind].get(command)
+        kept = _shown_words(words, _options(command), left_out) if option else None
+        if kept is None or note["option"] != option or _CODE.search(note["value"]) or not "".join(texts).isprintable():
+            left_out["what somebody else noted, which is no command of embedctl"] = None
+            return None
+        return {**note, "words": [command, *kept]}
+
+    lines, unknown = commands_for(hidden, parts, store, shown)
+    return lines, unknown, list(left_out)
+
+
+def _shown_words(words: list[str], options: Mapping[str, int], left_out: dict[str, None]) -> list[str] | None:
+    """Return options and their values without those that name a file that would run; None if others are among them."""
+    kept = []
+    while words:
+        option, n = words[0], options.get(words[0])
+        if n is None or len(words) <= n or (option in ("--store", "--runs") and words[1] != STORE):
+            return None
+        value, words = words[1 : 1 + n], words[1 + n :]
+        if any(map(_CODE.search, value)):
+            left_out[f"{option} {quote(value[0])}: that file would run; look into it before you add this"] = None
+        else:
+            kept += [option, *value]
+    return kept
+
+
+def _options(command: str) -> dict[str, int]:
+    """Return the options of a command that may be noted, and how many words follow each."""
+    import typer
+
+    from embedctl.cli import app
+
+    params = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    long = [(option, param) for param in params for option in param.opts if option.startswith("--")]
+    never = {f"--{name.replace('_', '-')}" for name in _LEFT_OUT} | {"--json", "--model", "--name"}
+    return {
+        option: 0 if getattr(param, "is_flag", False) else 1
+        for option, param in long
+        if option in _NOTED_OTHERWISE or option not in never
+    }

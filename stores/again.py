@@ -1,26 +1,29 @@
 """The commands that wrote each part of a store or of a folder of runs: what `repair` tells the user to paste.
 
-Not part of what is promised, so no receipt vouches for it. A part is an embedding, a subject or a run; those that one
+Not part of what is promised, so no receipt vouches for it, and a stranger may have written it: whoever shows it says
+what of it may be shown. A part is an embedding, a subject or a run; those that one
 command computes together are told together: ``option`` is what their commands differ in, such as ``--model``. The
 store's own path is not noted, and what lies beside the store is noted from there, because a workspace may be moved.
 """
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from stores.commits import digest, put_json
 from stores.files import read_file
 
-__all__ = ["COMMANDS", "STORE", "commands_for", "from_workspace", "note_command"]
+__all__ = ["COMMANDS", "STORE", "Note", "commands_for", "from_workspace", "note_command"]
 
 COMMANDS = "commands"
 """Name of the folder, beside the locks."""
 STORE = "{store}"
 """Stands for the store, or the folder of runs, in the words that are noted."""
 _HERE = "{workspace}/"
+Note = dict[str, Any]
+"""One command: its ``words``, and the ``option`` and its ``value`` that it does not share with those of other parts."""
 
 
 def from_workspace(path: Path, place: Path) -> str:
@@ -43,8 +46,21 @@ def note_command(hidden: Path, part: str, words: Sequence[str], option: str, val
         put_json(_file(hidden, part), {"part": part, "commands": [*known, entry]}, hidden / "drafts")
 
 
-def commands_for(hidden: Path, parts: Iterable[str], store: Path) -> tuple[list[str], list[str]]:
+def commands_for(
+    hidden: Path, parts: Iterable[str], store: Path, shown: Callable[[Note], Note | None] = lambda note: note
+) -> tuple[list[str], list[str]]:
     """Return the lines to paste, in the order they were first used, and the parts of which nobody knows.
+
+    Parameters
+    ----------
+    hidden : Path
+        Where the notes lie.
+    parts : iterable of str
+        Parts of the store.
+    store : Path
+        The store, as it is to be named.
+    shown : callable
+        Returns what of a note may be shown, None if nothing.
 
     Examples
     --------
@@ -59,7 +75,7 @@ def commands_for(hidden: Path, parts: Iterable[str], store: Path) -> tuple[list[
     together: dict[tuple[str, ...], list[str]] = {}
     unknown = []
     for part in parts:
-        known = _read(hidden, part)
+        known = [entry for entry in map(shown, _read(hidden, part)) if entry]
         for entry in known:
             values = together.setdefault((entry["option"], *entry["words"]), [])
             if entry["value"] not in values:
@@ -83,7 +99,7 @@ def _file(hidden: Path, part: str) -> Path:
     return hidden / COMMANDS / f"{digest(part.encode())[:16]}.json"
 
 
-def _read(hidden: Path, part: str) -> list[dict[str, Any]]:
+def _read(hidden: Path, part: str) -> list[Note]:
     try:
         found = json.loads(read_file(_file(hidden, part), at_most=1 << 24))
         return [entry for entry in found["commands"] if _is_command(entry)]
@@ -91,7 +107,7 @@ def _read(hidden: Path, part: str) -> list[dict[str, Any]]:
         return []
 
 
-def _is_command(entry: dict[str, Any]) -> bool:
+def _is_command(entry: Note) -> bool:
     """Say whether an entry is as `note_command` writes it: nothing vouches for these files."""
     texts = [entry["option"], entry["value"], *entry["words"]]
     return len(texts) > 2 and isinstance(entry["words"], list) and all(isinstance(text, str) for text in texts)

@@ -64,7 +64,7 @@ class Entry:
 
     @property
     def form(self) -> str:
-        """Of the network: ``plain`` or ``folded``; stores from before it was recorded were computed as libraries do."""
+        """Of the network: ``plain``, ``folded`` or ``winograd``; what was stored before it was recorded is plain."""
         return str(self.provenance.get("form", "plain"))
 
 

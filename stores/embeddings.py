@@ -5,33 +5,28 @@ See ``docs/storage.md`` for what is on the disk.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stores.blocks import block_rows_for
 from stores.commits import discard, is_vacant
 from stores.embedding import Embedding, Entry, display_names, resolve
 from stores.errors import DamagedStore, StoreMismatch
-from stores.group import Group, string_chunk
-from stores.images import ImageRecord, check_ids, image_table_bytes, read_image_table
+from stores.group import Group
+from stores.image_rows import ImageRows
+from stores.images import ImageRecord, check_ids
 from stores.locks import clear_dead, of_living
 from stores.names import EmbeddingName
 from stores.parts import WHOLE, Part, refuse_beside
-from stores.receipts import read_vouched
 from stores.remote import is_remote, locate
-from stores.roots import Root, count_strings, read_strings, string_files
+from stores.roots import Root
 from stores.speed import read_speed, write_speed
 
 __all__ = ["EmbeddingStore", "ImageRecord", "Rows"]
 
 Rows = tuple[np.ndarray, np.ndarray]
 """Rows of the store, ``(n,)``, and their values, ``(n, dim)``."""
-
-_TABLE = "image/.embedctl/images-{}.parquet"
-MOST_ROWS = 1 << 20  # of a block: a hundred times as many as any store is made with
 
 PATIENCE = 600.0
 """Seconds that the holder of a part waits for its turn at what all parts share: others hold that for seconds."""
@@ -64,6 +59,7 @@ class EmbeddingStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._root = Root(path, "embeddings", "image")
+        self._images = ImageRows(self._root)
         self._is_locked = False
         self._part: Part | None = None
         self._groups: dict[str, Group] = {}
@@ -98,14 +94,9 @@ class EmbeddingStore:
         return cls.open(place) if is_there else None
 
     def _look(self) -> None:
-        self.block_rows: int = self._root.attributes().get("block_rows", 0)
         # While a part is held nothing is removed: what was read of images and groups stays true, and more may come.
         known = self._groups if self._part else {}
-        if not (known and count_strings(self.path / "image") == self.n_images):
-            self._set_ids(None)
-        # Rows of a block are counted, made room for, and divided by.
-        if type(self.block_rows) is not int or not bool(self.n_images) <= self.block_rows <= MOST_ROWS:
-            raise DamagedStore(f"'{self.path}' says that a block has {self.block_rows!r} rows")
+        self._images.look(is_known=bool(known))
         self._groups = {}
         for folder in [folder for folder in self.path.iterdir() if folder.name in known or Group.is_one(folder)]:
             try:
@@ -117,27 +108,27 @@ class EmbeddingStore:
                 if folder.exists():  # else another process has just removed it
                     raise
 
-    def _set_ids(self, ids: list[str] | None) -> None:
-        for name in ("image_ids", "row_of"):
-            self.__dict__.pop(name, None)
-        if ids is None:
-            read_vouched(self.path, self._root.private / "metadata.json", "image/zarr.json")
-        self.n_images = count_strings(self.path / "image") if ids is None else len(ids)
-        if ids is not None:
-            self.image_ids = ids
-
     # Reading
 
-    @cached_property
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block."""
+        return self._images.block_rows
+
+    @property
+    def n_images(self) -> int:
+        """Number of images, which is that of rows."""
+        return self._images.n_images
+
+    @property
     def image_ids(self) -> list[str]:
         """The image of each row."""
-        # Others may have added images since this store was opened; rows never move, so ours are the first ones.
-        return read_strings(self.path / "image", self._root.private / "metadata.json")[: self.n_images]
+        return self._images.ids
 
-    @cached_property
+    @property
     def row_of(self) -> dict[str, int]:
         """From image id to row. A row, once given, never moves."""
-        return {image: row for row, image in enumerate(self.image_ids)}
+        return self._images.row_of
 
     @property
     def names(self) -> list[str]:
@@ -153,19 +144,7 @@ class EmbeddingStore:
 
     def images(self) -> dict[str, ImageRecord]:
         """Return the record of every image, in row order."""
-        n_tables = -(-self.n_images // string_chunk(self.block_rows)) if self.n_images else 0
-        return {record.id: record for number in range(n_tables) for record in self._records(number)}
-
-    def _records(self, number: int) -> list[ImageRecord]:
-        """Return what one table of images says: each is of as many rows as a chunk of ids."""
-        size, path = string_chunk(self.block_rows), self.path / _TABLE.format(number)
-        if path.exists():
-            read_vouched(self.path, self._root.private / "metadata.json", _TABLE.format(number))
-        table = read_image_table(path)
-        try:
-            return [table[image] for image in self.image_ids[number * size : (number + 1) * size]]
-        except KeyError as error:
-            raise DamagedStore(f"'{path}' lacks the image {error}") from error
+        return self._images.records()
 
     def resolve(self, text: str) -> Entry:
         """Return the entry that ``NAME`` or ``NAME#KEY`` means (see `stores.embedding.resolve`)."""
@@ -269,22 +248,9 @@ class EmbeddingStore:
             if not new:
                 return
             self._check_metadata()
-            if not self.n_images:
-                self.block_rows = block_rows_for(len(new))
-            size, first = string_chunk(self.block_rows), self.n_images // string_chunk(self.block_rows)
-            known = self._records(first) if self.n_images % size else []
-            tables = {
-                _TABLE.format(first + at // size): image_table_bytes([*known, *new][at : at + size])
-                for at in range(0, len(known) + len(new), size)
-            }
-            ids = [*self.image_ids, *(record.id for record in new)]
-            attributes = self._root.with_attributes(block_rows=self.block_rows)
-            # The ids come last, and of those their number: it is what makes the new rows exist.
-            id_files = string_files("image", ids, string_chunk(self.block_rows))
-            self._root.change({"zarr.json": attributes, **tables, **id_files})
-            self._set_ids(ids)
+            self._images.add(new)
             for group in self._groups.values():
-                group.grow(ids, self.block_rows)
+                group.grow(self.image_ids, self.block_rows)
 
     def update_images(self, records: Sequence[ImageRecord]) -> None:
         """Replace the record of known images; rows of an image whose content changed are no longer committed.
@@ -295,25 +261,11 @@ class EmbeddingStore:
             If an image is not known.
         """
         with self.lock():
-            unknown = [record.id for record in records if record.id not in self.row_of]
-            if unknown:
-                raise ValueError(f"these images are not in the store: {unknown[:5]}")
-            # Only these tables are read and written: an extraction comes by after every block.
-            numbers = sorted({self.row_of[record.id] // string_chunk(self.block_rows) for record in records})
-            tables = {number: {record.id: record for record in self._records(number)} for number in numbers}
-            table = {image: record for one in tables.values() for image, record in one.items()}
-            # A hash that was not known has not changed: rows may have been imported before anybody read the image.
-            other = [r.id for r in records if table[r.id].sha256 not in ("", r.sha256)]
-            changed = [self.row_of[image_id] for image_id in other]
-            for group in self._groups.values():  # first: a crash must not leave old numbers under a new hash
-                group.forget(changed, self.block_rows)
-            new = {record.id: record for record in records}
-            self._root.change(
-                {
-                    _TABLE.format(number): image_table_bytes(new.get(image, record) for image, record in one.items())
-                    for number, one in tables.items()
-                }
-            )
+            self._images.replace(records, self._forget)
+
+    def _forget(self, rows: list[int]) -> None:
+        for group in self._groups.values():
+            group.forget(rows, self.block_rows)
 
     def create(self, name: EmbeddingName, key: str, *, dim: int, dtype: str, provenance: Mapping[str, Any]) -> Entry:
         """Make room for an embedding, or return the one that is there.
@@ -377,28 +329,19 @@ class EmbeddingStore:
         DamagedStore
             If a chunk that should keep rows is not the one that was committed.
         """
+        whole = range(block * self.block_rows, (block + 1) * self.block_rows)
+        here = range(whole.start, min(whole.stop, self.n_images))
         for group, (rows, values) in by_group.items():
-            self._check(block, self._groups[group], np.asarray(rows), values, absent)
-        start = block * self.block_rows
+            given = [*np.asarray(rows).tolist(), *absent]
+            if len(set(given)) != len(given) or any(row not in here for row in given):
+                what = f"block {block} has rows {here.start} to {here.stop - 1}, each once; got {given[:5]} ..."
+                raise ValueError(what)
+            self._groups[group].check(np.asarray(rows), values)
         if self._part and block not in self._part:
             raise ValueError(f"block {block} is not of part {self._part}")
         with nullcontext() if self._part else self.lock():
             for group, (rows, values) in by_group.items():
-                whole = range(start, start + self.block_rows)
                 self._groups[group].commit(whole, np.asarray(rows, dtype=np.intp), values, absent)
-
-    def _check(self, block: int, group: Group, rows: np.ndarray, values: np.ndarray, absent: Mapping[int, str]) -> None:
-        start = block * self.block_rows
-        here = range(start, min(start + self.block_rows, self.n_images))
-        given = [*rows.tolist(), *absent]
-        if len(set(given)) != len(given) or any(row not in here for row in given):
-            raise ValueError(f"block {block} has rows {here.start} to {here.stop - 1}, each once; got {given[:5]} ...")
-        if values.shape != (len(rows), group.dim) or values.dtype != group.dtype:
-            found, wanted = f"{values.shape} {values.dtype}", f"({len(rows)}, {group.dim}) {group.dtype}"
-            raise ValueError(f"values of {group.folder.name} are {found}, not {wanted}")
-        broken = ~np.isfinite(values).all(axis=1)
-        if broken.any():
-            raise ValueError(f"values of {group.folder.name} are not finite in rows {rows[broken][:5].tolist()}")
 
     def remove(self, entry: Entry) -> None:
         """Drop an embedding with all its rows."""

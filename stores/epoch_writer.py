@@ -46,7 +46,7 @@ def complete_subjects(path: Path) -> list[str]:
     return [
         f"{folder.parent.name}/{folder.name}"
         for folder in folders
-        if folder.name[4:].isdigit() and folder.is_dir() and folder.parent.name != "subject"
+        if folder.name[4:].isdecimal() and folder.is_dir() and folder.parent.name != "subject"
     ]
 
 

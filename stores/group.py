@@ -127,6 +127,15 @@ class Group:
             self.folder, self.entry, image_ids, self.committed_rows(), absent, dict(self._vouchers), look_again
         )
 
+    def check(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Raise ValueError if these cannot be the values of ``rows``."""
+        if values.shape != (len(rows), self.dim) or values.dtype != self.dtype:
+            found, wanted = f"{values.shape} {values.dtype}", f"({len(rows)}, {self.dim}) {self.dtype}"
+            raise ValueError(f"values of {self.folder.name} are {found}, not {wanted}")
+        broken = ~np.isfinite(values).all(axis=1)
+        if broken.any():
+            raise ValueError(f"values of {self.folder.name} are not finite in rows {rows[broken][:5].tolist()}")
+
     def commit(self, block: range, rows: np.ndarray, values: np.ndarray, absent: Mapping[int, str]) -> None:
         """Commit rows of one block (see `stores.blocks.commit_rows`)."""
         self._learn(commit_rows(self._values, block, rows, values, absent, self._drafts))

@@ -84,7 +84,8 @@ def test_every_path_in_a_page_is_there_and_nothing_waits_to_be_filled_in(page):
     ours = "embedctl|pipelines|stores|tests|docs|benchmarks|shared|\\.ci"
     named = re.findall(rf"`((?:{ours})/[\w./-]*)[`:]", text) + re.findall(r"python (\w+/\w+\.py)", text)
     modules = re.findall(r"python -m ((?:benchmarks|tests)(?:\.\w+)+)", text)
-    named += [f"{module.replace('.', '/')}.py" for module in modules]
+    paths = [module.replace(".", "/") for module in modules]
+    named += [f"{path}/__main__.py" if (ROOT / path).is_dir() else f"{path}.py" for path in paths]
     named += re.findall(r"pytest [^`\n]*?(tests/[\w./-]+)", text)
     for path in named:
         assert (ROOT / path).exists(), f"{page.name}: {path}"

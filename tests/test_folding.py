@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipelines.encoders.build import build
-from pipelines.encoders.folding import Folding
+from pipelines.encoders.folding import FORMS, Folding
 from pipelines.encoders.registry import EncoderSpec, find
 from pipelines.encoders.torchvision_import import torchvision  # noqa: F401  before timm, which imports it
 from pipelines.extract import forms
@@ -44,16 +44,17 @@ def test_a_folded_network_gives_the_same_numbers_and_an_unfolded_one_the_same_bi
     network, images = drawn(Block()), torch.rand(2, 3, 8, 8)
     plain = network(images)
     folding = Folding(network)
+    folding.take("folded")
     folded = network(images)
     assert network.first.bias is not None and torch.allclose(folded, plain, rtol=1e-5, atol=1e-5)
-    folding.undo()
+    folding.take("plain")
     assert network.first.bias is None and torch.equal(network(images), plain)
 
 
 def test_a_convolution_that_is_used_twice_is_left_alone():
     network = drawn(Block())
     weight = network.shared.weight.clone()
-    Folding(network)
+    Folding(network).take("folded")
     assert torch.equal(network.shared.weight, weight)
 
 
@@ -69,6 +70,7 @@ def test_what_somebody_listens_at_put_out_what_it_did(tapped):
     network(images)
     n = len(seen)
     folding = Folding(network)
+    folding.take("folded")
     network(images)
     assert len(seen) == 2 * n > 0 and (folding.unfolded(network.first) is None) == (network.first.bias is None)
     assert all(torch.allclose(now, then, rtol=1e-5, atol=1e-5) for now, then in zip(seen[n:], seen[:n], strict=True))
@@ -76,7 +78,7 @@ def test_what_somebody_listens_at_put_out_what_it_did(tapped):
 
 def test_a_convolution_in_a_module_that_its_norm_is_not_in_is_left_alone():
     network = drawn(nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, bias=False)), nn.BatchNorm2d(6)))
-    Folding(network)
+    Folding(network).take("folded")
     assert network[0][0].bias is None
 
 
@@ -86,7 +88,7 @@ def test_a_network_that_cannot_be_followed_is_not_folded():
             return super().forward(x) if x.sum() > 0 else x
 
     network = drawn(Odd())
-    Folding(network)
+    Folding(network).take("folded")
     assert network.first.bias is None
 
 
@@ -96,27 +98,41 @@ def small() -> EncoderSpec:
 
 
 @pytest.mark.parametrize(
-    ("gain", "error", "form", "why"),
-    [(2.0, 0.0, "folded", "2.00 times"), (1.04, 0.0, "plain", "only 1.04"), (2.0, 0.01, "plain", "off by 1e-02")],
+    ("gains", "errors", "form", "why"),
+    [
+        ((2.0, 1.0), (0.0, 0.0), "folded", "2.00 times"),
+        ((1.04, 1.0), (0.0, 0.0), "plain", "only 1.04"),
+        ((2.0, 3.0), (0.01, 0.01), "plain", "off by 1e-02"),
+        ((2.0, 3.0), (0.0, 2e-5), "winograd", "3.00 times as fast and 2e-05"),
+        ((2.0, 3.0), (0.0, float("nan")), "folded", "2.00 times"),
+        ((2.0, 2.04), (0.0, 0.0), "folded", "2.00 times"),
+        ((2.0, 3.0), (float("nan"), float("nan")), "plain", "off by nan"),
+    ],
 )
-def test_only_what_pays_and_stays_within_the_tolerance_is_kept(small, monkeypatch, gain, error, form, why):
+def test_only_what_pays_and_stays_within_the_tolerance_is_kept(small, monkeypatch, gains, errors, form, why):
     encoder = build(small, weights="random:7")
-    seconds = iter([9.0, 9.0 / gain, *[1.0, 1.0 / gain] * 4])  # the first pass of either is slow
-    monkeypatch.setattr(forms, "_seconds", lambda encoder, images: next(seconds))
-    out = {"plain": torch.full((2, 1), 1.0), "folded": torch.full((2, 1), 1.0 + error)}
-    monkeypatch.setattr(type(encoder), "output", lambda self, images: out[self.form])
-    found, said = forms.choose_form(encoder)
-    assert found == encoder.form == form and why in said
+    monkeypatch.setattr(type(encoder), "forms", FORMS)
+    monkeypatch.setattr(type(encoder), "take", lambda self, form: setattr(self, "form", form))
+    seconds = {"plain": 1.0, "folded": 1 / gains[0], "winograd": 1 / gains[1]}
+    out = {
+        "plain": float("nan") if errors[0] != errors[0] else 1.0,
+        "folded": 1.0 + errors[0],
+        "winograd": 1.0 + errors[1],
+    }
+    monkeypatch.setattr(forms, "_seconds", lambda encoder, images: seconds[encoder.form])
+    monkeypatch.setattr(type(encoder), "output", lambda self, images: torch.full((2, 1), out[self.form]).double())
+    found, said = forms.choose_form(encoder, 2)
+    assert found == form and why in said
 
 
 def test_a_network_folds_and_unfolds_to_the_same_bits(small):
     encoder, images = build(small, weights="random:7"), torch.rand(2, 3, 224, 224)
     (plain,) = encoder(images).values()
-    encoder.fold()
+    encoder.take("folded")
     (folded,) = encoder(images).values()
-    encoder.unfold()
+    encoder.take("plain")
     assert torch.equal(*encoder(images).values(), plain) and not torch.equal(folded, plain)
-    encoder.fold()
+    encoder.take("folded")
     assert torch.equal(*encoder(images).values(), folded)
 
 
@@ -131,7 +147,7 @@ def test_a_layer_has_the_same_bits_whatever_other_layers_are_asked_for(small):
     def rows(*taps: EmbeddingName) -> dict[EmbeddingName, torch.Tensor]:
         encoder = build(small, weights="random:7", taps=taps)
         plain = encoder(images)
-        encoder.fold()
+        encoder.take("folded")
         folded = encoder(images)
         assert all(torch.allclose(folded[tap], plain[tap], rtol=1e-3, atol=1e-5) for tap in taps)
         return folded
@@ -148,7 +164,7 @@ def test_a_network_that_stays_folded_keeps_only_the_plain_weights_that_are_liste
     )
     convolutions = [module for module in encoder._module.modules() if isinstance(module, nn.Conv2d)]
     plain = [weakref.ref(convolution.weight) for convolution in convolutions]
-    encoder.fold()
+    encoder.take("folded")
     before = encoder(images)
     folded = [convolution.weight is not weight() for convolution, weight in zip(convolutions, plain, strict=True)]
     encoder.keep_form()

@@ -1,8 +1,9 @@
 """``embedctl repair``: drop what is damaged, so that it is computed again and nothing else is."""
 
+import re
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,19 +51,7 @@ def repair(
     done = [undo(path, kind, records_of) for path, kind in places]
     left = [damage for path, kind in places for damage in judged(plan(path, kind))]
     if json:
-        fields = [
-            {
-                "path": str(what.store),
-                "kind": what.kind,
-                "found": [as_fields(damage) for damage in what.found],
-                "restored": list(map(str, what.restored)),
-                "dropped": what.dropped,
-                "lost": what.lost,
-                "unhashed": list(map(str, what.unhashed)),
-                "next": _next(what),
-            }
-            for what in done
-        ]
+        fields = [_fields(what) for what in done]
         render.as_json(places=fields, left=[as_fields(damage) for damage in left])
     else:
         for what in done:
@@ -70,6 +59,23 @@ def repair(
         show_damage(left)
     if left:
         raise typer.Exit(4)
+
+
+def _fields(what: "Repair") -> dict[str, Any]:
+    from embedctl.commands.verify import as_fields
+
+    commands, left_out = _next(what)
+    return {
+        "path": str(what.store),
+        "kind": what.kind,
+        "found": [as_fields(damage) for damage in what.found],
+        "restored": list(map(str, what.restored)),
+        "dropped": what.dropped,
+        "lost": what.lost,
+        "unhashed": list(map(str, what.unhashed)),
+        "next": commands,
+        "left_out": left_out,
+    }
 
 
 def _show(what: "Repair") -> None:
@@ -85,13 +91,16 @@ def _show(what: "Repair") -> None:
         render.line(f"  dropped   what was damaged of {part}")
     for part in what.lost:
         render.line(f"  lost      {part}, all of it")
-    for command in _next(what):
+    commands, left_out = _next(what)
+    for command in commands:
         render.line(f"  next      {command}")
+    for text in left_out:
+        render.line(f"  left out  {text}")
 
 
-def _next(what: "Repair") -> list[str]:
-    """Return the commands that compute what is missing now."""
-    from stores.again import commands_for
+def _next(what: "Repair") -> tuple[list[str], list[str]]:
+    """Return the commands that compute what is missing now, and what the store had noted and is not among them."""
+    from embedctl.again import noted
     from stores.layout import private
     from stores.screens import SCREENS
 
@@ -100,29 +109,30 @@ def _next(what: "Repair") -> list[str]:
     if what.kind == "runs":
         return _next_of_runs(what, parts)
     hidden = private(what.store / _ARRAYS[what.kind])
-    lines, unknown = commands_for(hidden, parts, what.store)
-    return lines + (_from_the_store(what, unknown) if unknown else [])
+    lines, unknown, left_out = noted(hidden, parts, what.store, what.kind)
+    return lines + (_from_the_store(what, unknown) if unknown else []), left_out
 
 
 _ARRAYS = {"embeddings": "image", "epochs": "subject"}
 
 
-def _next_of_runs(what: "Repair", parts: list[str]) -> list[str]:
+def _next_of_runs(what: "Repair", parts: list[str]) -> tuple[list[str], list[str]]:
     """Return what trains runs again, and what computes anew that which lay beside them."""
-    from stores.again import commands_for
+    from embedctl.again import noted
 
     hidden, runs = what.store / ".embedctl", [part for part in parts if "/" not in part]
-    lines, unknown = commands_for(hidden, runs, what.store)
+    lines, unknown, left_out = noted(hidden, runs, what.store, what.kind)
+    here = quote(str(what.store))
     beside = {part.partition("/")[2].partition("-")[2] for part in parts if part not in runs}
-    interpret = [f"embedctl interpret --runs {quote(str(what.store))} --method {method}" for method in sorted(beside)]
-    return lines + [f"embedctl train --runs {quote(str(what.store))}"] * bool(unknown) + interpret
+    interpret = [f"embedctl interpret --runs {here} --method {quote(method)}" for method in sorted(beside)]
+    return lines + [f"embedctl train --runs {here}"] * bool(unknown) + interpret, left_out
 
 
 def _from_the_store(what: "Repair", parts: list[str]) -> list[str]:
     """Return what is known of a command that nobody noted: it was called from Python, or its note is lost."""
     store = quote(str(what.store))
     if what.kind == "embeddings":
-        names = ",".join(sorted({part.partition("#")[0] for part in parts}))
+        names = quote(",".join(sorted({part.partition("#")[0] for part in parts})))
         if seed := _seed(what.store, parts):
             return [f"embedctl extract --model {names} --store {store} --weights {seed}"]
         return [f"embedctl extract --model {names} --store {store}"]
@@ -131,7 +141,7 @@ def _from_the_store(what: "Repair", parts: list[str]) -> list[str]:
         dataset, _, subject = part.partition("/")
         by_dataset.setdefault(dataset, []).append(str(int(subject.removeprefix("sub-"))))
     return [
-        f"embedctl preprocess --dataset {dataset} --subject {','.join(subjects)} --store {store}"
+        f"embedctl preprocess --dataset {quote(dataset)} --subject {','.join(subjects)} --store {store}"
         for dataset, subjects in by_dataset.items()
     ]
 
@@ -142,5 +152,5 @@ def _seed(store: Path, parts: list[str]) -> str:
 
     entries = EmbeddingStore.open(store).entries()
     said = {str(e.provenance.get("weights")) for e in entries if f"{e.name}#{e.key}" in parts}
-    seeds = sorted(weights for weights in said if weights.startswith("random:"))
+    seeds = sorted(weights for weights in said if re.fullmatch(r"random:\d+", weights))
     return seeds[0] if len(seeds) == 1 else ""

@@ -17,6 +17,7 @@ from pipelines.encoders.network import Network
 from pipelines.encoders.pooling import default_pooling, pool
 from pipelines.encoders.registry import EncoderSpec
 from pipelines.encoders.weights import Weights, resolve_weights
+from pipelines.encoders.winograd import MORE_BYTES, is_tiled
 from stores.errors import EmbedctlError, UnknownName, suggest
 from stores.names import POOLINGS, EmbeddingName
 
@@ -39,7 +40,7 @@ class Encoder:
     token_shapes : dict of EmbeddingName to tuple
         (token, dim) of one image, for taps pooled as ``tokens``.
     form : str
-        ``plain``, the network as its library makes it, or ``folded``.
+        One of `pipelines.encoders.folding.FORMS`.
     """
 
     form = "plain"
@@ -66,7 +67,10 @@ class Encoder:
         self.dims = {tap: rows.shape[1] for tap, rows in probe.items()}
 
     def footprint(self) -> tuple[int, int]:
-        """Return the bytes of the weights, and of one image's largest step: what goes into a module and comes out."""
+        """Return the bytes of the weights, and of one image's largest step: what goes into a module and comes out.
+
+        Counted is the form that takes the most.
+        """
         steps = [0]
 
         def measure(module: nn.Module, inputs: object, output: object) -> None:
@@ -78,30 +82,33 @@ class Encoder:
         for hook in hooks:
             hook.remove()
         kept = (*self._module.parameters(), *self._module.buffers())
-        return sum(tensor.nbytes for tensor in kept), max(steps)
+        besides = (module.weight.nbytes * MORE_BYTES for module in self._module.modules() if is_tiled(module))
+        return sum(tensor.nbytes for tensor in kept) + sum(besides), max(steps)
 
     @property
     def convolves(self) -> bool:
         """Whether most of its work may be convolutions: a transformer has one, which cuts an image into patches."""
         return sum(isinstance(module, nn.Conv2d) for module in self._module.modules()) > 2
 
-    def fold(self) -> None:
-        """Fold the network (see `pipelines.encoders.folding`)."""
-        if self._folding is None:
-            self._folding = Folding(self._module)
-        elif self.form != "folded":
-            self._folding.redo()
-        self.form = "folded"
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms that its network can take, the library's first."""
+        return self._foldable.forms
 
-    def unfold(self) -> None:
-        """Make a folded network plain again."""
-        if self._folding is not None and self.form == "folded":
-            self._folding.undo()
-            self.form = "plain"
+    def take(self, form: str) -> None:
+        """Bring the network into one of its forms (see `pipelines.encoders.folding`)."""
+        if form != self.form:
+            self._foldable.take(form)
+            self.form = form
+
+    @property
+    def _foldable(self) -> Folding:
+        self._folding = self._folding or Folding(self._module)
+        return self._folding
 
     def keep_form(self) -> None:
-        """Stay in this form for good, and let go of the weights that only the other one has."""
-        if self._folding and self.form == "folded":
+        """Stay in this form for good, and let go of the weights that only others have."""
+        if self._folding and self.form != "plain":
             self._folding.keep(self._tapped.values())
         else:
             self._folding = None
@@ -112,7 +119,7 @@ class Encoder:
             return torch.cat([tensor.flatten(1) for tensor in _tensors(self._module(self._laid_out(batch)))], dim=1)
 
     def _laid_out(self, batch: Tensor) -> Tensor:
-        return batch.contiguous(memory_format=torch.channels_last if self.form == "folded" else torch.contiguous_format)
+        return batch.contiguous(memory_format=torch.contiguous_format if self.form == "plain" else torch.channels_last)
 
     def exact_transform(self) -> Callable[[Image.Image], Tensor]:
         """Return the library's own transform: RGB image in, (3, size, size) float32 out."""
@@ -147,7 +154,7 @@ class Encoder:
         rows = getattr(self._call, "rows", None)
         if rows is None:  # somebody calls the network itself
             return
-        if self._folding and self.form == "folded" and (convolution := self._folding.unfolded(module)):
+        if self._folding and self.form != "plain" and (convolution := self._folding.unfolded(module)):
             output = convolution(*inputs)
         x = output[0] if isinstance(output, tuple) else output
         if not isinstance(x, Tensor):

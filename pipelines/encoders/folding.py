@@ -1,4 +1,4 @@
-"""The same network with less to do: norms folded into the convolutions before them, channels last in memory.
+"""The same network with less to do: norms folded into the convolutions before them, channels last, fewer products.
 
 A batch norm of a frozen network multiplies and shifts what a convolution puts out, so the convolution can do it
 itself. Modules stay where they are and put out what they did but for rounding, except the convolutions: what one of
@@ -15,7 +15,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["Folding"]
+from pipelines.encoders.winograd import Winograd, is_tiled
+
+__all__ = ["FORMS", "Folding"]
+
+FORMS = ("plain", "folded", "winograd")
+"""As its library makes it; folded, channels last; and that with wide 3 x 3 convolutions by `Winograd`."""
 
 # Others of these kinds, with weights that are made anew in every pass, are left alone.
 _CONVOLUTIONS = {"Conv2d", "Conv2dSame"}
@@ -23,12 +28,17 @@ _NORMS = {"BatchNorm2d", "BatchNormAct2d"}
 
 
 class Folding:
-    """A network, folded in place, that can be made what it was and folded again at little cost.
+    """A network that can be brought into other forms, in place, and made what it was at little cost.
 
     Parameters
     ----------
     network : nn.Module
         In evaluation mode, on its device.
+
+    Attributes
+    ----------
+    forms : tuple of str
+        Those of `FORMS` that differ for this network.
 
     Examples
     --------
@@ -36,9 +46,10 @@ class Folding:
     >>> images = torch.rand(2, 3, 8, 8)
     >>> before = network(images)
     >>> folding = Folding(network)
+    >>> folding.take("folded")
     >>> network[0].bias is None, torch.allclose(network(images), before, atol=1e-6)
     (False, True)
-    >>> folding.undo()
+    >>> folding.take("plain")
     >>> network[0].bias is None, torch.equal(network(images), before)
     (True, True)
     """
@@ -49,27 +60,32 @@ class Folding:
             (convolution, norm, _twin(convolution), _folded(convolution, norm)) for convolution, norm in _pairs(network)
         ]
         self._twins = {convolution: twin for convolution, _, twin, _ in self._folded}
-        self.redo()
+        on_cpu = all(parameter.device.type == "cpu" for parameter in network.parameters())  # a GPU's library does it
+        self._tiled: dict[Any, Winograd | None] = {m: None for m in network.modules() if on_cpu and is_tiled(m)}
+        self.forms = FORMS if self._tiled else FORMS[:2]
 
-    def redo(self) -> None:
-        """Fold it."""
+    def take(self, form: str) -> None:
+        """Bring the network into a form."""
         for convolution, norm, twin, folded in self._folded:
-            convolution.weight, convolution.bias = folded
-            norm.forward = partial(_after, norm)  # the module stays: somebody may listen at it
-            twin.to(memory_format=torch.channels_last)
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def undo(self) -> None:
-        """Make it what it was."""
-        for convolution, norm, twin, _ in self._folded:
-            convolution.weight, convolution.bias = twin.weight, twin.bias
-            del norm.forward
-        self._network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            if form == "plain":
+                convolution.weight, convolution.bias = twin.weight, twin.bias
+                norm.__dict__.pop("forward", None)
+            else:
+                convolution.weight, convolution.bias = folded
+                norm.forward = partial(_after, norm)  # the module stays: somebody may listen at it
+                twin.to(memory_format=torch.channels_last)
+        layout = torch.contiguous_format if form == "plain" else torch.channels_last
+        self._network.to(memory_format=layout)  # type: ignore[call-overload]
+        for convolution, tiled in self._tiled.items():
+            if form == "winograd":
+                convolution.forward = self._tiled[convolution] = tiled or Winograd(convolution)
+            else:
+                convolution.__dict__.pop("forward", None)
 
     def keep(self, heard: Collection[nn.Module]) -> None:
-        """Let go of what only folding and undoing need; of convolutions that are listened at, what they were stays."""
+        """Let go of what only another form needs; of convolutions that are listened at, what they were stays."""
         self._twins = {module: twin for module, twin in self._twins.items() if module in heard}
-        self._folded = []
+        self._folded, self._tiled = [], {}
 
     def unfolded(self, module: nn.Module) -> nn.Module | None:
         """Return what a folded convolution was, to be called with what goes into it; None of any other module."""

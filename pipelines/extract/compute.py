@@ -53,7 +53,7 @@ class NetworkFacts:
     threads : dict of EmbeddingName to int
         Of torch in a forward pass.
     forms : dict of EmbeddingName to str
-        Of the network: ``plain`` or ``folded``.
+        Of the network: ``plain``, ``folded`` or ``winograd``.
     """
 
     widths: dict[EmbeddingName, int]

@@ -1,80 +1,98 @@
-"""In which form a network is computed: as its library makes it, or folded where that pays and changes nothing.
+"""In which form a network is computed: as its library makes it, or in another where that pays and changes nothing.
 
-A probe decides, once per network and process: a few noisy images through both forms in turn. It looks at what the
+A probe decides, once per network and process: a few noisy images through all forms in turn. It looks at what the
 network puts out in the end, so that no layer depends on which others are asked for. What a store recorded of a network
 holds for all that is computed with it later, since the last bits depend on it. Not tried, because they never were
 within the tolerance or never paid: bfloat16 (its rounding alone moves a row more than float16's) and `torch.compile`
 (half a minute per network before the first image).
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
+from operator import truediv
 from statistics import median
 from time import perf_counter, thread_time
 
 import torch
 
+from pipelines.allocator import kept_memory
 from pipelines.encoders.build import Encoder
 from pipelines.progress import Progress
 
 __all__ = ["choose_form", "settle_form"]
 
 _LEAST_GAIN = 1.05
-"""Of speed. What gains nothing was measured between 0.99 and 1.01, also on a busy computer."""
+"""Of speed, over the form before it. What gains nothing was measured between 0.95 and 1.07 on a busy computer."""
 _TOLERANCE = 1e-4
 """Of the length of what is put out; rounding a row to float16 changes it by up to five times as much."""
-_IMAGES, _TURNS = 2, 5
-"""Images of a pass; passes of either form, in turn: what else the computer does then slows both."""
-_found: dict[tuple[str, str, str], tuple[str, str]] = {}
-"""What this process found out already: the form of a network, and why."""
+_IMAGES, _TURNS = 4, 3
+"""Images of a pass, at most; passes of every form, in turn: what else the computer does then slows all."""
+_SAID = {
+    "folded": "norms folded and channels last",
+    "winograd": "norms folded, channels last and wide 3 x 3 convolutions in Winograd's way",
+}
+_found: dict[tuple[str, str, str, int], tuple[str, str]] = {}
+"""What this process found out already: the form of a network at a number of images, and why."""
 
 
-def settle_form(encoder: Encoder, recorded: str, is_exact: bool, progress: Progress) -> None:
+def settle_form(encoder: Encoder, recorded: str, is_exact: bool, batch_size: int, progress: Progress) -> None:
     """Bring an encoder into the form that a store recorded, else the one that pays; tell which and why."""
-    if recorded == "folded":
-        encoder.fold()
-    elif not recorded and not is_exact:
-        what = encoder.spec.id, encoder.weights, encoder.device
+    if recorded:
+        encoder.take(recorded)
+    elif not is_exact:
+        what = encoder.spec.id, encoder.weights, encoder.device, min(_IMAGES, batch_size)
         if what not in _found:
-            _found[what] = choose_form(encoder)
-        elif _found[what][0] == "folded":
-            encoder.fold()
-        if reason := _found[what][1]:
+            _found[what] = choose_form(encoder, what[-1])
+        form, reason = _found[what]
+        encoder.take(form)
+        if reason:
             progress.say(f"{encoder.spec.id}: {reason}")
     encoder.keep_form()
 
 
-def choose_form(encoder: Encoder) -> tuple[str, str]:
-    """Leave an encoder in the faster form; return which one that is, and in a few words why."""
+def choose_form(encoder: Encoder, n_images: int) -> tuple[str, str]:
+    """Return the fastest form of an encoder for passes of some images or more, and in a few words why."""
     if not encoder.convolves:
         return "plain", "computed as its library does, it has next to no convolutions"
     size = encoder.spec.preprocessing.size
-    images = torch.rand(_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0)).to(encoder.device)
-    plain = encoder.output(images)
-    encoder.fold()
-    change = float((encoder.output(images) - plain).norm() / plain.norm().clamp(min=1e-30))
-    if not change <= _TOLERANCE:  # nan as well
-        encoder.unfold()
-        return "plain", f"computed as its library does, folded it is off by {change:.0e}"
-    gain = _gain(encoder, images)
-    if gain < _LEAST_GAIN:
-        encoder.unfold()
-        return "plain", f"computed as its library does, folded it is only {gain:.2f} times as fast"
-    encoder.fold()
-    return "folded", f"norms folded and channels last, {gain:.2f} times as fast and {change:.0e} from its library"
+    images = torch.rand(n_images, 3, size, size, generator=torch.Generator().manual_seed(0)).to(encoder.device)
+    changes = _changes(encoder, images)
+    close = [form for form in encoder.forms if form == "plain" or changes[form] <= _TOLERANCE]  # nan is not
+    gains = _gains(encoder, images, close)
+    best = "plain"
+    for form in close:
+        if gains[form] >= _LEAST_GAIN * gains[best]:
+            best = form
+    if best != "plain":
+        return best, f"{_SAID[best]}, {gains[best]:.2f} times as fast and {changes[best]:.0e} from its library"
+    if "folded" not in close:
+        return best, f"computed as its library does, folded it is off by {changes['folded']:.0e}"
+    return best, f"computed as its library does, folded it is only {gains['folded']:.2f} times as fast"
 
 
-def _gain(encoder: Encoder, images: torch.Tensor) -> float:
-    """Return how many times as fast the folded form is: the median of passes in turn, on one thread."""
-    threads, gains = torch.get_num_threads(), []
+def _changes(encoder: Encoder, images: torch.Tensor) -> dict[str, float]:
+    """Return how far every form moves what is put out, as a share of its length."""
+    out = {}
+    for form in encoder.forms:
+        encoder.take(form)
+        out[form] = encoder.output(images)
+    length = out["plain"].norm().clamp(min=1e-30)
+    return {form: float((rows - out["plain"]).norm() / length) for form, rows in out.items()}
+
+
+def _gains(encoder: Encoder, images: torch.Tensor, forms: Sequence[str]) -> dict[str, float]:
+    """Return how many times as fast as the library's each form is: the median of passes in turn, on one thread."""
+    threads, taken = torch.get_num_threads(), defaultdict(list)
     torch.set_num_threads(1)
     try:
-        for _ in range(_TURNS):
-            encoder.unfold()
-            plain = _seconds(encoder, images)
-            encoder.fold()
-            gains.append(plain / _seconds(encoder, images))
+        with kept_memory():
+            for _ in range(_TURNS):
+                for form in forms:
+                    encoder.take(form)
+                    taken[form].append(_seconds(encoder, images))
     finally:
         torch.set_num_threads(threads)
-    return median(gains)
+    return {form: median(map(truediv, taken["plain"], taken[form])) for form in forms}
 
 
 def _seconds(encoder: Encoder, images: torch.Tensor) -> float:

@@ -250,7 +250,8 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
                 f"the weights of '{spec.id}' are {encoder.weights[:19]}, not {weights.label[:19]}",
                 "the file changed while this command began; run it again",
             )
-        settle_form(encoder, recorded, mine[0].recipe["exact"], progress)
+        batch_size = min(target.batch_size for target in mine)
+        settle_form(encoder, recorded, mine[0].recipe["exact"], batch_size, progress)
         forms |= dict.fromkeys(names, encoder.form)
         for view in dict.fromkeys(name.view for name in names):
             groups.setdefault(Seen(view, spec.preprocessing), []).append(encoder)

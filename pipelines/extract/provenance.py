@@ -41,7 +41,8 @@ def provenance(
     threads : int
         Of torch, in a forward pass.
     form : str
-        Of the network: ``plain``, or ``folded``, with norms folded into convolutions and channels last.
+        Of the network: ``plain``; ``folded``, with norms folded into convolutions and channels last; or ``winograd``,
+        with fewer products besides.
     weights_source : str
         Where the weights came from; empty for what `resolve_weights` said.
     token_shape : tuple of int, optional

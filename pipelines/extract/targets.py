@@ -68,7 +68,7 @@ class Target:
     device : str
         Where, as recorded: ``cpu`` or ``cuda``; empty where nothing is.
     form : str
-        Of the network, as recorded: ``plain`` or ``folded``; empty where nothing is.
+        Of the network, as recorded: ``plain``, ``folded`` or ``winograd``; empty where nothing is.
     """
 
     name: EmbeddingName

@@ -193,10 +193,8 @@ def test_a_network_gives_the_same_bytes_on_one_core_and_on_three(small, images, 
 def decide(monkeypatch, form: str, first=lambda: None) -> None:
     """Let a probe find that this form pays; ``first`` is what happens meanwhile."""
 
-    def choose(encoder) -> tuple[str, str]:
+    def choose(encoder, n_images) -> tuple[str, str]:
         first()
-        if form == "folded":
-            encoder.fold()
         return form, "as the test says"
 
     monkeypatch.setattr(forms, "_found", {})
@@ -219,7 +217,7 @@ def test_of_shards_that_begin_together_and_find_different_forms_the_first_to_wri
 
     decide(monkeypatch, "plain", other)
     monkeypatch.setattr("pipelines.extract.survey.block_rows_for", lambda n: 3)
-    monkeypatch.setattr("stores.embeddings.block_rows_for", lambda n: 3)
+    monkeypatch.setattr("stores.image_rows.block_rows_for", lambda n: 3)
     assert extract(replace(request, shard=Part(1, 2))).written == 3
     decide(monkeypatch, "folded")
     alone = request_for(images, "small-resnet", dtype="float32", batch_size=2, store=images.parent / "alone.zarr")

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import embedctl
 from embedctl.cli import app
+from stores.again import STORE, note_command
 from stores.errors import EmbedctlError
 from tests.promises import hostile
 from tests.promises.hostile import GROUP, SUBJECT, damaged, linked, rows_said, seal, strange_run
@@ -222,6 +223,35 @@ def test_nothing_runs_and_nothing_outside_changes(made, tmp_path, monkeypatch, n
             assert result.exit_code in (0, 3) or reader in ("doctor", "verify", "quick") or len(problems) == 2, lines
             assert not set(result.output) & set("\x1b\x07\x00\u202e"), reader
         assert _outside(tmp_path) == outside, f"{reader} changed what is outside the workspace"
+
+
+NOTED = {
+    "as it was typed": (["extract", "--store", STORE, "--weights", "random:7"], "--weights random:7"),
+    "code": (["extract", "--store", STORE, "--weights", "/tmp/evil.py:X"], "left out  --weights /tmp/evil.py:X: that"),
+    "an address that is obeyed": (["extract", "--store", STORE, "--scheduler", "tcp://6.6.6.6:1"], "left out  what"),
+    "another place": (["extract", "--store", "/home/you/.config"], "left out  what"),
+    "a value that lacks": (["extract", "--store"], "left out  what"),
+    "a word that is no option": (["extract", "--store", STORE, "; reboot"], "left out  what"),
+    "a terminal's commands": (["extract", "--store", STORE, "--images", "\x1b[2K\x1b[1A"], "left out  what"),
+    "another command": (["remove", "--store", STORE], "left out  what"),
+    "no words": ([], "next"),
+    "no texts": ([5, ["x"]], "next"),
+}
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_repair_prints_nothing_that_a_stranger_noted_but_options_of_a_command_that_computes(made, tmp_path, name):
+    store = shutil.copytree(made / "home" / "embeddings.zarr", tmp_path / "embeddings.zarr")
+    words, expected = NOTED[name]
+    [chunk] = store.glob("planted-*/values/c/0/0")
+    chunk.unlink()
+    key = chunk.parents[3].name.rpartition("-")[2]
+    note_command(store / "image/.embedctl", f"planted#{key}", words, "--model", "planted")
+    result = CliRunner().invoke(app, ["repair", str(store)])
+    assert result.exit_code == 0 and expected in result.output
+    [line] = [line for line in result.output.splitlines() if line.startswith("  next ")]
+    assert line.startswith("  next      embedctl extract --model planted --store ")
+    assert not any(word in line for word in ("evil", "6.6.6.6", "you", "reboot", "\x1b"))
 
 
 def _outside(folder: Path) -> dict[str, tuple[int, int]]:
