@@ -158,6 +158,10 @@ def make_folder(path: Path) -> None:
             path.mkdir(exist_ok=True)
         except FileExistsError as error:  # something else has its name
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
+        except FileNotFoundError as refused:  # in a folder that is there: a file system of its own kind, as /proc
+            raise CannotWrite(
+                f"no folder can be made in '{path.parent}'", "name a folder you can write to"
+            ) from refused
         _sync(path.parent)
 
 

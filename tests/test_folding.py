@@ -106,6 +106,7 @@ def small() -> EncoderSpec:
         ((2.0, 3.0), (0.0, 2e-5), "winograd", "3.00 times as fast and 2e-05"),
         ((2.0, 3.0), (0.0, float("nan")), "folded", "2.00 times"),
         ((2.0, 2.04), (0.0, 0.0), "folded", "2.00 times"),
+        ((2.0, 3.0), (float("nan"), float("nan")), "plain", "off by nan"),
     ],
 )
 def test_only_what_pays_and_stays_within_the_tolerance_is_kept(small, monkeypatch, gains, errors, form, why):
@@ -113,7 +114,11 @@ def test_only_what_pays_and_stays_within_the_tolerance_is_kept(small, monkeypatc
     monkeypatch.setattr(type(encoder), "forms", FORMS)
     monkeypatch.setattr(type(encoder), "take", lambda self, form: setattr(self, "form", form))
     seconds = {"plain": 1.0, "folded": 1 / gains[0], "winograd": 1 / gains[1]}
-    out = {"plain": 1.0, "folded": 1.0 + errors[0], "winograd": 1.0 + errors[1]}
+    out = {
+        "plain": float("nan") if errors[0] != errors[0] else 1.0,
+        "folded": 1.0 + errors[0],
+        "winograd": 1.0 + errors[1],
+    }
     monkeypatch.setattr(forms, "_seconds", lambda encoder, images: seconds[encoder.form])
     monkeypatch.setattr(type(encoder), "output", lambda self, images: torch.full((2, 1), out[self.form]).double())
     found, said = forms.choose_form(encoder, 2)

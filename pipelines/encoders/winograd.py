@@ -52,7 +52,8 @@ class Winograd:
     --------
     >>> convolution = nn.Conv2d(128, 128, 3, padding=1).requires_grad_(False)
     >>> x = torch.randn(2, 128, 7, 9, generator=torch.Generator().manual_seed(0))
-    >>> torch.allclose(Winograd(convolution)(x), convolution(x), atol=1e-5)
+    >>> change = Winograd(convolution)(x) - convolution(x)
+    >>> bool(change.norm() < 1e-5 * convolution(x).norm())
     True
     """
 

@@ -57,7 +57,7 @@ def choose_form(encoder: Encoder, n_images: int) -> tuple[str, str]:
     size = encoder.spec.preprocessing.size
     images = torch.rand(n_images, 3, size, size, generator=torch.Generator().manual_seed(0)).to(encoder.device)
     changes = _changes(encoder, images)
-    close = [form for form in encoder.forms if changes[form] <= _TOLERANCE]  # nan is not
+    close = [form for form in encoder.forms if form == "plain" or changes[form] <= _TOLERANCE]  # nan is not
     gains = _gains(encoder, images, close)
     best = "plain"
     for form in close:
