@@ -34,6 +34,7 @@ from stores.roots import Root, read_strings
 from stores.rows import RawRows
 from stores.split_writer import SplitWriter, block_receipts, missing_blocks
 from stores.tables import read_table
+from stores.whose import is_of_subject
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -200,6 +201,8 @@ class SubjectEpochs:
         self.path, self.dataset, self.subject = path, dataset, subject
         read_vouched(path, private(path / "split") / "metadata.json", "zarr.json")
         ours = read_ours(path, modality=str, recipe=dict, info=dict, arrays=list)
+        if not is_of_subject(f"{dataset}/{subject_name(subject)}", ours):
+            raise DamagedStore(f"'{path}' holds another subject than its name says")
         if not _is_sound(ours["info"]):
             raise DamagedStore(f"'{path}' does not say what was recorded as embedctl does")
         self.modality: str = ours["modality"]

@@ -22,11 +22,12 @@ from stores.receipts import is_of_a_block, read_receipt
 from stores.remote import RemotePath
 from stores.results import TABLE, runs_listed
 from stores.roots import count_strings, read_strings
-from stores.runs import RECEIPT
+from stores.runs import RECEIPT, own_id
 from stores.screens import SCREENS, SCREENS_RECEIPT
 from stores.speed import SPEED
+from stores.whose import is_of_embedding, is_of_subject
 
-__all__ = ["Plan", "find_places", "is_ours", "judged", "plan", "run_damages"]
+__all__ = ["MISNAMED", "Plan", "find_places", "is_ours", "judged", "plan", "run_damages"]
 
 _KEY = re.compile(r"-[0-9a-f]{2,}$")
 _PASSING = {"locks", "drafts", "unfinished", COMMANDS}
@@ -36,6 +37,7 @@ _OURS = re.compile(
     re.ASCII,
 )
 """What embedctl writes into a store; anything else was put there by others: file managers, network mounts, people."""
+MISNAMED = "holds what has another name"
 _MOST_BLOCKS = 10_000  # of a split, 32 MB each: what claims more lies
 
 
@@ -183,6 +185,8 @@ def _embedding(group: str) -> str:
 
 def _embedding_rows(found: Plan, group: Path, part: str, block_rows: int) -> None:
     hidden, ids = private(group / "values"), found.store / "image"
+    if not is_of_embedding(group.name, _said(group)):
+        found.blame(group, MISNAMED, part)
     found.trust(hidden / "metadata.json", group, part)
     chunk_rows = _number(_chunk_rows, group / "values")
     for receipt in sorted(path for path in (hidden / "receipts").glob("*.json") if is_of_a_block(path.name)):
@@ -214,6 +218,8 @@ def _epochs(path: Path) -> Plan:
 
 def _subject(found: Plan, folder: Path, name: str, is_whole: bool) -> None:
     receipt = private(folder / "split") / "metadata.json"
+    if (said := _said(folder)) and not is_of_subject(name, said):
+        found.blame(folder, MISNAMED, name)
     if is_whole or receipt.exists():
         found.trust(receipt, folder, name)
     for split in (folder / "train", folder / "test"):
@@ -267,6 +273,8 @@ def _one_run(path: Path) -> Plan:
 def _run(found: Plan, folder: Path, busy: bool) -> None:
     """Look at a run, and at what was computed from it and lies beside (`stores.beside`)."""
     found.trust(folder / RECEIPT, folder, folder.name)
+    if own_id(folder) not in (folder.name, ""):
+        found.blame(folder, MISNAMED, folder.name)
     for beside in sorted(path for path in folder.iterdir() if path.is_dir()):
         marks = (beside / RECEIPT).exists() or (beside / "summary.json").exists()
         if not (marks or beside.name.startswith("interpret-")):
@@ -338,6 +346,14 @@ def _rest(found: Plan, locks: Path) -> None:
         else:
             found.blame(file, "has no receipt", _part(found, name), *_rows_of(found, file))
     found.remarks += [f"'{top}' is not ours" for top in sorted(foreign)]
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    """Return what a group says of itself; nothing where it is damaged, which is told otherwise."""
+    try:
+        return read_ours(folder)
+    except DamagedStore:
+        return {}
 
 
 def _is_unlisted_dataset(found: Plan, file: Path) -> bool:

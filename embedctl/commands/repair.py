@@ -73,6 +73,7 @@ def _fields(what: "Repair") -> dict[str, Any]:
         "dropped": what.dropped,
         "lost": what.lost,
         "unhashed": list(map(str, what.unhashed)),
+        "strays": list(map(str, what.strays)),
         "next": commands,
         "left_out": left_out,
     }
@@ -91,6 +92,8 @@ def _show(what: "Repair") -> None:
         render.line(f"  dropped   what was damaged of {part}")
     for part in what.lost:
         render.line(f"  lost      {part}, all of it")
+    for folder in what.strays:
+        render.line(f"  removed   {folder.relative_to(what.store)}, which held something else than its name says")
     commands, left_out = _next(what)
     for command in commands:
         render.line(f"  next      {command}")
