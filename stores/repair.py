@@ -56,6 +56,8 @@ class Repair:
         Tables of images that were written again without the hashes they held.
     strays : list of Path
         Folders that held what is there under its own name, or what nobody knows: they are gone.
+    problem : DamagedStore, optional
+        What could not be repaired; all else was.
     """
 
     store: Path
@@ -66,6 +68,7 @@ class Repair:
     lost: list[str] = field(default_factory=list)
     unhashed: list[Path] = field(default_factory=list)
     strays: list[Path] = field(default_factory=list)
+    problem: DamagedStore | None = None
 
 
 def repair(store: Path, kind: str, records_of: RecordsOf | None = None) -> Repair:
@@ -103,6 +106,7 @@ def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
     with root.lock("embeddings"):
         refuse_beside(root, WHOLE)
         sweep(root.drafts)
+        _clear(done)
         _rename_back(root, done)
         found, bad = _still_damaged(path, done)
         _mend_root(root, found, bad, done, records_of)
@@ -115,6 +119,23 @@ def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
             elif any(damage.file == path / name for damage in found.damages):
                 done.lost += [damage.part for damage in found.damages if damage.file == path / name]
     EmbeddingStore.open(path).consolidate()
+
+
+def _clear(done: Repair) -> None:
+    """Take empty folders away from where files of ours belong.
+
+    Raises
+    ------
+    DamagedStore
+        If something is in one.
+    """
+    folders = {d.file for d in done.found if d.problem != MISNAMED and not d.file.is_symlink() and d.file.is_dir()}
+    for folder in sorted(folders):
+        try:
+            folder.rmdir()
+        except OSError as error:
+            hint = "move it away, and repair again"
+            raise DamagedStore(f"'{folder}' is a folder, where a file of ours belongs", hint) from error
 
 
 def _rename_back(root: Root, done: Repair) -> set[Path]:
@@ -184,10 +205,11 @@ def _rewrite_table(root: Root, file: Path, check: Check, done: Repair, records_o
     size, number = read_array(root.path / root.array).chunks[0], int(file.stem.rpartition("-")[2])
     ids = read_strings(root.path / root.array, root.private / "metadata.json")[number * size : (number + 1) * size]
     if records_of is None:
-        raise DamagedStore(
-            f"lost with '{file}': size, time and hash of {len(ids):,} images, '{ids[0]}' to '{ids[-1]}'; no row is",
+        done.problem = DamagedStore(
+            f"lost with '{file}': size, time and hash of {len(ids):,} images, '{ids[0]}' to '{ids[-1]}', but no row",
             f"embedctl repair {quote(str(root.path))} --images DIR writes it from them; or take it from a copy",
         )
+        return
     wanted, data = {voucher["blake2b"] for voucher in check.accepted if voucher}, b""
     for records in records_of(ids):
         data = image_table_bytes(records)
@@ -240,7 +262,8 @@ def _mend_group(root: Root, group: Path, found: Plan, bad: Mapping[Path, Check],
     for chunk in sorted(path for path in (group / "values" / "c").rglob("*") if path.is_file()):
         if chunk not in left and chunk.name.isdecimal():
             remove_file(chunk)
-    if any(damage.part == part and "values" in damage.file.parts and damage.file != metadata for damage in done.found):
+    mended = {metadata, *done.restored}
+    if any(d.part == part and "values" in d.file.parts and d.file not in mended for d in done.found):
         done.dropped.append(part)
 
 
@@ -268,6 +291,7 @@ def _epochs(path: Path, done: Repair) -> None:
     root = Root(path, "epochs", "subject")
     receipt = root.private / "metadata.json"
     with root.lock("list of subjects", wait=30.0):
+        _clear(done)
         renamed = _rename_back(root, done)
     found, bad = _still_damaged(path, done)
     away = {folder.relative_to(path).as_posix() for folder in renamed if not folder.exists()}
@@ -340,6 +364,7 @@ def _mend_subject(root: Root, name: str, found: Plan, bad: Mapping[Path, Check],
 def _runs(path: Path) -> Repair:
     refuse_links(path)
     done = Repair(path, "runs", judged(plan(path, "runs")))
+    _clear(done)
     drafts, locks = path / ".embedctl" / "drafts", path / ".embedctl" / "locks"
     for part in sorted({damage.part for damage in done.found if damage.part}):
         run, _, beside = part.partition("/")

@@ -73,10 +73,13 @@ class Plan:
 
     def blame(self, file: Path, problem: str, part: str, rows: Any = (), ids: Path | None = None) -> None:
         """Write down a damage."""
-        ranges = tuple((int(start), int(stop)) for start, stop in rows)
         if ids and ids not in self.names:  # once, however many blocks are damaged
             self.names[ids] = _images(ids)
         known = self.names[ids] if ids else []
+        # The last block is rarely full.
+        ranges = tuple(
+            (int(start), min(int(stop), len(known)) if start < len(known) else int(stop)) for start, stop in rows
+        )
         images = tuple(image for start, stop in ranges for image in known[start:stop])
         self.damages.append(Damage(file, problem, self.kind, self.store, part, ranges, images))
 
@@ -103,8 +106,10 @@ def find_places(path: Path) -> list[tuple[Path, str]]:
     Raises
     ------
     EmbedctlError
-        If there is none.
+        If there is none, or ``path`` is a part of a store.
     """
+    if above := next((above for above in path.absolute().parents if _is_store(above)), None):
+        raise EmbedctlError(f"'{path}' is a part of '{above}'", "name the store: all of it is looked at")
     if kind := _kind(path):
         return [(path, kind)]
     inside = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.endswith(DRAFT)) if path.is_dir() else []
@@ -145,6 +150,12 @@ def judged(
             found.blame(check.file, problem, check.part, check.rows, check.ids)
         advance()
     return found.damages
+
+
+def _is_store(path: Path) -> bool:
+    return any(
+        private(path / array).is_dir() and (path / array / "zarr.json").exists() for array in ("image", "subject")
+    )
 
 
 def _kind(path: Path) -> str:
