@@ -45,6 +45,7 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
 
     if scheduler:
         try:
+            _check_form(scheduler)
             client = Client(scheduler, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
         except (OSError, ValueError) as problem:
             raise EmbedctlError(
@@ -69,6 +70,23 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def _check_form(address: str) -> None:
+    """Refuse what is no address: a client that cannot read it waits a minute for itself, and says so when it ends.
+
+    Raises
+    ------
+    ValueError
+        If it names no way to talk, or no port.
+    """
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
+
+    scheme, place = parse_address(address)
+    get_backend(scheme)
+    if scheme != "inproc":
+        parse_host_port(place)
 
 
 @contextmanager

@@ -153,7 +153,12 @@ def make_folder(path: Path) -> None:
         return
     make_folder(path.parent)
     with cannot_write(path):
-        path.mkdir(exist_ok=True)
+        try:
+            path.mkdir(exist_ok=True)
+        except FileNotFoundError as refused:  # in a folder that is there: a file system of its own kind, as /proc
+            raise CannotWrite(
+                f"no folder can be made in '{path.parent}'", "name a folder you can write to"
+            ) from refused
         _sync(path.parent)
 
 

@@ -80,7 +80,7 @@ def into_rounds(footprints: Mapping[str, Footprint], budget: int) -> list[list[s
         if sum(footprints[encoder]) > budget:
             raise EmbedctlError(
                 f"'{encoder}' alone takes {sum(footprints[encoder]) / 1e6:.0f} MB",
-                "raise --memory-budget, or lower --batch-size",
+                "raise --memory-budget; a new store may take a lower --batch-size",
             )
         fitting = (together for together in found if _bytes(footprints, [*together, encoder]) <= budget)
         if (together := next(fitting, None)) is None:

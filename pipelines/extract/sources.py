@@ -76,6 +76,10 @@ def _open(path: Path) -> ImageSource:
         return ZipImages(path)
     if tarfile.is_tarfile(path):
         return TarImages(path)
+    if path.suffix.lower() in (".zip", ".tar"):
+        raise EmbedctlError(
+            f"'{path}' is no whole {path.suffix[1:].lower()}", "fetch or pack it again: it is read in place"
+        )
     raise EmbedctlError(
         f"'{path}' is no folder, zip or tar",
         "--images takes a folder tree, a zip, a plain tar, a folder of tars or nsd_stimuli.hdf5",

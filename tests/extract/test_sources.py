@@ -108,6 +108,14 @@ def test_a_damaged_zip_is_an_expected_problem(tmp_path):
         open_images(path)
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_half_an_archive_is_an_expected_problem_that_says_so(tmp_path, kind):
+    path = packed(tmp_path, kind, {f"{name}.jpg": b"x" * 1000 for name in "abc"})
+    path.write_bytes(path.read_bytes()[: 100 if kind == "tar" else 1500])
+    with pytest.raises(EmbedctlError, match=f"is no whole {kind}"):
+        open_images(path)
+
+
 def test_webdataset_shards_give_the_rows_of_the_folder_they_were_made_of(tmp_path):
     ids = write_photographs(tmp_path / "images", 6)
     (tmp_path / "shards").mkdir()

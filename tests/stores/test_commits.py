@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -180,3 +181,9 @@ def test_a_finished_folder_takes_its_place_only_where_nothing_is(tmp_path):
     assert (tmp_path / "empty" / "x").read_text() == "new"
     discard(tmp_path / "empty", tmp_path / "drafts")
     assert not (tmp_path / "empty").exists() and not any((tmp_path / "drafts").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_file_system_that_takes_no_folders_is_one_of_our_errors():
+    with pytest.raises(CannotWrite, match="no folder can be made in '/proc'"):
+        put_bytes(Path("/proc/store/x"), b"new")
