@@ -12,7 +12,7 @@ from shlex import quote
 from typing import Any
 
 from stores.checks import Accepted, Check, Damage, accepted, fits, judge
-from stores.commits import digest, discard, draft_name, place, put_bytes, remove_file, sweep
+from stores.commits import digest, discard, draft_name, is_vacant, place, put_bytes, remove_file, sweep
 from stores.copies import own_name, rebuild_receipt, restore, root_attributes
 from stores.embeddings import EmbeddingStore
 from stores.epoch_writer import complete_subjects, publish
@@ -106,7 +106,7 @@ def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
     with root.lock("embeddings"):
         refuse_beside(root, WHOLE)
         sweep(root.drafts)
-        _clear(done)
+        _clear(done, root.drafts)
         _rename_back(root, done)
         found, bad = _still_damaged(path, done)
         _mend_root(root, found, bad, done, records_of)
@@ -121,7 +121,7 @@ def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
     EmbeddingStore.open(path).consolidate()
 
 
-def _clear(done: Repair) -> None:
+def _clear(done: Repair, drafts: Path) -> None:
     """Take empty folders away from where files of ours belong.
 
     Raises
@@ -131,11 +131,10 @@ def _clear(done: Repair) -> None:
     """
     folders = {d.file for d in done.found if d.problem != MISNAMED and not d.file.is_symlink() and d.file.is_dir()}
     for folder in sorted(folders):
-        try:
-            folder.rmdir()
-        except OSError as error:
+        if not is_vacant(folder):
             hint = "move it away, and repair again"
-            raise DamagedStore(f"'{folder}' is a folder, where a file of ours belongs", hint) from error
+            raise DamagedStore(f"'{folder}' is a folder, where a file of ours belongs", hint)
+        discard(folder, drafts)
 
 
 def _rename_back(root: Root, done: Repair) -> set[Path]:
@@ -291,7 +290,7 @@ def _epochs(path: Path, done: Repair) -> None:
     root = Root(path, "epochs", "subject")
     receipt = root.private / "metadata.json"
     with root.lock("list of subjects", wait=30.0):
-        _clear(done)
+        _clear(done, root.drafts)
         renamed = _rename_back(root, done)
     found, bad = _still_damaged(path, done)
     away = {folder.relative_to(path).as_posix() for folder in renamed if not folder.exists()}
@@ -364,8 +363,8 @@ def _mend_subject(root: Root, name: str, found: Plan, bad: Mapping[Path, Check],
 def _runs(path: Path) -> Repair:
     refuse_links(path)
     done = Repair(path, "runs", judged(plan(path, "runs")))
-    _clear(done)
     drafts, locks = path / ".embedctl" / "drafts", path / ".embedctl" / "locks"
+    _clear(done, drafts)
     for part in sorted({damage.part for damage in done.found if damage.part}):
         run, _, beside = part.partition("/")
         if part == SCREENS:  # what was tested cannot be found out again: the count restarts
