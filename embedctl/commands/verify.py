@@ -8,6 +8,7 @@ import typer
 
 from embedctl import options, render
 from stores.errors import EmbedctlError
+from stores.names import counted
 
 if TYPE_CHECKING:
     from stores.checks import Check, Damage
@@ -68,7 +69,7 @@ def verify(
             whole = f"all of the size and last bytes they were written with; {sample or 'none'} read whole"
         for found in plans:
             n_files, n_bad = len(found.checks) + len(found.receipts), len(found.damages)
-            render.line(f"{found.store}: {n_files:,} files, {f'{n_bad:,} damaged' if n_bad else whole}")
+            render.line(f"{found.store}: {counted(n_files, 'file')}, {f'{n_bad:,} damaged' if n_bad else whole}")
         show_damage(damages)
     if damages:
         render.note("'embedctl repair' drops what is damaged, so that the command that wrote it computes it again")
