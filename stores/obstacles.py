@@ -5,7 +5,8 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from stores.commits import discard, remove_file
+from stores.commits import discard, is_vacant, remove_file
+from stores.errors import DamagedStore
 from stores.remote import is_remote
 
 __all__ = ["clear_away", "obstacles"]
@@ -34,18 +35,22 @@ def obstacles(store: Path, files: Iterable[Path]) -> list[Path]:
 
 
 def clear_away(found: Iterable[Path], drafts: Path) -> None:
-    """Remove obstacles: of a folder all that is in it, of a link the link alone.
+    """Remove obstacles, of a link the link alone; all of them, or none.
 
     Raises
     ------
+    DamagedStore
+        If one is a folder with something in it, which may be anybody's.
     CannotWrite
         If one of them cannot be removed.
     """
-    for path in found:
-        if path.is_dir() and not path.is_symlink():
-            discard(path, drafts)
-        else:
-            remove_file(path)
+    paths = list(found)
+    folders = {path for path in paths if path.is_dir() and not path.is_symlink()}
+    if full := sorted(folder for folder in folders if not is_vacant(folder)):
+        hint = "move it away, and repair again"
+        raise DamagedStore(f"'{full[0]}' is a folder, where a file of ours belongs", hint)
+    for path in paths:
+        discard(path, drafts) if path in folders else remove_file(path)
 
 
 def _is_no_file(file: Path) -> bool:
