@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 
+from pipelines.cluster import check_cluster
 from pipelines.progress import SILENT, Progress
 from pipelines.train.brain_encoders import check_reads
 from pipelines.train.brain_encoders.elsewhere import content
@@ -64,6 +65,7 @@ def train(
         If the request cannot be carried out: nothing is run then, and finished runs stay as they are.
     """
     started = time.perf_counter()
+    check_cluster(request.scheduler, request.workers)
     sweep = _decide(request)
     report = TrainReport(
         jobs=sweep.jobs,
