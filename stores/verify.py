@@ -87,7 +87,7 @@ class Plan:
         """Return a receipt; write down where it is lost or damaged."""
         self.receipts.add(receipt)
         try:
-            if receipt.is_file():
+            if receipt.exists():
                 return read_receipt(receipt)
             self.blame(receipt, "is missing", part, rows, ids)
         except (DamagedStore, OSError):
