@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING
 from stores.errors import EmbedctlError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Worker
 
-__all__ = ["connected"]
+__all__ = ["connected", "dask_setup", "end_at_once"]
 
 _SECONDS_TO_CONNECT = 30
 # Looking at itself a hundred times a second in every process takes dask a tenth of a core, for pages nobody opens.
@@ -22,6 +23,12 @@ _LOOK_AWAY = {
     "distributed.admin.system-monitor.gil.enabled": False,
     "distributed.scheduler.active-memory-manager.start": False,
 }
+_MOST_SECONDS_TO_DIE = 10
+
+
+def dask_setup(worker: "Worker") -> None:
+    """Leave Ctrl-C, which a terminal tells every process, to the one that started this worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
@@ -57,7 +64,7 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
         return
     # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
     with (
-        dask.config.set(_LOOK_AWAY),
+        dask.config.set({**_LOOK_AWAY, "distributed.worker.preload": [__name__]}),
         _safe_path(),
         LocalCluster(
             n_workers=workers,
@@ -70,6 +77,20 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def end_at_once(client: "Client") -> None:
+    """End the workers that were started here, in the middle of what they do: what is committed stays."""
+    import psutil
+
+    nannies = list(getattr(client.cluster, "workers", {}).values())
+    found = []
+    for nanny in nannies:
+        nanny.auto_restart = False
+        if nanny.pid and psutil.pid_exists(nanny.pid):
+            found.append(psutil.Process(nanny.pid))
+            found[-1].kill()
+    psutil.wait_procs(found, timeout=_MOST_SECONDS_TO_DIE)
 
 
 def _check_form(address: str) -> None:
