@@ -44,7 +44,9 @@ class Case:
             test=Test(epochs[:8], torch.arange(8).numpy(), ids[:8], concepts[:8], None),
         ).ready(brain_encoder(kind), "cpu")
         course, images = Course(recipe, 0, data), torch.randn(N_EPOCHS, dim).numpy()
-        (self.learner,) = learners_of(RunConfig(recipe, kind, 0), data, course, [Against(images, images[:8])])
+        (self.learner,) = learners_of(
+            RunConfig(recipe.with_(brain_encoder=kind), 0), data, course, [Against(images, images[:8])]
+        )
         self.learner.model.train()
         self._batches = (batch for _ in count() for batch in course.batches())
 

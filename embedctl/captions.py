@@ -6,12 +6,13 @@ from typing import Any
 __all__ = ["ms", "said", "windows"]
 
 
-def said(condition: dict[str, Any]) -> str:
-    """Say in a line what all rows of a table have in common."""
+def said(condition: dict[str, Any], differs: str = "") -> str:
+    """Say in a line what all rows of a table have in common; with the settings that set it apart from other tables."""
+    settings = ", ".join(filter(None, (differs, condition["config_key"])))
     epochs = f" on {condition['preprocessing']} epochs" if condition["preprocessing"] else ""
     return (
         f"{condition['dataset']}{epochs}, {condition['n_way']}-way retrieval with {condition['brain_encoder']}, "
-        f"recipe {condition['recipe']} ({condition['config_key']}), {condition['protocol']} subject"
+        f"recipe {condition['recipe']} ({settings}), {condition['protocol']} subject"
     )
 
 

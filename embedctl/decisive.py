@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from embedctl import render
@@ -14,15 +15,17 @@ if TYPE_CHECKING:
 
     from pipelines.train.depths import AtDepth, DepthRow
 
-__all__ = ["as_csv", "depth_figure", "tell"]
+__all__ = ["SAID", "as_csv", "depth_figure", "tell"]
 
 _TOGETHER = ("dataset", "preprocessing", "protocol", "gallery", "n_way", "recipe")  # of what is one table
+SAID = (*_TOGETHER, "brain_encoder", "image_head")
+"""Columns of the results that the table says."""
 _POINTS = 100
 _ACROSS = 3  # panels beside each other
 
 
-def tell(rows: "Sequence[DepthRow]") -> None:
-    """Show the table: a line per pair, image head and brain encoder."""
+def tell(rows: "Sequence[DepthRow]", differs: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Show the table: a line per pair, image head and brain encoder, with the other settings that set lines apart."""
     if not rows:
         render.line("no aligned encoder and its base have both been run: there is no pair to show")
     for about, group in groupby(rows, key=lambda row: [row.pair.condition[name] for name in _TOGETHER]):
@@ -32,30 +35,35 @@ def tell(rows: "Sequence[DepthRow]") -> None:
             f"{dataset}{epochs}, {n_way}-way retrieval in {gallery} images (chance {render.percent(1 / n_way)}), "
             f"recipe {recipe}, {protocol} subject"
         )
-        _table(list(group))
+        _table(list(group), differs)
     if rows:
         render.note(
             "the layer is chosen on validation, where its score is the best of all; other layers' test is not read"
         )
 
 
-def _table(rows: "Sequence[DepthRow]") -> None:
+def _table(rows: "Sequence[DepthRow]", differs: Mapping[str, str]) -> None:
     side = ("of layers", "validation", "test top-1")
-    figures = ("subjects", "difference", "95 % interval", "p corrected")
+    figures = ("subjects", "difference", "95 % interval", "p", "lowest p", "p corrected")
+    settings = [differs.get(row.pair.condition["config_key"], "") for row in rows]
     cells = [
         (
             row.pair.condition["brain_encoder"],
             row.pair.condition["image_head"],
+            *([other] if any(settings) else []),
             *(word for side in _sides(row) for word in _told(*side)),
             len(row.pair.subjects),
             f"{_POINTS * row.pair.difference:+.1f} points",
             _interval(row),
+            f"{row.pair.p:.3g}",
+            f"{row.pair.p_floor:.3g}",
             "" if row.pair.p_holm is None else f"{row.pair.p_holm:.3g}",
             row.pair.verdict or row.pair.note,
         )
-        for row in rows
+        for row, other in zip(rows, settings, strict=True)
     ]
-    columns = ("brain encoder", "image head", "aligned", *side, "base", *side, *figures, "verdict")
+    others = ["settings"] if any(settings) else []
+    columns = ("brain encoder", "image head", *others, "aligned", *side, "base", *side, *figures, "verdict")
     render.table(columns, cells, right=(*side, *figures))
 
 
@@ -87,7 +95,7 @@ def as_csv(rows: "Sequence[DepthRow]") -> bytes:
     writer.writerow(
         (*_TOGETHER, "brain_encoder", "image_head", "config_key")
         + tuple(f"{which}_{name}" for which in ("aligned", "base") for name in side)
-        + ("subjects", "seeds", "difference", "low", "high", "over", "p", "p_holm", "verdict", "note")
+        + ("subjects", "seeds", "difference", "low", "high", "over", "p", "p_floor", "p_holm", "verdict", "note")
         + ("chance", "noise_ceiling")
     )
     for row in rows:
@@ -102,7 +110,7 @@ def as_csv(rows: "Sequence[DepthRow]") -> bytes:
                 *sides[0],
                 *sides[1],
                 *(len(pair.subjects), pair.n_seeds, pair.difference, pair.interval.low, pair.interval.high),
-                *(pair.interval.over, pair.p, pair.p_holm, pair.verdict, pair.note),
+                *(pair.interval.over, pair.p, pair.p_floor, pair.p_holm, pair.verdict, pair.note),
                 *(1 / condition["n_way"], row.noise_ceiling),
             )
         )

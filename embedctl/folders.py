@@ -10,6 +10,7 @@ from stores.commits import cannot_write, draft_name, drop, make_folder, put_byte
 from stores.disk import bytes_free
 from stores.errors import CannotWrite, EmbedctlError
 from stores.locks import lock
+from stores.remote import is_remote
 
 __all__ = ["folders"]
 
@@ -25,6 +26,9 @@ def folders(places: dict[str, Path]) -> list[Finding]:
     """
     found = []
     for what, place in places.items():
+        if is_remote(place):
+            found.append(Finding(f"{what}: {place}", "in an object store, which is not tried out"))
+            continue
         folder = _nearest(place.absolute().parent)
         kind, free = _file_system(folder), bytes_free(folder)
         told = [kind, f"{free / 1e9:.1f} GB free"]

@@ -21,6 +21,7 @@ from embedctl.one_embedding import OneEmbedding
 from embedctl.stored import COLUMNS, called, embedding_rows
 from stores.embeddings import EmbeddingStore
 from stores.errors import UnknownName, suggest
+from stores.remote import is_remote, on_disk
 
 if TYPE_CHECKING:
     import pyarrow
@@ -38,17 +39,19 @@ def open_embeddings(path: Path | str = "embeddings.zarr", images: Path | str | N
     Parameters
     ----------
     path : Path or str
-        The store.
+        The store: a folder, or the address of one in an object store, ``s3://bucket/embeddings.zarr``.
     images : Path or str, optional
-        Folder of the images, for thumbnails; by default the folder ``images`` beside the store.
+        Folder of the images, for thumbnails; by default the folder ``images`` beside the store, or
+        here if that is not on a disk.
 
     Raises
     ------
     EmbedctlError
         If there is no embedding store at ``path``.
     """
-    store = EmbeddingStore.open(Path(path))
-    return Embeddings(store, Path(images) if images else store.path.parent / "images")
+    store = EmbeddingStore.open(path)
+    beside = Path("images") if is_remote(store.path) else store.path.parent / "images"
+    return Embeddings(store, on_disk(images) if images else beside)
 
 
 def open_epochs(path: Path | str = "epochs.zarr") -> "Epochs":
@@ -62,7 +65,7 @@ def open_epochs(path: Path | str = "epochs.zarr") -> "Epochs":
     from embedctl.recordings import Epochs
     from stores.epochs import EpochStore
 
-    return Epochs(EpochStore.open(Path(path)))
+    return Epochs(EpochStore.open(on_disk(path)))
 
 
 def read_results(runs: Path | str = "runs") -> "pyarrow.Table":
@@ -75,7 +78,7 @@ def read_results(runs: Path | str = "runs") -> "pyarrow.Table":
     """
     from stores import results
 
-    return results.read_results(Path(runs))
+    return results.read_results(on_disk(runs))
 
 
 class Embeddings:

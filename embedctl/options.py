@@ -8,7 +8,7 @@ import typer
 from embedctl.config import Config
 from embedctl.settings import SETTINGS, names
 from stores.errors import EmbedctlError
-from stores.remote import is_remote, locate
+from stores.remote import is_remote, locate, on_disk
 
 __all__ = ["DryRun", "Json", "listed", "option", "path", "place", "switch", "use_cards", "use_code"]
 
@@ -102,9 +102,7 @@ def path(value: str) -> Path:
     EmbedctlError
         If it is an address.
     """
-    if "://" in value:  # else a folder of that name would be made here
-        raise EmbedctlError(f"'{value}' is not on a disk", "name a folder; a store is copied whole, by any program")
-    return Path(value).expanduser()
+    return on_disk(value).expanduser()
 
 
 def place(value: str) -> Path:

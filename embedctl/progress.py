@@ -32,6 +32,10 @@ def _figures(figures: dict[str, str | float]) -> str:
     return plain("  ".join(said))
 
 
+def _unit(units: str, total: int) -> str:
+    return units.removesuffix("s") if total == 1 else units
+
+
 class Bars:
     """One moving bar per piece of work; finished ones stay above it."""
 
@@ -54,7 +58,7 @@ class Bars:
 
     def start(self, label: str, total: int, unit: str) -> None:
         """Begin a bar; the one before it stays where it got to."""
-        self._task = self._rows.add_task(plain(label), total=total, unit=plain(unit), figures="")
+        self._task = self._rows.add_task(plain(label), total=total, unit=plain(_unit(unit, total)), figures="")
 
     def advance(self, n: int = 1, **figures: str | float) -> None:
         """Move the bar on."""
@@ -83,9 +87,9 @@ class Lines:
 
     def start(self, label: str, total: int, unit: str) -> None:
         """Begin a piece of work."""
-        self._label, self._unit, self._total, self._done, self._figures = label, unit, total, 0, {}
+        self._label, self._unit, self._total, self._done, self._figures = label, _unit(unit, total), total, 0, {}
         self._began = self._last = time.monotonic()
-        note(f"{label}: {total:,} {unit}")
+        note(f"{label}: {total:,} {self._unit}")
 
     def advance(self, n: int = 1, **figures: str | float) -> None:
         """Count on; write a line when the last is old enough or the work is done."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stores.errors import EmbedctlError
+from stores.names import counted
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -123,7 +124,7 @@ def skipped(items: Mapping[str, str], total: int, unit: str, how: str = "skipped
     """List on stderr what was skipped, or failed, and why."""
     if not items:
         return
-    note(f"{how} {len(items):,} of {total:,} {unit}:")
+    note(f"{how} {len(items):,} of {counted(total, unit)}:")
     for name, reason in list(items.items())[:_SHOWN_SKIPS]:
         note(f"  {name}: {reason}")
     if len(items) > _SHOWN_SKIPS:

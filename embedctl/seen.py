@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from embedctl import render
+from stores.names import counted
 
 if TYPE_CHECKING:
     from stores.screens import Seen
@@ -17,8 +18,8 @@ def say_seen(datasets: "Mapping[str, Seen]") -> None:
         n = found.trained + found.screened
         how = ", ".join(f"{k} {what}" for k, what in ((found.trained, "trained"), (found.screened, "screened")) if k)
         render.note(
-            f"{n} configuration{'s have' if n > 1 else ' has'} been scored on the test images of {dataset} ({how}): "
-            "the best of many looks better than it is"
+            counted(n, "configuration has", "configurations have")
+            + f" been scored on the test images of {dataset} ({how}): the best of many looks better than it is"
         )
 
 

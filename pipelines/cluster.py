@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,12 @@ from stores.errors import EmbedctlError
 if TYPE_CHECKING:
     from distributed import Client, Worker
 
-__all__ = ["connected", "dask_setup", "end_at_once"]
+__all__ = ["check_cluster", "connected", "dask_setup", "end_at_once"]
 
-_SECONDS_TO_CONNECT = 30
+_ADDRESS = re.compile(r"(?:(?P<protocol>\w+)://)?(?P<host>[^/\s:\[\]]+|\[[0-9A-Fa-f:.%\w]+\]):(?P<port>\d{1,5})")
+_SECONDS_TO_REACH = 5
+_SECONDS_TO_ANSWER = 15
+"""A scheduler that is busy is slow to answer; one that is not there, or nothing of dask's, never does."""
 # Looking at itself a hundred times a second in every process takes dask a tenth of a core, for pages nobody opens.
 _LOOK_AWAY = {
     "distributed.worker.profile.enabled": False,
@@ -31,6 +35,24 @@ def dask_setup(worker: "Worker") -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def check_cluster(scheduler: str, workers: int = 0) -> None:
+    """Refuse what can be no cluster, without looking for it.
+
+    Raises
+    ------
+    EmbedctlError
+        If a cluster is to be started and named as well, or its address is none.
+    """
+    if scheduler and workers:
+        raise EmbedctlError("--workers starts a cluster, and --scheduler names one", "leave one of them out")
+    found = _ADDRESS.fullmatch(scheduler)
+    if scheduler and not (found and 0 < int(found["port"]) < 65536):
+        raise EmbedctlError(
+            f"'{scheduler}' is no address of a dask scheduler",
+            "it has a host and a port, as tcp://host:8786; the scheduler's log begins with it",
+        )
+
+
 @contextmanager
 def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
     """Yield a client of the cluster at an address, or of one that is started here and ends with it.
@@ -45,21 +67,16 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
     Raises
     ------
     EmbedctlError
-        If no scheduler answers.
+        If no scheduler answers, or one is named and another is to be started.
     """
+    check_cluster(scheduler, workers)
+    if scheduler:
+        _knock(scheduler)
     import dask.config
     from distributed import Client, LocalCluster  # 1.8 s: only when asked for
 
     if scheduler:
-        try:
-            _check_form(scheduler)
-            client = Client(scheduler, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
-        except (OSError, ValueError) as problem:
-            raise EmbedctlError(
-                f"no dask scheduler at '{scheduler}': {' '.join(str(problem).split())}",
-                "its address is in the first lines of its log, as tcp://host:8786",
-            ) from None
-        with client:
+        with Client(scheduler, set_as_default=False) as client:
             yield client
         return
     # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
@@ -93,21 +110,38 @@ def end_at_once(client: "Client") -> None:
     psutil.wait_procs(found, timeout=_MOST_SECONDS_TO_DIE)
 
 
-def _check_form(address: str) -> None:
-    """Refuse what is no address: a client that cannot read it waits a minute for itself, and says so when it ends.
+def _knock(scheduler: str) -> None:
+    """Refuse an address where no scheduler answers: a client that waits for one in vain is hard to be rid of."""
+    import asyncio
+    import socket
 
-    Raises
-    ------
-    ValueError
-        If it names no way to talk, or no port.
-    """
-    from distributed.comm.addressing import parse_address, parse_host_port
-    from distributed.comm.registry import get_backend
+    address = _ADDRESS.fullmatch(scheduler)
+    assert address is not None  # it was checked
+    try:
+        if address["protocol"] in (None, "tcp", "tls", "ws", "wss"):  # where nobody listens, that is known at once
+            host, port = address["host"].strip("[]"), int(address["port"])
+            socket.create_connection((host, port), timeout=_SECONDS_TO_REACH).close()
+        asyncio.run(_answer(scheduler))
+    except (OSError, ValueError) as problem:
+        why = " ".join(str(problem).split()) or f"no answer in {_SECONDS_TO_ANSWER} s"
+        raise EmbedctlError(
+            f"no dask scheduler at '{scheduler}': {why}",
+            "its address is in the first lines of its log, as tcp://host:8786",
+        ) from None
 
-    scheme, place = parse_address(address)
-    get_backend(scheme)
-    if scheme != "inproc":
-        parse_host_port(place)
+
+async def _answer(scheduler: str) -> None:
+    """Ask who is there; ValueError where that is no scheduler."""
+    import asyncio
+
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    async with asyncio.timeout(_SECONDS_TO_ANSWER):
+        async with rpc(scheduler, connection_args=Security().get_connection_args("client")) as there:
+            known = await there.identity()
+    if known.get("type") != "Scheduler":
+        raise ValueError(f"a {known.get('type')} of dask answers there")
 
 
 @contextmanager

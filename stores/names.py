@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from stores.errors import EmbedctlError
 
-__all__ = ["POOLINGS", "EmbeddingName", "check_folder_name", "split_key", "subject_name"]
+__all__ = ["POOLINGS", "EmbeddingName", "check_folder_name", "counted", "split_key", "subject_name"]
 
 POOLINGS = ("cls", "mean", "cls+mean", "tokens", "gap", "flatten")
 
@@ -137,6 +137,17 @@ def check_folder_name(text: str, what: str) -> str:
     if not _GROUP.fullmatch(text) or text.split(".")[0].lower() in _RESERVED:
         raise EmbedctlError(f"'{text}' cannot be the name of a {what}", "use letters, digits and . _ - + @ ~")
     return text
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """Return how many there are of something as a person says it.
+
+    Examples
+    --------
+    >>> counted(1, "run"), counted(2000, "run"), counted(1, "image is", "images are")
+    ('1 run', '2,000 runs', '1 image is')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def subject_name(subject: int) -> str:

@@ -23,7 +23,7 @@ from stores.errors import CannotWrite, EmbedctlError, NotHere
 if TYPE_CHECKING:
     from obstore import UpdateVersion
 
-__all__ = ["RemotePath", "is_remote", "locate", "read_ranges"]
+__all__ = ["RemotePath", "is_remote", "locate", "on_disk", "read_ranges"]
 
 _ADDRESS = re.compile(r"(s3|gs)://([^/]+)(?:/|$)")
 
@@ -39,6 +39,19 @@ def locate(place: Path | str) -> Path:
     if isinstance(place, RemotePath):
         return cast(Path, place)
     return cast(Path, RemotePath(place)) if _ADDRESS.match(str(place)) else Path(place)
+
+
+def on_disk(place: Path | str) -> Path:
+    """Return the path of what only a disk holds: anything but an embedding store.
+
+    Raises
+    ------
+    EmbedctlError
+        If it is an address.
+    """
+    if isinstance(place, RemotePath) or "://" in str(place):  # else a folder of that name would be made here
+        raise EmbedctlError(f"'{place}' is not on a disk", "name a folder; a store is copied whole, by any program")
+    return Path(place)
 
 
 def is_remote(path: object) -> bool:

@@ -137,7 +137,7 @@ def test_a_table_in_a_pipe_is_never_cut(capsys):
 
 
 def test_skipped_items_are_listed_with_their_reasons(capsys):
-    render.skipped({"a.jpg": "truncated", "b.jpg": "empty file"}, 10, "images")
+    render.skipped({"a.jpg": "truncated", "b.jpg": "empty file"}, 10, "image")
     assert capsys.readouterr().err == "skipped 2 of 10 images:\n  a.jpg: truncated\n  b.jpg: empty file\n"
 
 

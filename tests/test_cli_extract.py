@@ -50,7 +50,8 @@ def test_a_dry_run_writes_nothing(here):
 def test_an_address_is_no_folder_to_be_made(here):
     result = run("extract", "--model", "pixels", "--store", "ftp://host/e.zarr")
     assert result.exit_code == 2 and result.stderr.startswith("error: 'ftp://host/e.zarr' is not on a disk\nhint:")
-    assert not (here / "ftp:").exists()
+    assert run("init", "s3://lab/study").exit_code == run("demo", "s3://lab/study").exit_code == 2
+    assert not (here / "ftp:").exists() and not (here / "s3:").exists()
 
 
 @pytest.mark.parametrize("flag", ["--layers", "--view", "--model"])

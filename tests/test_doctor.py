@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from embedctl import folders, traps
 from embedctl.cli import app
 from stores.errors import CannotWrite
+from stores.remote import locate
 
 WHOLE = {"torch": "2.14.1", "numpy": "2.4.6", "dask": "2026.8.0", "distributed": "2026.8.0", "numcodecs": "0.16.6"}
 NMS = "RuntimeError: operator torchvision::nms does not exist"
@@ -104,6 +105,8 @@ def test_the_disks_are_tried_and_nothing_is_left_behind(environment, tmp_path):
 def test_a_disk_that_is_full_or_cannot_be_written_or_lies_elsewhere_is_told(monkeypatch, tmp_path):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(5e8))
+    (far,) = folders.folders({"embeddings": locate("s3://lab/e.zarr")})
+    assert far.topic == "embeddings: s3://lab/e.zarr" and "object store" in far.found
     (full,) = folders.folders({"runs": tmp_path / "not" / "yet"})
     assert full.found.startswith(full.found.partition(",")[0] + ", 0.5 GB free") and "free some space" in full.hint
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(5e10))

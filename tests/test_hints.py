@@ -18,6 +18,7 @@ FILES = sorted(file for layer in ("embedctl", "pipelines", "stores") for file in
 SHOWN_BY = {
     "embedctl/commands/": None,  # the command the file is called after
     "embedctl/": "any",
+    "pipelines/cluster.py": ("extract", "train"),
     "pipelines/encoders/": ("extract",),
     "pipelines/extract/sources.py": ("extract", "import"),
     "pipelines/extract/": ("extract",),

@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.epochs import EpochStore
 from stores.errors import EmbedctlError, UnknownName
 from stores.names import EmbeddingName
+from stores.remote import locate
 
 ROOT = Path(__file__).parent.parent
 NASTY = "a/</script><script>alert(1)</script>.jpg"
@@ -224,6 +227,14 @@ def test_sensors_of_a_helmet_keep_their_places(epochs):
 def test_a_split_that_is_not_there_is_a_problem(epochs):
     with pytest.raises(UnknownName, match="validation"):
         epochs["things-eeg2", 1].to_mne("validation")
+
+
+def test_an_address_keeps_its_two_slashes_and_is_refused_where_only_a_disk_will_do(monkeypatch):
+    monkeypatch.setattr(EmbeddingStore, "open", lambda place: SimpleNamespace(path=locate(place)))
+    assert str(embedctl.open_embeddings("s3://lab/e.zarr").path) == "s3://lab/e.zarr"
+    for opened in (embedctl.open_epochs, embedctl.read_results, partial(embedctl.open_embeddings, "e.zarr")):
+        with pytest.raises(EmbedctlError, match="'s3://lab/x' is not on a disk"):
+            opened("s3://lab/x")
 
 
 def test_tab_completion_shows_the_functions():

@@ -12,6 +12,7 @@ from embedctl import config, options, render
 from embedctl.captions import said
 from embedctl.options import path
 from embedctl.outfile import check_file, put_file
+from embedctl.pairs_said import say_alone, say_both_true
 from embedctl.seen import say_seen, say_simulated
 from stores.errors import EmbedctlError
 
@@ -67,6 +68,8 @@ def compare(
     from pipelines.paper.beside import beside_paper
     from pipelines.train.compare import left_out, pairs, ranking
     from pipelines.train.origin import simulated_in
+    from pipelines.train.settings import what_differs
+    from pipelines.train.unpaired import unpaired
     from stores.results import read_results
     from stores.screens import seen
 
@@ -79,6 +82,7 @@ def compare(
         _layers(table, pairing, folder, csv, plot, json)
         return
     ranks, tests, outdated = ranking(table, folder), pairs(table, pairing, folder), left_out(table)
+    differs, alone = what_differs(table, folder), unpaired(table, pairing)
     tested = seen(folder, table)
     published = beside_paper(table, folder) if paper else []
     if json:
@@ -86,6 +90,8 @@ def compare(
             ranking=[asdict(row) for row in ranks],
             pairs=[asdict(row) for row in tests],
             left_out=outdated,
+            differs=differs,
+            unpaired=[asdict(row) for row in alone],
             tested={dataset: asdict(counts) for dataset, counts in tested.items()},
             simulated=simulated_in(table),
             **({"paper": [asdict(row) for row in published]} if paper else {}),
@@ -94,9 +100,10 @@ def compare(
     for said_of in outdated:
         render.note(said_of)
     for condition, rows in groupby(ranks, key=lambda row: row.condition):
-        render.line(said(condition))
+        render.line(said(condition, differs.get(condition["config_key"], "")))
         ranked(list(rows))
         _tested([row for row in tests if row.condition == condition])
+        say_alone([row for row in alone if row.condition == condition], pairing, folder)
     if paper:
         beside(published)
     say_seen(tested)
@@ -109,6 +116,7 @@ def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot
     from embedctl.drawing import png
     from pipelines.train.depths import at_best_depths
     from pipelines.train.origin import simulated_in
+    from pipelines.train.settings import what_differs
     from stores.screens import seen
 
     files = [(path(file), suffix) for file, suffix in ((csv, ".csv"), (plot, ".png")) if file]
@@ -128,7 +136,9 @@ def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot
         return
     for text in notes:
         render.note(text)
-    decisive.tell(rows)
+    decisive.tell(rows, what_differs(table, folder, decisive.SAID))
+    _explained([row.pair.interval for row in rows])
+    say_both_true([row.pair for row in rows])
     say_reliability([row.noise_ceiling for row in rows])
     say_seen(tested)
     say_simulated(simulated_in(table))
@@ -172,9 +182,12 @@ def _explained(intervals: "Sequence[Interval]") -> None:
     from pipelines.train.cells import FEW
 
     meaning = {
-        "subjects and images": "are over subjects and images",
-        "subjects": "are over subjects: hits are not at hand, or no test image is every subject's",
-        "images": f"are over test images, for these very subjects: fewer than {FEW} say next to nothing about others",
+        "subjects and images": "are over subjects and images: mean ± t x standard deviation of two-way bootstrap means "
+        "(Owen's pigeonhole bootstrap, t of subjects less one), no percentiles",
+        "subjects": "are over subjects, mean ± t x bootstrap standard deviation: hits are not at hand, or no test "
+        "image is every subject's",
+        "images": "are over test images (Agresti-Coull with Student's t, of differences Bonett-Price), for these very "
+        f"subjects: fewer than {FEW} say next to nothing about others",
         "nothing": "are missing where there is one number only",
     }
     for over in dict.fromkeys(interval.over for interval in intervals):
@@ -200,7 +213,7 @@ def _tested(rows: "Sequence[PairRow]") -> None:
         render.line("no aligned encoder and its base have both been run: there is no pair to test")
         return
     heading, intervals = _intervals([row.interval for row in rows])
-    columns = ("aligned", "base", "match", "subjects", "difference", heading, "p", "p corrected", "verdict")
+    columns = ("aligned", "base", "match", "subjects", "difference", heading, "p", "lowest p", "p corrected", "verdict")
     cells = [
         (
             marked(row.embedding, row.weights),
@@ -210,15 +223,17 @@ def _tested(rows: "Sequence[PairRow]") -> None:
             f"{_POINTS * row.difference:+.1f} points",
             interval,
             f"{row.p:.3g}",
+            f"{row.p_floor:.3g}",
             "" if row.p_holm is None else f"{row.p_holm:.3g}",
             row.verdict or row.note,
         )
         for row, interval in zip(rows, intervals, strict=True)
     ]
-    render.table(columns, cells, right=columns[3:8])
+    render.table(columns, cells, right=columns[3:9])
     for one, *others in dict.fromkeys(tuple(sorted({row.embedding, *row.shares})) for row in rows if row.shares):
         render.note(f"{', '.join([one, *others])} share a network: what they show is not independent")
     _explained([row.interval for row in rows])
+    say_both_true(rows)
 
 
 def beside(rows: "Sequence[PaperRow]") -> None:

@@ -1,11 +1,11 @@
 """``embedctl demo``: everything once, on data made on the spot."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedctl import render
+from embedctl.options import path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,7 @@ def demo(
     from embedctl.progress import shown
 
     with shown() as progress:
-        report = run(Path(folder).expanduser(), progress)
+        report = run(path(folder), progress)
     _tell(report)
 
 

@@ -1,7 +1,6 @@
 """``embedctl doctor``: what this computer has, and every setting with who decided it."""
 
 from dataclasses import asdict
-from pathlib import Path
 
 import typer
 
@@ -29,7 +28,7 @@ def doctor(json: options.Json = False) -> None:
 
     chosen = config.load()
     versions, devices = checks.versions(), checks.devices()
-    places = folders({place: Path(chosen.value(place)) for place in PLACES})
+    places = folders({name: options.place(chosen.value(name)) for name in PLACES})
     known, conflicts = traps.traps(), traps.conflicts()
     found = [*versions, *devices, *places, *checks.caches(), *known]
     settings = [{"key": key, "value": chosen.value(key), "origin": chosen.origin(key)} for key in SETTINGS]

@@ -10,6 +10,7 @@ from embedctl import config, options, render
 from embedctl.again import note_embeddings
 from embedctl.options import option, path, place, switch
 from stores.errors import EmbedctlError
+from stores.names import counted
 from stores.remote import is_remote
 
 if TYPE_CHECKING:
@@ -183,15 +184,15 @@ def tell(report: "ExtractReport") -> None:
         needed = f"{render.size(report.bytes_needed)} needed"
         if not is_remote(report.store):
             needed += f", {render.size(report.bytes_free)} free"
-        render.line(f"{report.n_images:,} images; {needed}; time: {_duration(report.seconds_expected)}")
+        render.line(f"{counted(report.n_images, 'image')}; {needed}; time: {_duration(report.seconds_expected)}")
         for encoder, n_bytes in report.to_fetch.items():
             render.line(f"weights to fetch: {encoder}, {render.size(n_bytes) if n_bytes else 'size unknown'}")
     elif report.written:
         speed = f" ({report.n_read / report.seconds:.3g} images/s)" if report.n_read else ""
         render.line(f"{report.store}: wrote {render.size(report.bytes)} in {report.seconds:.1f} s{speed}")
     elif report.n_read:
-        read = f"read {report.n_read:,} of {report.n_images:,} images in {report.seconds:.1f} s"
+        read = f"read {report.n_read:,} of {counted(report.n_images, 'image')} in {report.seconds:.1f} s"
         render.line(f"{report.store}: wrote no row, {read}")
     else:
         render.line(f"{report.store}: nothing to do, every row is there already")
-    render.skipped(report.skipped, report.n_images, "images")
+    render.skipped(report.skipped, report.n_images, "image")

@@ -1,11 +1,11 @@
 """``embedctl init``: the settings of a folder, all of them, spelled out."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from embedctl import config, render
+from embedctl.options import path
 from stores.errors import EmbedctlError
 
 __all__ = ["init"]
@@ -20,7 +20,7 @@ def init(
 
       embedctl init my-study && cd my-study
     """
-    file = Path(folder).expanduser() / config.PROJECT_FILE
+    file = path(folder) / config.PROJECT_FILE
     if file.exists():
         raise EmbedctlError(f"{file} is there already", "edit it, or delete it first")
     from stores.commits import put_bytes

@@ -11,6 +11,7 @@ from embedctl import config, options, render
 from embedctl.captions import said
 from embedctl.commands.compare import PAIRING
 from embedctl.options import option, path, place
+from stores.names import counted
 
 if TYPE_CHECKING:
     from pipelines.interpret.request import InterpretReport
@@ -77,7 +78,7 @@ def interpret(
         render.as_json(**plain(report), pictures=[str(picture) for picture in pictures])
     else:
         _tell(report, pictures)
-    render.skipped(report.skipped, len(report.to_do) + len(report.already) + len(report.skipped), "runs")
+    render.skipped(report.skipped, len(report.to_do) + len(report.already) + len(report.skipped), "run")
     raise typer.Exit(3 if report.skipped else 0)
 
 
@@ -107,7 +108,7 @@ def _runs(n: int) -> str:
     >>> _runs(1), _runs(1200)
     ('1 run', '1,200 runs')
     """
-    return f"{n:,} run{'s' if n != 1 else ''}"
+    return counted(n, "run")
 
 
 def _draw(report: "InterpretReport", asked: Sequence[str]) -> list[Path]:

@@ -10,6 +10,7 @@ from embedctl.group import DefaultList
 from embedctl.options import Cards, Json, option, path, switch, use_cards
 from embedctl.settings import names
 from stores.errors import NotHere, UnknownName, suggest
+from stores.names import counted
 
 if TYPE_CHECKING:
     from pipelines.encoders.registry import EncoderSpec
@@ -60,7 +61,7 @@ def _list(
     else:
         columns = ("encoder", "family", "dim", "aligned by", "licence")
         render.table(columns, [(s.id, s.family, s.dim, s.aligned_by, s.licence) for s in specs], right=("dim",))
-        render.note(f"{len(specs)} encoders; 'embedctl models show ID' tells more about one")
+        render.note(f"{counted(len(specs), 'encoder')}; 'embedctl models show ID' tells more about one")
 
 
 def _only(specs: "list[EncoderSpec]", field: str, wanted: str) -> "list[EncoderSpec]":

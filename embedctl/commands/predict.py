@@ -7,7 +7,8 @@ import typer
 
 from embedctl import config, options, render
 from embedctl.options import path, place
-from stores.names import subject_name
+from stores.errors import EmbedctlError
+from stores.names import counted, subject_name
 
 __all__ = ["RUN", "TO", "place_of", "predict"]
 
@@ -67,7 +68,7 @@ def predict(
     )
     reliability = f", split-half reliability {ceiling}" if ceiling else ""
     render.line(
-        f"{len(found.queries):,} recordings among {len(found.gallery_ids):,} images: "
+        f"{counted(len(found.queries), 'recording')} among {len(found.gallery_ids):,} images: "
         f"top-1 {top1}, top-5 {top5}, chance {chance}{reliability}"
     )
 
@@ -75,4 +76,8 @@ def predict(
 def place_of(run: str, runs: Path) -> tuple[Path, str]:
     """Return the folder of runs and the name of a run that was named, or whose folder was."""
     folder = path(run)
-    return (folder.parent, folder.name) if folder.is_dir() else (runs, run)
+    if folder.is_dir():
+        return folder.parent, folder.name
+    if len(folder.parts) > 1:
+        raise EmbedctlError(f"no run in '{run}': there is no such folder", "embedctl results lists the runs")
+    return runs, run

@@ -40,7 +40,7 @@ def reproduce(
 
     Says what is missing, what to type for it and what all of it costs; extracts, preprocesses and trains what can be
     with what is there; and shows published and measured numbers side by side. Images are taken where recordings or
-    epochs of their dataset are. Where something was missing the exit code is 3.
+    epochs of their dataset are. Where something was missing the exit code is 3; --dry-run lists it and ends with 0.
 
     \b
       embedctl reproduce icml2025 --dry-run

@@ -10,6 +10,7 @@ from embedctl import config, options, render
 from embedctl.commands.show import picture
 from embedctl.options import path
 from embedctl.seen import say_seen, say_simulated
+from stores.names import counted
 
 __all__ = ["results"]
 
@@ -68,7 +69,7 @@ def results(
     say_seen(tested)
     say_simulated(simulated_in(found))
     render.note("reliability: how often half of an image's repetitions find the other half; no bound (noise_ceiling)")
-    render.note(f"{len(rows)} runs; 'embedctl compare' ranks the encoders, with intervals over subjects")
+    render.note(f"{counted(len(rows), 'run')}; 'embedctl compare' ranks the encoders, with intervals over subjects")
 
 
 def _interval(row: Mapping[str, Any]) -> str:

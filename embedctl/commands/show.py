@@ -9,6 +9,7 @@ import typer
 from embedctl import options, render
 from embedctl.outfile import check_file, put_file
 from stores.errors import EmbedctlError
+from stores.names import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,7 +94,7 @@ def _embeddings(path: Path, json: bool) -> None:
         return
     render.table(COLUMNS, embedding_rows(store), right=("dim", "images", "without a row"))
     show_likeness(store)
-    render.note(f"{path}: {len(store.image_ids):,} images")
+    render.note(f"{path}: {counted(len(store.image_ids), 'image')}")
 
 
 def _epochs(path: Path, json: bool) -> None:
@@ -172,7 +173,7 @@ def _runs(path: Path, json: bool) -> None:
     if json:
         render.as_json(kind="runs", path=str(path), runs=len(table), **held)
         return
-    render.line(f"{len(table):,} runs")
+    render.line(counted(len(table), "run"))
     for field, values in held.items():
         render.line(f"{field:14}{', '.join(map(str, values))}")
     render.note("'embedctl results' lists them, 'embedctl compare' ranks the encoders")

@@ -10,6 +10,7 @@ from embedctl import config, options, render
 from embedctl.again import note_runs
 from embedctl.options import option, path, place
 from stores.errors import EmbedctlError
+from stores.names import counted
 
 if TYPE_CHECKING:
     from pipelines.train.request import TrainReport
@@ -117,7 +118,7 @@ def train(
 def tell(report: "TrainReport") -> None:
     """Show what a sweep did, or would do."""
     n = len(report.jobs)
-    plan = f"{n:,} run{'s' if n != 1 else ''}: {report.n_already:,} there already"
+    plan = f"{counted(n, 'run')}: {report.n_already:,} there already"
     if report.dry_run:
         columns = ("run", "subject", "embedding", "seed", "state")
         rows = [(j.run_id, j.subject, j.embedding, j.seed, "finished" if j.finished else "to do") for j in report.jobs]
@@ -129,6 +130,6 @@ def tell(report: "TrainReport") -> None:
         render.line(f"{plan}, {report.n_to_do:,} to do")
         return
     render.line(f"{report.runs}: {plan}, {report.n_trained:,} trained in {report.seconds:.1f} s on {report.device}")
-    render.skipped(report.skipped, len(report.jobs), "runs")
-    render.skipped(report.failed, len(report.jobs), "runs", "failed")
+    render.skipped(report.skipped, len(report.jobs), "run")
+    render.skipped(report.failed, len(report.jobs), "run", "failed")
     render.note("'embedctl results' lists them, 'embedctl compare' ranks the encoders")

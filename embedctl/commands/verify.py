@@ -8,6 +8,7 @@ import typer
 
 from embedctl import options, render
 from stores.errors import EmbedctlError
+from stores.names import counted
 
 if TYPE_CHECKING:
     from stores.checks import Check, Damage
@@ -64,7 +65,9 @@ def verify(
             render.note(remark)
         for found in plans:
             n_files, n_bad = len(found.checks) + len(found.receipts), len(found.damages)
-            render.line(f"{found.store}: {n_files:,} files, {f'{n_bad:,} damaged' if n_bad else 'all as written'}")
+            render.line(
+                f"{found.store}: {counted(n_files, 'file')}, {f'{n_bad:,} damaged' if n_bad else 'all as written'}"
+            )
         show_damage(damages)
     if damages:
         render.note("'embedctl repair' drops what is damaged, so that the command that wrote it computes it again")

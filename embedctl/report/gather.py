@@ -11,6 +11,7 @@ from pipelines.findings.hits import RunHits, read_hits
 from pipelines.train.cells import Cell, HitsOf, conditions, hits_interval
 from pipelines.train.compare import PairRow, RankRow, left_out, pairs, ranking
 from pipelines.train.origin import marked
+from pipelines.train.settings import what_differs
 from stores.errors import EmbedctlError
 from stores.results import read_results
 
@@ -57,6 +58,8 @@ class Answers:
         The runs, by embedding, best first.
     hits : dict of str to RunHits
         By run id; without the runs that kept none.
+    differs : str
+        Settings that set it apart from conditions of the same heading.
     """
 
     condition: dict[str, Any]
@@ -64,11 +67,12 @@ class Answers:
     pairs: list[PairRow]
     cells: dict[str, Cell]
     hits: dict[str, RunHits]
+    differs: str = ""
 
     @property
     def title(self) -> str:
         """The condition in a line."""
-        return said(self.condition)
+        return said(self.condition, self.differs)
 
     def called(self, embedding: str) -> str:
         """Return an embedding's name, marked where its weights are not the published ones: as every section has it."""
@@ -123,7 +127,7 @@ def gather(request: ReportRequest) -> Material:
         If a file of a run is not the one that was written.
     """
     results = read_results(request.runs)
-    ranked, paired = ranking(results), pairs(results, request.pairing)
+    ranked, paired, differs = ranking(results), pairs(results, request.pairing), what_differs(results, request.runs)
     answers = []
     for condition, found in conditions(results):
         cells = {cell.label: cell for cell in found}
@@ -137,7 +141,8 @@ def gather(request: ReportRequest) -> Material:
         ]
         tests = [_with_interval(pair, cells, hits) for pair in paired if pair.condition == condition]
         ordered = {row.embedding: cells[row.embedding] for row in ranks}
-        answers.append(Answers(condition=condition, ranks=ranks, pairs=tests, cells=ordered, hits=hits))
+        apart = differs.get(condition["config_key"], "")
+        answers.append(Answers(condition=condition, ranks=ranks, pairs=tests, cells=ordered, hits=hits, differs=apart))
     simulated = _simulated(request, results)
     return Material(
         request=request,

@@ -57,8 +57,6 @@ def open_cluster(request: ExtractRequest, progress: Progress) -> Iterator["Clust
     EmbedctlError
         If no scheduler answers.
     """
-    if request.scheduler and request.workers:
-        raise EmbedctlError("--workers starts a cluster, and --scheduler names one", "leave one of them out")
     # Who started the workers of another cluster knows how many cores each has.
     n_each = 0 if request.scheduler else max(1, n_cores() // max(1, request.workers))
     with connected(request.scheduler, request.workers) as client:

@@ -13,6 +13,7 @@ from time import perf_counter
 import numpy as np
 
 from pipelines.allocator import kept_memory
+from pipelines.cluster import check_cluster
 from pipelines.extract.compute import NetworkFacts
 from pipelines.extract.derive import derive
 from pipelines.extract.divide import divide
@@ -77,7 +78,7 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
     (3, 0)
     """
     started = perf_counter()
-    _check_shard(request)
+    _check_division(request)
     passes, derived = divide(request)
     passes = [one for several in passes for one in rounds(several, progress)]
     with kept_memory():  # from here on, because it is for threads that do not live yet
@@ -93,7 +94,9 @@ def extract(request: ExtractRequest, progress: Progress = SILENT) -> ExtractRepo
     return report
 
 
-def _check_shard(request: ExtractRequest) -> None:
+def _check_division(request: ExtractRequest) -> None:
+    """Refuse, whatever is to do, several ways at once to divide the work."""
+    check_cluster(request.scheduler, request.workers)
     if request.shard and (request.overwrite or request.refresh):
         flag = "--overwrite" if request.overwrite else "--refresh"
         raise EmbedctlError(

@@ -113,7 +113,7 @@ def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretRe
     """
     if not rows:
         return ""
-    progress.start("interpreting", len(rows), "runs" if len(rows) != 1 else "run")
+    progress.start("interpreting", len(rows), "runs")
     hints: list[str] = []
     epochs, embeddings = EpochStore.open(request.epochs), EmbeddingStore.open(request.embeddings)
     targets = Targets(embeddings, request.join)

@@ -1,11 +1,14 @@
 """Files that are not what their name says: pages, pointers and archives saved under it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from stores.errors import BadRecording
 from stores.files import NotAFile, open_file
 
-__all__ = ["no_file", "read_head", "refuse_impostor"]
+__all__ = ["opened", "read_head", "refuse_impostor"]
 
 
 def read_head(path: Path, n: int = 512) -> bytes:
@@ -16,22 +19,35 @@ def read_head(path: Path, n: int = 512) -> bytes:
     BadRecording
         If it is missing, may not be read, is empty, a web page, a Git LFS pointer or a zip archive.
     """
+    with opened(path) as file:
+        head = file.read(n)
+    refuse_impostor(path, head)
+    return head
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that is meant to hold numbers.
+
+    Raises
+    ------
+    BadRecording
+        If it is missing, is no file, or may not be read.
+    """
     try:
         with open_file(path) as file:
-            head = file.read(n)
+            yield file
     except FileNotFoundError:
-        raise no_file(path) from None
+        raise _no_file(path) from None
     except IsADirectoryError:
         raise BadRecording(f"{path} is a folder, not a file", "check how the archive was unpacked") from None
     except NotAFile:
         raise BadRecording(f"{path} is a pipe or a device, and no file", "put the recording in its place") from None
     except PermissionError:
         raise BadRecording(f"{path} may not be read", "check the permissions of the file") from None
-    refuse_impostor(path, head)
-    return head
 
 
-def no_file(path: Path) -> BadRecording:
+def _no_file(path: Path) -> BadRecording:
     """Return what to say of a path at which no file is: a link without its file was never fetched."""
     if path.is_symlink():
         return BadRecording(

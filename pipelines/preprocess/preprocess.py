@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 
+from pipelines.cluster import check_cluster
 from pipelines.cores import in_order, n_cores, n_threads
 from pipelines.preprocess import distributed
 from pipelines.preprocess.between_subjects import Channels, between_subjects
@@ -66,6 +67,7 @@ def preprocess(request: PreprocessRequest, progress: Progress = SILENT) -> Prepr
         If the disk is full or read-only.
     """
     started = time.perf_counter()
+    check_cluster(request.scheduler)
     if request.keep not in ("all", "mean"):
         raise EmbedctlError(f"--keep {request.keep}", "allowed: all, mean")
     dataset = open_dataset(request.dataset, request.raw_folder, request.recipe)

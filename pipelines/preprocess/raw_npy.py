@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.preprocess.impostors import no_file, refuse_impostor
+from pipelines.preprocess.impostors import opened, refuse_impostor
 from pipelines.preprocess.pickle_walk import (
     ArrayRecord,
     Bytes,
@@ -25,7 +25,6 @@ from pipelines.preprocess.pickle_walk import (
     walk,
 )
 from stores.errors import BadRecording
-from stores.files import NotAFile, open_file
 
 __all__ = ["map_pickled"]
 
@@ -64,20 +63,11 @@ def map_pickled(path: Path) -> dict[str, Any]:
     >>> raw["raw_eeg_data"].shape, raw["sfreq"], raw["raw_eeg_data"].flags.writeable
     ((3, 3), 1000, False)
     """
-    try:
-        with open_file(path) as file:
-            size = path.stat().st_size
-            head = file.read(512)
-            start = _pickle_start(path, head)
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise no_file(path) from None
-    except IsADirectoryError:
-        raise BadRecording(f"{path} is a folder, not a file", "check how the archive was unpacked") from None
-    except NotAFile:
-        raise BadRecording(f"{path} is a pipe or a device, and no file", "put the recording in its place") from None
-    except PermissionError:
-        raise BadRecording(f"{path} may not be read", "check the permissions of the file") from None
+    with opened(path) as file:
+        size = path.stat().st_size
+        head = file.read(512)
+        start = _pickle_start(path, head)
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         found = walk(data, start)
     except ForeignGlobals as problem:

@@ -163,7 +163,7 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
         scored[subject] = []
         for one in _of_subject(epochs[dataset, subject], recipe, chosen, targets, request.test, report, progress):
             scored[subject].append(one)
-            progress.advance(1, top1=round(100 * one.top1, 1))
+            progress.advance(1, **{"top-1": f"{100 * one.top1:.1f} %"})
     report.chance, report.test_chance = report.chance / len(subjects), report.test_chance / len(subjects)
     report.rows = [
         _row(target, {subject: found[place] for subject, found in scored.items()})
@@ -171,7 +171,7 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
     ]
     report.rows.sort(key=lambda row: (-row.top1, -row.mrr))
     if request.test:
-        config = config_key(recipe, "ridge", "within", epochs.recipe(dataset) or {})
+        config = config_key(recipe, "within", epochs.recipe(dataset) or {}, by="ridge")
         record_tested(request.runs, [(dataset, target.name, target.key, config) for target in chosen])
         report.seen = seen(request.runs, any_results(request.runs))[dataset]
     report.seconds = time.perf_counter() - started

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 from torch import nn
 
 from pipelines.memory import bytes_there
@@ -157,9 +158,33 @@ class Company:
         many = f"recordings of {len(self._training)} subjects at once"
         return n_bytes, f"{many}: {n_bytes / 1e9:.1f} GB of memory, as {kind}; {there}"
 
-    def seconds(self, recipe: Recipe, kind: str) -> float:
+    def repetitions(self, recipe: Recipe) -> list[str]:
+        """Return a line on whoever has images with fewer repetitions than a recipe draws of each.
+
+        Raises
+        ------
+        EmbedctlError
+            If someone who is trained on has no image with so many.
+        """
+        notes = []
+        for one in self._training or [self.tested] if recipe.n_random else ():
+            n_of = np.asarray(one.train.valid).sum(axis=1)
+            if (most := int(n_of.max(initial=0))) < recipe.n_random:
+                raise EmbedctlError(
+                    f"{recipe.train_on} takes {recipe.n_random} repetitions of an image, "
+                    f"and there are {most} of subject {one.subject} at most",
+                    f"use --train-on random-{most} or mean" if most > 1 else "use --train-on mean",
+                )
+            if fewer := int((n_of < recipe.n_random).sum()):
+                notes.append(
+                    f"subject {one.subject}: {fewer:,} of {len(n_of):,} training images have fewer than "
+                    f"{recipe.n_random} repetitions; of these all are averaged"
+                )
+        return notes
+
+    def seconds(self, recipe: Recipe, kind: str, n_features: int) -> float:
         """Return about what a run takes on one core (`pipelines.train.cost.run_seconds`)."""
-        return run_seconds(self._training or [self.tested], recipe, kind)
+        return run_seconds(self._training or [self.tested], recipe, kind, n_features)
 
     def load(self, recipe: Recipe, kind: type[nn.Module], gallery: str) -> Recordings:
         """Read their recordings, to be tested with a gallery."""

@@ -15,7 +15,7 @@ from pipelines.train.cells import Cell, conditions, divided, hits_in, hits_inter
 from pipelines.train.origin import doubt, is_contaminated
 from pipelines.train.statistics import Interval, holm, sign_flip
 from stores.errors import EmbedctlError
-from stores.names import EmbeddingName
+from stores.names import EmbeddingName, counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PairRow",
     "RankRow",
+    "base_name",
     "check_pairing",
     "left_out",
     "pair_of",
@@ -213,7 +214,7 @@ def pairs(results: "pa.Table", pairing: str = "matched_base", runs: Path | None 
             for cell in cells
             if cell.first["aligned_by"] and cell.first[column]
             for base in cells
-            if base.first["embedding"] == _base_name(cell.first, column) and weights_pair(cell.first, base.first)
+            if base.first["embedding"] == base_name(cell.first, column) and weights_pair(cell.first, base.first)
         ]
         rows += with_verdicts([pair for pair in found if pair is not None])
     return rows
@@ -238,7 +239,7 @@ def _fraction(found: Interval) -> Interval:
     return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
-def _base_name(row: Mapping[str, Any], column: str) -> str:
+def base_name(row: Mapping[str, Any], column: str) -> str:
     """Return the embedding of the base that corresponds: the same layer, pooling and view."""
     return str(replace(EmbeddingName.parse(row["embedding"]), encoder=row[column]))
 
@@ -298,7 +299,8 @@ def left_out(results: "pa.Table") -> list[str]:
     for row in divided(results)[1]:
         counts[row["dataset"], row["subject"]] = counts.get((row["dataset"], row["subject"]), 0) + 1
     return [
-        f"{n} runs of {dataset}, subject {subject}, are left out: newer ones were trained on other recordings or images"
+        f"left out: {counted(n, 'run')} of {dataset}, subject {subject}; "
+        "newer ones were trained on other recordings or images"
         for (dataset, subject), n in sorted(counts.items())
     ]
 
@@ -345,9 +347,7 @@ def _trunks(row: PairRow) -> set[str]:
 def _judged(row: PairRow, p_holm: float, n_pairs: int) -> PairRow:
     n = len(row.subjects)
     if row.p_floor > LEVEL:
-        verdict = (
-            f"{n} subject{'s' if n > 1 else ''} cannot show a group difference: no p below {row.p_floor:.3g} exists"
-        )
+        verdict = f"{counted(n, 'subject')} cannot show a group difference: no p below {row.p_floor:.3g} exists"
     elif p_holm <= LEVEL:
         verdict = "higher" if row.difference > 0 else "lower"
     elif row.p_floor * n_pairs > LEVEL:

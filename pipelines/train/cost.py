@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from pipelines.train.brain_encoders import brain_encoder, prepare
+from pipelines.train.brain_encoders.elsewhere import is_in_a_file
 from pipelines.train.data import pick_channels, pick_window
 from pipelines.train.image_head import ImageHead
 from pipelines.train.losses import info_nce
 from pipelines.train.recipes import Recipe
 from stores.epochs import SubjectEpochs
 
-__all__ = ["run_bytes", "run_seconds", "seconds_per_row"]
+__all__ = ["epoch_shape", "run_bytes", "run_seconds", "seconds_per_row"]
 
 
 def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int, n_gallery: int) -> int:
@@ -39,16 +40,16 @@ def run_bytes(epochs: SubjectEpochs, recipe: Recipe, kind: str, n_features: int,
     EmbedctlError
         If the window does not fit the epochs, or holds fewer samples than the brain encoder needs.
     """
-    n_chans, n_times = _shape(epochs, recipe)
+    n_chans, n_times = epoch_shape(epochs, recipe)
     dim = min(recipe.dim or n_features, n_features)
-    with torch.device("meta"):
+    with torch.device("cpu" if is_in_a_file(kind) else "meta"):  # one of a person's own may look at its numbers
         model = nn.ModuleList([brain_encoder(kind)(n_chans, n_times, dim), ImageHead(recipe.image_head, dim)])
     n_test = len(epochs.test.image_ids)
     numbers = sum(values.numel() for values in model.state_dict().values()) + n_test * (2 * n_gallery + dim)
     return 4 * (numbers + (n_features * dim if dim < n_features else 0))
 
 
-def run_seconds(training: Sequence[SubjectEpochs], recipe: Recipe, kind: str) -> float:
+def run_seconds(training: Sequence[SubjectEpochs], recipe: Recipe, kind: str, n_features: int) -> float:
     """Return about what a run takes on one core of this computer as it is now, if it makes all its passes.
 
     Parameters
@@ -59,13 +60,17 @@ def run_seconds(training: Sequence[SubjectEpochs], recipe: Recipe, kind: str) ->
         The recipe.
     kind : str
         Name of the brain encoder.
+    n_features : int
+        Width of the image embedding.
     """
     valid = [np.asarray(one.train.valid) for one in training]
     n_rows = sum(int(one.sum() if recipe.train_on == "trials" else one.any(axis=1).sum()) for one in valid)
-    return (1 - recipe.held_out) * n_rows * recipe.passes * seconds_per_row(kind, *_shape(training[0], recipe))
+    shape = (*epoch_shape(training[0], recipe), min(recipe.dim or n_features, n_features))
+    return (1 - recipe.held_out) * n_rows * recipe.passes * seconds_per_row(kind, *shape)
 
 
-def _shape(epochs: SubjectEpochs, recipe: Recipe) -> tuple[int, int]:
+def epoch_shape(epochs: SubjectEpochs, recipe: Recipe) -> tuple[int, int]:
+    """Return how many channels and samples of a subject a recipe uses; raises as `run_bytes`."""
     window = pick_window(epochs, recipe)
     return len(pick_channels(epochs, recipe)[0]), 1 if window is None else len(window)
 

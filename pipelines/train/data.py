@@ -18,6 +18,7 @@ from pipelines.train.recipes import Recipe
 from pipelines.train.repetitions import Pick, fewer, means, split_half, trials
 from stores.epochs import SubjectEpochs
 from stores.errors import EmbedctlError
+from stores.names import counted
 
 __all__ = [
     "Recordings",
@@ -272,4 +273,4 @@ def _spread(x: np.ndarray) -> float:
 
 
 def _lost(n_lost: int, what: str) -> list[str]:
-    return [f"{n_lost} {what} images have no valid recording and are left out"] if n_lost > 0 else []
+    return [f"left out: {counted(n_lost, f'{what} image')} without a valid recording"] if n_lost > 0 else []

@@ -13,7 +13,6 @@ from pipelines.train.request import Job
 from pipelines.train.runner import Common, Done, Runner
 from pipelines.train.stacking import MOST
 from pipelines.train.targets import Targets
-from stores.errors import EmbedctlError
 
 __all__ = ["do_runs", "n_processes"]
 
@@ -41,13 +40,11 @@ def do_runs(
     Raises
     ------
     EmbedctlError
-        If a cluster is to be started and named as well, or none answers.
+        If no scheduler answers.
     """
     request, to_do = common.request, [job for job in jobs if not job.finished]
     if not to_do:
         return
-    if request.workers and request.scheduler:
-        raise EmbedctlError("--workers starts a cluster, and --scheduler names one", "leave one of them out")
     if request.workers or request.scheduler:
         yield from _elsewhere(common, device, to_do, request.workers)
         return

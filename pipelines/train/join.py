@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stores.errors import EmbedctlError
+from stores.names import counted
 
 __all__ = ["namesakes", "resolve"]
 
@@ -76,17 +77,20 @@ def resolve(
             rows[i] = found[0]
     if missing:
         raise EmbedctlError(
-            f"{len(missing)} of {len(epoch_ids)} images are not in the embedding store: {_first(missing)}",
+            f"{len(missing)} of {counted(len(epoch_ids), 'image is', 'images are')} not in the embedding store: "
+            f"{_first(missing)}",
             "extract embeddings of these images, or let names differ in their extension with --join stem",
         )
     if ambiguous:
         raise EmbedctlError(
-            f"{len(ambiguous)} images fit several in the embedding store: {_first(ambiguous)}",
+            f"{counted(len(ambiguous), 'image fits', 'images fit')} several in the embedding store: "
+            f"{_first(ambiguous)}",
             "keep the folders that tell the images apart in the image folder, or leave one copy",
         )
     if shared := _shared(epoch_ids, rows.tolist(), store_ids):
         raise EmbedctlError(
-            f"{len(shared)} images fit one of the embedding store that another image fits as well: {_first(shared)}",
+            f"{counted(len(shared), 'image fits', 'images fit')} one of the embedding store that another image "
+            f"fits as well: {_first(shared)}",
             "extract those that are missing, and keep the folders that tell images apart",
         )
     return rows

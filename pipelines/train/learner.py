@@ -30,9 +30,7 @@ class Learner:
     Parameters
     ----------
     recipe : Recipe
-        Every setting.
-    kind : str
-        Name of the brain encoder.
+        Every setting, the brain encoder too.
     n_chans, n_times : int
         Shape of an epoch.
     side : ImageSide
@@ -52,12 +50,10 @@ class Learner:
         Weights of the ``chosen`` pass and, in the end, of the ``last``.
     """
 
-    def __init__(
-        self, recipe: Recipe, kind: str, n_chans: int, n_times: int, side: ImageSide, images: torch.Tensor
-    ) -> None:
+    def __init__(self, recipe: Recipe, n_chans: int, n_times: int, side: ImageSide, images: torch.Tensor) -> None:
         self.recipe, self.side, self.images = recipe, side, images
         dim, device = images.shape[-1], images.device
-        brain_side = brain_encoder(kind)(n_chans, n_times, dim)
+        brain_side = brain_encoder(recipe.brain_encoder)(n_chans, n_times, dim)
         image_head = ImageHead(recipe.image_head, dim, side.stacked)
         self.model = nn.ModuleDict({"brain": brain_side, "image": image_head}).to(device)
         self.log_scale = nn.Parameter(torch.tensor(1 / recipe.temperature, device=device).log())

@@ -162,33 +162,33 @@ def grouped(jobs: Sequence[Job], at_most: int, embeddings: Mapping[tuple[str, st
 
 def config_key(
     recipe: Recipe,
-    brain_encoder: str,
     protocol: str,
     preprocessing: Mapping[str, Any],
     own: Mapping[str, str] | None = None,
     gallery: str = "test",
+    by: str = "",
 ) -> str:
     """Return twelve hex digits shared by the runs that differ only in embedding, subject and seed.
 
     Recordings that were preprocessed by another recipe are another configuration: what was trained on them is never
     ranked with these, and neither is what was tested with another ``gallery``. ``own`` has a digest of every file of
-    the user's that took part.
+    the user's that took part; ``by`` is what computes where it is not the recipe's brain encoder.
 
     Examples
     --------
     >>> from pipelines.train.recipes import read_recipe
     >>> modern, clean = read_recipe("modern", "eeg"), {"name": "clean", "sfreq": 250.0}
-    >>> key = config_key(modern, "nice", "within", clean)
-    >>> key == config_key(modern.with_(name="mine"), "nice", "within", clean)
+    >>> key = config_key(modern, "within", clean)
+    >>> key == config_key(modern.with_(name="mine"), "within", clean)
     True
-    >>> key == config_key(modern, "nice", "within", clean | {"sfreq": 100.0})
+    >>> key == config_key(modern, "within", clean | {"sfreq": 100.0})
     False
     """
     return _hash(
         {
             "trainer": TRAINER,
             "recipe": recipe.settings(),
-            "brain_encoder": brain_encoder,
+            "brain_encoder": by or recipe.brain_encoder,
             "protocol": protocol,
             "preprocessing": preprocessing,
         }

@@ -108,7 +108,7 @@ class TrainReport:
     skipped : dict of str to str
         Runs that were left to another process, and which.
     failed : dict of str to str
-        Runs that left the finite numbers, and when; the others went on.
+        Runs that left the finite numbers, or in which a file of the user's own raised, and when; the others went on.
     bytes_free : int
         What is free where the runs go.
     seconds : float

@@ -25,6 +25,7 @@ from pipelines.train.several import Target
 from pipelines.train.stacking import pays
 from pipelines.train.targets import Targets
 from pipelines.train.train import Against, RunConfig, RunOutcome, train_together
+from pipelines.train.trial import OwnCodeError, watched
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.errors import EmbedctlError, NotHere, StoreLocked
@@ -46,9 +47,7 @@ class Common:
     dataset : str
         Which recordings.
     recipe : Recipe
-        Every setting.
-    brain_encoder : str
-        Its name.
+        Every setting, the brain encoder too.
     casts : dict of int to Cast
         Who takes part where a subject is tested.
     embeddings : dict
@@ -62,7 +61,6 @@ class Common:
     request: TrainRequest
     dataset: str
     recipe: Recipe
-    brain_encoder: str
     casts: dict[int, Cast]
     embeddings: dict[tuple[str, str], Target]
     config_key: str
@@ -155,8 +153,9 @@ class Runner:
             self._subject = None
             del self._company, self._data
         self._company = self._opened(subject)
-        kind = brain_encoder(common.brain_encoder)
-        self._data = self._company.load(common.recipe, kind, common.request.gallery).ready(kind, self._device)
+        kind = brain_encoder(common.recipe.brain_encoder)
+        with watched(*common.own):
+            self._data = self._company.load(common.recipe, kind, common.request.gallery).ready(kind, self._device)
         self._subject = subject
 
     def _opened(self, subject: int) -> Company:
@@ -167,7 +166,12 @@ class Runner:
         """Say whether to train runs in one pass; tried out once for every width."""
         widths = self._target(jobs[0]).widths
         if widths not in self._pays:
-            self._pays[widths] = pays(self._config(jobs[0]), self._data, [self._against(job) for job in jobs])
+            try:
+                with watched(*self._common.own):
+                    found = pays(self._config(jobs[0]), self._data, [self._against(job) for job in jobs])
+            except OwnCodeError as problem:
+                found = False, f"runs one by one: {problem.what}"
+            self._pays[widths] = found
         return self._pays[widths]
 
     def _do(self, jobs: Sequence[Job], wait: float, notes: list[str]) -> Iterator[Done]:
@@ -189,12 +193,12 @@ class Runner:
             yield from self._train(ours, notes)
 
     def _train(self, jobs: Sequence[Job], notes: list[str]) -> Iterator[Done]:
-        """Train and write runs in one pass; each by itself where one of them leaves the finite numbers."""
+        """Train and write runs in one pass; each by itself where one of them fails."""
         begun = datetime.now(UTC).isoformat(timespec="seconds")
         try:
-            with kept_memory():
+            with kept_memory(), watched(*self._common.own):
                 outcomes = train_together(self._config(jobs[0]), self._data, [self._against(job) for job in jobs])
-        except Diverged as problem:
+        except (Diverged, OwnCodeError) as problem:
             if len(jobs) == 1:
                 yield Done(run_id=jobs[0].run_id, state="failed", why=problem.what, notes=notes)
             for job in jobs if len(jobs) > 1 else ():
@@ -209,7 +213,7 @@ class Runner:
         return self._common.embeddings[job.embedding, job.embedding_key]
 
     def _config(self, job: Job) -> RunConfig:
-        return RunConfig(self._common.recipe, self._common.brain_encoder, job.seed)
+        return RunConfig(self._common.recipe, job.seed)
 
     def _against(self, job: Job) -> Against:
         target, data = self._target(job), self._data
@@ -266,7 +270,7 @@ class Runner:
             "encoder": target.encoder,
             **target.said_of(),
             "weights": weights_of(target),
-            "brain_encoder": common.brain_encoder,
+            "brain_encoder": recipe.brain_encoder,
             "image_head": recipe.image_head,
             "recipe": recipe.name,
             "seed": job.seed,

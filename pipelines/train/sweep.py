@@ -8,11 +8,12 @@ import dataclasses
 import time
 from collections.abc import Callable
 
+from pipelines.cluster import check_cluster
 from pipelines.progress import SILENT, Progress
 from pipelines.train.brain_encoders import check_reads
 from pipelines.train.brain_encoders.elsewhere import content
 from pipelines.train.company import Company, cast, for_cross
-from pipelines.train.cost import run_bytes
+from pipelines.train.cost import epoch_shape, run_bytes
 from pipelines.train.cross import require_memory
 from pipelines.train.engine import do_runs
 from pipelines.train.losses import loss_function
@@ -28,6 +29,7 @@ from pipelines.train.recipes import read_recipe
 from pipelines.train.request import Job, TrainReport, TrainRequest
 from pipelines.train.runner import Common, device_for
 from pipelines.train.targets import Targets
+from pipelines.train.trial import try_own
 from stores.disk import bytes_free, check_writable
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
@@ -63,13 +65,14 @@ def train(
         If the request cannot be carried out: nothing is run then, and finished runs stay as they are.
     """
     started = time.perf_counter()
+    check_cluster(request.scheduler, request.workers)
     sweep = _decide(request)
     report = TrainReport(
         jobs=sweep.jobs,
         runs=request.runs,
         recipe=sweep.common.recipe.settings(),
         dataset=sweep.common.dataset,
-        brain_encoder=sweep.common.brain_encoder,
+        brain_encoder=sweep.common.recipe.brain_encoder,
         device=sweep.device,
         notes=sweep.notes,
         bytes_free=bytes_free(request.runs),
@@ -131,15 +134,21 @@ def _decide(request: TrainRequest) -> _Sweep:
     check_reads(kind, request.brain)
     loss_function(recipe.loss)
     own = {name: found for name in (kind, recipe.loss) if (found := content(name))}
-    config = config_key(recipe, kind, request.protocol, epochs.recipe(dataset) or {}, own, request.gallery)
-    jobs, most = [], 0
+    config = config_key(recipe, request.protocol, epochs.recipe(dataset) or {}, own, request.gallery)
+    jobs, most, tried = [], 0, set[tuple[int, int, int]]()
     for subject in tested:
         company = Company(epochs, dataset, casts[subject])
         n_bytes, note = company.memory(recipe)
         most = max(most, n_bytes)
-        notes += [note] if note and note not in notes else []
+        notes += [text for text in (*filter(None, [note]), *company.repetitions(recipe)) if text not in notes]
         n_gallery = len(company.gallery(request.gallery)[0])
-        seconds = company.seconds(recipe, kind) if request.dry_run else 0.0
+        for target in chosen if own else ():
+            width = width_of(target, recipe)
+            shape = (*epoch_shape(company.tested, recipe), min(recipe.dim or width, width))
+            if shape not in tried:
+                try_own(recipe, kind, *shape)
+                tried.add(shape)
+        seconds = company.seconds(recipe, kind, width_of(chosen[0], recipe)) if request.dry_run else 0.0
         for target in chosen:
             images = targets.check(target, company.train_ids, company.tested.test.image_ids)
             size = run_bytes(company.tested, recipe, kind, width_of(target, recipe), n_gallery)
@@ -164,7 +173,6 @@ def _decide(request: TrainRequest) -> _Sweep:
             request=request,
             dataset=dataset,
             recipe=recipe,
-            brain_encoder=kind,
             casts=casts,
             embeddings={(target.name, target.key): target for target in chosen},
             config_key=config,
@@ -190,7 +198,7 @@ def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
                     report.notes.append(note)
                     progress.say(note)
             if done.state == "trained":
-                progress.advance(1, top1=round(100 * done.top1, 1))
+                progress.advance(1, **{"top-1": f"{100 * done.top1:.1f} %"})
                 continue
             progress.advance()
             if done.state == "held":

@@ -12,6 +12,7 @@ from pipelines.train.several import Target
 from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
 from stores.errors import DamagedStore, EmbedctlError
+from stores.names import counted
 
 __all__ = ["Targets"]
 
@@ -75,7 +76,7 @@ class Targets:
             ]
             more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
             raise EmbedctlError(
-                f"'{entry.name}' has no embedding of {len(lacking)} images: {', '.join(first)}{more}",
+                f"'{entry.name}' has no embedding of {counted(len(lacking), 'image')}: {', '.join(first)}{more}",
                 f"embedctl extract --model {entry.name} computes what is missing; images it cannot read need replacing",
             )
 
@@ -156,7 +157,8 @@ class Targets:
         names = self._store.image_ids
         if twins := namesakes(rows.tolist(), names, self._content, self._join):
             self._note(
-                f"{len(twins)} images share their file name with others of different pixels; the longer path decided: "
+                f"{counted(len(twins), 'image shares its', 'images share their')} file name with others of "
+                f"different pixels; the longer path decided: "
                 f"'{twins[0][0]}', not '{twins[0][1]}'"
             )
         content = [self._content.get(names[row]) or names[row] for row in rows.tolist()]
@@ -164,7 +166,10 @@ class Targets:
         if seen := [
             names[row] for row, pixels in zip(rows[n_train:], content[n_train:], strict=True) if pixels in trained_on
         ]:
-            self._note(f"{len(seen)} test images are training images as well, the first '{seen[0]}'")
+            self._note(
+                f"{counted(len(seen), 'test image is a training image', 'test images are training images')} "
+                f"as well, the first '{seen[0]}'"
+            )
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

@@ -36,15 +36,12 @@ class RunConfig:
     Parameters
     ----------
     recipe : Recipe
-        Every setting.
-    brain_encoder : str
-        Name of the brain encoder.
+        Every setting, the brain encoder too.
     seed : int
         Of the initial weights, the order of the batches, dropout and the validation split.
     """
 
     recipe: Recipe
-    brain_encoder: str
     seed: int
 
 
@@ -180,7 +177,7 @@ def learners_of(config: RunConfig, data: Recordings, course: Course, against: Se
     for one in against:
         torch.manual_seed(config.seed)
         side, images = fit_image_side(one.target, course.train, one.widths, recipe, data.mean.device)
-        learners.append(Learner(recipe, config.brain_encoder, n_chans, data.n_times, side, images))
+        learners.append(Learner(recipe, n_chans, data.n_times, side, images))
     return learners
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from distributed import LocalCluster
 
 import embedctl
+from pipelines.cluster import check_cluster
 from pipelines.extract import forms
 from pipelines.extract.extract import extract
 from pipelines.extract.forward import Networks
@@ -166,11 +168,24 @@ def test_a_cluster_and_a_shard_do_not_write_one_store(folder):
         extract(replace(request, workers=1))
 
 
-def test_no_scheduler_at_an_address_is_an_expected_problem(folder, monkeypatch):
-    monkeypatch.setattr("pipelines.cluster._SECONDS_TO_CONNECT", 0.5)
-    for address in ("tcp://127.0.0.1:9", "tcp://127.0.0.1", "foo", "foo://127.0.0.1:9"):
-        with pytest.raises(EmbedctlError, match=re.escape(f"no dask scheduler at '{address}'")):
-            extract(replace(request_for(folder, "none.zarr"), scheduler=address))
+def test_what_is_no_address_or_two_clusters_is_refused_also_when_nothing_is_to_do(folder):
+    for address in ("foo", "tcp://127.0.0.1", "127.0.0.1:x", "tcp://127.0.0.1:70000", "tcp://:8786", "tcp://a b:1"):
+        with pytest.raises(EmbedctlError, match=re.escape(f"'{address}' is no address of a dask scheduler")):
+            extract(replace(request_for(folder, "whole.zarr"), scheduler=address))
+    with pytest.raises(EmbedctlError, match="--scheduler names one"):
+        extract(replace(request_for(folder, "whole.zarr"), scheduler="tcp://127.0.0.1:9", workers=2))
+    check_cluster("tls://[::1]:8786")
+    check_cluster("login-1.cluster:8786")
+
+
+def test_where_no_scheduler_answers_no_client_is_made_to_wait_for_one(folder, monkeypatch):
+    monkeypatch.setattr("distributed.Client", None)
+    monkeypatch.setattr("pipelines.cluster._SECONDS_TO_ANSWER", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        somebody = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
+        for address in ("tcp://127.0.0.1:9", "127.0.0.1:9", somebody, "foo://127.0.0.1:9"):
+            with pytest.raises(EmbedctlError, match=re.escape(f"no dask scheduler at '{address}'")):
+                extract(replace(request_for(folder, "none.zarr"), scheduler=address))
 
 
 @pytest.mark.parametrize("two", [{"workers": 2, "scheduler": "tcp://a:1"}, {"workers": 2, "shard": Part(0, 2)}])

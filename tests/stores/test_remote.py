@@ -9,6 +9,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+import embedctl
 from embedctl.cli import app
 from stores import locks, lost
 from stores.codecs import CRC_BYTES
@@ -84,6 +85,13 @@ def test_it_holds_what_the_store_on_a_disk_holds(both):
     assert np.array_equal(there.values, here.values)
     rows = [600, 3, 3, -1, 250]
     assert np.array_equal(there.take(rows), here.take(rows))
+
+
+def test_python_opens_it_by_its_address(both):
+    disk, far = (embedctl.open_embeddings(str(store.path)) for store in both)
+    assert far.names == disk.names and np.array_equal(far["pixels"].values, disk["pixels"].values)
+    assert far["pixels"].nearest("5.jpg", k=2).found == disk["pixels"].nearest("5.jpg", k=2).found
+    assert far["pixels"].to_xarray().equals(disk["pixels"].to_xarray())
 
 
 def test_other_programs_read_it_as_zarr_with_shards(both, bucket):

@@ -1,15 +1,27 @@
 """Rankings and pairs: seeds are averaged first, subjects are the unit, and only matched pairs get a verdict."""
 
+import csv
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
+from embedctl.captions import said
+from embedctl.cli import app
+from embedctl.decisive import as_csv
 from pipelines.encoders.registry import registry
 from pipelines.train.cells import hits_interval
 from pipelines.train.compare import left_out, pairs, ranking
+from pipelines.train.depths import AtDepth, DepthRow
 from pipelines.train.origin import doubt
 from pipelines.train.request import TrainRequest
+from pipelines.train.settings import what_differs
+from pipelines.train.statistics import Interval
 from pipelines.train.sweep import train
+from pipelines.train.unpaired import unpaired
+from stores.again import note_command
 from stores.embedding import IMPORTED
 from stores.errors import EmbedctlError
 from stores.results import COLUMNS, read_results, results_schema, write_run
@@ -66,7 +78,7 @@ def test_runs_on_images_that_were_replaced_are_not_ranked_with_those_on_the_new_
     old = [row(name, 1, 0, 0.9, images_key="old", started="2026-01-01") for name in ("a", "b")]
     new = row("a", 1, 0, 0.1, images_key="new", started="2026-02-01")
     assert [(r.embedding, r.top1) for r in ranking(table(*old, new))] == [("a", 0.1)]
-    assert left_out(table(*old, new))[0].startswith("2 runs of things-eeg2, subject 1, are left out")
+    assert left_out(table(*old, new))[0].startswith("left out: 2 runs of things-eeg2, subject 1; ")
 
 
 def test_an_encoder_that_was_fitted_to_things_or_brains_is_marked_and_leads_nothing(monkeypatch, capsys):
@@ -98,7 +110,7 @@ def test_a_run_repeated_on_newer_recordings_counts_once_and_the_old_one_is_said_
     old, new = row("a", 1, 0, 0.1, started="2026-01-01"), row("a", 1, 0, 0.7, started="2026-02-01", epochs_key="new")
     assert ranking(table(new, old))[0].top1 == 0.7
     assert left_out(table(new, old)) == [
-        "1 runs of things-eeg2, subject 1, are left out: newer ones were trained on other recordings or images"
+        "left out: 1 run of things-eeg2, subject 1; newer ones were trained on other recordings or images"
     ]
     assert left_out(table(new)) == []
 
@@ -247,6 +259,63 @@ def test_pairs_whose_bases_have_a_network_in_common_are_said_to(capsys):
 
     _tested(found)
     assert f"{HUMAN}, {name} share a network" in capsys.readouterr().err
+
+
+def test_the_lowest_p_stands_beside_p_and_why_an_interval_may_hold_zero_beside_a_verdict_is_said(capsys):
+    from embedctl.commands.compare import _tested
+
+    (pair,) = pairs(two_encoders(6))
+    _tested([pair])
+    told = capsys.readouterr()
+    assert "lowest p" in told.out and told.out.count("0.0312") == 3 and "two questions" not in told.err
+    assert "mean ± t x bootstrap standard deviation" in told.err
+    for torn in (
+        replace(pair, interval=Interval(-0.01, 0.2, "subjects and images")),
+        replace(pair, p=0.5, p_holm=0.5, verdict="no difference shown"),
+    ):
+        _tested([torn, replace(torn, embedding="unjudged", p_holm=None, verdict="", note="no verdict")])
+        assert f"interval and p of {HUMAN} answer two questions" in capsys.readouterr().err
+    assert float(next(csv.DictReader(as_csv([at_depth(pair)]).decode().splitlines()))["p_floor"]) == 1 / 32
+
+
+def at_depth(pair):
+    side = AtDepth(validation={pair.embedding: 0.5, pair.base: 0.5}, top1=0.5)
+    condition = pair.condition | {"preprocessing": "clean"}
+    return DepthRow(pair=replace(pair, condition=condition), aligned=side, base=side, noise_ceiling=None)
+
+
+def test_configurations_of_one_heading_are_told_apart_by_the_settings_that_differ(tmp_path):
+    plain = {"loss": "info-nce", "image_head": "linear", "train_on": "mean", "split": "concept", "lr": 0.001}
+    other = plain | {"loss": "soft-clip", "image_head": "mlp", "train_on": "random-2"}
+    rows = [
+        row("a", 1, 0, 0.5, run_id="one", config_key="1", recipe="quick"),
+        row("a", 1, 0, 0.5, run_id="two", config_key="2", recipe="quick"),
+        row("a", 1, 0, 0.5, run_id="three", config_key="3", recipe="modern"),
+    ]
+    for of, settings in zip(rows, (plain, other, other), strict=True):
+        config = {"settings": settings, "preprocessing": {"name": "clean"}, "own": {}}
+        write_run(tmp_path, of["run_id"], config=config, summary=of, arrays={}, checkpoint=b"", metrics=[])
+    found = what_differs(read_results(tmp_path), tmp_path)
+    assert found == {"1": "linear head, info-nce, trained on mean", "2": "mlp head, soft-clip, trained on random-2"}
+    (heading,) = {said(r.condition, found["2"]) for r in ranking(table(*rows)) if r.condition["config_key"] == "2"}
+    assert "recipe quick (mlp head, soft-clip, trained on random-2, 2)" in heading
+    assert what_differs(table(*rows[1:]), tmp_path / "elsewhere") == {}
+
+
+def test_who_has_no_pair_is_said_and_what_trains_its_partner(tmp_path):
+    papers, seeds = registry()[HUMAN].base, (0, 1)
+    rows = [row(HUMAN, 1, s, 0.3, **ALIGNED | {"base": papers}, run_id=f"h{s}", modality="eeg") for s in seeds]
+    rows += [row(PLAIN, 1, 0, 0.2, modality="eeg", run_id="p0")]
+    for of in rows:
+        write_run(tmp_path, of["run_id"], config={}, summary=of, arrays={}, checkpoint=b"", metrics=[])
+    note_command(tmp_path / ".embedctl", "h0", ["train", "--runs", "{store}", "--brain", "eeg"], "--model", HUMAN)
+    done = CliRunner().invoke(app, ["compare", "--paper", "--runs", str(tmp_path)])
+    assert f"{HUMAN} has no pair: the paper's base, {papers}, was not run" in done.stderr
+    words = f"embedctl extract --model {papers}; embedctl train --model {papers} --runs {tmp_path} --brain eeg"
+    assert f"{words} --subject 1 --seed 0,1" in " ".join(done.stderr.split())
+    assert "has no pair" not in CliRunner().invoke(app, ["compare", "--runs", str(tmp_path)]).stderr
+    (alone,) = [one for one in unpaired(table(rows[-1])) if one.missing == HUMAN]
+    assert (alone.embedding, alone.lacks, alone.run_id) == (PLAIN, "aligned", "p0")
 
 
 def test_a_layer_pairs_with_the_same_layer_of_the_base():

@@ -100,7 +100,10 @@ def outcome(workspace, data, recipe=QUICK):
     values = workspace.planted.astype(np.float32)
     n = len(TRAIN_IDS)
     return train_run(
-        RunConfig(recipe, "eegproject", 0), data.ready(brain_encoder("eegproject"), "cpu"), values[:n], values[n:]
+        RunConfig(recipe.with_(brain_encoder="eegproject"), 0),
+        data.ready(brain_encoder("eegproject"), "cpu"),
+        values[:n],
+        values[n:],
     )
 
 

@@ -102,7 +102,7 @@ def test_trials_are_the_valid_repetitions_and_know_their_image():
     assert data.shown.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4]
     assert np.array_equal(data.rows[6:8], s.train.epochs[2, [0, 2]].astype(np.float32))
     assert data.mean.shape[0] == 5
-    assert any("1 training images have no valid recording" in note for note in data.notes)
+    assert any("left out: 1 training image without a valid recording" in note for note in data.notes)
 
 
 def test_a_test_image_without_recordings_stays_in_the_gallery():

@@ -113,8 +113,7 @@ def test_runs_in_one_pass_are_written_as_if_they_had_been_alone(workspace, alone
     assert read_config(report.runs, report.jobs[0].run_id)["runs_in_one_pass"] == 2
 
 
-def test_a_cluster_is_started_or_named(workspace, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.cluster._SECONDS_TO_CONNECT", 0.5)
+def test_a_cluster_is_started_or_named(workspace, tmp_path):
     with pytest.raises(EmbedctlError, match="--workers starts a cluster"):
         train(request(workspace, tmp_path / "runs", workers=2, scheduler="tcp://127.0.0.1:9"))
     with pytest.raises(EmbedctlError, match=r"no dask scheduler at 'tcp://127\.0\.0\.1:9'"):

@@ -37,7 +37,7 @@ def test_equal_names_are_ambiguous_and_listed():
 
 @pytest.mark.parametrize("store", [["dog/1.jpg", "dog/2.jpg"], ["1.jpg"]])
 def test_an_image_that_is_missing_is_not_joined_to_another_of_its_name(store):
-    with pytest.raises(EmbedctlError, match=r"1 images fit one .* cat/1.jpg and dog/1.jpg"):
+    with pytest.raises(EmbedctlError, match=r"1 image fits one .* cat/1.jpg and dog/1.jpg"):
         resolve(["cat/1.jpg", "dog/1.jpg", "cat/1.jpg"], store)
     assert resolve(["a/dog/1.jpg", "a/dog/1.jpg"], store).tolist() == [0, 0]
 
@@ -48,7 +48,7 @@ def test_equal_names_with_equal_content_are_not_ambiguous():
 
 
 def test_images_without_a_content_hash_are_like_no_other():
-    with pytest.raises(EmbedctlError, match="fit several"):
+    with pytest.raises(EmbedctlError, match="fits several"):
         resolve(["c/1.jpg"], ["a/1.jpg", "b/1.jpg"], content={"a/1.jpg": "", "b/1.jpg": ""})
 
 

@@ -10,13 +10,13 @@ from pipelines.train.brain_encoders.elsewhere import trust
 from pipelines.train.losses import info_nce, loss_function, soft_clip, unit
 
 
+def direction(v):
+    v = np.asarray(v, dtype=np.float64) - np.mean(v)
+    return v / np.sqrt((v**2).sum())
+
+
 def reference(brain, image, scale, shown):
     """The loss written out term by term, in float64, without a matrix product."""
-
-    def direction(v):
-        v = np.asarray(v, dtype=np.float64) - np.mean(v)
-        return v / np.sqrt((v**2).sum())
-
     z, v = [direction(b) for b in brain], [direction(i) for i in image]
     n, total = len(z), 0.0
     for i in range(n):
@@ -83,11 +83,6 @@ def test_the_dot_product_of_unit_vectors_is_their_correlation():
 
 def soft_reference(brain, image, scale, shown):
     """SoftCLIP term by term, in float64, without a matrix product."""
-
-    def direction(v):
-        v = np.asarray(v, dtype=np.float64) - np.mean(v)
-        return v / np.sqrt((v**2).sum())
-
     z, v = [direction(b) for b in brain], [direction(i) for i in image]
     n, total = len(z), 0.0
     for i in range(n):

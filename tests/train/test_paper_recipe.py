@@ -176,7 +176,7 @@ def test_a_hundred_steps_of_the_paper_follow_a_transcription_of_it(monkeypatch, 
     )
     with monkeypatch.context() as patched:
         patched.setattr(torch.optim.AdamW, "step", watched_step)
-        outcome = train_run(RunConfig(paper, paper.brain_encoder, SEED), data.ready(kind, "cpu"), target, target[:8])
+        outcome = train_run(RunConfig(paper, SEED), data.ready(kind, "cpu"), target, target[:8])
 
     same_start = kind(N_CHANS, N_TIMES, DIM)
     same_start.load_state_dict(start[0])
@@ -198,7 +198,7 @@ def test_training_ends_when_patience_does_and_keeps_the_best_pass(monkeypatch, f
     )
     data, target = simulated()
     paper = read_recipe("paper", "eeg", "linear").with_(batch=64, passes=50, patience=3)
-    outcome = train_run(RunConfig(paper, "linear", SEED), data, target, target[:8])
+    outcome = train_run(RunConfig(paper.with_(brain_encoder="linear"), SEED), data, target, target[:8])
     assert outcome.figures["checkpoint"] == "val_loss:2"
     assert [row["pass"] for row in outcome.metrics] == [1, 2, 3, 4, 5]
     assert outcome.figures["steps"] == 20

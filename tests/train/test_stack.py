@@ -42,7 +42,7 @@ def require_equal(together, alone):
 
 @pytest.mark.parametrize("kind", [name for name in BRAIN_ENCODERS if "eeg" in READS[name] and "+" not in name])
 def test_a_brain_encoder_trained_with_others_has_the_bits_it_has_alone(loaded, against, kind):
-    data, config = loaded.ready(brain_encoder(kind), "cpu"), RunConfig(QUICK.with_(passes=2), kind, 3)
+    data, config = loaded.ready(brain_encoder(kind), "cpu"), RunConfig(QUICK.with_(passes=2, brain_encoder=kind), 3)
     for together, one in zip(train_together(config, data, against), against, strict=True):
         require_equal(together, train_run(config, data, one.target, one.gallery))
 
@@ -57,7 +57,7 @@ def test_a_brain_encoder_trained_with_others_has_the_bits_it_has_alone(loaded, a
 def test_learners_that_stop_early_narrow_or_clip_have_the_bits_they_have_alone(workspace, against, changes):
     recipe = QUICK.with_(**changes)
     data = load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], recipe)
-    config = RunConfig(recipe, "eegproject", 3)
+    config = RunConfig(recipe.with_(brain_encoder="eegproject"), 3)
     alone = [train_run(config, data, one.target, one.gallery) for one in against]
     for together, one in zip(train_together(config, data, against), alone, strict=True):
         require_equal(together, one)
@@ -66,7 +66,7 @@ def test_learners_that_stop_early_narrow_or_clip_have_the_bits_they_have_alone(w
 
 
 def test_whether_one_pass_pays_is_measured_and_said(loaded, against, monkeypatch):
-    config = RunConfig(QUICK, "eegproject", 0)
+    config = RunConfig(QUICK.with_(brain_encoder="eegproject"), 0)
     monkeypatch.setattr(stacking, "AT_LEAST", 0.0)
     chosen, why = stacking.pays(config, loaded, against)
     assert chosen and re.fullmatch(
@@ -78,7 +78,7 @@ def test_whether_one_pass_pays_is_measured_and_said(loaded, against, monkeypatch
 
 
 def test_one_pass_is_not_taken_where_it_changes_a_bit_or_cannot_be(loaded, against, monkeypatch):
-    config = RunConfig(QUICK, "eegproject", 0)
+    config = RunConfig(QUICK.with_(brain_encoder="eegproject"), 0)
     monkeypatch.setattr(stacking, "AT_LEAST", 0.0)
     monkeypatch.setattr(stack._Exactly, "ALONE", ())  # products for all networks at once
     chosen, why = stacking.pays(config, loaded, against)
@@ -89,7 +89,7 @@ def test_one_pass_is_not_taken_where_it_changes_a_bit_or_cannot_be(loaded, again
 
 
 def test_stacks_of_layers_are_routed_as_they_are_alone(workspace, loaded, against):
-    config = RunConfig(QUICK.with_(several="route"), "linear", 3)
+    config = RunConfig(QUICK.with_(several="route", brain_encoder="linear"), 3)
     pairs = [(against[0], against[1]), (against[2], against[0])]
     routed = [
         Against(*(np.hstack(both) for both in zip((a.target, a.gallery), (b.target, b.gallery), strict=True)), (24, 24))

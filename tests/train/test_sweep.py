@@ -21,10 +21,11 @@ from pipelines.train.learner import Diverged
 from pipelines.train.origin import weights_column
 from pipelines.train.request import TrainRequest
 from pipelines.train.sweep import train
+from pipelines.train.trial import OwnCodeError
 from stores.again import commands_for
 from stores.embedding import IMPORTED, Embedding
 from stores.embeddings import EmbeddingStore
-from stores.epochs import EpochStore
+from stores.epochs import EpochStore, SplitEpochs
 from stores.errors import CannotWrite, DamagedStore, EmbedctlError, UnknownName
 from stores.images import ImageRecord
 from stores.results import COLUMNS, read_array, read_config, read_results, read_summary
@@ -235,7 +236,7 @@ def test_a_dry_run_knows_what_the_runs_will_take(workspace, swept):
 def test_a_dry_run_prices_the_time_of_what_is_not_there_by_the_rows_it_takes(workspace, tmp_path, monkeypatch):
     from pipelines.train import cost
 
-    monkeypatch.setattr(cost, "seconds_per_row", lambda kind, n_chans, n_times: n_chans * n_times / 1000)
+    monkeypatch.setattr(cost, "seconds_per_row", lambda kind, n_chans, n_times, dim: n_chans * n_times / 1000)
     asked = request(workspace, tmp_path / "runs", models=("planted",), subjects=(1,), dry_run=True)
     report = train(asked)
     assert (len(report.jobs), report.n_to_do) == (len(asked.seeds or (0,)),) * 2
@@ -334,9 +335,9 @@ def test_doubles_among_the_images_are_noted_once(tmp_path):
         write_embedding(store, name, np.vstack([values, values[:1]]))
     report = train(request(small, tmp_path / "runs", dry_run=True))
     assert report.notes == [
-        "1 images share their file name with others of different pixels; the longer path decided: "
+        "1 image shares its file name with others of different pixels; the longer path decided: "
         f"'{TEST_IDS[0]}', not '{copy}'",
-        f"1 test images are training images as well, the first '{TEST_IDS[2]}'",
+        f"1 test image is a training image as well, the first '{TEST_IDS[2]}'",
     ]
 
 
@@ -481,6 +482,58 @@ def test_a_brain_encoder_and_a_loss_of_ones_own_train_and_their_text_is_part_of_
     assert train(request(workspace, tmp_path / "runs", **asked, dry_run=True)).n_to_do == 1
 
 
+@pytest.mark.parametrize(
+    ("what", "was", "becomes", "said"),
+    [
+        (
+            "Net",
+            "super().__init__()",
+            'raise ValueError("too few")',
+            "raised ValueError: too few in line 7, built for (4, 80, 24)",
+        ),
+        ("Net", "times, dim)\n\n", "times, 7)\n\n", " (line 10) makes (4, 7) of epochs (4, 4, 80), not (4, 24)"),
+        ("Net", "n_chans, n_times, dim", "n_chans", " (line 6), built for (4, 80, 24)"),
+        ("Net", "self.linear(", "self.linaer(", "linaer' in line 11, given epochs (4, 4, 80)"),
+        ("near", ".mean()", "", " (line 13) returns (4,), not one number, given brain and image (4, 24), scale () and"),
+        ("near", ".mean()", ".mean().item()", "(line 13) returns float, not one number"),
+        ("near", ".mean()", ".mean().detach()", "(line 13) returns a number without a gradient"),
+        (
+            "near",
+            "image, scale, shown",
+            "image",
+            "takes 2 positional arguments but 4 were given (line 13), given brain",
+        ),
+        ("near", "return (", "return brain @ image - (", "in line 14, given brain and image (4, 24)"),
+    ],
+)
+def test_what_is_wrong_with_code_of_ones_own_is_said_before_anything_runs(
+    workspace, tmp_path, what, was, becomes, said
+):
+    assert was in OWN
+    (tmp_path / "own.py").write_text(OWN.replace(was, becomes))
+    trust(f"{tmp_path}/own.py")
+    option = {"Net": "brain_encoder", "near": "loss"}[what]
+    told = problem(workspace, tmp_path / "runs", OwnCodeError, **{option: f"{tmp_path}/own.py:{what}"})
+    assert f"own.py:{what}'" in told and said in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_code_of_ones_own_that_raises_in_the_middle_costs_its_run_alone(workspace, tmp_path):
+    middle = (
+        "    if not self.training and x.max() > 0 and len(x) > 4 and dim_of(self) == 24 and torch.initial_seed() == 1:"
+    )
+    text = OWN.replace(
+        "        return self.linear", f"    {middle}\n            raise OSError('gone')\n        return self.linear"
+    )
+    (tmp_path / "own.py").write_text(text + "\ndef dim_of(net):\n    return net.linear.out_features\n")
+    words = ["train", "--brain=eeg", f"--recipe={workspace.recipe}", f"--runs={tmp_path / 'runs'}", "--device=cpu"]
+    words += [f"--embeddings={workspace.embeddings}", f"--epochs={workspace.epochs}", "--model=planted", "--subject=1"]
+    found = CliRunner().invoke(app, [*words, "--seed=0,1,2", f"--brain-encoder={tmp_path}/own.py:Net"])
+    assert found.exit_code == 3 and "failed 1 of 3 runs:" in found.stderr, found.stderr
+    assert "own.py:Net' raised OSError: gone in line 12" in found.stderr
+    assert read_results(tmp_path / "runs")["seed"].to_pylist() == [0, 2]
+
+
 def test_a_run_that_leaves_the_finite_numbers_stops_no_other(workspace, tmp_path, monkeypatch):
     """Neither one after it, nor one in the same pass."""
     together = runner_module.train_together
@@ -536,6 +589,21 @@ def test_without_seeds_those_of_the_recipe_are_run(workspace, tmp_path):
     found = [train(request(workspace, tmp_path / "runs", **asked, **changes)) for changes in ({}, {"seeds": (3,)})]
     assert [[job.seed for job in report.jobs] for report in found] == [[3, 5], [3]]
     assert found[0].jobs[0].run_id == found[1].jobs[0].run_id  # which other seeds there are changes no run
+
+
+def test_more_random_repetitions_than_there_are_is_an_error_and_images_with_fewer_are_told(tmp_path):
+    small = build_workspace(tmp_path)
+    found = problem(small, tmp_path / "runs", train_on="random-3", subjects=(2,))
+    assert found == "random-3 takes 3 repetitions of an image, and there are 2 of subject 2 at most"
+    assert not train(request(small, tmp_path / "runs", train_on="random-2", dry_run=True)).notes
+    valid = np.ones((len(TRAIN_IDS), 2), bool)
+    valid[:5, 1] = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SplitEpochs, "valid", valid)
+        assert train(request(small, tmp_path / "runs", train_on="random-2", dry_run=True)).notes == [
+            f"subject {s}: 5 of 96 training images have fewer than 2 repetitions; of these all are averaged"
+            for s in (1, 2)
+        ]
 
 
 def test_random_repetitions_train_and_are_a_column_of_the_results(workspace, tmp_path):

@@ -18,7 +18,7 @@ N_TRAIN = 96
 def run(workspace, recipe=QUICK, kind="eegproject", seed=0, target="planted", change=lambda data: data):
     data = change(load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], recipe))
     values = getattr(workspace, target).astype(np.float32)
-    config = RunConfig(recipe, kind, seed)
+    config = RunConfig(recipe.with_(brain_encoder=kind), seed)
     return train_run(config, data.ready(brain_encoder(kind), "cpu"), values[:N_TRAIN], values[N_TRAIN:])
 
 
@@ -105,7 +105,7 @@ def test_the_test_set_is_read_only_after_the_last_step(workspace, monkeypatch):
     data = load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], QUICK)
     object.__setattr__(data, "test", Watched(data.test))
     values = workspace.planted.astype(np.float32)
-    module.train_run(RunConfig(QUICK, "eegproject", 0), data, values[:N_TRAIN], values[N_TRAIN:])
+    module.train_run(RunConfig(QUICK.with_(brain_encoder="eegproject"), 0), data, values[:N_TRAIN], values[N_TRAIN:])
     assert reads == [len(steps)]
 
 
@@ -129,7 +129,7 @@ def test_concepts_are_found_by_the_centres_of_images_that_no_query_shows(workspa
     )
     values, rng = workspace.planted.astype(np.float32), np.random.default_rng(0)
     near = np.concatenate([values[N_TRAIN:] + 0.3 * rng.standard_normal((16, values.shape[1])) for _ in range(3)])
-    config = RunConfig(QUICK.with_(image_head="none"), "linear", 0)
+    config = RunConfig(QUICK.with_(image_head="none", brain_encoder="linear"), 0)
     against = Against(values[:N_TRAIN], values[N_TRAIN:], (), near.astype(np.float32), data.test.concepts * 3)
     (outcome,) = train_together(config, data, [against])
     centres = np.stack([np.mean([_unit(v) for v in near[k::16]], axis=0) for k in range(16)])
@@ -172,7 +172,7 @@ def test_an_embedding_wider_than_the_recipe_allows_is_narrowed_on_training_image
 
     data = load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], QUICK)
     values = workspace.planted.astype(np.float32)
-    config = RunConfig(QUICK.with_(dim=8), "eegproject", 0)
+    config = RunConfig(QUICK.with_(dim=8, brain_encoder="eegproject"), 0)
     other = train_run(config, data, values[:N_TRAIN], np.roll(values[N_TRAIN:], 1, axis=0) * 5)
     assert torch.equal(other.state["axes"], outcome.state["axes"])
     assert other.metrics == outcome.metrics
@@ -229,6 +229,8 @@ def test_a_constant_gallery_scores_exactly_chance(workspace):
     data = load_subject(EpochStore.open(workspace.epochs)["things-eeg2", 1], QUICK)
     values = workspace.planted.astype(np.float32)
     recipe = QUICK.with_(image_head="none")
-    outcome = train_run(RunConfig(recipe, "eegproject", 0), data, values[:N_TRAIN], np.ones((16, 24), np.float32))
+    outcome = train_run(
+        RunConfig(recipe.with_(brain_encoder="eegproject"), 0), data, values[:N_TRAIN], np.ones((16, 24), np.float32)
+    )
     assert (outcome.figures["top1"], outcome.figures["top5"]) == (1 / 16, 5 / 16)
     assert outcome.figures["median_rank"] == 8.5

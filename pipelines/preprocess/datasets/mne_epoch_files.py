@@ -21,28 +21,8 @@ from stores.errors import BadRecording
 __all__ = ["EpochFiles"]
 
 
-class EpochFiles(Named):
-    """Epochs saved by MNE.
-
-    Parameters
-    ----------
-    raw : Path
-        Folder that holds them.
-    files : dict of int to list of Path
-        The files of every subject.
-    column : str
-        Which column of the metadata names the image; empty to look for it.
-    wrong : list of Problem
-        What is wrong with ``recording.toml``.
-    recipe : TrialRecipe
-        What becomes of the epochs.
-    """
-
-    def __init__(
-        self, raw: Path, files: dict[int, list[Path]], column: str, wrong: list[Problem], recipe: TrialRecipe
-    ) -> None:
-        super().__init__(raw, files, column, wrong)
-        self.recipe = recipe
+class EpochFiles(Named[TrialRecipe]):
+    """Epochs saved by MNE."""
 
     def examine(self, subject: int) -> TrialFlight:
         """Return all that is wrong with a subject's epochs and the images they name."""

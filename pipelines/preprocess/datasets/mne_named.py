@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pipelines.preprocess.bids import label, numbered
 from pipelines.preprocess.dataset import Preflight, Problem
+from pipelines.preprocess.recipes import Recipe
+from pipelines.preprocess.trial_recipes import TrialRecipe
 from stores.errors import UnknownName
 from stores.names import subject_name
 
@@ -16,6 +18,7 @@ IMAGE = re.compile(r".*\.(jpe?g|png|bmp|tiff?|webp|gif)", re.IGNORECASE)
 COLUMNS = ("image", "stim_file", "image_path", "stimulus", "stim", "file")
 SI = {"eeg": (1e6, "uV"), "mag": (1e15, "fT"), "grad": (1e13, "fT/cm")}
 
+R = TypeVar("R", Recipe, TrialRecipe)
 
 _SPLITS = {"train": "train", "training": "train", "test": "test", **dict.fromkeys(("", "n/a", "nan", "none"), "")}
 
@@ -45,11 +48,26 @@ def _split_of(image: str) -> str:
     return ""
 
 
-class Named:
-    """What both kinds of dataset share: who is there, and what the rows of a table of events are."""
+class Named(Generic[R]):
+    """What both kinds of dataset share: who is there, and what the rows of a table of events are.
 
-    def __init__(self, raw: Path, files: dict[int, list[Path]], column: str, wrong: list[Problem]) -> None:
+    Parameters
+    ----------
+    raw : Path
+        Folder that holds them.
+    files : dict of int to list of Path
+        The files of every subject.
+    column : str
+        Which column of the events, or of the metadata, names the image; empty to look for it.
+    wrong : list of Problem
+        What is wrong with ``recording.toml``.
+    recipe : Recipe or TrialRecipe
+        How to cut and whiten, or what becomes of the epochs.
+    """
+
+    def __init__(self, raw: Path, files: dict[int, list[Path]], column: str, wrong: list[Problem], recipe: R) -> None:
         self.raw, self.files, self.column, self.wrong = raw, files, column, wrong
+        self.recipe: R = recipe
 
     def examine(self, subject: int) -> Any:
         """Return a `Preflight` with all that is wrong with a subject's files."""

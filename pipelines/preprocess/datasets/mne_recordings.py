@@ -30,28 +30,8 @@ __all__ = ["RecordingFiles"]
 _ROUNDING = 2.0  # samples between onset and sample of an event: some count from 1, and seconds are rounded
 
 
-class RecordingFiles(Named):
-    """Continuous recordings.
-
-    Parameters
-    ----------
-    raw : Path
-        Folder that holds them.
-    files : dict of int to list of Path
-        The recordings of every subject.
-    column : str
-        Which column names the image; empty to look for it.
-    wrong : list of Problem
-        What is wrong with ``recording.toml``.
-    recipe : Recipe
-        How to cut and whiten.
-    """
-
-    def __init__(
-        self, raw: Path, files: dict[int, list[Path]], column: str, wrong: list[Problem], recipe: Recipe
-    ) -> None:
-        super().__init__(raw, files, column, wrong)
-        self.recipe = recipe
+class RecordingFiles(Named[Recipe]):
+    """Continuous recordings."""
 
     def examine(self, subject: int) -> RecordedFlight:
         """Return all that is wrong with a subject's recordings and their events."""

@@ -18,7 +18,7 @@ from stores.errors import EmbedctlError, NotHere, UnknownName, suggest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["content", "file_of", "from_braindecode", "from_file", "is_in_a_file", "is_trusted", "trust"]
+__all__ = ["content", "file_of", "from_braindecode", "from_file", "is_in_a_file", "is_trusted", "said", "trust"]
 
 _trusted: set[Path] = set()
 
@@ -89,7 +89,7 @@ def from_file(name: str, option: str) -> Any:
     try:
         exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except Exception as problem:  # whatever a person's own code raises
-        raise EmbedctlError(f"'{path}' cannot be run: {_line(problem)}", f"try it: python {path}") from problem
+        raise EmbedctlError(f"'{path}' cannot be run: {said(problem)}", f"try it: python {path}") from problem
     if not callable(getattr(module, attribute, None)):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UnknownName(f"'{path}' has no '{attribute}'", suggest(attribute, names))
@@ -128,7 +128,7 @@ def from_braindecode(name: str) -> type[nn.Module]:
     except ModuleNotFoundError:
         raise NotHere("braindecode is not installed", 'pip install "embedctl[braindecode]"') from None
     except Exception as problem:  # torchaudio of another build raises a RuntimeError, others an OSError
-        raise NotHere(f"braindecode does not import: {_line(problem)}", "embedctl doctor examines torchaudio") from None
+        raise NotHere(f"braindecode does not import: {said(problem)}", "embedctl doctor examines torchaudio") from None
     kinds = {key: kind for key, kind in vars(models).items() if isinstance(kind, type) and issubclass(kind, nn.Module)}
     if name not in kinds:
         raise UnknownName(f"braindecode has no model called '{name}'", suggest(name, kinds))
@@ -143,7 +143,7 @@ def from_braindecode(name: str) -> type[nn.Module]:
             except Exception as problem:
                 raise EmbedctlError(
                     f"braindecode's {name} cannot be built for {n_chans} channels and {n_times} samples: "
-                    f"{_line(problem)}",
+                    f"{said(problem)}",
                     "choose another window in the recipe, or another brain encoder",
                 ) from problem
 
@@ -154,5 +154,6 @@ def from_braindecode(name: str) -> type[nn.Module]:
     return FromBraindecode
 
 
-def _line(problem: Exception) -> str:
+def said(problem: Exception) -> str:
+    """Return what was raised as one line."""
     return f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
