@@ -33,6 +33,7 @@ __all__ = [
     "discard",
     "draft_name",
     "drop",
+    "flush_folder",
     "is_vacant",
     "json_bytes",
     "make_folder",
@@ -116,7 +117,7 @@ def put_bytes(path: Path, data: bytes, drafts: Path | None = None) -> None:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
-        _sync(path.parent)
+        flush_folder(path.parent)
 
 
 def put_json(path: Path, value: Any, drafts: Path | None = None) -> None:
@@ -159,7 +160,7 @@ def make_folder(path: Path) -> None:
             raise CannotWrite(
                 f"no folder can be made in '{path.parent}'", "name a folder you can write to"
             ) from refused
-        _sync(path.parent)
+        flush_folder(path.parent)
 
 
 def place(folder: Path, final: Path, last: str = "zarr.json") -> None:
@@ -192,7 +193,7 @@ def place(folder: Path, final: Path, last: str = "zarr.json") -> None:
             if error.errno in _THERE:  # another process was there first
                 raise FileExistsError(final) from error
             raise
-        _sync(final.parent)
+        flush_folder(final.parent)
 
 
 def is_vacant(path: Path) -> bool:
@@ -224,7 +225,7 @@ def discard(folder: Path, drafts: Path) -> None:
         make_folder(drafts)
         grave = drafts / draft_name(folder.name)
         os.rename(folder, grave)
-        _sync(folder.parent)
+        flush_folder(folder.parent)
         drop(grave)
 
 
@@ -234,8 +235,7 @@ def remove_file(path: Path) -> None:
     with cannot_write(path):
         if path.exists():
             path.unlink()
-            if not isinstance(path, RemotePath):
-                _sync(path.parent)
+            flush_folder(path.parent)
 
 
 def drop(draft: Path) -> None:
@@ -315,8 +315,9 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def _sync(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there
+def flush_folder(folder: Path) -> None:
+    """Have what was made, renamed and removed in ``folder`` on the disk."""
+    if isinstance(folder, RemotePath) or os.name == "nt":  # a folder cannot be opened there
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -17,7 +17,21 @@ from stores.layout import FORMAT, group_node, read_array, read_node
 from stores.receipts import vouch, write_receipt
 from stores.roots import node_bytes, read_strings
 
-__all__ = ["rebuild_receipt", "restore", "root_attributes"]
+__all__ = ["own_name", "rebuild_receipt", "restore", "root_attributes"]
+
+
+def own_name(store: Path, group: Path) -> str:
+    """Return the name, below ``store``, of the one group that the root knows with this very metadata; else nothing."""
+    try:
+        node, copies = read_node(group), read_node(store)["consolidated_metadata"]["metadata"]
+        known = [
+            name
+            for name, copy in copies.items()
+            if {key: value for key, value in copy.items() if key != "consolidated_metadata"} == node
+        ]
+    except (DamagedStore, KeyError, TypeError, AttributeError):
+        return ""
+    return known[0] if len(known) == 1 and known[0].count("/") == group.relative_to(store).as_posix().count("/") else ""
 
 
 def restore(store: Path, kind: str, file: Path, accepted: Accepted, drafts: Path) -> bool:

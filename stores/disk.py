@@ -8,7 +8,7 @@ from pathlib import Path
 from stores.errors import CannotWrite
 from stores.remote import is_remote
 
-__all__ = ["bytes_free", "check_writable"]
+__all__ = ["bytes_free", "check_writable", "flush_disk"]
 
 
 def bytes_free(path: Path) -> int:
@@ -34,6 +34,28 @@ def check_writable(path: Path) -> None:
         return
     if os.statvfs(_there(path)).f_flag & os.ST_RDONLY:
         raise CannotWrite(f"cannot write '{path}': the disk is read-only", "name a folder you can write to")
+
+
+def flush_disk(folder: Path) -> None:
+    """Have all on the disk that any process has written to the file system of ``folder``.
+
+    A process that was killed between a rename and its flush leaves a name that is there for everybody, and gone after
+    a power cut: before anybody builds on it, it must be flushed.
+    """
+    if os.name == "nt":
+        return
+    import ctypes
+
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:  # not Linux
+        os.sync()
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if syncfs(handle):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    finally:
+        os.close(handle)
 
 
 def _there(path: Path) -> Path:

@@ -21,6 +21,7 @@ from stores.names import EmbeddingName
 from stores.receipts import Vouchers, change, check_vouched, finish, is_announced
 from stores.remote import is_remote
 from stores.roots import node_bytes, string_files
+from stores.whose import is_of_embedding
 
 __all__ = ["Group", "string_chunk"]
 
@@ -55,6 +56,8 @@ class Group:
         self.provenance: dict[str, Any] = read_ours(folder)
         if not all(isinstance(self.provenance.get(name, {}), dict) for name in ("registry", "versions")):
             raise DamagedStore(f"'{folder}' does not say where its numbers come from as embedctl does")
+        if not is_of_embedding(folder.name, self.provenance):
+            raise DamagedStore(f"'{folder}' holds another embedding than its name says")
         node = read_array(self._values)
         if len(node.shape) != 2 or node.dtype not in ("float16", "float32"):
             raise DamagedStore(f"'{self._values}' holds {node.dtype} of shape {node.shape}, and no embedding")

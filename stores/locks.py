@@ -31,7 +31,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stores.commits import cannot_write, digest, draft_name, make_folder, sweep
+from stores.commits import cannot_write, digest, draft_name, flush_folder, make_folder, sweep
+from stores.disk import flush_disk
 from stores.errors import CannotWrite, EmbedctlError, StoreLocked
 from stores.files import NotAFile, read_file
 from stores.lost import may_write, may_write_no_more, refuse_lost
@@ -88,6 +89,8 @@ def lock(folder: Path, what: str, wait: float = 0.0, shown: Path | None = None) 
     beat = threading.Thread(target=_beat, args=(path, ours, place, stop), daemon=True, name=f"heartbeat of {path.name}")
     beat.start()
     try:
+        with cannot_write(path):  # after a power cut the lock is what tells work that was cut short from damage
+            flush_folder(folder)
         _clear_claims(path, ours)
         yield
     finally:
@@ -202,6 +205,8 @@ def _remove(path: Path, content: bytes, is_ours: bool = False) -> bool:
     with cannot_write(path):
         try:
             if _content(path) == content and (is_ours or not _lives(path, _owner(content))):
+                if not is_ours and not isinstance(path, RemotePath):  # its owner may have died before it could
+                    flush_disk(path.parent)
                 path.unlink(missing_ok=True)
         finally:
             claim.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from textwrap import shorten
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -273,5 +274,5 @@ def _expected(path: RemotePath) -> Iterator[None]:
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as problem:
         raise CannotWrite(f"'{path}' may not be read or written", "give the keys of its bucket") from problem
     except exceptions.BaseError as problem:
-        what = " ".join(str(problem).split())[:200]
+        what = shorten(str(problem), 200, placeholder=" ...")
         raise EmbedctlError(f"'{path}': {what}", "check the address, the keys and the endpoint") from problem

@@ -12,8 +12,8 @@ from shlex import quote
 from typing import Any
 
 from stores.checks import Accepted, Check, Damage, accepted, fits, judge
-from stores.commits import digest, discard, place, put_bytes, remove_file, sweep
-from stores.copies import rebuild_receipt, restore, root_attributes
+from stores.commits import digest, discard, draft_name, is_vacant, place, put_bytes, remove_file, sweep
+from stores.copies import own_name, rebuild_receipt, restore, root_attributes
 from stores.embeddings import EmbeddingStore
 from stores.epoch_writer import complete_subjects, publish
 from stores.errors import DamagedStore
@@ -27,7 +27,7 @@ from stores.results import assemble
 from stores.roots import Root, node_bytes, read_strings
 from stores.runs import RECEIPT
 from stores.screens import SCREENS, SCREENS_RECEIPT
-from stores.verify import Plan, is_ours, judged, plan, run_damages
+from stores.verify import MISNAMED, Plan, is_ours, judged, plan, run_damages
 
 __all__ = ["RecordsOf", "Repair", "repair"]
 
@@ -54,6 +54,10 @@ class Repair:
         Parts that had to go whole.
     unhashed : list of Path
         Tables of images that were written again without the hashes they held.
+    strays : list of Path
+        Folders that held what is there under its own name, or what nobody knows: they are gone.
+    problem : DamagedStore, optional
+        What could not be repaired; all else was.
     """
 
     store: Path
@@ -63,6 +67,8 @@ class Repair:
     dropped: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     unhashed: list[Path] = field(default_factory=list)
+    strays: list[Path] = field(default_factory=list)
+    problem: DamagedStore | None = None
 
 
 def repair(store: Path, kind: str, records_of: RecordsOf | None = None) -> Repair:
@@ -100,6 +106,8 @@ def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
     with root.lock("embeddings"):
         refuse_beside(root, WHOLE)
         sweep(root.drafts)
+        _clear(done, root.drafts)
+        _rename_back(root, done)
         found, bad = _still_damaged(path, done)
         _mend_root(root, found, bad, done, records_of)
         groups: dict[str, dict[Path, Check]] = {}
@@ -108,7 +116,50 @@ def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
         for name in sorted(groups):
             if private(path / name / "values").is_dir():
                 _mend_group(root, path / name, found, groups[name], done)
+            elif any(damage.file == path / name for damage in found.damages):
+                done.lost += [damage.part for damage in found.damages if damage.file == path / name]
     EmbeddingStore.open(path).consolidate()
+
+
+def _clear(done: Repair, drafts: Path) -> None:
+    """Take empty folders away from where files of ours belong.
+
+    Raises
+    ------
+    DamagedStore
+        If something is in one.
+    """
+    folders = {d.file for d in done.found if d.problem != MISNAMED and not d.file.is_symlink() and d.file.is_dir()}
+    for folder in sorted(folders):
+        if not is_vacant(folder):
+            hint = "move it away, and repair again"
+            raise DamagedStore(f"'{folder}' is a folder, where a file of ours belongs", hint)
+        discard(folder, drafts)
+
+
+def _rename_back(root: Root, done: Repair) -> set[Path]:
+    """Give folders that were renamed their own names again, and return what they were called; a copy goes."""
+    wrong = {
+        damage.file for damage in done.found if damage.problem == MISNAMED and root.private not in damage.file.parents
+    }
+    names = {folder: own_name(root.path, folder) for folder in sorted(wrong)}
+    names = {folder: name if root.path / name != folder else "" for folder, name in names.items()}
+    while names:
+        folder = next((folder for folder, name in names.items() if name and not (root.path / name).exists()), None)
+        if folder:
+            target = root.path / names.pop(folder)
+            place(folder, target)
+            done.restored.append(target)
+            continue
+        folder, name = names.popitem()
+        if root.path / name in names:  # two that changed places
+            aside = root.drafts / draft_name(folder.name)
+            place(folder, aside)
+            names[aside] = name
+        else:
+            discard(folder, root.drafts)
+            done.strays.append(folder)
+    return wrong
 
 
 def _still_damaged(path: Path, done: Repair) -> tuple[Plan, dict[Path, Check]]:
@@ -153,10 +204,11 @@ def _rewrite_table(root: Root, file: Path, check: Check, done: Repair, records_o
     size, number = read_array(root.path / root.array).chunks[0], int(file.stem.rpartition("-")[2])
     ids = read_strings(root.path / root.array, root.private / "metadata.json")[number * size : (number + 1) * size]
     if records_of is None:
-        raise DamagedStore(
-            f"lost with '{file}': size, time and hash of {len(ids):,} images, '{ids[0]}' to '{ids[-1]}'; no row is",
+        done.problem = DamagedStore(
+            f"lost with '{file}': size, time and hash of {len(ids):,} images, '{ids[0]}' to '{ids[-1]}', but no row",
             f"embedctl repair {quote(str(root.path))} --images DIR writes it from them; or take it from a copy",
         )
+        return
     wanted, data = {voucher["blake2b"] for voucher in check.accepted if voucher}, b""
     for records in records_of(ids):
         data = image_table_bytes(records)
@@ -209,7 +261,8 @@ def _mend_group(root: Root, group: Path, found: Plan, bad: Mapping[Path, Check],
     for chunk in sorted(path for path in (group / "values" / "c").rglob("*") if path.is_file()):
         if chunk not in left and chunk.name.isdecimal():
             remove_file(chunk)
-    if any(damage.part == part and "values" in damage.file.parts and damage.file != metadata for damage in done.found):
+    mended = {metadata, *done.restored}
+    if any(d.part == part and "values" in d.file.parts and d.file not in mended for d in done.found):
         done.dropped.append(part)
 
 
@@ -236,8 +289,12 @@ def _keep(
 def _epochs(path: Path, done: Repair) -> None:
     root = Root(path, "epochs", "subject")
     receipt = root.private / "metadata.json"
+    with root.lock("list of subjects", wait=30.0):
+        _clear(done, root.drafts)
+        renamed = _rename_back(root, done)
     found, bad = _still_damaged(path, done)
-    subjects = sorted({"/".join(damage.part.split("/")[:2]) for damage in done.found if damage.part})
+    away = {folder.relative_to(path).as_posix() for folder in renamed if not folder.exists()}
+    subjects = sorted({"/".join(damage.part.split("/")[:2]) for damage in done.found if damage.part} - away)
     with root.lock("list of subjects", wait=30.0):
         for file, check in list(bad.items()):
             is_dataset = file.parent.parent == path and check.receipt == receipt
@@ -307,6 +364,7 @@ def _runs(path: Path) -> Repair:
     refuse_links(path)
     done = Repair(path, "runs", judged(plan(path, "runs")))
     drafts, locks = path / ".embedctl" / "drafts", path / ".embedctl" / "locks"
+    _clear(done, drafts)
     for part in sorted({damage.part for damage in done.found if damage.part}):
         run, _, beside = part.partition("/")
         if part == SCREENS:  # what was tested cannot be found out again: the count restarts

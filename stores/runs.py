@@ -14,6 +14,7 @@ import numpy as np
 from stores.columns import rows_table
 from stores.commits import discard, json_bytes, put_bytes
 from stores.errors import DamagedStore, EmbedctlError
+from stores.files import read_file
 from stores.names import check_folder_name
 from stores.receipts import read_receipt, vouch, write_receipt
 from stores.sealed import json_of, npy_of
@@ -23,6 +24,7 @@ __all__ = [
     "RunReader",
     "drafts",
     "finished",
+    "own_id",
     "read_array",
     "read_checkpoint",
     "read_config",
@@ -115,6 +117,8 @@ class RunReader:
             raise EmbedctlError(f"no finished run '{run_id}' in '{runs}'", "embedctl results lists the runs")
         self._folder = runs / run_id
         self._vouchers = read_receipt(self._folder / RECEIPT)["files"]
+        if own_id(self._folder) not in (run_id, ""):
+            raise DamagedStore(f"'{self._folder}' holds another run than its name says")
 
     def config(self) -> dict[str, Any]:
         """Return the configuration."""
@@ -147,6 +151,15 @@ class RunReader:
         if vouch(data) != self._vouchers[name]:
             raise DamagedStore(f"'{path}' is not the file that was written", "remove the run and train it again")
         return data
+
+
+def own_id(run: Path) -> str:
+    """Return the id that a run's summary says it has; nothing where it does not say, or cannot be read."""
+    try:
+        said = json_of(read_file(run / "summary.json"), run).get("run_id", "")
+    except (OSError, DamagedStore):
+        return ""
+    return said if isinstance(said, str) else ""
 
 
 def finished(runs: Path, run_id: str) -> bool:

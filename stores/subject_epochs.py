@@ -12,12 +12,13 @@ from stores.commits import digest, json_bytes
 from stores.epoch_writer import ALL_TRIALS
 from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import private, read_array, read_ours
-from stores.names import check_folder_name
+from stores.names import check_folder_name, subject_name
 from stores.receipts import Vouchers, read_vouched, settled
 from stores.roots import read_strings
 from stores.rows import RawRows
 from stores.split_writer import block_receipts, missing_blocks
 from stores.tables import read_table
+from stores.whose import is_of_subject
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +46,8 @@ class SubjectEpochs:
         self.path, self.dataset, self.subject = path, dataset, subject
         read_vouched(path, private(path / "split") / "metadata.json", "zarr.json")
         ours = read_ours(path, modality=str, recipe=dict, info=dict, arrays=list)
+        if not is_of_subject(f"{dataset}/{subject_name(subject)}", ours):
+            raise DamagedStore(f"'{path}' holds another subject than its name says")
         if not _is_sound(ours["info"]):
             raise DamagedStore(f"'{path}' does not say what was recorded as embedctl does")
         self.modality: str = ours["modality"]

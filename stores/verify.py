@@ -22,11 +22,12 @@ from stores.receipts import is_of_a_block, read_receipt
 from stores.remote import RemotePath
 from stores.results import TABLE, runs_listed
 from stores.roots import count_strings, read_strings
-from stores.runs import RECEIPT
+from stores.runs import RECEIPT, own_id
 from stores.screens import SCREENS, SCREENS_RECEIPT
 from stores.speed import SPEED
+from stores.whose import is_of_embedding, is_of_subject
 
-__all__ = ["Plan", "find_places", "is_ours", "judged", "plan", "run_damages"]
+__all__ = ["MISNAMED", "Plan", "find_places", "is_ours", "judged", "plan", "run_damages"]
 
 _KEY = re.compile(r"-[0-9a-f]{2,}$")
 _PASSING = {"locks", "drafts", "unfinished", COMMANDS}
@@ -36,6 +37,7 @@ _OURS = re.compile(
     re.ASCII,
 )
 """What embedctl writes into a store; anything else was put there by others: file managers, network mounts, people."""
+MISNAMED = "holds what has another name"
 _MOST_BLOCKS = 10_000  # of a split, 32 MB each: what claims more lies
 
 
@@ -71,10 +73,13 @@ class Plan:
 
     def blame(self, file: Path, problem: str, part: str, rows: Any = (), ids: Path | None = None) -> None:
         """Write down a damage."""
-        ranges = tuple((int(start), int(stop)) for start, stop in rows)
         if ids and ids not in self.names:  # once, however many blocks are damaged
             self.names[ids] = _images(ids)
         known = self.names[ids] if ids else []
+        # The last block is rarely full.
+        ranges = tuple(
+            (int(start), min(int(stop), len(known)) if start < len(known) else int(stop)) for start, stop in rows
+        )
         images = tuple(image for start, stop in ranges for image in known[start:stop])
         self.damages.append(Damage(file, problem, self.kind, self.store, part, ranges, images))
 
@@ -101,8 +106,10 @@ def find_places(path: Path) -> list[tuple[Path, str]]:
     Raises
     ------
     EmbedctlError
-        If there is none.
+        If there is none, or ``path`` is a part of a store.
     """
+    if above := next((above for above in path.absolute().parents if _is_store(above)), None):
+        raise EmbedctlError(f"'{path}' is a part of '{above}'", "name the store: all of it is looked at")
     if kind := _kind(path):
         return [(path, kind)]
     inside = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.endswith(DRAFT)) if path.is_dir() else []
@@ -145,6 +152,12 @@ def judged(
     return found.damages
 
 
+def _is_store(path: Path) -> bool:
+    return any(
+        private(path / array).is_dir() and (path / array / "zarr.json").exists() for array in ("image", "subject")
+    )
+
+
 def _kind(path: Path) -> str:
     """Say what ``path`` holds, by what damage to one file cannot take away."""
     for array, kind in (("image", "embeddings"), ("subject", "epochs")):
@@ -183,6 +196,8 @@ def _embedding(group: str) -> str:
 
 def _embedding_rows(found: Plan, group: Path, part: str, block_rows: int) -> None:
     hidden, ids = private(group / "values"), found.store / "image"
+    if not is_of_embedding(group.name, _said(group)):
+        found.blame(group, MISNAMED, part)
     found.trust(hidden / "metadata.json", group, part)
     chunk_rows = _number(_chunk_rows, group / "values")
     for receipt in sorted(path for path in (hidden / "receipts").glob("*.json") if is_of_a_block(path.name)):
@@ -214,6 +229,8 @@ def _epochs(path: Path) -> Plan:
 
 def _subject(found: Plan, folder: Path, name: str, is_whole: bool) -> None:
     receipt = private(folder / "split") / "metadata.json"
+    if (said := _said(folder)) and not is_of_subject(name, said):
+        found.blame(folder, MISNAMED, name)
     if is_whole or receipt.exists():
         found.trust(receipt, folder, name)
     for split in (folder / "train", folder / "test"):
@@ -267,6 +284,8 @@ def _one_run(path: Path) -> Plan:
 def _run(found: Plan, folder: Path, busy: bool) -> None:
     """Look at a run, and at what was computed from it and lies beside (`stores.beside`)."""
     found.trust(folder / RECEIPT, folder, folder.name)
+    if own_id(folder) not in (folder.name, ""):
+        found.blame(folder, MISNAMED, folder.name)
     for beside in sorted(path for path in folder.iterdir() if path.is_dir()):
         marks = (beside / RECEIPT).exists() or (beside / "summary.json").exists()
         if not (marks or beside.name.startswith("interpret-")):
@@ -338,6 +357,14 @@ def _rest(found: Plan, locks: Path) -> None:
         else:
             found.blame(file, "has no receipt", _part(found, name), *_rows_of(found, file))
     found.remarks += [f"'{top}' is not ours" for top in sorted(foreign)]
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    """Return what a group says of itself; nothing where it is damaged, which is told otherwise."""
+    try:
+        return read_ours(folder)
+    except DamagedStore:
+        return {}
 
 
 def _is_unlisted_dataset(found: Plan, file: Path) -> bool:

@@ -117,6 +117,14 @@ def test_an_interrupted_run_leaves_a_part_that_the_next_one_continues(server, tm
     assert server.ranges == ["bytes=1000-"] and not (folder / "net.pth.part").exists()
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(server, tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.path.getsize(handle)), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append(Path(new).name), replace(old, new)))
+    resolve_weights(served(server, sha256=SHA))
+    assert done[done.index("net.pth") - 1] == len(CONTENT)
+
+
 @pytest.mark.parametrize(
     ("body", "known", "what"),
     [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedctl import options, render
+from stores.errors import DamagedStore, EmbedctlError
 
 if TYPE_CHECKING:
     from stores.repair import Repair
@@ -47,8 +48,16 @@ def repair(
     if images:
         from pipelines.extract.records import records_from
 
-        records_of = partial(records_from, options.path(images))
-    done = [undo(path, kind, records_of) for path, kind in places]
+        if not (folder := options.path(images)).exists():
+            raise EmbedctlError(f"nothing at '{images}'", "name the images that the store was made from")
+        records_of = partial(records_from, folder)
+    done, problems = [], []
+    for path, kind in places:  # what cannot be repaired keeps nothing else from it
+        try:
+            done.append(undo(path, kind, records_of))
+            problems += [done[-1].problem] if done[-1].problem else []
+        except DamagedStore as problem:
+            problems.append(problem)
     left = [damage for path, kind in places for damage in judged(plan(path, kind))]
     if json:
         fields = [_fields(what) for what in done]
@@ -57,6 +66,8 @@ def repair(
         for what in done:
             _show(what)
         show_damage(left)
+    if problems:
+        raise problems[0]
     if left:
         raise typer.Exit(4)
 
@@ -73,6 +84,7 @@ def _fields(what: "Repair") -> dict[str, Any]:
         "dropped": what.dropped,
         "lost": what.lost,
         "unhashed": list(map(str, what.unhashed)),
+        "strays": list(map(str, what.strays)),
         "next": commands,
         "left_out": left_out,
     }
@@ -91,6 +103,8 @@ def _show(what: "Repair") -> None:
         render.line(f"  dropped   what was damaged of {part}")
     for part in what.lost:
         render.line(f"  lost      {part}, all of it")
+    for folder in what.strays:
+        render.line(f"  removed   {folder.relative_to(what.store)}, which held something else than its name says")
     commands, left_out = _next(what)
     for command in commands:
         render.line(f"  next      {command}")

@@ -53,7 +53,8 @@ def verify(
     plans = [plan(found, kind) for found, kind in find_places(options.place(place))]
     with shown() as progress:
         for found in plans:
-            progress.start(f"verify {found.store.name}", len(found.checks), "files")
+            progress.start(f"verify {found.store.name}", len(found.checks) + len(found.receipts), "files")
+            progress.advance(len(found.receipts))
             judged(found, chosen, progress.advance)
     damages = [damage for found in plans for damage in found.damages]
     remarks = [f"{found.store}: {remark}" for found in plans for remark in found.remarks]
@@ -63,11 +64,12 @@ def verify(
     else:
         for remark in remarks[:_SHOWN]:
             render.note(remark)
+        whole = "all as written"
+        if quick or sample:
+            whole = f"all of the size and last bytes they were written with; {sample or 'none'} read whole"
         for found in plans:
             n_files, n_bad = len(found.checks) + len(found.receipts), len(found.damages)
-            render.line(
-                f"{found.store}: {counted(n_files, 'file')}, {f'{n_bad:,} damaged' if n_bad else 'all as written'}"
-            )
+            render.line(f"{found.store}: {counted(n_files, 'file')}, {f'{n_bad:,} damaged' if n_bad else whole}")
         show_damage(damages)
     if damages:
         render.note("'embedctl repair' drops what is damaged, so that the command that wrote it computes it again")

@@ -151,6 +151,8 @@ def _download(file: WeightsFile, target: Path, progress: Progress) -> None:
             raise DamagedStore(
                 f"{file.url} {problem_found}", "try again; if it stays so, the file has moved or changed"
             )
+        with open(part, "ab") as whole:  # else a power cut could leave the name and not the content
+            os.fsync(whole.fileno())
         os.replace(part, target)
 
 

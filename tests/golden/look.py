@@ -24,6 +24,7 @@ from tests.golden.make import IDS, epochs_of, make, values
 HERE = Path(__file__).parent
 NAMES = {"pixels": (6, "float16"), "hog:layer3.gap@blur-9": (4, "float32")}
 GOLDEN = sorted(HERE.glob("format-*.zip"))
+LATER = {"runs/screens.json"}  # files that came after the golden store
 
 
 def unpack(golden: Path, folder: Path) -> Path:
@@ -93,7 +94,7 @@ def differences(golden: Path, made: Path) -> list[str]:
         return {name: data for name, data in files.items() if ".embedctl" not in name and "receipt" not in name}
 
     ours, theirs = plain(golden), plain(made)
-    names = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    names = sorted(name for name in {*ours, *theirs} - LATER if ours.get(name) != theirs.get(name))
     return [name for name in names if not name.endswith(".parquet")]
 
 

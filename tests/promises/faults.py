@@ -103,15 +103,15 @@ class Writes:
         return write
 
     def _is_write(self, name: str, arguments: tuple, options: dict) -> bool:
+        if name == "open":
+            mode = arguments[1] if len(arguments) > 1 else options.get("mode", options.get("flags", "r"))
+            writes = mode & (os.O_CREAT | os.O_WRONLY) if isinstance(mode, int) else set(mode) & set("wax+")
+            if not writes:  # asked first: most openings are to read
+                return False
         what = arguments[0] if arguments else options.get("path", options.get("file"))
         if isinstance(what, int):
             what = os.readlink(f"/proc/self/fd/{what}")
-        if not os.path.realpath(os.fspath(what)).startswith(self._folder):
-            return False
-        if name != "open":
-            return True
-        mode = arguments[1] if len(arguments) > 1 else options.get("mode", options.get("flags", "r"))
-        return bool(mode & (os.O_CREAT | os.O_WRONLY)) if isinstance(mode, int) else bool(set(mode) & set("wax+"))
+        return os.path.realpath(os.fspath(what)).startswith(self._folder)
 
 
 def attack(job: Job, full: int = 1, broken: int = 1, many: int = 10**9) -> Counter:
@@ -159,7 +159,7 @@ def attack(job: Job, full: int = 1, broken: int = 1, many: int = 10**9) -> Count
 
 
 def unflushed(job: Job) -> list[str]:
-    """Return what a power cut could take after something later is there: files and renames nobody flushed before it.
+    """Return what a power cut could take after something later is there: what nobody flushed before it.
 
     Where there is none, what a power cut leaves is what an end at a write leaves.
     """
@@ -174,13 +174,21 @@ def unflushed(job: Job) -> list[str]:
                 source = os.path.realpath(what)
                 if os.path.isfile(source) and source not in flushed:
                     found.append(f"the content of {writes.target}")
-                found.extend(f"a rename in {place}, before {writes.target}" for place in sorted(waiting))
+                found.extend(f"a change of {place}, before {writes.target}" for place in sorted(waiting))
                 waiting.add(os.path.dirname(os.path.realpath(writes.target)))
+            elif name == "link" and writes.target.endswith(".lock"):  # it tells what was cut short from damage
+                waiting.add(os.path.dirname(os.path.realpath(writes.target)))
+            elif (
+                name in ("mkdir", "unlink", "rmdir")
+                and os.path.isabs(what)
+                and not passing(os.path.relpath(what, whole))
+            ):
+                waiting.add(os.path.dirname(os.path.realpath(what)))
 
         with (writes := Writes(whole, see)):
             code, said = ended(whole, job.words)
         assert code == 0, said
-        return [*found, *(f"a rename in {place}, at the end" for place in sorted(waiting))]
+        return [*found, *(f"a change of {place}, at the end" for place in sorted(waiting))]
 
 
 def _each(

@@ -35,15 +35,25 @@ N_IMAGES = {"a_block": 64, "four_blocks": 250}
 
 PATIENCE = 10.0
 """Seconds in which a command that is asked to stop must have stopped."""
+ASKED = {signal.SIGTERM, signal.SIGUSR1}
 
 
 def forked(folder: Path, words: list[str], forgetful: bool = False) -> int:
-    """Start a command in a process of its own, and return its number; it notes what it computes (`computed_in`)."""
+    """Start a command in a process of its own, and return its number; it notes what it computes (`computed_in`).
+
+    Being asked to stop waits until the process listens, as it does before its first line of work: on a busy computer
+    the question may come before the process has run at all.
+    """
+    _notes(folder).unlink(missing_ok=True)  # what another process noted, if this one ends before it notes anything
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
     child = os.fork()
-    if not child:
+    if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+    else:
         code = 1
         try:
             end_cleanly_when_terminated()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
             note_computed(folder)
             if forgetful:
                 EmbeddingStore.committed = lambda store, entry: np.zeros(store.n_images, bool)
@@ -121,7 +131,8 @@ def rounds(
         assert met["rounds"] < 4 * n, f"too few of the kills met the command: {met}"
         here = shutil.copytree(start, folder / "killed")
         child = forked(here, words)
-        time.sleep(draw.uniform(0, seconds))
+        if met["rounds"]:  # once before it has begun
+            time.sleep(draw.uniform(0, seconds))
         os.kill(child, number)
         asked = time.perf_counter()
         code = end(child)

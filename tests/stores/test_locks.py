@@ -78,6 +78,19 @@ def test_a_killed_writer_is_taken_over_at_once(folder, other_process):
     assert not list(folder.iterdir())
 
 
+def test_what_a_killed_writer_has_not_flushed_is_flushed_before_its_lock_goes(folder, other_process, monkeypatch):
+    """It may have died between a rename and its flush: everybody sees the file, and a power cut would take it."""
+    seen, flush = [], locks.flush_disk
+    other_process.kill()
+    other_process.wait()
+    monkeypatch.setattr(
+        locks, "flush_disk", lambda place: (seen.append((folder / "store.lock").exists()), flush(place))
+    )
+    with lock(folder, "store"):
+        assert seen == [True]
+    assert seen == [True], "an owner that lives has flushed what it wrote"
+
+
 def test_the_same_process_does_not_get_it_twice(folder):
     with lock(folder, "store"):
         with pytest.raises(StoreLocked), lock(folder, "store"):

@@ -74,13 +74,30 @@ def test_after_repair_and_the_writing_command_every_byte_is_what_it_was(workspac
 
 def test_without_the_images_a_lost_table_of_them_is_told_with_what_was_in_it_and_what_to_type(workspace):
     # What images the rows are of is said nowhere else, and what cannot be known is not made up.
-    (workspace / "e.zarr/image/.embedctl/images-0.parquet").unlink()
-    with pytest.raises(
-        DamagedStore, match="size, time and hash of 80 images, '000.jpg' to '079.jpg'; no row"
-    ) as problem:
-        mend(workspace)
-    assert "embedctl repair" in problem.value.hint and "--images DIR" in problem.value.hint
-    assert damages(workspace)
+    table = workspace / "e.zarr/image/.embedctl/images-0.parquet"
+    table.unlink()
+    for file in (
+        "e.zarr/pixels-0a/values/c/0/0",
+        "p.zarr/things-eeg2/sub-01/train/mean/c/0/0/0",
+        "runs/run-0/scores.npy",
+    ):
+        flip(workspace / file)  # all else is repaired
+    result = embedctl("repair", str(workspace))
+    assert result.exit_code == 4 and result.stdout.count("dropped") == 3
+    assert "size, time and hash of 80 images, '000.jpg' to '079.jpg', but no row" in result.stderr
+    assert "embedctl repair" in result.stderr and "--images DIR" in result.stderr
+    assert [damage.file for damage in damages(workspace)] == [table]
+
+
+def test_a_folder_in_the_place_of_a_file_is_taken_away_if_nothing_is_in_it(workspace):
+    file = workspace / "p.zarr/things-eeg2/sub-01/test/channel/c/0"
+    file.unlink()
+    (file / "mine").mkdir(parents=True)
+    with pytest.raises(DamagedStore, match="is a folder, where a file of ours belongs"):
+        repair(workspace / "p.zarr", "epochs")
+    (file / "mine").rmdir()
+    assert repair(workspace / "p.zarr", "epochs").restored == [file]
+    assert not damages(workspace)
 
 
 @pytest.mark.parametrize(("way", "touched"), [("flip", False), ("delete", False), ("delete", True)])

@@ -10,6 +10,7 @@ from stores import checks, verify
 from stores.beside import write_beside
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
+from stores.errors import EmbedctlError
 from stores.receipts import vouch, write_receipt
 from stores.repair import repair
 from stores.results import assemble
@@ -103,6 +104,12 @@ def test_damage_to_any_file_is_found_and_located(workspace, kind, way):
         assert near and {damage.part for damage in near} == {part}, (file, found)
         file.write_bytes(whole)
     assert damages(store) == []
+
+
+@pytest.mark.parametrize("part", ["e.zarr/pixels-0a", "e.zarr/image", "p.zarr/things-eeg2/sub-01"])
+def test_a_part_of_a_store_is_not_looked_at_alone(written, part):
+    with pytest.raises(EmbedctlError, match="is a part of"):
+        find_places(written / part)
 
 
 def test_the_rows_and_images_of_a_damaged_chunk_are_named(workspace):
