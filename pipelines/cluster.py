@@ -103,7 +103,7 @@ def end_at_once(client: "Client") -> None:
     nannies = list(getattr(client.cluster, "workers", {}).values())
     found = []
     for nanny in nannies:
-        nanny.auto_restart = False
+        nanny.close_gracefully()  # or it starts another worker first
         if nanny.pid and psutil.pid_exists(nanny.pid):
             found.append(psutil.Process(nanny.pid))
             found[-1].kill()
