@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from embedctl import render
 from embedctl.drawing import COLOURS, new_figure
+from stores.names import EmbeddingName
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +23,7 @@ SAID = (*_TOGETHER, "brain_encoder", "image_head")
 """Columns of the results that the table says."""
 _POINTS = 100
 _ACROSS = 3  # panels beside each other
+_NAMED, _LEVEL = 12, 3  # layers whose names have room below a panel, and beside each other
 
 
 def tell(rows: "Sequence[DepthRow]", differs: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -73,6 +75,11 @@ def _sides(row: "DepthRow") -> "Iterator[tuple[str, str, AtDepth]]":
     yield row.pair.base, row.pair.base_weights, row.base
 
 
+def _layer(label: str) -> str:
+    name = EmbeddingName.parse(label.partition("#")[0])
+    return ".".join(filter(None, (name.layer, name.pooling))) or "last"
+
+
 def _told(embedding: str, weights: str, one: "AtDepth") -> tuple[str, str, str, str]:
     from pipelines.train.origin import marked
 
@@ -117,13 +124,15 @@ def as_csv(rows: "Sequence[DepthRow]") -> bytes:
     return sink.getvalue().encode()
 
 
-def depth_figure(rows: "Sequence[DepthRow]") -> "Figure":
+def depth_figure(rows: "Sequence[DepthRow]", differs: Mapping[str, str] = MappingProxyType({})) -> "Figure":
     """Draw validation over depth, a panel per line of the table; the chosen layer ringed, with its test score.
 
     Parameters
     ----------
     rows : sequence of DepthRow
         At least one.
+    differs : mapping
+        By config_key: settings that set lines apart, as for `tell`.
     """
     from pipelines.train.origin import marked
 
@@ -133,6 +142,7 @@ def depth_figure(rows: "Sequence[DepthRow]") -> "Figure":
     axes = list(panels.flat) if len(rows) > 1 else [panels]
     for panel, row in zip(axes, rows, strict=False):
         aligned, base = _sides(row)
+        named = [list(map(_layer, one.validation)) for _, _, one in (aligned, base)]
         for (embedding, weights, one), colour, kind in (
             (base, COLOURS[0], "base"),
             (aligned, COLOURS[1], "aligned"),
@@ -145,9 +155,16 @@ def depth_figure(rows: "Sequence[DepthRow]") -> "Figure":
             panel.plot([at[chosen]], [_POINTS * one.top1], "D", color=colour, ms=6)
         panel.axhline(_POINTS / row.pair.condition["n_way"], color="black", ls=":", lw=1.2)
         panel.set(xlabel="layers, first to last", ylabel="top-1, %", ylim=(0, None))
-        panel.set_title(
-            f"{row.pair.condition['brain_encoder']}, image head {row.pair.condition['image_head']}", fontsize=9
+        if named[0] == named[1] and 1 < len(named[0]) <= _NAMED:
+            places = [place / (len(named[0]) - 1) for place in range(len(named[0]))]
+            panel.set_xticks(places, named[0], fontsize=7, rotation=0 if len(named[0]) <= _LEVEL else 30)
+        condition = row.pair.condition
+        told = (
+            condition["brain_encoder"],
+            f"image head {condition['image_head']}",
+            differs.get(condition["config_key"]),
         )
+        panel.set_title(", ".join(filter(None, told)), fontsize=9)
         panel.legend(fontsize=6, frameon=False)
     for panel in axes[len(rows) :]:
         panel.set_visible(False)

@@ -133,7 +133,7 @@ def test_a_pair_over_depth_has_its_validation_its_choice_and_its_test():
     def side(name, values, top1):
         return AtDepth(validation={f"{name}:{at}": value for at, value in enumerate(values)}, top1=top1)
 
-    condition = {"n_way": 50, "brain_encoder": "nice", "image_head": "linear"}
+    condition = {"n_way": 50, "brain_encoder": "nice", "image_head": "linear", "config_key": "0a"}
     chosen = {"embedding": "a:1", "weights": "random:3", "base": "b:0", "base_weights": "random:3"}
     row = SimpleNamespace(
         aligned=side("a", [0.1, 0.4, 0.3], 0.35),

@@ -123,10 +123,11 @@ def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot
     for file, suffix in files:
         check_file(file, suffix, folder, beside=folder)
     rows, notes = at_best_depths(table, pairing, folder)
+    differs = what_differs(table, folder, decisive.SAID)
     if files and not rows:
         raise EmbedctlError("there is no pair to write", "train an aligned encoder and its base")
     for file, suffix in files:
-        put_file(file, decisive.as_csv(rows) if suffix == ".csv" else png(decisive.depth_figure(rows)))
+        put_file(file, decisive.as_csv(rows) if suffix == ".csv" else png(decisive.depth_figure(rows, differs)))
         render.note(f"{file}: written")
     tested = seen(folder, table)
     if json:
@@ -136,7 +137,7 @@ def _layers(table: "pa.Table", pairing: str, folder: Path, csv: str | None, plot
         return
     for text in notes:
         render.note(text)
-    decisive.tell(rows, what_differs(table, folder, decisive.SAID))
+    decisive.tell(rows, differs)
     _explained([row.pair.interval for row in rows])
     say_both_true([row.pair for row in rows])
     say_reliability([row.noise_ceiling for row in rows])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["picture", "show"]
+
+_WIDE = 110  # letters of a heading above a picture
 
 
 def show(
@@ -196,12 +199,15 @@ def picture(path: Path, kind: str, file: Path) -> None:
         drawn = pictures.curve_figure(read_metrics(path.parent, path.name), path.name)
     else:
         from pipelines.train.compare import ranking
+        from pipelines.train.settings import what_differs
         from stores.results import read_results
 
-        ranks = ranking(read_results(path), path)
+        table = read_results(path)
+        ranks, differs = ranking(table, path), what_differs(table, path)
         first = [row for row in ranks if row.condition == ranks[0].condition]
+        heading = said(first[0].condition, differs.get(first[0].condition["config_key"], ""))
         drawn = pictures.ranking_figure(
-            first, f"Which embeddings are retrieved best, with intervals\n{said(first[0].condition)}"
+            first, f"Which embeddings are retrieved best, with intervals\n{fill(heading, _WIDE)}"
         )
         if len(first) < len(ranks):
             render.note("the picture shows the first of several settings; 'embedctl report' has them all")
