@@ -3,7 +3,6 @@
 It goes when the run goes or is trained anew, and the run itself is never touched.
 """
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from stores.errors import DamagedStore, EmbedctlError
 from stores.names import check_folder_name
 from stores.receipts import change, read_receipt, settled, vouch
 from stores.runs import finished
-from stores.sealed import json_of, npy_of
+from stores.sealed import json_of, npy_bytes, npy_of
 
 __all__ = ["read_array_beside", "read_beside", "write_beside"]
 
@@ -54,11 +53,7 @@ def write_beside(
         If the disk is full or read-only.
     """
     folder = _folder(runs, run_id, what)
-    files = {_SUMMARY: json_bytes(summary)}
-    for name, values in arrays.items():
-        sink = io.BytesIO()
-        np.save(sink, values, allow_pickle=False)
-        files[f"{name}.npy"] = sink.getvalue()
+    files = {_SUMMARY: json_bytes(summary), **{f"{name}.npy": npy_bytes(values) for name, values in arrays.items()}}
     stale = set(read_receipt(folder / _RECEIPT)["files"]) - set(files)
     change(folder / _RECEIPT, folder, files, gone=stale)
     for name in stale:

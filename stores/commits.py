@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stores.disk import bytes_free
-from stores.errors import CannotWrite
+from stores.errors import CannotWrite, DamagedStore
 from stores.files import open_file
 from stores.lost import refuse_lost
 from stores.owners import HOST, PROCESSES, is_running
@@ -60,6 +60,7 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _THERE = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 _BROKEN = {errno.EIO, getattr(errno, "ESTALE", errno.EIO)}
 _NO_FLUSH = {errno.EINVAL, errno.ENOTSUP}
+_OBSTRUCTED = {errno.EISDIR, errno.ENOTDIR}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _numbers = itertools.count()
 
@@ -156,6 +157,8 @@ def make_folder(path: Path) -> None:
     with cannot_write(path):
         try:
             path.mkdir(exist_ok=True)
+        except FileExistsError as error:  # something else has its name
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
         except FileNotFoundError as refused:  # in a folder that is there: a file system of its own kind, as /proc
             raise CannotWrite(
                 f"no folder can be made in '{path.parent}'", "name a folder you can write to"
@@ -230,10 +233,10 @@ def discard(folder: Path, drafts: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there, so that it is gone also after a power cut."""
+    """Remove a file or a link, if it is there, so that it is gone also after a power cut."""
     refuse_lost(path)
     with cannot_write(path):
-        if path.exists():
+        if path.exists() if isinstance(path, RemotePath) else os.path.lexists(path):
             path.unlink()
             flush_folder(path.parent)
 
@@ -304,6 +307,9 @@ def cannot_write(path: Path, n_bytes: int = 0) -> Iterator[None]:
         if error.errno in _BROKEN:
             hint = "check the disk or the mount and run the same command again: nothing committed is lost"
             raise CannotWrite(f"cannot write '{path}': the disk answers with an input/output error", hint) from error
+        if error.errno in _OBSTRUCTED:
+            what = f"cannot write '{path}': a folder stands in its place, or a file in the place of a folder"
+            raise DamagedStore(what, "move it out of the way, or see what 'embedctl verify .' says of it") from error
         raise
 
 

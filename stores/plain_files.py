@@ -1,6 +1,5 @@
 """Arrays as ``.npy`` with the ids of their rows as ``.json`` lists: what other programs read without us."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from stores.commits import digest, json_bytes, put_bytes
 from stores.errors import EmbedctlError
+from stores.sealed import npy_bytes
 
 __all__ = ["write_plain"]
 
@@ -37,7 +37,7 @@ def write_plain(folder: Path, arrays: Mapping[str, np.ndarray], ids: Mapping[str
     CannotWrite
         If the disk is full or read-only.
     """
-    files = {folder / f"{name}.npy": _npy(values) for name, values in arrays.items()}
+    files = {folder / f"{name}.npy": npy_bytes(values) for name, values in arrays.items()}
     files |= {folder / f"{name}.json": json_bytes(list(names)) for name, names in ids.items()}
     there = {path for path in files if path.exists()}
     for path in sorted(there):
@@ -47,9 +47,3 @@ def write_plain(folder: Path, arrays: Mapping[str, np.ndarray], ids: Mapping[str
         if path not in there:
             put_bytes(path, data)
     return list(files)
-
-
-def _npy(values: np.ndarray) -> bytes:
-    sink = io.BytesIO()
-    np.save(sink, values, allow_pickle=False)
-    return sink.getvalue()

@@ -12,7 +12,7 @@ from shlex import quote
 from typing import Any
 
 from stores.checks import Accepted, Check, Damage, accepted, fits, judge
-from stores.commits import digest, discard, draft_name, is_vacant, place, put_bytes, remove_file, sweep
+from stores.commits import digest, discard, draft_name, place, put_bytes, remove_file, sweep
 from stores.copies import own_name, rebuild_receipt, restore, root_attributes
 from stores.embeddings import EmbeddingStore
 from stores.epoch_writer import complete_subjects, publish
@@ -21,6 +21,7 @@ from stores.images import ImageRecord, image_table_bytes
 from stores.inside import refuse_links
 from stores.layout import group_node, private, read_array
 from stores.locks import lock
+from stores.obstacles import clear_away, obstacles
 from stores.parts import WHOLE, refuse_beside
 from stores.receipts import Vouchers, is_of_a_block, read_receipt, vouch, write_receipt
 from stores.results import assemble
@@ -92,21 +93,30 @@ def repair(store: Path, kind: str, records_of: RecordsOf | None = None) -> Repai
     """
     if kind in ("runs", "run"):
         return _runs(store if kind == "runs" else store.parent)
-    found = judged(plan(store, kind))
-    done = Repair(store, kind, found)
-    if found and kind == "embeddings":
-        _embeddings(store, done, records_of)
-    elif found:
-        _epochs(store, done)
+    done, obstructed = _look(store, kind)
+    if done.found and kind == "embeddings":
+        _embeddings(store, done, obstructed, records_of)
+    elif done.found:
+        _epochs(store, done, obstructed)
     return done
 
 
-def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
+def _look(store: Path, kind: str) -> tuple[Repair, list[Path]]:
+    """Return the damage there is, and what stands in the place of damaged files and is none."""
+    found = plan(store, kind)
+    done = Repair(store, kind, judged(found))
+    files = {check.file for check in found.checks} | found.receipts
+    damaged = {d.file: d.file in files or d.problem == "has no receipt" for d in done.found}  # else it is a folder
+    return done, obstacles(store, [file if is_file else file / "zarr.json" for file, is_file in damaged.items()])
+
+
+def _embeddings(path: Path, done: Repair, obstructed: list[Path], records_of: RecordsOf | None) -> None:
     root = Root(path, "embeddings", "image")
+    root.refuse_links(but=obstructed)
     with root.lock("embeddings"):
         refuse_beside(root, WHOLE)
+        clear_away(obstructed, root.drafts)
         sweep(root.drafts)
-        _clear(done, root.drafts)
         _rename_back(root, done)
         found, bad = _still_damaged(path, done)
         _mend_root(root, found, bad, done, records_of)
@@ -119,22 +129,6 @@ def _embeddings(path: Path, done: Repair, records_of: RecordsOf | None) -> None:
             elif any(damage.file == path / name for damage in found.damages):
                 done.lost += [damage.part for damage in found.damages if damage.file == path / name]
     EmbeddingStore.open(path).consolidate()
-
-
-def _clear(done: Repair, drafts: Path) -> None:
-    """Take empty folders away from where files of ours belong.
-
-    Raises
-    ------
-    DamagedStore
-        If something is in one.
-    """
-    folders = {d.file for d in done.found if d.problem != MISNAMED and not d.file.is_symlink() and d.file.is_dir()}
-    for folder in sorted(folders):
-        if not is_vacant(folder):
-            hint = "move it away, and repair again"
-            raise DamagedStore(f"'{folder}' is a folder, where a file of ours belongs", hint)
-        discard(folder, drafts)
 
 
 def _rename_back(root: Root, done: Repair) -> set[Path]:
@@ -176,8 +170,9 @@ def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair, re
             done.restored.append(file)
             del bad[file]
     if (root.path / "zarr.json") in bad:  # it lists other nodes than there are now: those of now are what counts
-        put_bytes(root.path / "zarr.json", _bare_root(root), root.drafts)
-        _keep(receipt, root.path, root.drafts)
+        bare = _bare_root(root)
+        put_bytes(root.path / "zarr.json", bare, root.drafts)
+        _keep(receipt, root.path, root.drafts, also={"zarr.json": vouch(bare)})
         del bad[root.path / "zarr.json"]
     for file, check in list(bad.items()):
         if check.receipt == receipt and file.suffix == ".parquet":
@@ -286,11 +281,12 @@ def _keep(
         remove_file(receipt)
 
 
-def _epochs(path: Path, done: Repair) -> None:
+def _epochs(path: Path, done: Repair, obstructed: list[Path]) -> None:
     root = Root(path, "epochs", "subject")
+    root.refuse_links(but=obstructed)
     receipt = root.private / "metadata.json"
     with root.lock("list of subjects", wait=30.0):
-        _clear(done, root.drafts)
+        clear_away(obstructed, root.drafts)
         renamed = _rename_back(root, done)
     found, bad = _still_damaged(path, done)
     away = {folder.relative_to(path).as_posix() for folder in renamed if not folder.exists()}
@@ -361,10 +357,11 @@ def _mend_subject(root: Root, name: str, found: Plan, bad: Mapping[Path, Check],
 
 
 def _runs(path: Path) -> Repair:
-    refuse_links(path)
-    done = Repair(path, "runs", judged(plan(path, "runs")))
+    done, obstructed = _look(path, "runs")
+    refuse_links(path, but=obstructed)
     drafts, locks = path / ".embedctl" / "drafts", path / ".embedctl" / "locks"
-    _clear(done, drafts)
+    with lock(locks, "results", wait=30.0):
+        clear_away([file for file in obstructed if file.parent in (path, locks.parent)], drafts)
     for part in sorted({damage.part for damage in done.found if damage.part}):
         run, _, beside = part.partition("/")
         if part == SCREENS:  # what was tested cannot be found out again: the count restarts
@@ -373,6 +370,7 @@ def _runs(path: Path) -> Repair:
             done.lost.append(SCREENS)
             continue
         with lock(locks, run):
+            clear_away([file for file in obstructed if path / run in file.parents], drafts)
             if (path / run).is_dir() and part not in {damage.part for damage in run_damages(path / run)}:
                 continue  # its writer has ended meanwhile
             if beside and (path / part).is_dir():

@@ -98,9 +98,13 @@ class Root:
             If a folder of the store is a link.
         """
         if not self._is_plain:
-            refuse_links(self.path)
-            self._is_plain = True
+            self.refuse_links()
         return lock(self.locks, what, wait, shown=self.path)
+
+    def refuse_links(self, but: Collection[Path] = ()) -> None:
+        """Refuse to write where a folder of the store is a link, but for those that are about to be removed."""
+        refuse_links(self.path, but)
+        self._is_plain = True
 
     def attributes(self) -> dict[str, Any]:
         """Return what embedctl wrote into the root's attributes.
@@ -170,7 +174,10 @@ def count_strings(folder: Path) -> int:
         If its metadata claims more than its files can hold: a string takes four bytes at least.
     """
     n_strings, chunks = read_array(folder).shape[0], folder / "c"
-    held = sum(file.stat().st_size for file in chunks.iterdir()) // 4 if n_strings and chunks.is_dir() else 0
+    try:
+        held = sum(file.stat().st_size for file in chunks.iterdir()) // 4 if n_strings and chunks.is_dir() else 0
+    except OSError as error:  # a link that leads nowhere, or in a circle
+        raise DamagedStore(f"'{error.filename}' cannot be read") from error
     if n_strings > held:
         raise DamagedStore(f"'{folder}' says it holds {n_strings:,} names, and its files have no room for them")
     return n_strings

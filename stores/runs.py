@@ -3,7 +3,6 @@
 The receipt is written last and vouches for every other file.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from stores.errors import DamagedStore, EmbedctlError
 from stores.files import read_file
 from stores.names import check_folder_name
 from stores.receipts import read_receipt, vouch, write_receipt
-from stores.sealed import json_of, npy_of
+from stores.sealed import json_of, npy_bytes, npy_of
 
 __all__ = [
     "RECEIPT",
@@ -86,7 +85,7 @@ def write_run(
     files = {
         "config.json": json_bytes(config),
         "metrics.jsonl": b"".join(json.dumps(json.loads(json_bytes(m))).encode() + b"\n" for m in metrics),
-        **{f"{name}.npy": _npy_bytes(values) for name, values in arrays.items()},
+        **{f"{name}.npy": npy_bytes(values) for name, values in arrays.items()},
         "checkpoint.safetensors": checkpoint,
         "summary.json": json_bytes(summary),
     }
@@ -207,9 +206,3 @@ def drafts(runs: Path) -> Path:
 
 def _read_json(runs: Path, run_id: str, name: str) -> dict[str, Any]:
     return json_of(RunReader(runs, run_id).file(name), runs / run_id / name)
-
-
-def _npy_bytes(values: np.ndarray) -> bytes:
-    sink = io.BytesIO()
-    np.save(sink, values, allow_pickle=False)
-    return sink.getvalue()

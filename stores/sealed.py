@@ -10,7 +10,7 @@ import numpy as np
 
 from stores.errors import DamagedStore
 
-__all__ = ["json_of", "npy_of"]
+__all__ = ["json_of", "npy_bytes", "npy_of"]
 
 _HINT = "remove the run and train it again"
 
@@ -43,6 +43,13 @@ def json_of(data: bytes, path: Path) -> dict[str, Any]:
     return _Said(content, path)
 
 
+def npy_bytes(values: np.ndarray) -> bytes:
+    """Return an array as the content of an ``.npy`` file."""
+    sink = io.BytesIO()
+    np.save(sink, values, allow_pickle=False)
+    return sink.getvalue()
+
+
 def npy_of(data: bytes, path: Path) -> np.ndarray:
     """Return an array of numbers or texts; a pickle, or a header that claims more than there is, is damage.
 
@@ -53,9 +60,7 @@ def npy_of(data: bytes, path: Path) -> np.ndarray:
 
     Examples
     --------
-    >>> sink = io.BytesIO()
-    >>> np.save(sink, np.arange(3))
-    >>> npy_of(sink.getvalue(), Path("scores.npy")).tolist()
+    >>> npy_of(npy_bytes(np.arange(3)), Path("scores.npy")).tolist()
     [0, 1, 2]
     """
     file = io.BytesIO(data)

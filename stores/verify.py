@@ -87,7 +87,7 @@ class Plan:
         """Return a receipt; write down where it is lost or damaged."""
         self.receipts.add(receipt)
         try:
-            if receipt.is_file():
+            if receipt.exists():
                 return read_receipt(receipt)
             self.blame(receipt, "is missing", part, rows, ids)
         except (DamagedStore, OSError):
@@ -98,6 +98,11 @@ class Plan:
         """Check the files of a receipt that speaks of no rows."""
         for name, may_be in accepted(self.read(receipt, part)).items():
             self.checks.append(Check(base / name, may_be, receipt, name, part, ids=lists))
+
+    def is_whole(self, file: Path) -> bool:
+        """Say whether a file is the one that a receipt read just now speaks of: what it says counts for more."""
+        check = next((check for check in reversed(self.checks) if check.file == file), None)
+        return check is not None and not judge(check)
 
 
 def find_places(path: Path) -> list[tuple[Path, str]]:
@@ -196,9 +201,9 @@ def _embedding(group: str) -> str:
 
 def _embedding_rows(found: Plan, group: Path, part: str, block_rows: int) -> None:
     hidden, ids = private(group / "values"), found.store / "image"
-    if not is_of_embedding(group.name, _said(group)):
-        found.blame(group, MISNAMED, part)
     found.trust(hidden / "metadata.json", group, part)
+    if found.is_whole(group / "zarr.json") and not is_of_embedding(group.name, _said(group)):
+        found.blame(group, MISNAMED, part)
     chunk_rows = _number(_chunk_rows, group / "values")
     for receipt in sorted(path for path in (hidden / "receipts").glob("*.json") if is_of_a_block(path.name)):
         block = _number(int, receipt.stem)
@@ -229,10 +234,10 @@ def _epochs(path: Path) -> Plan:
 
 def _subject(found: Plan, folder: Path, name: str, is_whole: bool) -> None:
     receipt = private(folder / "split") / "metadata.json"
-    if (said := _said(folder)) and not is_of_subject(name, said):
-        found.blame(folder, MISNAMED, name)
     if is_whole or receipt.exists():
         found.trust(receipt, folder, name)
+        if found.is_whole(folder / "zarr.json") and not is_of_subject(name, _said(folder)):
+            found.blame(folder, MISNAMED, name)
     for split in (folder / "train", folder / "test"):
         hidden = private(split / "mean") / "receipts"
         if not (split.is_dir() and (is_whole or hidden.is_dir())):
@@ -284,7 +289,7 @@ def _one_run(path: Path) -> Plan:
 def _run(found: Plan, folder: Path, busy: bool) -> None:
     """Look at a run, and at what was computed from it and lies beside (`stores.beside`)."""
     found.trust(folder / RECEIPT, folder, folder.name)
-    if own_id(folder) not in (folder.name, ""):
+    if found.is_whole(folder / "summary.json") and own_id(folder) not in (folder.name, ""):
         found.blame(folder, MISNAMED, folder.name)
     for beside in sorted(path for path in folder.iterdir() if path.is_dir()):
         marks = (beside / RECEIPT).exists() or (beside / "summary.json").exists()
@@ -360,7 +365,7 @@ def _rest(found: Plan, locks: Path) -> None:
 
 
 def _said(folder: Path) -> dict[str, Any]:
-    """Return what a group says of itself; nothing where it is damaged, which is told otherwise."""
+    """Return what a group says of itself; nothing where a stranger made it say nothing."""
     try:
         return read_ours(folder)
     except DamagedStore:

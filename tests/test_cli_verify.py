@@ -26,7 +26,7 @@ def test_a_clean_workspace_ends_in_0(workspace):
         assert result.exit_code == 0, result.output
         assert result.stdout.splitlines() == [
             f"{workspace}/e.zarr: 21 files, all as written",
-            f"{workspace}/runs: 14 files, all as written",
+            f"{workspace}/runs: 16 files, all as written",
         ]
 
 

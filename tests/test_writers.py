@@ -37,11 +37,8 @@ HARMLESS = {
     "embedctl/drawing.py": {"figure.savefig"},  # into a BytesIO
     "embedctl/quality_page.py": {"figure.savefig"},  # into a BytesIO
     "embedctl/html.py": {"small.save"},  # into a BytesIO
-    "stores/beside.py": {"np.save"},  # into a BytesIO
-    "stores/plain_files.py": {"np.save"},  # into a BytesIO
     "stores/tables.py": {"pq.write_table"},  # into a BytesIO
-    "stores/rows.py": {"zarr.open_array"},  # mode="r"
-    "stores/runs.py": {"np.save"},  # into a BytesIO
+    "stores/sealed.py": {"np.save"},  # into a BytesIO
 }
 
 

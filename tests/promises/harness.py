@@ -26,6 +26,7 @@ from stores.commits import DRAFT
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.errors import DamagedStore, EmbedctlError
+from stores.owners import is_running
 from stores.speed import SPEED
 from stores.verify import find_places, judged, plan
 
@@ -222,8 +223,16 @@ def committed(folder: Path) -> dict[str, Any]:
     return found
 
 
+_MEMORY = Path("/dev/shm")
+_OURS = "embedctl-promises-"
+
+
 @contextlib.contextmanager
 def shared_memory() -> Iterator[Path]:
-    """Yield a folder in memory, where thousands of small files cost nothing."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
+    """Yield a folder in memory, where thousands of small files cost nothing; those of killed tests go."""
+    where = _MEMORY if _MEMORY.is_dir() else None
+    for left in where.glob(f"{_OURS}*") if where else ():
+        if not is_running(int(left.name.removeprefix(_OURS).partition("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{_OURS}{os.getpid()}-", dir=where) as name:
         yield Path(name)

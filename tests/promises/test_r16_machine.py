@@ -3,8 +3,7 @@
 import errno
 import os
 import random
-import tempfile
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import settings
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.promises.faults import Writes, _bury
-from tests.promises.harness import committed, content, damages, ended, extract, run
+from tests.promises.harness import committed, content, damages, ended, extract, run, shared_memory
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +30,8 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._memory = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-        self.here = Path(self._memory.name) / "here"
+        self._memory = ExitStack()
+        self.here = self._memory.enter_context(shared_memory()) / "here"
         self.here.mkdir()
         self.rows: dict[str, bytes] = {}
         self.is_damaged = False
@@ -126,7 +125,7 @@ class Machine(RuleBasedStateMachine):
         self.look()
 
     def teardown(self) -> None:
-        self._memory.cleanup()
+        self._memory.close()
 
 
 def test_a_store_holds_what_a_dictionary_would_hold(world, scratch, large):

@@ -174,6 +174,33 @@ def test_a_table_of_results_that_is_damaged_is_made_again(workspace):
     assert files(workspace / "runs") == whole
 
 
+OTHER = {
+    "folder": lambda file: file.mkdir(),
+    "link to a folder": lambda file: file.symlink_to(file.parent.parent),
+    "link in a circle": lambda file: file.symlink_to(file.name),
+    "pipe": os.mkfifo,
+}
+PLACES = ["e.zarr/zarr.json", "e.zarr/pixels-0a/values/.embedctl/receipts/000000.json", "e.zarr/pixels-0a/image",
+          "p.zarr/things-eeg2/sub-01/test/channel/c/0", "p.zarr/things-eeg2/sub-01/train/image/c/0",
+          "p.zarr/things-eeg2/sub-02", "runs/results.parquet", "runs/run-1/config.json", "runs/run-0"]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", OTHER)
+def test_what_stands_in_the_place_of_a_file_and_is_none_goes_with_the_other_damage(workspace, way):
+    """Nine at once, some of them in the place of a folder, and in each store a flipped bit."""
+    for name in PLACES:
+        wrong = workspace / name
+        shutil.rmtree(wrong) if wrong.is_dir() else wrong.unlink()
+        is_folder = "." not in wrong.name and not wrong.name.isdecimal()
+        wrong.write_text("a file") if is_folder else OTHER[way](wrong)
+    for name in ("e.zarr/clip-vitb32~blocks.7.mean-0a/values/c/0/0", "p.zarr/things-eeg2/sub-01/test/mean/c/0/0/0"):
+        flip(workspace / name)
+    told = embedctl("repair", str(workspace))
+    assert told.exit_code == 0 and not damages(workspace), told.output
+    again(workspace)
+    assert not damages(workspace)
+
+
 def test_nothing_is_touched_where_nothing_is_damaged(workspace):
     before = times(workspace)
     assert [done.found for done in mend(workspace)] == [[], [], []]

@@ -88,3 +88,13 @@ def test_a_run_under_another_name_is_damaged_and_no_longer_counts(made, tmp_path
         read_array(path, "run-a", "scores")
     assert repair(path, "runs").dropped == ["copy", "run-a", "run-b"]
     assert not damages(path) and (path / "copy" / "scores.npy").exists()
+
+
+def test_a_damaged_name_is_the_damage_of_its_file_alone(made, tmp_path):
+    path = shutil.copytree(made, tmp_path / "workspace")
+    for file in ("e.zarr/hog-0a0a/zarr.json", f"{S}/sub-01/zarr.json", "runs/run-a/summary.json"):
+        said = (path / file).read_bytes()
+        for old, new in ((b"0a0a", b"0a0b"), (b'"subject": 1', b'"subject": 2'), (b"run-a", b"run-b")):
+            (path / file).write_bytes(said := said.replace(old, new))
+        assert damages(path)[-1].file == path / file and len(damages(path)) == 1, file
+        shutil.copyfile(made / file, path / file)
