@@ -10,7 +10,7 @@ from embedctl.settings import SETTINGS, names
 from stores.errors import EmbedctlError
 from stores.remote import is_remote, locate, on_disk
 
-__all__ = ["DryRun", "Json", "listed", "option", "path", "place", "switch", "use_cards", "use_code"]
+__all__ = ["DryRun", "Json", "counted", "listed", "option", "path", "place", "switch", "use_cards", "use_code"]
 
 
 def option(key: str, *flags: str, metavar: str) -> Any:
@@ -71,6 +71,19 @@ Trust = Annotated[
     list[str] | None,
     typer.Option("--trust", metavar="FILE.py", help="run this file, if a run's brain encoder is in it: it is code"),
 ]
+
+
+def counted(flag: str, number: int | None) -> int:
+    """Return the number that ``flag`` was given, 1 or more; 0 where it was not given.
+
+    Raises
+    ------
+    EmbedctlError
+        If it is less.
+    """
+    if number is not None and number < 1:
+        raise EmbedctlError(f"{flag} {number}", "allowed: 1 or more; leave it out to compute in this process")
+    return number or 0
 
 
 def use_cards(chosen: Config, cards: str | None = None) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from embedctl import render
 
 if TYPE_CHECKING:
+    from stores.embedding import Entry
     from stores.embeddings import EmbeddingStore
 
 __all__ = ["COLUMNS", "called", "embedding_rows", "show_likeness"]
@@ -28,12 +29,18 @@ def embedding_rows(store: "EmbeddingStore") -> list[tuple[object, ...]]:
     """Return a row of `COLUMNS` for every embedding."""
     return [
         (
-            *(name, entry.dim, entry.dtype, entry.n_committed, entry.n_absent),
+            *(name, entry.dim, entry.dtype, _of_all(entry, len(store.image_ids)), entry.n_absent),
             render.weights(str(entry.provenance.get("weights", ""))),
             str(entry.provenance.get("date", ""))[:19],
         )
         for name, entry in zip(store.names, store.entries(), strict=True)
     ]
+
+
+def _of_all(entry: "Entry", n_images: int) -> int | str:
+    """Return how many images have a row, and of how many where rows are still to be computed."""
+    is_whole = entry.n_committed + entry.n_absent == n_images
+    return entry.n_committed if is_whole else f"{entry.n_committed:,} of {n_images:,}"
 
 
 def show_likeness(store: "EmbeddingStore") -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING
 from stores.errors import EmbedctlError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Worker
 
-__all__ = ["check_cluster", "connected"]
+__all__ = ["check_cluster", "connected", "dask_setup", "end_at_once"]
 
 _ADDRESS = re.compile(r"(?:(?P<protocol>\w+)://)?(?P<host>[^/\s:\[\]]+|\[[0-9A-Fa-f:.%\w]+\]):(?P<port>\d{1,5})")
 _SECONDS_TO_REACH = 5
@@ -26,6 +27,12 @@ _LOOK_AWAY = {
     "distributed.admin.system-monitor.gil.enabled": False,
     "distributed.scheduler.active-memory-manager.start": False,
 }
+_MOST_SECONDS_TO_DIE = 10
+
+
+def dask_setup(worker: "Worker") -> None:
+    """Leave Ctrl-C, which a terminal tells every process, to the one that started this worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def check_cluster(scheduler: str, workers: int = 0) -> None:
@@ -74,7 +81,7 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
         return
     # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
     with (
-        dask.config.set(_LOOK_AWAY),
+        dask.config.set({**_LOOK_AWAY, "distributed.worker.preload": [__name__]}),
         _safe_path(),
         LocalCluster(
             n_workers=workers,
@@ -87,6 +94,20 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def end_at_once(client: "Client") -> None:
+    """End the workers that were started here, in the middle of what they do: what is committed stays."""
+    import psutil
+
+    nannies = list(getattr(client.cluster, "workers", {}).values())
+    found = []
+    for nanny in nannies:
+        nanny.close_gracefully()  # or it starts another worker first
+        if nanny.pid and psutil.pid_exists(nanny.pid):
+            found.append(psutil.Process(nanny.pid))
+            found[-1].kill()
+    psutil.wait_procs(found, timeout=_MOST_SECONDS_TO_DIE)
 
 
 def _knock(scheduler: str) -> None:

@@ -23,17 +23,27 @@ def bytes_free(path: Path) -> int:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a disk that is read-only where ``path`` is, or will be, before anything is computed for it.
+    """Refuse a place where nothing can be written, before anything is computed for it.
+
+    Where ``path`` is not there yet, it is tried whether a folder can be made beside it.
 
     Raises
     ------
     CannotWrite
-        If it is mounted so.
+        If its disk is mounted read-only, or no folder can be made.
     """
     if is_remote(path) or not hasattr(os, "statvfs"):
         return
     if os.statvfs(_there(path)).f_flag & os.ST_RDONLY:
         raise CannotWrite(f"cannot write '{path}': the disk is read-only", "name a folder you can write to")
+    if not path.exists():
+        from stores.commits import draft_name, drop, make_folder  # which ask here how much room there is
+
+        draft = _there(path) / draft_name(path.name)
+        if not draft.parent.is_dir():
+            raise CannotWrite(f"cannot write '{path}': '{draft.parent}' is a file", "name another place")
+        make_folder(draft)
+        drop(draft)
 
 
 def flush_disk(folder: Path) -> None:

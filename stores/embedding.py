@@ -80,6 +80,10 @@ class Named(Protocol):
         """Which numbers."""
 
     @property
+    def dtype(self) -> str:
+        """``float16`` or ``float32``."""
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Where they come from."""
 
@@ -111,9 +115,30 @@ def resolve(entries: Sequence[N], text: str) -> N:
         return chosen[0]
     unique = _meant_by_bare_name(same_name)
     if unique is None:
-        listed = ", ".join(f"{entry.name}#{entry.key} ({entry.provenance.get('weights', '?')})" for entry in same_name)
+        listed = ", ".join(
+            f"{entry.name}#{entry.key} ({said})" for entry, said in zip(same_name, _apart(same_name), strict=True)
+        )
         raise EmbedctlError(f"'{wanted}' is stored with {len(same_name)} keys", f"choose one: {listed}")
     return unique
+
+
+def _apart(entries: Sequence[Named]) -> list[str]:
+    """Return in a few words what tells each of some embeddings of one name from the others."""
+    facts = [
+        {
+            "weights": str(entry.provenance.get("weights", "?"))[:19],
+            "dtype": entry.dtype,
+            "batch size": f"batches of {entry.provenance.get('batch_size', '?')}",
+            "exact": "exact" if entry.provenance.get("exact") else "not exact",
+            "versions": ", ".join(f"{name} {value}" for name, value in entry.provenance.get("versions", {}).items()),
+            "date": f"of {str(entry.provenance.get('date', '?'))[:19]}",
+        }
+        for entry in entries
+    ]
+    telling = [fact for fact in facts[0] if len({known[fact] for known in facts}) > 1]
+    # A date differs whenever something does, and the versions of everything do by the way.
+    telling = [fact for fact in telling if fact not in ("versions", "date")] or telling[:1] or ["weights"]
+    return [", ".join(known[fact] for fact in telling) for known in facts]
 
 
 def display_names(entries: Sequence[Named]) -> list[str]:

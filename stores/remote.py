@@ -7,6 +7,7 @@ keys and endpoints come from the environment, as every program of that store rea
 """
 
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RemotePath", "is_remote", "locate", "on_disk", "read_ranges"]
 
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _ADDRESS = re.compile(r"(s3|gs)://([^/]+)(?:/|$)")
 
 
@@ -253,10 +255,21 @@ class RemotePath(PurePosixPath):
 @cache
 def _open_bucket(address: str) -> Any:
     try:
+        from obstore.exceptions import BaseError
         from obstore.store import from_url
     except ImportError:
         raise NotHere("object stores need the package obstore", "pip install 'embedctl[objects]'") from None
-    return from_url(address)
+    endpoint = next((said for name in _ENDPOINTS if (said := os.environ.get(name))), "")
+    if not address.startswith("s3:"):
+        endpoint = ""
+    elif endpoint and not endpoint.startswith(("http://", "https://")):  # the library would panic
+        raise EmbedctlError(f"the endpoint '{endpoint}' is no address", "AWS_ENDPOINT_URL is one as https://host:9000")
+    # Who names an endpoint by http:// has said that requests may go there in the clear.
+    in_clear = endpoint.startswith("http://") and "AWS_ALLOW_HTTP" not in os.environ
+    try:
+        return from_url(address, client_options={"allow_http": True} if in_clear else None)
+    except BaseError as problem:
+        raise _refusal(address, problem) from problem
 
 
 @contextmanager
@@ -274,5 +287,11 @@ def _expected(path: RemotePath) -> Iterator[None]:
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as problem:
         raise CannotWrite(f"'{path}' may not be read or written", "give the keys of its bucket") from problem
     except exceptions.BaseError as problem:
-        what = shorten(str(problem), 200, placeholder=" ...")
-        raise EmbedctlError(f"'{path}': {what}", "check the address, the keys and the endpoint") from problem
+        raise _refusal(str(path), problem) from problem
+
+
+def _refusal(place: str, problem: Exception) -> EmbedctlError:
+    """Return what a library said as a line, without its own structures."""
+    what, _, _ = str(problem).partition("Debug source:")
+    hint = "check the address, the keys and the endpoint"
+    return EmbedctlError(f"'{place}': {shorten(what, 300, placeholder=' ...')}", hint)

@@ -13,7 +13,7 @@ from stores.commits import digest, json_bytes, sweep
 from stores.errors import DamagedStore
 from stores.inside import refuse_links
 from stores.locks import lock
-from stores.receipts import change, settled
+from stores.receipts import change, finish, settled
 from stores.sealed import json_of
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def record_tested(runs: Path, configurations: Iterable[Configuration], *, traine
     sweep(drafts)
     refuse_links(runs)
     with lock(runs / ".embedctl" / "locks", "screens", wait=30.0, shown=runs):
+        finish(runs / SCREENS_RECEIPT, runs, drafts)
         known = _recorded(runs)
         if found <= known[how]:
             return

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 
 from embedctl.cli import app
 from stores.embeddings import EmbeddingStore
+
+NO_PROC = not Path("/proc/self").exists()
 
 
 @pytest.fixture
@@ -52,6 +55,39 @@ def test_an_address_is_no_folder_to_be_made(here):
     assert result.exit_code == 2 and result.stderr.startswith("error: 'ftp://host/e.zarr' is not on a disk\nhint:")
     assert run("init", "s3://lab/study").exit_code == run("demo", "s3://lab/study").exit_code == 2
     assert not (here / "ftp:").exists() and not (here / "s3:").exists()
+
+
+@pytest.mark.parametrize(
+    "store", ["images/animals/0.png/e.zarr", pytest.param("/proc/e.zarr", marks=pytest.mark.skipif(NO_PROC, reason=""))]
+)
+def test_a_store_that_cannot_be_made_is_told_before_an_encoder_is_built(here, store):
+    result = run("extract", "--model", "pixels", "--store", store)
+    assert result.exit_code == 7 and result.stderr.startswith("error: ") and len(result.stderr.splitlines()) == 2
+
+
+def test_fewer_than_one_worker_is_two_lines(here):
+    for command in (["extract", "--model", "pixels"], ["train", "--brain", "eeg"]):
+        result = run(*command, "--workers", "0")
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[0] == "error: --workers 0" and "1 or more" in result.stderr
+
+
+def test_part_of_the_images_of_a_store_is_told_as_such(here):
+    first = run("extract", "--model", "pixels,hog", "--images", "images")
+    assert "convolutions" not in first.stderr and "images/s, start included)" in first.stdout
+    animals = here / "images" / "animals"
+    Image.new("RGB", (50, 40)).save(animals / "9.png")
+    (animals / "0.png").unlink()
+    planned = run("extract", "--model", "pixels", "--dry-run")
+    assert "not in the folder, 1 of 7" in planned.stderr and "no room needed beside" in planned.stdout
+    run("extract", "--model", "pixels")
+    again = run("extract", "--model", "pixels")
+    assert "nothing to do" in again.stdout and "not in the folder, 1 of 7" in again.stderr
+    shown = run("show", "embeddings.zarr").stdout
+    assert "  4 of 7  " in shown and "5 of 7" not in shown  # of hog; two of pixels are no images
+    run("extract", "--model", "pixels", "--dtype", "float32")
+    refused = run("remove", "embeddings.zarr", "pixels")
+    assert refused.exit_code == 2 and "(float16)" in refused.stderr and "(float32)" in refused.stderr
 
 
 @pytest.mark.parametrize("flag", ["--layers", "--view", "--model"])

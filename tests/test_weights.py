@@ -2,6 +2,7 @@
 
 import ast
 import pickle
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -115,9 +116,13 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
         def __reduce__(self):
             return (print, ("run",))
 
-    torch.save({"a": Malice()}, tmp_path / "net.pth")
-    with pytest.raises(EmbedctlError, match="cannot be read as tensors: it needs code to be read"):
+    torch.save({"a": Malice()}, tmp_path / "net.pth", pickle_protocol=4)  # of which torch would warn
+    with warnings.catch_warnings(), pytest.raises(EmbedctlError, match="as tensors: it needs code to be read"):
+        warnings.simplefilter("error")
         read_tensors(tmp_path / "net.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Malice()))
+    with pytest.raises(EmbedctlError, match="it is cut short, or torch.save did not write it"):
+        read_tensors(tmp_path / "raw.pth")
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(EmbedctlError, match="holds a list, not tensors by name"):
         read_tensors(tmp_path / "list.pth")

@@ -31,7 +31,6 @@ SHARD = typer.Option("--shard", metavar="I/N", help="only the I-th of N parts, 0
 WORKERS = typer.Option(
     "--workers",
     metavar="N",
-    min=1,
     help="compute in N processes, as a dask cluster on this computer",
     show_default=False,
 )
@@ -104,7 +103,7 @@ def extract(
         views=options.listed("--view", view),
         shard=Part.parse(shard) if shard is not None else None,
         memory_budget=_bytes(memory_budget) if memory_budget is not None else None,
-        workers=workers or 0,
+        workers=options.counted("--workers", workers),
         scheduler=scheduler or "",
         refresh=refresh,
         overwrite=overwrite,
@@ -182,13 +181,15 @@ def tell(report: "ExtractReport") -> None:
     render.table(columns, rows, right=("dim", *columns[4:]))
     if report.dry_run:
         needed = f"{render.size(report.bytes_needed)} needed"
+        if report.to_do and not report.bytes_needed:
+            needed = "no room needed beside what blocks that are begun have taken"
         if not is_remote(report.store):
             needed += f", {render.size(report.bytes_free)} free"
         render.line(f"{counted(report.n_images, 'image')}; {needed}; time: {_duration(report.seconds_expected)}")
         for encoder, n_bytes in report.to_fetch.items():
             render.line(f"weights to fetch: {encoder}, {render.size(n_bytes) if n_bytes else 'size unknown'}")
     elif report.written:
-        speed = f" ({report.n_read / report.seconds:.3g} images/s)" if report.n_read else ""
+        speed = f" ({report.n_read / report.seconds:.3g} images/s, start included)" if report.n_read else ""
         render.line(f"{report.store}: wrote {render.size(report.bytes)} in {report.seconds:.1f} s{speed}")
     elif report.n_read:
         read = f"read {report.n_read:,} of {counted(report.n_images, 'image')} in {report.seconds:.1f} s"

@@ -28,7 +28,6 @@ TRAIN_ON = option("train.train-on", "--train-on", metavar="T")
 WORKERS = typer.Option(
     "--workers",
     metavar="N",
-    min=1,
     help="train in N processes on this computer [default: as many as are worth starting]",
     show_default=False,
 )
@@ -101,7 +100,7 @@ def train(
         runs=path(chosen.value("runs", runs)),
         join=chosen.value("train.join", join),
         device=chosen.value("device", device),
-        workers=workers or 0,
+        workers=options.counted("--workers", workers),
         scheduler=scheduler or "",
         dry_run=dry_run,
     )

@@ -1,6 +1,7 @@
 """Where the numbers of a network come from: published files, files of the user's, or a seed. Imports no torch."""
 
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -238,7 +239,9 @@ def read_checkpoint(path: Path) -> Any:
             refuse_nests(file)
         if is_torchscript(path):
             return dict(read_torchscript(path))
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of pickles that it then refuses
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as broken:  # unpicklers, zip and safetensors readers raise whatever they meet
@@ -247,6 +250,8 @@ def read_checkpoint(path: Path) -> Any:
         why = " ".join(str(broken).split())[:160]
         if why.startswith("Weights only load failed"):  # and two pages on how to run it after all
             why = "it needs code to be read"
+        elif why.startswith("pickle exhausted"):
+            why = "it is cut short, or torch.save did not write it"
         why = "it is a web page" if page else why
         raise EmbedctlError(
             f"'{path}' cannot be read as tensors: {why}", "give a whole .safetensors or torch state dict, free of code"

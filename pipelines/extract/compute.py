@@ -1,11 +1,12 @@
 """Computing and committing blocks: what an embedded run, a shard and a dask worker all do, with the same bytes."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -144,13 +145,15 @@ class BlockEngine:
         """
         todo = [(task, batches(task, self._store.block_rows, batch_size)) for task in tasks]
         work = (self._work(batch) for _, passes in todo for batch in passes)
+        over = Event()
         with (
             kept_memory(),
             self._networks.own_threads() as begin,
             workers(self._n_cores, begin) as threads,
             self._lanes(threads, begin) as lanes,
+            _set_at_end(over),
         ):
-            computed = self._forward(batch_size, todo, prefetch(work, threads), lanes)
+            computed = self._forward(batch_size, todo, prefetch(work, threads), lanes, over)
             wrote = 0.0
             for task, passes in todo:
                 block = BlockRows(task, self._entries)
@@ -188,7 +191,7 @@ class BlockEngine:
         return [partial(load, self._source, transforms, self._image_ids[row]) for row in batch.rows.tolist()]
 
     def _forward(
-        self, batch_size: int, todo: _Todo, loaded: Iterable[list[LoadedImage]], lanes: Executor
+        self, batch_size: int, todo: _Todo, loaded: Iterable[list[LoadedImage]], lanes: Executor, over: Event
     ) -> Generator[tuple[list[LoadedImage], _Rows, float]]:
         """Yield the images of every batch, their rows of what lacks one of them, and the seconds that took."""
 
@@ -198,7 +201,7 @@ class BlockEngine:
             good = [position for position, image in enumerate(images) if not image.reason]
             wanted = {self._names[group] for group in batch.groups}
             places = batch.places[good]
-            rows = self._networks([images[i] for i in good], places, batch_size, wanted) if good else {}
+            rows = self._networks([images[i] for i in good], places, batch_size, wanted, over) if good else {}
             return images, rows, perf_counter() - start
 
         passes = (batch for _, passes in todo for batch in passes)
@@ -218,3 +221,12 @@ class BlockEngine:
         for group in batch.groups:
             if (values := rows.get(self._names[group])) is not None:
                 block.put(group, batch.rows[good], values)
+
+
+@contextmanager
+def _set_at_end(over: Event) -> Iterator[None]:
+    """Say that nobody waits any more, before threads are waited for."""
+    try:
+        yield
+    finally:
+        over.set()

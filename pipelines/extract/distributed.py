@@ -23,7 +23,7 @@ from distributed import Client, Worker, WorkerPlugin, as_completed, get_worker
 from distributed.scheduler import KilledWorker
 
 from pipelines.allocator import kept_memory
-from pipelines.cluster import connected
+from pipelines.cluster import connected, end_at_once
 from pipelines.cores import n_cores
 from pipelines.encoders.key import versions_that_matter
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
@@ -143,6 +143,11 @@ class Cluster:
             raise EmbedctlError(
                 "four workers died at the same block", "look at their logs: often it is memory"
             ) from problem
+        except (KeyboardInterrupt, SystemExit):
+            if not self._request.scheduler:  # whoever ends the program does not wait for networks at work
+                end_at_once(self._client)
+                waiting.clear()
+            raise
         finally:
             self._stop(waiting, run)
 

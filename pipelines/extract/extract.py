@@ -129,6 +129,8 @@ def _from_images(
     store = EmbeddingStore.find(request.store)
     found = survey(request, source, store, hashes=hashes, progress=progress)
     report = found.report(request, source)
+    if (request.dry_run or found.nothing_to_do) and (gone := found.gone(source)):
+        progress.say(gone)
     if request.dry_run:
         look_ahead(request, found, report, store.seconds_per_image() if store else {})
     elif not found.nothing_to_do or found.changes.touched:
@@ -182,7 +184,8 @@ def _complete(
                     f"float16 cannot hold the values of '{target.name}', and other shards may be at work on it",
                     "remove it, and run every shard with --dtype float32",
                 )
-            progress.say(f"{target.name}: float16 cannot hold its values, so every row is stored in float32")
+            begins = "every row is stored in float32, and the pass begins again"
+            progress.say(f"{target.name}: float16 cannot hold its values, so {begins}")
             drop_float16(target, source, store)
             del written[target.name]
         as_float32 |= {target.name for target in unfit}

@@ -52,6 +52,8 @@ def settle_form(encoder: Encoder, recorded: str, is_exact: bool, batch_size: int
 
 def choose_form(encoder: Encoder, n_images: int) -> tuple[str, str]:
     """Return the fastest form of an encoder for passes of some images or more, and in a few words why."""
+    if encoder.weights == "none":  # no network
+        return "plain", ""
     if not encoder.convolves:
         return "plain", "computed as its library does, it has next to no convolutions"
     size = encoder.spec.preprocessing.size

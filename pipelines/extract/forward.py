@@ -1,8 +1,10 @@
 """The networks of an extraction: images of one batch in, rows of every embedding out."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Event
 from typing import NamedTuple
 
 import numpy as np
@@ -124,7 +126,12 @@ class Networks:
         return lambda decoded: fast(decoded.rgb)
 
     def __call__(
-        self, images: Sequence[LoadedImage], places: np.ndarray, batch_size: int, names: Collection[EmbeddingName]
+        self,
+        images: Sequence[LoadedImage],
+        places: np.ndarray,
+        batch_size: int,
+        names: Collection[EmbeddingName],
+        over: Event | None = None,
     ) -> dict[EmbeddingName, np.ndarray]:
         """Compute one batch.
 
@@ -138,10 +145,17 @@ class Networks:
             Rows of the forward pass, always all of them: the last bits depend on it.
         names : collection of EmbeddingName
             Embeddings to compute; encoders that give none of them do not run.
+        over : Event, optional
+            Set when nobody waits for the rows any more: the next encoder does not begin.
 
         Returns
         -------
         dict of EmbeddingName to (n, dim) float32
+
+        Raises
+        ------
+        CancelledError
+            If nobody waits any more.
         """
         rows: dict[EmbeddingName, np.ndarray] = {}
         for number, (seen, encoders) in enumerate(self.groups):
@@ -152,6 +166,8 @@ class Networks:
             if batch.dtype == torch.uint8:
                 batch = normalise(batch, seen.preprocessing)
             for encoder, wanted in needed:
+                if over and over.is_set():
+                    raise CancelledError
                 for n_threads in {self.threads[name] for name in wanted.values()}:
                     with _threads(n_threads):
                         out = encoder(batch)

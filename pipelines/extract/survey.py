@@ -100,11 +100,17 @@ class Survey:
         for batch_size in sorted({target.batch_size for target in self.targets if target.entry}):
             if batch_size != DEFAULT_BATCH_SIZE:
                 said.append(f"batches of {batch_size}, as the store recorded: another size changes the last bits")
-        if n_gone := sum(image_id not in source.stamps for image_id in self.image_ids):
-            said.append(f"images of the store that are not in the folder, {n_gone:,}: their rows stay as they are")
+        if gone := self.gone(source):
+            said.append(gone)
         if self.changes.changed:
             said.append(f"changed images, {len(self.changes.changed):,}: their rows are computed again")
         return said
+
+    def gone(self, source: ImageSource) -> str:
+        """Return how many images of the store are not among those that were named; nothing where all are."""
+        n_gone = sum(image_id not in source.stamps for image_id in self.image_ids)
+        what = f"images of the store that are not in the folder, {n_gone:,} of {len(self.image_ids):,}"
+        return f"{what}: their rows stay as they are" if n_gone else ""
 
     def skipped(self, source: ImageSource) -> dict[str, str]:
         """Return the images that are there and have no row, with the reason."""

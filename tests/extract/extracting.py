@@ -4,14 +4,15 @@ from pathlib import Path
 
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractReport, ExtractRequest
+from pipelines.progress import SILENT
 from stores.embeddings import EmbeddingStore
 
 CONTROLS = ("pixels", "gabor-pyramid", "hog", "colour-histogram")
 
 
-def run(images: Path, *models: str, store: str = "embeddings.zarr", **options) -> ExtractReport:
+def run(images: Path, *models: str, store: str = "embeddings.zarr", progress=SILENT, **options) -> ExtractReport:
     defaults = {"models": models or ("pixels",), "store": images.parent / store, "batch_size": None}
-    return extract(ExtractRequest(images=images, **{**defaults, **options}))
+    return extract(ExtractRequest(images=images, **{**defaults, **options}), progress)
 
 
 def opened(images: Path, store: str = "embeddings.zarr") -> EmbeddingStore:

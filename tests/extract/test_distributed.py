@@ -2,12 +2,15 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from distributed import LocalCluster
 
@@ -110,6 +113,40 @@ def test_neither_the_program_nor_its_workers_import_what_lies_in_the_workspace(f
     )
     assert ran.returncode == 3, ran.stderr  # one image is bad
     assert not (tmp_path / "imported").exists() and len(EmbeddingStore.open(tmp_path / "embeddings.zarr").image_ids) > 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_which_a_terminal_tells_all_processes_ends_the_workers_and_the_next_run_goes_on(folder):
+    store = folder / "interrupted.zarr"
+    words = ["extract", "--model", "resnet18-tv", "--weights", "random:7", "--batch-size", "8", "--workers", "2"]
+    words += ["--images", str(folder / "images"), "--store", str(store)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(embedctl.__file__).parents[1])}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "embedctl", *words],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while running.poll() is None and len(list(store.glob("resnet18-tv-*/values/.embedctl/**/*.json"))) < 2:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Error" not in said and "Traceback" not in said, said
+    left = [process for process in psutil.process_iter() if _session(process) == running.pid]
+    _, alive = psutil.wait_procs(left, timeout=30)  # who looks after resources ends last
+    assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+    request = replace(request_for(folder, store.name), models=("resnet18-tv",), weights="random:7", batch_size=8)
+    report = extract(request)
+    assert report.already >= 8 and report.written + report.already == 139
+
+
+def _session(process: psutil.Process) -> int:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return -1
 
 
 @pytest.mark.slow

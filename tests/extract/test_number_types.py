@@ -1,5 +1,7 @@
 """Numbers that float16, or no number type, can hold."""
 
+from types import SimpleNamespace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,10 +27,12 @@ def test_one_value_beyond_float16_makes_the_whole_embedding_float32(images, monk
     assert run(images, "pixels", "hog").written == 0
 
 
-def test_what_float16_cannot_hold_is_noticed_in_its_first_batch(images, monkeypatch):
-    plain = Pixels.forward
+def test_what_float16_cannot_hold_is_noticed_in_its_first_batch_and_why_it_begins_again_is_told(images, monkeypatch):
+    plain, said = Pixels.forward, []
+    listener = SimpleNamespace(start=lambda *work: None, advance=lambda n, **figures: None, say=said.append)
     monkeypatch.setattr(Pixels, "forward", lambda self, x: plain(self, x) * 1e9)
-    assert run(images, "pixels", batch_size=4).n_read == 4 + 20
+    assert run(images, "pixels", batch_size=4, progress=listener).n_read == 4 + 20
+    assert "float16 cannot hold" in said[-1] and said[-1].endswith("the pass begins again")
 
 
 @given(

@@ -1,9 +1,13 @@
 """Several encoders, layers and views share what they can: one decode, one forward pass, every core."""
 
-from threading import current_thread
+from threading import Event, current_thread
+from time import sleep
+from types import SimpleNamespace
 
+import pytest
 import torch
 
+from pipelines.encoders.build import Encoder
 from tests.extract.extracting import CONTROLS, opened, run
 
 
@@ -54,3 +58,28 @@ def test_threads_use_one_core_each_and_the_networks_have_several_of_them(images,
     finally:
         torch.set_num_threads(before)
     assert seen == {"preparing": {1}, "forward": {(1, "cores")}} and after == 3
+
+
+def test_a_command_that_is_stopped_waits_for_one_encoder_and_not_for_all_of_the_batch(few, monkeypatch):
+    begun, stopped, passes, plain = Event(), Event(), [], Encoder.__call__
+
+    def counted(self, batch):
+        if len(batch) > 2:
+            passes.append(self.spec.id)
+            if len(passes) == 3:  # the second batch is at its first encoder
+                begun.set()
+                stopped.wait(10)
+                sleep(0.3)  # until the end of the command has reached its threads
+        return plain(self, batch)
+
+    def stop(n, **figures):
+        begun.wait(10)
+        stopped.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Encoder, "__call__", counted)
+    monkeypatch.setattr("pipelines.extract.engine.n_cores", lambda: 1)
+    listener = SimpleNamespace(start=lambda *work: None, advance=stop, say=lambda text: None)
+    with pytest.raises(KeyboardInterrupt):
+        run(few, "pixels", "hog", batch_size=3, progress=listener)
+    assert passes == ["pixels", "hog", "pixels"] or passes == ["hog", "pixels", "hog"]

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stores import results
+from stores import receipts, results
 from stores.errors import DamagedStore, EmbedctlError
 from stores.locks import lock
+from stores.receipts import is_announced
 from stores.results import (
     COLUMNS,
     assemble,
@@ -25,7 +26,7 @@ from stores.results import (
     runs_listed,
     write_run,
 )
-from stores.screens import Seen, seen
+from stores.screens import SCREENS_RECEIPT, Seen, seen
 from stores.verify import judged, plan
 
 DESIGN = """\
@@ -275,3 +276,15 @@ def test_what_an_earlier_version_did_not_put_on_record_is_taken_from_its_table(t
     shutil.rmtree(tmp_path / "run-a")
     assemble(tmp_path)
     assert seen_in(tmp_path) == Seen(trained=1, screened=0)
+
+
+def test_a_record_that_was_cut_short_before_its_end_was_written_down_is_ended_by_the_next(tmp_path, monkeypatch):
+    put(tmp_path, "run-a", **of("pixels"))
+    receipt, last = tmp_path / SCREENS_RECEIPT, iter([receipts.write_receipt])
+    monkeypatch.setattr(receipts, "write_receipt", lambda *a, **more: next(last)(*a, **more))  # the second ends it
+    with pytest.raises(StopIteration):
+        assemble(tmp_path)
+    assert is_announced(receipt) and seen_in(tmp_path) == Seen(trained=1, screened=0)
+    monkeypatch.undo()
+    assemble(tmp_path)
+    assert not is_announced(receipt) and seen_in(tmp_path) == Seen(trained=1, screened=0)
