@@ -249,7 +249,7 @@ def test_a_dry_run_prices_the_time_of_what_is_not_there_by_the_rows_it_takes(wor
 
 def test_a_disk_without_room_is_an_error_before_anything_runs(workspace, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_module, "bytes_free", lambda folder: 1000)
-    assert "0.0 MB are free" in problem(workspace, tmp_path / "runs", CannotWrite)
+    assert "1.0 kB are free" in problem(workspace, tmp_path / "runs", CannotWrite)
     assert train(request(workspace, tmp_path / "runs", dry_run=True)).bytes_free == 1000
     assert not (tmp_path / "runs").exists()
 
