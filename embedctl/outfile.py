@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from stores.commits import put_bytes
+from stores.disk import check_writable
 from stores.errors import CannotWrite, EmbedctlError
 
 __all__ = ["check_file", "put_file"]
@@ -17,6 +18,8 @@ def check_file(file: Path, suffix: str, *folders: Path, beside: Path | None = No
     ------
     EmbedctlError
         If ``file`` is a folder or lies in one of these, or is named as what it would not be.
+    CannotWrite
+        If its disk is read-only.
     """
     if file.name == "-":
         raise EmbedctlError("'-' is no name of a file", "name one; what can go to stdout does without")
@@ -32,6 +35,7 @@ def check_file(file: Path, suffix: str, *folders: Path, beside: Path | None = No
             f"'{file.name}' would hold {suffix[1:].upper()}",
             f"name it {file.with_suffix(suffix).name}, or choose another format",
         )
+    check_writable(file)
 
 
 def put_file(file: Path, data: bytes) -> None:

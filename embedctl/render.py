@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stores.disk import size
 from stores.errors import EmbedctlError
 from stores.names import counted
 
@@ -151,21 +152,6 @@ def weights(label: str) -> str:
     ('sha256:0123456789ab', 'imported, unverified')
     """
     return label[:19] if label.startswith("sha256:") else label
-
-
-def size(n_bytes: float) -> str:
-    """Show a number of bytes as people say it.
-
-    Examples
-    --------
-    >>> size(512), size(3_400_000)
-    ('512 B', '3.4 MB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(n_bytes) < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"
 
 
 def is_terminal() -> bool:

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stores.disk import bytes_free
+from stores.disk import bytes_free, size
 from stores.errors import CannotWrite, DamagedStore
 from stores.files import open_file
 from stores.lost import refuse_lost
@@ -296,8 +296,8 @@ def cannot_write(path: Path, n_bytes: int = 0) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            needed = f"{n_bytes / 1e6:.1f} MB for " if n_bytes else ""
-            free = f" ({bytes_free(path) / 1e6:.1f} MB free)"
+            needed = f"{size(n_bytes)} for " if n_bytes else ""
+            free = f" ({size(bytes_free(path))} free)"
             hint = "free some space and run the same command again: nothing committed is lost"
             raise CannotWrite(f"the disk is full: no room for {needed}'{path}'{free}", hint) from error
         if error.errno in _FORBIDDEN:

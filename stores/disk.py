@@ -8,7 +8,7 @@ from pathlib import Path
 from stores.errors import CannotWrite
 from stores.remote import is_remote
 
-__all__ = ["bytes_free", "check_writable", "flush_disk"]
+__all__ = ["bytes_free", "check_writable", "flush_disk", "require_room", "size"]
 
 
 def bytes_free(path: Path) -> int:
@@ -66,6 +66,40 @@ def flush_disk(folder: Path) -> None:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
     finally:
         os.close(handle)
+
+
+def require_room(path: Path, needed: float, free: float, hint: str) -> None:
+    """Refuse a disk with less room than what is to be written to ``path`` takes.
+
+    Raises
+    ------
+    CannotWrite
+        If so.
+
+    Examples
+    --------
+    >>> require_room(Path("e.zarr"), 300_000, 24_000, "free some space")
+    Traceback (most recent call last):
+    stores.errors.CannotWrite: 'e.zarr' needs 300.0 kB and 24.0 kB are free
+    hint: free some space
+    """
+    if needed > free:
+        raise CannotWrite(f"'{path}' needs {size(needed)} and {size(free)} are free", hint)
+
+
+def size(n_bytes: float) -> str:
+    """Show a number of bytes as people say it.
+
+    Examples
+    --------
+    >>> size(512), size(3_400_000)
+    ('512 B', '3.4 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(n_bytes) < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
 
 
 def _there(path: Path) -> Path:

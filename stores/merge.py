@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stores.disk import bytes_free
+from stores.disk import bytes_free, require_room
 from stores.embedding import Embedding, Entry
 from stores.embeddings import EmbeddingStore
-from stores.errors import CannotWrite, DamagedStore, EmbedctlError, StoreMismatch
+from stores.errors import DamagedStore, EmbedctlError, StoreMismatch
 
 __all__ = ["Brought", "Merge", "merge"]
 
@@ -98,9 +98,7 @@ def merge(
         found = joint.outlook()
         if dry_run:
             return found
-        if found.bytes > (free := bytes_free(into)):
-            what = f"'{into}' needs {found.bytes / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free"
-            raise CannotWrite(what, "free some space on its disk")
+        require_room(into, found.bytes, bytes_free(into), "free some space on its disk")
         advance = begin(sum(one.rows for one in found.embeddings)) if begin else lambda n: None
         joint.bring(advance)
         if not ours.is_consolidated or found.images or found.bytes:

@@ -6,7 +6,7 @@ First it is decided what to look at (`plan`: receipts are read, data are not), t
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -357,6 +357,8 @@ def _rest(found: Plan, locks: Path) -> None:
                 continue
         if not _OURS.search(name):
             found.remarks.append(f"'{name}' is not ours")
+        elif _is_of_lost_receipt(found, file, name):
+            continue  # one damage, told once
         elif busy or _is_unlisted_dataset(found, file):
             found.remarks.append(f"'{name}' was left by a command that is at work or was cut short")
         else:
@@ -370,6 +372,17 @@ def _said(folder: Path) -> dict[str, Any]:
         return read_ours(folder)
     except DamagedStore:
         return {}
+
+
+def _is_of_lost_receipt(found: Plan, file: Path, name: str) -> bool:
+    """Say whether what would vouch for a file is a receipt that was found damaged."""
+    part, (rows, _) = _part(found, name), _rows_of(found, file)
+    lost = (d.rows for d in found.damages if d.part == part and d.file in found.receipts)
+    return any(_overlap(ranges, rows) if ranges else not rows for ranges in lost)
+
+
+def _overlap(some: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> bool:
+    return any(start < end and begin < stop for start, stop in some for begin, end in others)
 
 
 def _is_unlisted_dataset(found: Plan, file: Path) -> bool:

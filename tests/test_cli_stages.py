@@ -220,7 +220,7 @@ def test_compare_ranks_the_encoders_beside_chance(workspace):
     )
     assert lines[-1] == "no aligned encoder and its base have both been run: there is no pair to test"
     said = run("compare").stderr
-    assert "intervals are over test images, for these very subjects: fewer than 4" in said
+    assert "intervals are over test images (" in said and "for these very subjects: fewer than 4" in said
     assert "split-half reliability" in said and "(column noise_ceiling)" in said
     assert run("compare", "--pairing", "papers").exit_code == 2
 

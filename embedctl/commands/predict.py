@@ -41,11 +41,15 @@ def predict(
       embedctl predict RUN --training --to brain-embeddings
     """
     from pipelines.export.predict import predict as apply
+    from stores.disk import check_writable
     from stores.plain_files import write_plain
 
     chosen = config.load()
     options.use_code(trust)
     folder, run_id = place_of(run, path(chosen.value("runs", runs)))
+    named = [run_id, dataset, "" if subject is None else subject_name(subject), "training" if training else "test"]
+    target = path(to) if to else Path("export") / "_".join(filter(None, named))
+    check_writable(target)
     found = apply(
         folder,
         run_id,
@@ -55,8 +59,6 @@ def predict(
         subject=subject,
         training=training,
     )
-    named = [run_id, dataset, "" if subject is None else subject_name(subject), "training" if training else "test"]
-    target = path(to) if to else Path("export") / "_".join(filter(None, named))
     arrays = {"brain": found.brain, "gallery": found.gallery, "scores": found.scores}
     files = write_plain(target, arrays, {"queries": found.queries, "gallery": found.gallery_ids})
     if json:

@@ -6,6 +6,7 @@ import numpy as np
 
 from pipelines.export.predict import gallery_of
 from pipelines.train.restore import restore
+from stores.disk import check_writable
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.plain_files import write_plain
@@ -36,6 +37,7 @@ def export_run(runs: Path, run_id: str, embeddings: Path, folder: Path) -> list[
     list of Path
         The files.
     """
+    check_writable(folder)
     ids = read_config(runs, run_id)["gallery_ids"]
     queries = [ids[row] for row in read_array(runs, run_id, "target").tolist()]
     arrays = {name: read_array(runs, run_id, name) for name in ("brain", "scores")}
@@ -55,6 +57,7 @@ def export_embedding(embeddings: Path, text: str, folder: Path) -> list[Path]:
     folder : Path
         Where to write.
     """
+    check_writable(folder)
     embedding = EmbeddingStore.open(embeddings)[text]
     name = f"{embedding.name.replace(':', '~')}-{embedding.key}"
     return write_plain(folder, {name: np.asarray(embedding.values)}, {name: embedding.image_ids})
@@ -78,6 +81,7 @@ def export_epochs(epochs: Path, dataset: str, subject: int, folder: Path) -> lis
     folder : Path
         Where to write.
     """
+    check_writable(folder)
     recordings = EpochStore.open(epochs)[dataset, subject]
     splits = {"train": recordings.train, "test": recordings.test}
     arrays = {name: np.asarray(split.mean) for name, split in splits.items()}

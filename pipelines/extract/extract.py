@@ -137,9 +137,10 @@ def _from_images(
         check_writable(request.store)
         with open_engine(request, source, progress) as engine:
             if found.lacking and (store is None or request.shard):
-                # Before there is a store: a layer, width or device that is wrong is told here, and leaves nothing
-                # behind. And before a shard keeps others waiting.
-                engine.prepare(found.lacking)
+                # Before there is a store: a layer, width or device that is wrong, and a disk that is full, is told
+                # here, and leaves nothing behind. And before a shard keeps others waiting.
+                networks = engine.prepare(found.lacking)
+                check_room(report, found, networks.widths)
             store = EmbeddingStore.open(request.store, create=True)
             with store.part(request.shard or WHOLE) if request.shard or is_distributed(request) else store.lock():
                 _complete(request, source, store, engine, hashes, report, progress)

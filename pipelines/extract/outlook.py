@@ -8,8 +8,7 @@ from pipelines.encoders.fetch import here
 from pipelines.extract.plan import bytes_needed
 from pipelines.extract.request import ExtractReport, ExtractRequest
 from pipelines.extract.survey import Survey
-from stores.disk import bytes_free
-from stores.errors import CannotWrite
+from stores.disk import bytes_free, require_room
 from stores.names import EmbeddingName
 
 __all__ = ["check_room", "look_ahead"]
@@ -58,12 +57,8 @@ def check_room(report: ExtractReport, found: Survey, widths: Mapping[EmbeddingNa
         If that is too little.
     """
     _measure(report, found, widths)
-    if report.bytes_needed > report.bytes_free:
-        raise CannotWrite(
-            f"'{report.store}' needs {report.bytes_needed / 1e6:,.1f} MB and "
-            f"{report.bytes_free / 1e6:,.1f} MB are free",
-            "free some space, or name a store on another disk",
-        )
+    hint = "free some space, or name a store on another disk"
+    require_room(report.store, report.bytes_needed, report.bytes_free, hint)
 
 
 def _measure(report: ExtractReport, found: Survey, widths: Mapping[EmbeddingName, int]) -> None:

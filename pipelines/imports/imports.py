@@ -21,10 +21,10 @@ from pipelines.imports.id_lists import read_ids
 from pipelines.imports.per_image import find_per_image, first
 from pipelines.imports.request import ImportReport, ImportRequest
 from pipelines.progress import SILENT, Progress
-from stores.disk import bytes_free
+from stores.disk import bytes_free, require_room
 from stores.embedding import IMPORTED
 from stores.embeddings import EmbeddingStore
-from stores.errors import CannotWrite, EmbedctlError, suggest
+from stores.errors import EmbedctlError, suggest
 from stores.images import ImageRecord
 from stores.names import EmbeddingName
 from stores.versions import installed_version
@@ -237,11 +237,7 @@ def _write(
 
 def _check_room(report: ImportReport) -> None:
     needed, free = report.to_do * report.dim * np.dtype(report.dtype).itemsize, bytes_free(report.store)
-    if needed > free:
-        raise CannotWrite(
-            f"'{report.store}' needs {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free",
-            "free some space, or name a store on another disk with --store",
-        )
+    require_room(report.store, needed, free, "free some space, or name a store on another disk with --store")
 
 
 def _provenance(name: EmbeddingName, report: ImportReport, parts: Sequence[_Part], digest: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pipelines.train.recipes import Recipe
 from pipelines.train.restore import restore
 from pipelines.train.several import target_of
 from pipelines.train.targets import Targets
+from stores.disk import check_writable
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
 from stores.errors import EmbedctlError, StoreLocked, StoreMismatch, UnknownName, suggest
@@ -121,6 +122,7 @@ def _explain(rows: Sequence[Row], request: InterpretRequest, report: InterpretRe
     for row in rows:
         by_subject.setdefault((row["dataset"], row["subject"]), []).append(row)
     refuse_links(request.runs)
+    check_writable(request.runs)
     for (dataset, subject), mine in by_subject.items():
         loaded: dict[str, Recorded] = {}
         for row in mine:

@@ -27,9 +27,9 @@ from pipelines.preprocess.left_out import all_trials
 from pipelines.preprocess.request import PreprocessReport, PreprocessRequest, SubjectReport
 from pipelines.preprocess.resampling import one_thread
 from pipelines.progress import SILENT, Progress
-from stores.disk import bytes_free
+from stores.disk import bytes_free, require_room
 from stores.epochs import EpochStore, SplitWriter
-from stores.errors import BadRecording, CannotWrite, EmbedctlError, StoreMismatch
+from stores.errors import BadRecording, EmbedctlError, StoreMismatch
 from stores.names import subject_name
 from stores.versions import installed_version
 
@@ -165,11 +165,8 @@ def _write_all(
         else:
             todo.append((plan, line))
     report.bytes_free = bytes_free(request.store)
-    if not request.dry_run and report.bytes > report.bytes_free:
-        raise CannotWrite(
-            f"'{request.store}' needs {report.bytes / 1e6:,.1f} MB and {report.bytes_free / 1e6:,.1f} MB are free",
-            "free some space, or --keep mean",
-        )
+    if not request.dry_run:
+        require_room(request.store, report.bytes, report.bytes_free, "free some space, or --keep mean")
     for line in report.subjects:
         for note in line.notes:
             progress.say(note)

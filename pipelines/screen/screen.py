@@ -25,6 +25,7 @@ from pipelines.train.recipes import Recipe, read_recipe
 from pipelines.train.several import Target
 from pipelines.train.splits import Split, split_images
 from pipelines.train.targets import Targets
+from stores.disk import check_writable
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
 from stores.errors import EmbedctlError
@@ -157,6 +158,8 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
     report = ScreenReport(dataset=dataset, recipe=recipe.name, notes=notes + targets.notes)
     for note in report.notes:
         progress.say(note)
+    if request.test:
+        check_writable(request.runs)
     progress.start("screening", len(subjects) * len(chosen), "embeddings")
     scored = dict[int, list[Scored]]()
     for subject in subjects:

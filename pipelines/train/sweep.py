@@ -30,10 +30,9 @@ from pipelines.train.request import Job, TrainReport, TrainRequest
 from pipelines.train.runner import Common, device_for
 from pipelines.train.targets import Targets
 from pipelines.train.trial import try_own
-from stores.disk import bytes_free, check_writable
+from stores.disk import bytes_free, check_writable, require_room
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
-from stores.errors import CannotWrite
 from stores.inside import refuse_links
 from stores.results import assemble, finished
 
@@ -81,12 +80,8 @@ def train(
     for note in sweep.notes:
         progress.say(note)
     if not request.dry_run:
-        if report.bytes_needed > report.bytes_free:
-            raise CannotWrite(
-                f"'{request.runs}' needs {report.bytes_needed / 1e6:,.1f} MB, "
-                f"{report.bytes_free / 1e6:,.1f} MB are free",
-                "free some space, or name a folder on another disk",
-            )
+        hint = "free some space, or name a folder on another disk"
+        require_room(request.runs, report.bytes_needed, report.bytes_free, hint)
         if report.n_to_do:
             check_writable(request.runs)
             if sweep.n_bytes and not request.scheduler:  # workers elsewhere have memory of their own

@@ -38,7 +38,8 @@ def test_a_disk_without_room_is_told_before_any_work(images, monkeypatch, forwar
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 1000))
     with pytest.raises(CannotWrite) as problem:
         run(images)
-    assert problem.value.exit_code == 7 and "MB" in str(problem.value) and not forwards
+    assert problem.value.exit_code == 7 and "kB are free" in str(problem.value) and not forwards
+    assert not (images.parent / "embeddings.zarr").exists(), "a store was begun"
 
 
 @pytest.mark.parametrize(

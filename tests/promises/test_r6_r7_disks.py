@@ -20,6 +20,7 @@ from tests.promises.harness import (
     extract,
     preprocess,
     run,
+    stores_of,
     train,
 )  # fmt: skip
 
@@ -59,9 +60,11 @@ def test_too_little_room_is_known_before_any_work(commands, tmp_path, stage):
         code, said = ended(here, words)
         assert code == 7, said
         (error,) = [line for line in said.splitlines() if line.startswith("error:")]
-        needed, free = (float(number) for number in re.findall(r"([\d.,]+) MB", error))
+        said = re.findall(r"([\d.]+) (k|M)?B(?: and| are free)", error)
+        needed, free = (float(number) * {"": 1, "k": 1e3, "M": 1e6}[unit] for number, unit in said)
         assert needed > free > 0
         assert committed(here) == {}, "numbers were computed"
+        assert stage != "extract" or not (here / "embeddings.zarr").exists(), "a store was begun"
 
 
 @pytest.mark.parametrize("stage", ["extract", "preprocess", "train"])
@@ -77,7 +80,7 @@ def test_a_disk_that_fills_up_on_the_way_loses_nothing(commands, tmp_path, scrat
         with mounted(tmp_path / "small", f"size={kilobytes}k") as here:
             code, said = ended(here, words)
             codes.append(code)
-            assert code == 0 or (code == 7 and "the disk is full" in said and "MB free" in said), said
+            assert code == 0 or (code == 7 and "the disk is full" in said and "B free)" in said), said
             assert damages(here) == []
             before = committed(here)
             subprocess.run(["mount", "-o", "remount,size=20m", str(here)], check=True)
@@ -116,7 +119,11 @@ def test_what_writes_ends_with_7_at_once(world, read_only, scratch, monkeypatch)
     monkeypatch.setattr("pipelines.extract.forward.build_networks", lambda *_: pytest.fail("a network was built"))
     monkeypatch.setattr("pipelines.preprocess.recorded.examine", lambda *_: pytest.fail("recordings were examined"))
     monkeypatch.setattr("pipelines.train.runner.train_together", lambda *_: pytest.fail("a run was trained"))
+    monkeypatch.setattr("embedctl.report.build.gather", lambda *_: pytest.fail("a report was built"))
+    monkeypatch.setattr("pipelines.export.predict.predict", lambda *_, **__: pytest.fail("a run was applied"))
+    monkeypatch.setattr("pipelines.screen.screen._of_subject", lambda *_: pytest.fail("embeddings were screened"))
     given, store = world.inputs, str(read_only / "embeddings.zarr")
+    recipe, stores = str(given.folder / "recipe.toml"), stores_of(read_only)
     theirs = ["--npy", str(given.folder / "theirs.npy"), "--ids", str(given.folder / "ids.txt")]
     for words in (
         [*extract(given, "many"), "--store", store],
@@ -129,6 +136,11 @@ def test_what_writes_ends_with_7_at_once(world, read_only, scratch, monkeypatch)
         ["merge", store, str(world.folder / "other.zarr")],
         ["remove", store, "pixels"],
         ["report", "--runs", str(read_only / "runs"), "--embeddings", store, "--out", str(read_only / "report.html")],
+        ["predict", world.run, "--subject", "2", "--to", str(read_only / "new"),
+         "--runs", str(read_only / "runs"), *stores],
+        ["export", world.run, "--to", str(read_only / "new"), "--runs", str(read_only / "runs"), "--embeddings", store],
+        ["screen", "--brain", "eeg", "--test", "--recipe", recipe, "--runs", str(read_only / "runs"), *stores],
+        ["interpret", "--runs", str(read_only / "runs"), *stores],
     ):  # fmt: skip
         began = time.monotonic()
         code, said = ended(scratch, words)

@@ -97,7 +97,7 @@ def test_a_merge_needs_the_whole_store_two_stores_and_room(tmp_path, monkeypatch
     with EmbeddingStore.open(a).part(Part(0, 2)), pytest.raises(StoreLocked, match="shard 0/2"):
         merge(a, b)
     monkeypatch.setattr("stores.merge.bytes_free", lambda path: 10)
-    with pytest.raises(CannotWrite, match="needs 0.0 MB and 0.0 MB are free"):
+    with pytest.raises(CannotWrite, match="needs 240 B and 10 B are free"):
         merge(a, b)
 
 

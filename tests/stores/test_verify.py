@@ -126,6 +126,20 @@ def test_the_images_of_a_damaged_block_of_epochs_are_named(workspace):
     assert (found.part, found.images) == ("things-eeg2/sub-02/train", ("train/3.jpg", "train/4.jpg"))
 
 
+@pytest.mark.parametrize(
+    ("receipt", "ends"),
+    [
+        ("e.zarr/pixels-0a/values/.embedctl/receipts/000000.json", 80),
+        ("e.zarr/pixels-0a/values/.embedctl/metadata.json", None),
+        ("p.zarr/things-eeg2/sub-02/train/mean/.embedctl/receipts/000001.json", 5),
+    ],
+)
+def test_a_receipt_that_cannot_be_read_is_one_line_and_its_rows_end_with_the_last_image(workspace, receipt, ends):
+    flip(workspace / receipt)
+    (damage,) = damages(workspace)
+    assert damage.file == workspace / receipt and [stop for _, stop in damage.rows] == [ends] * bool(ends)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_files_that_changed_places_are_found(workspace, kind):
     store = workspace / KINDS[kind]
