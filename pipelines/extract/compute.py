@@ -149,11 +149,12 @@ class BlockEngine:
         with (
             kept_memory(),
             self._networks.own_threads() as begin,
+            self._networks.until(over),
             workers(self._n_cores, begin) as threads,
             self._lanes(threads, begin) as lanes,
             _set_at_end(over),
         ):
-            computed = self._forward(batch_size, todo, prefetch(work, threads), lanes, over)
+            computed = self._forward(batch_size, todo, prefetch(work, threads), lanes)
             wrote = 0.0
             for task, passes in todo:
                 block = BlockRows(task, self._entries)
@@ -191,7 +192,7 @@ class BlockEngine:
         return [partial(load, self._source, transforms, self._image_ids[row]) for row in batch.rows.tolist()]
 
     def _forward(
-        self, batch_size: int, todo: _Todo, loaded: Iterable[list[LoadedImage]], lanes: Executor, over: Event
+        self, batch_size: int, todo: _Todo, loaded: Iterable[list[LoadedImage]], lanes: Executor
     ) -> Generator[tuple[list[LoadedImage], _Rows, float]]:
         """Yield the images of every batch, their rows of what lacks one of them, and the seconds that took."""
 
@@ -201,7 +202,7 @@ class BlockEngine:
             good = [position for position, image in enumerate(images) if not image.reason]
             wanted = {self._names[group] for group in batch.groups}
             places = batch.places[good]
-            rows = self._networks([images[i] for i in good], places, batch_size, wanted, over) if good else {}
+            rows = self._networks([images[i] for i in good], places, batch_size, wanted) if good else {}
             return images, rows, perf_counter() - start
 
         passes = (batch for _, passes in todo for batch in passes)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pipelines.encoders.build import Encoder, build
 from pipelines.encoders.preprocessing import fast_transform, normalise
@@ -83,6 +84,20 @@ class Networks:
         finally:
             torch.set_num_threads(n_threads)
 
+    @contextmanager
+    def until(self, over: Event) -> Iterator[None]:
+        """Let every pass that is under way end at its next layer once ``over`` is set: nobody waits for its rows."""
+
+        def go_on(module: torch.nn.Module, inputs: object) -> None:
+            if over.is_set():
+                raise CancelledError
+
+        hook = register_module_forward_pre_hook(go_on)
+        try:
+            yield
+        finally:
+            hook.remove()
+
     @property
     def _encoders(self) -> dict[EmbeddingName, Encoder]:
         """What gives each embedding: of one encoder there may be a network in either form."""
@@ -126,12 +141,7 @@ class Networks:
         return lambda decoded: fast(decoded.rgb)
 
     def __call__(
-        self,
-        images: Sequence[LoadedImage],
-        places: np.ndarray,
-        batch_size: int,
-        names: Collection[EmbeddingName],
-        over: Event | None = None,
+        self, images: Sequence[LoadedImage], places: np.ndarray, batch_size: int, names: Collection[EmbeddingName]
     ) -> dict[EmbeddingName, np.ndarray]:
         """Compute one batch.
 
@@ -145,17 +155,10 @@ class Networks:
             Rows of the forward pass, always all of them: the last bits depend on it.
         names : collection of EmbeddingName
             Embeddings to compute; encoders that give none of them do not run.
-        over : Event, optional
-            Set when nobody waits for the rows any more: the next encoder does not begin.
 
         Returns
         -------
         dict of EmbeddingName to (n, dim) float32
-
-        Raises
-        ------
-        CancelledError
-            If nobody waits any more.
         """
         rows: dict[EmbeddingName, np.ndarray] = {}
         for number, (seen, encoders) in enumerate(self.groups):
@@ -166,8 +169,6 @@ class Networks:
             if batch.dtype == torch.uint8:
                 batch = normalise(batch, seen.preprocessing)
             for encoder, wanted in needed:
-                if over and over.is_set():
-                    raise CancelledError
                 for n_threads in {self.threads[name] for name in wanted.values()}:
                     with _threads(n_threads):
                         out = encoder(batch)
