@@ -27,7 +27,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,8 @@ def _create(path: Path) -> bytes | None:
             except OSError:  # a file system without hard links: the file is empty for a moment
                 return content if _create_without_link(path, content) else None
         finally:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):  # else the lock would be there, and nobody know that it is ours
+                draft.unlink(missing_ok=True)
     return content
 
 

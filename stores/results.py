@@ -166,9 +166,11 @@ def _listed(runs: Path) -> set[Configuration]:
 def _record_unlisted(runs: Path, run_ids: Iterable[str]) -> None:
     """Put runs on record that are about to go and may be in no table yet, as after a sweep that was killed."""
     for run_id in run_ids:
-        with suppress(EmbedctlError):  # not finished, or damaged: it counts for nothing
-            summary = read_summary(runs, run_id)
-            record_tested(runs, configurations_in(rows_table([summary])), trained=True)
+        try:
+            table = rows_table([read_summary(runs, run_id)])
+        except EmbedctlError:  # not finished, or damaged: it counts for nothing
+            continue
+        record_tested(runs, configurations_in(table), trained=True)
 
 
 def _table_receipt(runs: Path) -> Path:

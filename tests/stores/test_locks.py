@@ -1,5 +1,6 @@
 """One writer at a time; a dead one does not hold up the living."""
 
+import errno
 import json
 import os
 import subprocess
@@ -89,6 +90,15 @@ def test_what_a_killed_writer_has_not_flushed_is_flushed_before_its_lock_goes(fo
     with lock(folder, "store"):
         assert seen == [True]
     assert seen == [True], "an owner that lives has flushed what it wrote"
+
+
+def test_a_draft_that_cannot_be_removed_leaves_no_lock_that_nobody_gives_back(folder, monkeypatch):
+    def broken(path, missing_ok=False):
+        raise OSError(errno.EIO, "Input/output error")
+
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(Path, "unlink", broken)
+    assert locks._create(folder / "store.lock") == (folder / "store.lock").read_bytes()
 
 
 def test_the_same_process_does_not_get_it_twice(folder):

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stores import receipts, results
-from stores.errors import DamagedStore, EmbedctlError
+from stores import receipts, results, screens
+from stores.errors import CannotWrite, DamagedStore, EmbedctlError
 from stores.locks import lock
 from stores.receipts import is_announced
 from stores.results import (
@@ -288,3 +288,16 @@ def test_a_record_that_was_cut_short_before_its_end_was_written_down_is_ended_by
     monkeypatch.undo()
     assemble(tmp_path)
     assert not is_announced(receipt) and seen_in(tmp_path) == Seen(trained=1, screened=0)
+
+
+def test_a_run_whose_configuration_cannot_be_put_on_record_is_not_removed(tmp_path, monkeypatch):
+    put(tmp_path, "run-a", **of("pixels"))
+
+    def full(*arguments, **more):
+        monkeypatch.undo()  # once
+        raise CannotWrite("the disk is full", "free some space")
+
+    monkeypatch.setattr(screens, "change", full)
+    with pytest.raises(CannotWrite):
+        remove_runs(tmp_path, ["run-a"])
+    assert finished(tmp_path, "run-a")
