@@ -142,7 +142,7 @@ def test_a_run_that_finds_only_broken_files_does_not_say_that_every_row_is_there
     (here / "bad").mkdir()
     (here / "bad" / "empty.jpg").write_bytes(b"")
     result = extract("--model", "pixels", "--images", "bad")
-    assert result.exit_code == 3 and "wrote no row, read 1 of 1 images" in result.stdout
+    assert result.exit_code == 3 and "wrote no row, read 1 of 1 image in" in result.stdout
     assert "nothing to do" in extract("--model", "pixels", "--images", "bad").stdout
 
 

@@ -32,7 +32,9 @@ MODERN = read_recipe("modern", "eeg")
 
 
 def entry(name, key="k", **provenance):
-    return SimpleNamespace(name=EmbeddingName.parse(name), key=key, dim=4, published=True, provenance=provenance)
+    return SimpleNamespace(
+        name=EmbeddingName.parse(name), key=key, dim=4, dtype="float16", published=True, provenance=provenance
+    )
 
 
 STORED = [
