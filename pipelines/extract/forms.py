@@ -25,8 +25,9 @@ _LEAST_GAIN = 1.05
 """Of speed, over the form before it. What gains nothing was measured between 0.95 and 1.07 on a busy computer."""
 _TOLERANCE = 1e-4
 """Of the length of what is put out; rounding a row to float16 changes it by up to five times as much."""
-_IMAGES, _TURNS = 4, 3
-"""Images of a pass, at most; passes of every form, in turn: what else the computer does then slows all."""
+_IMAGES, _FEW, _TURNS = 4, 2, 3
+"""Images of a pass at most, and where two tell as much; passes of every form in turn, so that what else the computer
+does slows all."""
 _SAID = {
     "folded": "norms folded and channels last",
     "winograd": "norms folded, channels last and wide 3 x 3 convolutions in Winograd's way",
@@ -58,9 +59,10 @@ def choose_form(encoder: Encoder, n_images: int) -> tuple[str, str]:
         return "plain", "computed as its library does, it has next to no convolutions"
     size = encoder.spec.preprocessing.size
     images = torch.rand(n_images, 3, size, size, generator=torch.Generator().manual_seed(0)).to(encoder.device)
-    changes = _changes(encoder, images)
+    changes = _changes(encoder, images[:_FEW])
     close = [form for form in encoder.forms if form == "plain" or changes[form] <= _TOLERANCE]  # nan is not
-    gains = _gains(encoder, images, close)
+    # Fewer filters to bring into another form per image is what Winograd's way lives on; others gain alike for few.
+    gains = _gains(encoder, images if "winograd" in close else images[:_FEW], close)
     best = "plain"
     for form in close:
         if gains[form] >= _LEAST_GAIN * gains[best]:
