@@ -112,6 +112,7 @@ def test_the_configuration_decides_what_no_flag_says(here):
     assert EmbeddingStore.open(here / "own.zarr").entries()[0].dtype == "float32"
 
 
+@pytest.mark.slow
 def test_layers_by_depth_and_views_are_put_on_every_model_that_names_none(here):
     asked = ["--layers", "depth:0.25,0.5,layer1.tokens", "--view", "grey,lowres-20", "--batch-size", "4"]
     result = run("extract", "--model", "resnet18-tv,pixels:output", "--weights", "random:0", *asked)

@@ -116,7 +116,7 @@ def test_overwrite_computes_every_row_again_to_the_same_bytes(images):
     assert rows_of(images, "pixels") == before
 
 
-@pytest.mark.parametrize("models", [("pixels", "hog"), ("resnet18-tv",)])
+@pytest.mark.parametrize("models", [("pixels", "hog"), pytest.param(("resnet18-tv",), marks=pytest.mark.slow)])
 def test_rows_do_not_depend_on_order_company_or_interruption(few, models, monkeypatch):
     """Everything at once; then images in two portions, with a bad one, one model at a time, after a failure."""
     options = {"weights": "random:7", "batch_size": 4}

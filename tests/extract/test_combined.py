@@ -170,6 +170,7 @@ def test_tokens_of_a_mean_keep_their_shape(request_):
     assert opened(request_)["resnet18-tv:layer4.tokens@grey+blur-9"].provenance["token_shape"] == [49, 512]
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_is_that_of_every_view(request_, tmp_path):
     import torch
 
