@@ -19,7 +19,7 @@ from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import private, read_array, read_node, read_ours
 from stores.names import EmbeddingName
 from stores.receipts import is_of_a_block, read_receipt
-from stores.remote import RemotePath
+from stores.remote import RemotePath, is_remote
 from stores.results import TABLE, runs_listed
 from stores.roots import count_strings, read_strings
 from stores.runs import RECEIPT, own_id
@@ -113,7 +113,8 @@ def find_places(path: Path) -> list[tuple[Path, str]]:
     EmbedctlError
         If there is none, or ``path`` is a part of a store.
     """
-    if above := next((above for above in path.absolute().parents if _is_store(above)), None):
+    above = None if is_remote(path) else next((above for above in path.absolute().parents if _is_store(above)), None)
+    if above:
         raise EmbedctlError(f"'{path}' is a part of '{above}'", "name the store: all of it is looked at")
     if kind := _kind(path):
         return [(path, kind)]

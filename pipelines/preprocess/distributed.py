@@ -92,7 +92,7 @@ def write_elsewhere(
     where = "on the cluster" if request.scheduler else f"in {n_workers} processes"
     progress.start(f"{len(steps)} subjects {where}", sum(n for _, n in steps), "epochs and images")
     together = _Together(progress, {line.subject: n for line, n in steps})
-    with connected(request.scheduler, n_workers) as client:
+    with connected(request.scheduler, 0 if request.scheduler else n_workers) as client:
         from distributed import as_completed
         from distributed.scheduler import KilledWorker
 
