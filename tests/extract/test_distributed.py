@@ -135,7 +135,7 @@ def test_ctrl_c_which_a_terminal_tells_all_processes_ends_the_workers_and_the_ne
     while running.poll() is None and len(list(store.glob("resnet18-tv-*/values/.embedctl/**/*.json"))) < 2:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=180)
     assert running.returncode == 130 and "Error" not in said and "Traceback" not in said, said
     left = [process for process in psutil.process_iter() if _session(process) == running.pid]
     _, alive = psutil.wait_procs(left, timeout=30)  # who looks after resources ends last
