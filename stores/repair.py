@@ -371,7 +371,7 @@ def _runs(path: Path) -> Repair:
             continue
         with lock(locks, run):
             clear_away([file for file in obstructed if path / run in file.parents], drafts)
-            if (path / run).is_dir() and part not in {damage.part for damage in run_damages(path / run)}:
+            if (path / run / RECEIPT).exists() and part not in {damage.part for damage in run_damages(path / run)}:
                 continue  # its writer has ended meanwhile
             if beside and (path / part).is_dir():
                 discard(path / part, drafts)
