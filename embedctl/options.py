@@ -10,7 +10,7 @@ from embedctl.settings import SETTINGS, names
 from stores.errors import EmbedctlError
 from stores.remote import is_remote, locate, on_disk
 
-__all__ = ["DryRun", "Json", "counted", "listed", "option", "path", "place", "switch", "use_cards", "use_code"]
+__all__ = ["DryRun", "Json", "listed", "one_or_more", "option", "path", "place", "switch", "use_cards", "use_code"]
 
 
 def option(key: str, *flags: str, metavar: str) -> Any:
@@ -73,7 +73,7 @@ Trust = Annotated[
 ]
 
 
-def counted(flag: str, number: int | None) -> int:
+def one_or_more(flag: str, number: int | None) -> int:
     """Return the number that ``flag`` was given, 1 or more; 0 where it was not given.
 
     Raises

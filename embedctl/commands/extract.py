@@ -103,7 +103,7 @@ def extract(
         views=options.listed("--view", view),
         shard=Part.parse(shard) if shard is not None else None,
         memory_budget=_bytes(memory_budget) if memory_budget is not None else None,
-        workers=options.counted("--workers", workers),
+        workers=options.one_or_more("--workers", workers),
         scheduler=scheduler or "",
         refresh=refresh,
         overwrite=overwrite,

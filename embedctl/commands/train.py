@@ -100,7 +100,7 @@ def train(
         runs=path(chosen.value("runs", runs)),
         join=chosen.value("train.join", join),
         device=chosen.value("device", device),
-        workers=options.counted("--workers", workers),
+        workers=options.one_or_more("--workers", workers),
         scheduler=scheduler or "",
         dry_run=dry_run,
     )
