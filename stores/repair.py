@@ -20,7 +20,7 @@ from stores.errors import DamagedStore
 from stores.images import ImageRecord, image_table_bytes
 from stores.inside import refuse_links
 from stores.layout import group_node, private, read_array
-from stores.locks import lock
+from stores.locks import clear_dead, lock, of_dead
 from stores.obstacles import clear_away, obstacles
 from stores.parts import WHOLE, refuse_beside
 from stores.receipts import Vouchers, is_of_a_block, read_receipt, vouch, write_receipt
@@ -56,7 +56,7 @@ class Repair:
     unhashed : list of Path
         Tables of images that were written again without the hashes they held.
     strays : list of Path
-        Folders that held what is there under its own name, or what nobody knows: they are gone.
+        Folders that held what is there under its own name: they are gone.
     problem : DamagedStore, optional
         What could not be repaired; all else was.
     """
@@ -132,17 +132,26 @@ def _embeddings(path: Path, done: Repair, obstructed: list[Path], records_of: Re
 
 
 def _rename_back(root: Root, done: Repair) -> set[Path]:
-    """Give folders that were renamed their own names again, and return what they were called; a copy goes."""
+    """Give folders that were renamed their own names again, and return what they were called; a copy goes.
+
+    Raises
+    ------
+    DamagedStore
+        If the root does not know one: it may hold what is nowhere else. Nothing was changed then.
+    """
     wrong = {
         damage.file for damage in done.found if damage.problem == MISNAMED and root.private not in damage.file.parents
     }
     names = {folder: own_name(root.path, folder) for folder in sorted(wrong)}
-    names = {folder: name if root.path / name != folder else "" for folder, name in names.items()}
+    for folder, name in names.items():
+        if root.path / name in (root.path, folder):
+            what = f"'{folder}' holds what has another name, and the store does not say which"
+            raise DamagedStore(what, "give it the name it had, or move it away, and repair again")
     while names:
-        folder = next((folder for folder, name in names.items() if name and not (root.path / name).exists()), None)
-        if folder:
-            target = root.path / names.pop(folder)
-            place(folder, target)
+        free = next((folder for folder, name in names.items() if not (root.path / name).exists()), None)
+        if free:
+            target = root.path / names.pop(free)
+            place(free, target)
             done.restored.append(target)
             continue
         folder, name = names.popitem()
@@ -357,9 +366,12 @@ def _mend_subject(root: Root, name: str, found: Plan, bad: Mapping[Path, Check],
 
 
 def _runs(path: Path) -> Repair:
+    drafts, locks = path / ".embedctl" / "drafts", path / ".embedctl" / "locks"
     done, obstructed = _look(path, "runs")
     refuse_links(path, but=obstructed)
-    drafts, locks = path / ".embedctl" / "drafts", path / ".embedctl" / "locks"
+    if of_dead(locks):  # beside them a run without its receipt was taken for one at work
+        clear_dead(locks)
+        done, obstructed = _look(path, "runs")
     with lock(locks, "results", wait=30.0):
         clear_away([file for file in obstructed if file.parent in (path, locks.parent)], drafts)
     for part in sorted({damage.part for damage in done.found if damage.part}):

@@ -79,6 +79,18 @@ def test_a_store_whose_folders_have_other_names_is_damaged_and_repaired(made, tm
     assert files(path) == files(made)
 
 
+def test_a_folder_whose_own_name_nothing_says_is_left_as_it_is(made, tmp_path):
+    path = shutil.copytree(made / "e.zarr", tmp_path / "e.zarr")
+    entry = EmbeddingStore.open(path).create(
+        EmbeddingName("gabor-pyramid"), "0c0c", dim=2, dtype="float32", provenance={"encoder": "gabor-pyramid"}
+    )  # and the command was killed before the root knew it
+    (path / entry.group).rename(path / "other-0c0c")
+    before = files(path)
+    with pytest.raises(DamagedStore, match="does not say which"):
+        repair(path, "embeddings")
+    assert files(path) == before
+
+
 def test_a_run_under_another_name_is_damaged_and_no_longer_counts(made, tmp_path):
     path = shutil.copytree(made / "runs", tmp_path / "runs")
     swap(path / "run-a", path / "run-b")
