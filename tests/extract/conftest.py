@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 from pipelines.encoders.build import Encoder
+from pipelines.extract import forms
 from tests.photos import write_photographs
+
+
+@pytest.fixture(autouse=True)
+def no_form_is_timed(request, monkeypatch):
+    """Fold what convolves without a trial: it takes seconds, and goes by how fast this computer is just now."""
+    if not request.node.get_closest_marker("slow"):
+
+        def settled(encoder, n_images):
+            return ("folded" if encoder.convolves else "plain", "as the tests say")
+
+        monkeypatch.setattr(forms, "choose_form", settled)
 
 
 @pytest.fixture(scope="session")
