@@ -87,7 +87,7 @@ def _changes(encoder: Encoder, images: torch.Tensor) -> dict[str, float]:
 
 def _gains(encoder: Encoder, images: torch.Tensor, forms: Sequence[str]) -> dict[str, float]:
     """Return how many times as fast as the library's each form is: the median of passes in turn, on one thread."""
-    threads, taken = torch.get_num_threads(), defaultdict(list)
+    threads, taken = torch.get_num_threads(), defaultdict[str, list[float]](list)
     torch.set_num_threads(1)
     try:
         with kept_memory():
