@@ -32,7 +32,7 @@ from embedctl.commands.screen import screen
 from embedctl.commands.show import show
 from embedctl.commands.train import train
 from embedctl.commands.verify import verify
-from embedctl.group import Commands, end_cleanly_when_terminated
+from embedctl.group import Commands, end_cleanly_when_terminated, end_undisturbed
 
 __all__ = ["app", "main"]
 
@@ -95,4 +95,7 @@ def main() -> None:
     # Else the processes that dask starts look into the workspace for the modules they import, whoever made it.
     os.environ["PYTHONSAFEPATH"] = "1"
     end_cleanly_when_terminated()
-    app()
+    try:
+        app()
+    finally:
+        end_undisturbed()

@@ -30,9 +30,10 @@ from typer.core import TyperGroup
 from embedctl import render
 from stores.errors import CannotWrite, EmbedctlError, NotHere
 
-__all__ = ["Commands", "DefaultList", "end_cleanly_when_terminated"]
+__all__ = ["Commands", "DefaultList", "end_cleanly_when_terminated", "end_undisturbed"]
 
 INTERRUPTED, TERMINATED = 130, 143
+_STOPPING = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows: the first
 
 _EXTRA_OF = {
     "matplotlib": "brain",
@@ -171,6 +172,15 @@ def end_cleanly_when_terminated() -> None:
         render.note("terminated; the same command goes on from here")
         raise SystemExit(TERMINATED)
 
-    for name in ("SIGTERM", "SIGUSR1"):
-        if number := getattr(signal, name, None):  # Windows has the first alone
-            signal.signal(number, stop)
+    for number in _STOPPING:
+        signal.signal(number, stop)
+
+
+def end_undisturbed() -> None:
+    """Let nothing stop a program whose command has ended: Python gives handlers back before it takes itself down.
+
+    That takes a quarter of a second with PyTorch. A signal would then kill what has done all its work, and a scheduler
+    would take it for failed.
+    """
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)

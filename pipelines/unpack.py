@@ -1,16 +1,11 @@
 """Archives of strangers: refused where they hold far more than they weigh, and unpacked only as far as they claim."""
 
-import io
 import zipfile
-from typing import IO, Any
 
-import numpy as np
-
-__all__ = ["check_members", "read_header", "read_member", "refuse_bomb"]
+__all__ = ["check_members", "read_member", "refuse_bomb"]
 
 _ROOM, _RATIO = 1 << 26, 50  # numbers shrink by a tenth, sparse ones to a fifth
 _PIECE = 1 << 20
-_HEADER = 1 << 16
 
 
 def refuse_bomb(packed: int, unpacked: int) -> None:
@@ -59,32 +54,3 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     check_members(archive, name)
     with archive.open(name) as member:
         return b"".join(iter(lambda: member.read(_PIECE), b""))
-
-
-def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return shape and number type that a ``.npy`` file says its array has, in a header of 64 kB at most.
-
-    Version 3 is for field names, which no array of ours has.
-
-    Raises
-    ------
-    ValueError
-        If it says neither, or says it at more length.
-
-    Examples
-    --------
-    >>> sink = io.BytesIO()
-    >>> np.save(sink, np.ones((3, 2), np.float32))
-    >>> read_header(io.BytesIO(sink.getvalue()))
-    ((3, 2), dtype('float32'))
-    """
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version}")
-    size = file.read(2 if version == (1, 0) else 4)  # NumPy would ask for as much memory as is said here
-    if int.from_bytes(size, "little") > _HEADER:
-        raise ValueError("a header without end")
-    header = io.BytesIO(size + file.read(int.from_bytes(size, "little")))
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(header)
-    return shape, dtype

@@ -2,13 +2,13 @@
 
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stores.errors import DamagedStore
+from stores.npy_header import read_header
 
 __all__ = ["json_of", "npy_bytes", "npy_of"]
 
@@ -65,13 +65,11 @@ def npy_of(data: bytes, path: Path) -> np.ndarray:
     """
     file = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        if math.prod(shape) * dtype.itemsize != len(data) - file.tell() or dtype.hasobject or not dtype.itemsize:
+        shape, dtype, n_bytes = read_header(file)
+        if n_bytes != len(data) - file.tell() or dtype.hasobject or not dtype.itemsize:
             raise ValueError(f"{shape} of {dtype}")
         file.seek(0)
         values: np.ndarray = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError, TypeError, MemoryError, RecursionError) as error:
+    except (ValueError, EOFError, OSError, MemoryError) as error:
         raise DamagedStore(f"'{path}' is no array that embedctl wrote", _HINT) from error
     return values

@@ -179,6 +179,29 @@ def test_a_signal_unwinds_the_program_and_has_its_code(number, code):
     assert len(err.splitlines()) == 1 and "the same command goes on from here" in err
 
 
+AT_THE_END = """
+import atexit, os, signal, sys
+from embedctl import cli
+def ask(kill=os.kill, me=os.getpid(), numbers=(signal.SIGTERM, signal.SIGUSR1)):
+    for number in numbers:
+        kill(me, number)
+class Last:
+    __del__ = lambda self, ask=ask: ask()
+last = Last()
+atexit.register(ask)
+sys.argv = ["embedctl", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("word", "code"), [("--version", 0), ("--nothing", 2)])
+def test_a_signal_that_comes_when_all_is_done_leaves_the_code_of_the_command(word, code):
+    """In `__del__` of what lives to the end Python has given the handlers back."""
+    ended = subprocess.run([sys.executable, "-c", AT_THE_END, word], capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == code
+    assert len(ended.stderr.splitlines()) == code
+
+
 def test_a_closed_pipe_is_silent():
     code = (
         "import sys, typer\nfrom embedctl.group import Commands\nfrom embedctl import render\n"

@@ -12,7 +12,6 @@ network, one file ``transform.npz`` with ``weights`` (d, d), an optional ``bias`
 The rows it is applied to are those of the base under the same ``random:SEED``.
 """
 
-import math
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.unpack import check_members, read_header
+from pipelines.unpack import check_members
 from stores.errors import EmbedctlError
+from stores.npy_header import read_header
 
 __all__ = ["AffineMap", "random_affine", "read_affine"]
 
@@ -161,8 +161,8 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             check_members(archive)
             for name in archive.namelist():
                 with archive.open(name) as file:
-                    shape, dtype = read_header(file)
-                if math.prod(shape) * dtype.itemsize > archive.getinfo(name).file_size or dtype.hasobject:
+                    _, dtype, n_bytes = read_header(file)
+                if n_bytes > archive.getinfo(name).file_size or dtype.hasobject:
                     raise ValueError("cut off")
                 with archive.open(name) as file:
                     arrays[name.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)

@@ -4,7 +4,6 @@ A file gives one array (image, feature) of floating-point numbers. An archive or
 as well, as long as only one of them has that form.
 """
 
-import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -13,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.unpack import check_members, read_header
+from pipelines.unpack import check_members
 from stores.errors import EmbedctlError
 from stores.files import open_file
+from stores.npy_header import read_header
 
 __all__ = ["SUFFIXES", "read_array", "read_vector"]
 
@@ -70,14 +70,14 @@ def read_vector(path: Path) -> np.ndarray:
 def _npy(path: Path, axes: tuple[int, ...] = (2,)) -> np.ndarray:
     try:
         with open_file(path) as file:
-            shape, dtype = read_header(file)
+            shape, dtype, n_bytes = read_header(file)
+            whole = n_bytes <= path.stat().st_size - file.tell()
     except _BROKEN:
         raise _unusable(path, "it is no .npy file: a pickle or a web page, perhaps, or cut off") from None
     _check(path, "it", shape, dtype, axes)
-    try:
-        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _BROKEN:
-        raise _unusable(path, "it is cut off") from None
+    if not whole:
+        raise _unusable(path, "it is cut off")
+    mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return mapped
 
 
@@ -85,16 +85,16 @@ def _npz(path: Path) -> np.ndarray:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if name.endswith(".npy")]
-            headers = {}
+            headers, sizes = {}, {}
             if members:  # before any of them is opened
                 check_members(archive, *members)
             for name in members:
                 with archive.open(name) as file:
-                    headers[name.removesuffix(".npy")] = read_header(file)
+                    shape, dtype, sizes[name] = read_header(file)
+                headers[name.removesuffix(".npy")] = shape, dtype
             name = _only(path, headers)
             # A header may claim any size: what the archive says it holds is what will be read.
-            shape, dtype = headers[name]
-            if math.prod(shape) * dtype.itemsize > archive.getinfo(f"{name}.npy").file_size:
+            if sizes[f"{name}.npy"] > archive.getinfo(f"{name}.npy").file_size:
                 raise ValueError("cut off")
             with archive.open(f"{name}.npy") as file:
                 array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)

@@ -42,6 +42,7 @@ from pipelines.preprocess.trial_tables import missing_columns, number_of, read_t
 from pipelines.preprocess.trials import TrialFlight, concept_of, count_trials
 from stores.errors import BadRecording, UnknownName, suggest
 from stores.names import subject_name
+from stores.npy_header import read_header
 
 __all__ = ["Arrays", "open_dataset"]
 
@@ -241,20 +242,23 @@ def map_array(path: Path) -> np.ndarray:
     head = read_head(path)
     if not head.startswith(b"\x93NUMPY"):
         raise BadRecording(f"{path} is not a .npy file", "save it with numpy.save")
+    have = path.stat().st_size
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as problem:
-        if "object" in str(problem).lower():
-            raise BadRecording(
-                f"{path} holds Python objects, which could run anything", "save the numbers alone with numpy.save"
-            ) from None
-        have = path.stat().st_size
+        with path.open("rb") as file:
+            shape, dtype, n_bytes = read_header(file)
+            if not dtype.hasobject and n_bytes > have - file.tell():
+                raise ValueError("cut off")
+    except ValueError:
         raise BadRecording(f"{path} is truncated or damaged: {have:,} bytes of it", "make or copy it again") from None
-    if values.dtype.kind not in "fiu" or values.ndim not in (2, 3):
+    if dtype.hasobject:
         raise BadRecording(
-            f"{path} holds {values.dtype} {values.shape}",
-            "expected numbers, (trial, channel, time) or (trial, voxel)",
+            f"{path} holds Python objects, which could run anything", "save the numbers alone with numpy.save"
         )
+    if dtype.kind not in "fiu" or len(shape) not in (2, 3):
+        raise BadRecording(
+            f"{path} holds {dtype} {shape}", "expected numbers, (trial, channel, time) or (trial, voxel)"
+        )
+    values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return values
 
 
