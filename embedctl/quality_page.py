@@ -16,6 +16,7 @@ import numpy as np
 
 from embedctl.drawing import COLOURS, HEAD, flat
 from stores.commits import put_bytes
+from stores.disk import check_writable
 from stores.names import subject_name
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def draw_pages(report: "PreprocessReport", progress: "Progress") -> list[Path]:
     if find_spec("matplotlib") is None:
         progress.say('no pictures of quality: matplotlib is not installed; pip install "embedctl[brain]"')
         return []
+    check_writable(page_path(report.store, report.dataset, todo[0]).parent)
     store, paths = EpochStore.open(report.store), []
     progress.start("quality", len(todo), "subjects")
     for subject in todo:

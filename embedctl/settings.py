@@ -7,6 +7,7 @@ configuration files, so none of them can say something else.
 (0, 1, 2, 7)
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from stores.errors import EmbedctlError, suggest
 
 __all__ = ["SETTINGS", "Setting", "names", "numbers"]
+
+_MOST_NUMBERS = 10_000
 
 
 def names(value: Any) -> tuple[str, ...]:
@@ -45,9 +48,11 @@ def numbers(value: Any) -> tuple[int, ...]:
         run = range(int(first), int(last if dots else first) + 1)
         if not run:  # nothing would come out of it, and no number at all means every one there is
             raise ValueError("a range goes upwards")
+        if run[0] < 0 or run[-1] > sys.maxsize:
+            raise ValueError("numbers count from 0, as far as PyTorch can")
+        if len(found) + run[-1] - run[0] >= _MOST_NUMBERS:  # written in a few letters, they take all memory
+            raise ValueError("more numbers than there are subjects or seeds")
         found += run
-    if any(number < 0 for number in found):
-        raise ValueError("numbers count from 0")
     return tuple(dict.fromkeys(found))
 
 
@@ -130,7 +135,7 @@ def _table(*settings: Setting) -> dict[str, Setting]:
 
 _SWITCH = (_switch, "true or false")
 _NAMES = (names, "names separated by commas, or a list of them")
-_NUMBERS = (numbers, "whole numbers, ranges from a lower to a higher one (0..4), or a list of them")
+_NUMBERS = (numbers, "whole numbers, ranges from a lower to a higher one (0..4), or a list of them: 10,000 at most")
 
 SETTINGS: dict[str, Setting] = _table(
     Setting("images", "images", "folder of stimuli; an image's id is its path below it"),

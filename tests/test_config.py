@@ -48,8 +48,11 @@ def test_what_nobody_spoke_of_is_the_default(layers):
     assert layers.origin("extract.dtype") == "default"
 
 
-@pytest.mark.parametrize("text", ["4..1", "0..2,7..5", "sub-09..sub-02", "..3", "2.."])
-def test_a_range_that_holds_no_number_is_refused(layers, text):
+@pytest.mark.parametrize(
+    "text",
+    ["4..1", "0..2,7..5", "sub-09..sub-02", "..3", "2..", "0..9999999999", f"0..{2**63 - 1}", f"{2**70}", "0..9999,0"],
+)
+def test_a_range_that_holds_no_number_or_more_than_anybody_means_is_refused(layers, text):
     with pytest.raises(ValueError):
         numbers([text])
     with pytest.raises(EmbedctlError) as problem:

@@ -378,8 +378,12 @@ def test_a_subject_of_other_recordings_is_not_taken_for_the_same(raw, tmp_path):
 
 def test_too_little_space_is_known_before_anything_is_written(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "bytes_free", lambda path: 1000)
-    with pytest.raises(CannotWrite, match="1.0 kB are free"):
+    with pytest.raises(CannotWrite, match="1.0 kB are free") as problem:
         run(raw, tmp_path)
+    assert problem.value.hint == "free some space, or --keep mean"
+    with pytest.raises(CannotWrite, match="1.0 kB are free") as problem:
+        run(raw, tmp_path, keep="mean")
+    assert problem.value.hint == "free some space"
     assert EpochStore.open(tmp_path / "epochs.zarr").datasets() == []
 
 

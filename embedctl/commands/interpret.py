@@ -49,13 +49,18 @@ def interpret(
       embedctl interpret --model gabor-pyramid,hog --subject 1
       embedctl interpret --method paper-gradcam
     """
-    from embedctl.progress import shown
-    from pipelines.interpret.interpret import interpret as run
-    from pipelines.interpret.kept import keep_found, plain
-    from pipelines.interpret.request import InterpretRequest
+    from stores.disk import check_writable
 
     chosen = config.load()
     options.use_code(trust)
+    kept_in = path(chosen.value("runs", runs))
+    if not dry_run and kept_in.exists():
+        check_writable(kept_in)
+    from embedctl.progress import shown
+    from pipelines.interpret.interpret import interpret as run  # PyTorch, two seconds
+    from pipelines.interpret.kept import keep_found, plain
+    from pipelines.interpret.request import InterpretRequest
+
     request = InterpretRequest(
         method=chosen.value("interpret.method", method),
         models=chosen.value("interpret.model", model),
@@ -64,7 +69,7 @@ def interpret(
         pairing=pairing,
         embeddings=place(chosen.value("embeddings", embeddings)),
         epochs=path(chosen.value("epochs", epochs)),
-        runs=path(chosen.value("runs", runs)),
+        runs=kept_in,
         join=chosen.value("train.join", join),
         dry_run=dry_run,
     )

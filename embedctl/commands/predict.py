@@ -40,9 +40,7 @@ def predict(
       embedctl predict RUN --subject 2
       embedctl predict RUN --training --to brain-embeddings
     """
-    from pipelines.export.predict import predict as apply
     from stores.disk import check_writable
-    from stores.plain_files import write_plain
 
     chosen = config.load()
     options.use_code(trust)
@@ -50,6 +48,9 @@ def predict(
     named = [run_id, dataset, "" if subject is None else subject_name(subject), "training" if training else "test"]
     target = path(to) if to else Path("export") / "_".join(filter(None, named))
     check_writable(target)
+    from pipelines.export.predict import predict as apply  # PyTorch, two seconds
+    from stores.plain_files import write_plain
+
     found = apply(
         folder,
         run_id,

@@ -27,7 +27,7 @@ from pipelines.preprocess.left_out import all_trials
 from pipelines.preprocess.request import PreprocessReport, PreprocessRequest, SubjectReport
 from pipelines.preprocess.resampling import one_thread
 from pipelines.progress import SILENT, Progress
-from stores.disk import bytes_free, require_room
+from stores.disk import bytes_free, check_writable, require_room
 from stores.epochs import EpochStore, SplitWriter
 from stores.errors import BadRecording, EmbedctlError, StoreMismatch
 from stores.names import subject_name
@@ -166,7 +166,10 @@ def _write_all(
             todo.append((plan, line))
     report.bytes_free = bytes_free(request.store)
     if not request.dry_run:
-        require_room(request.store, report.bytes, report.bytes_free, "free some space, or --keep mean")
+        smaller = ", or --keep mean" if request.keep == "all" else ""
+        require_room(request.store, report.bytes, report.bytes_free, f"free some space{smaller}")
+        if todo:
+            check_writable(request.store)
     for line in report.subjects:
         for note in line.notes:
             progress.say(note)
