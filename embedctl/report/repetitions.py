@@ -9,7 +9,9 @@ from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import WIDTH, Picture, Scale, axis_left, chance_line, legend, span
 from pipelines.train.cells import Cell
+from stores.errors import DamagedStore
 from stores.results import read_summary
+from stores.sealed import TRAIN_AGAIN
 
 __all__ = ["repetitions"]
 
@@ -62,5 +64,12 @@ def _curve(cell: Cell, runs: Path) -> dict[int, float]:
 
 def _of_run(runs: Path, run_id: str) -> dict[int, float]:
     summary = read_summary(runs, run_id)
-    found = {int(n): top1 for n, top1 in (summary.get("top1_by_repetitions") or {}).items()}
-    return found | ({summary["test_repetitions"]: summary["top1"]} if found else {})
+    try:
+        found = {int(n): float(top1) for n, top1 in (summary.get("top1_by_repetitions") or {}).items()}
+        found |= {summary["test_repetitions"]: summary["top1"]} if found else {}
+        is_sound = all(n > 0 and 0 <= top1 <= 1 for n, top1 in found.items())
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        is_sound = False
+    if not is_sound:
+        raise DamagedStore(f"run '{run_id}' says nonsense of its 'top1_by_repetitions'", TRAIN_AGAIN)
+    return found
