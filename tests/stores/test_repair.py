@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 import stores.repair
 from embedctl.cli import app
 from stores.embeddings import EmbeddingStore
-from stores.errors import DamagedStore
 from stores.layout import array_node
 from stores.repair import repair
 from stores.roots import node_bytes
@@ -89,13 +88,60 @@ def test_without_the_images_a_lost_table_of_them_is_told_with_what_was_in_it_and
     assert [damage.file for damage in damages(workspace)] == [table]
 
 
-def test_a_folder_in_the_place_of_a_file_is_taken_away_if_nothing_is_in_it(workspace):
-    file = workspace / "p.zarr/things-eeg2/sub-01/test/channel/c/0"
+IN_THE_WAY = {
+    "e.zarr": ["pixels-0a/values/c/0/0", "pixels-0a/values/zarr.json", "zarr.json", "image/c/0",
+               "image/.embedctl/metadata.json", "pixels-0a/zarr.json", "pixels-0a/values/.embedctl/metadata.json",
+               "pixels-0a/values/.embedctl/receipts/000000.json"],
+    "p.zarr": ["things-eeg2/sub-01/test/channel/c/0", "things-eeg2/sub-01/zarr.json", "things-eeg2/zarr.json",
+               "things-eeg2/sub-01/train/mean/c/0/0/0", "zarr.json", "subject/c/0", "subject/.embedctl/metadata.json",
+               "things-eeg2/sub-01/train/mean/.embedctl/receipts/000000.json"],
+    "runs": ["run-0/scores.npy", "run-0/receipt.json", "run-0/summary.json", "results.parquet"],
+}  # fmt: skip
+# What is damaged beside it, and of that what waits until the folder is gone: what needs the root, or all summaries.
+BESIDE = {
+    "e.zarr": ["pixels-0a/values/c/1/0", "clip-vitb32~blocks.7.mean-0a/values/c/0/0", "pixels-0a/image/c/0"],
+    "p.zarr": ["things-eeg2/sub-02/whitener/zarr.json", "things-eeg2/sub-02/test/mean/c/0/0/0"],
+    "runs": ["run-1/scores.npy"],
+}
+WAITS = {
+    **{f"p.zarr/{name}": BESIDE["p.zarr"][1:] for name in ("things-eeg2/zarr.json", "subject/c/0",
+                                                           "subject/.embedctl/metadata.json")},
+    "p.zarr/zarr.json": BESIDE["p.zarr"], "runs/run-0/summary.json": ["run-1/receipt.json"],
+}  # fmt: skip
+DAILY = ("e.zarr/pixels-0a/values/c/0/0", "e.zarr/zarr.json", "p.zarr/things-eeg2/zarr.json", "runs/run-0/scores.npy")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in DAILY else pytest.param(name, marks=pytest.mark.slow)
+        for name in (f"{place}/{file}" for place, files in IN_THE_WAY.items() for file in files)
+    ],
+)
+def test_a_folder_with_something_in_it_stays_and_keeps_nothing_else_from_repair(workspace, name):
+    whole, file, place = files(workspace), workspace / name, workspace / name.partition("/")[0]
     file.unlink()
     (file / "mine").mkdir(parents=True)
-    with pytest.raises(DamagedStore, match="is a folder, where a file of ours belongs"):
-        repair(workspace / "p.zarr", "epochs")
-    (file / "mine").rmdir()
+    beside = [place / other for other in BESIDE[place.name]]
+    for other in beside:
+        flip(other)
+    told = embedctl("repair", str(workspace))
+    assert told.exit_code == 4 and f"'{file}' is a folder with something in it" in told.stderr, told.output
+    assert "hint:  move it away, and repair again" in told.stderr and (file / "mine").is_dir()
+    left = {damage.file for damage in damages(workspace)}
+    assert left == {file, *(place / other for other in WAITS.get(name, ()))}
+    shutil.rmtree(file)
+    told = embedctl("repair", str(workspace))
+    assert told.exit_code == 0 and not damages(workspace), told.output
+    again(workspace)
+    now = files(workspace)
+    assert {name for name in whole if now.get(name) != whole[name] and "occlusion" not in name} == set()
+
+
+def test_an_empty_folder_in_the_place_of_a_file_goes(workspace):
+    file = workspace / "p.zarr/things-eeg2/sub-01/test/channel/c/0"
+    file.unlink()
+    file.mkdir()
     assert repair(workspace / "p.zarr", "epochs").restored == [file]
     assert not damages(workspace)
 
