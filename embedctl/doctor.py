@@ -16,7 +16,7 @@ __all__ = ["caches", "devices", "for_a_bug_report", "versions"]
 
 PACKAGES = {
     "base": ("numpy", "zarr", "numcodecs", "dask", "xarray", "pyarrow", "typer", "rich", "pillow"),
-    "extract": ("torch", "torchvision", "timm", "open_clip_torch", "dreamsim", "huggingface_hub"),
+    "extract": ("torch", "torchvision", "timm", "open_clip_torch", "dreamsim", "huggingface_hub", "simplejpeg"),
     "train": ("torch", "safetensors", "scipy"),
     "brain": ("mne",),
 }

@@ -5,12 +5,16 @@ frame of an animation, 16 bits made 8: of grey the nearest, of colour the high b
 and at most one off. A plain 8-bit RGB file gives exactly
 ``PIL.Image.open(f).convert("RGB")``. What cannot be decoded whole is a `BadImage` with its reason: half a
 picture is not a picture.
+
+A JPEG of that kind is decoded by simplejpeg, straight into an array: the same library underneath, the same pixels, in
+three quarters of the time. Whatever it does not like is left to Pillow, which says what is wrong with it.
 """
 
 import hashlib
 import io
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -45,22 +49,27 @@ class DecodedImage:
 
     Attributes
     ----------
-    image : PIL.Image.Image
-        The pixels, of mode RGB and upright.
+    rgb : (height, width, 3) uint8
+        The pixels, upright.
     sha256 : str
         Of the bytes of the file.
     mode : str
         Pillow's name of how the file holds its pixels: ``RGB``, ``L``, ``CMYK``, ``I;16``.
     """
 
-    image: Image.Image
+    rgb: np.ndarray
     sha256: str
     mode: str
 
     @property
-    def rgb(self) -> np.ndarray:
-        """The pixels as (height, width, 3) uint8, a fresh array that may be written to."""
-        return np.array(self.image)
+    def image(self) -> Image.Image:
+        """The pixels as Pillow has them, of mode RGB."""
+        return Image.fromarray(self.rgb)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.rgb.shape[1], self.rgb.shape[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +122,12 @@ def decode(data: bytes) -> DecodedImage | BadImage:
             if max(width, height) > MAX_RATIO * min(width, height):
                 raise _Refused(f"{width} x {height} pixels, a strip and not a picture")
             mode = image.mode
+            if mode == "RGB" and image.format == "JPEG" and _orientation(image) not in _TURNS and _both_agree():
+                rgb = _jpeg(data, width, height)
+                if rgb is not None:
+                    return DecodedImage(rgb, sha256, mode)
             image.load()
-            return DecodedImage(_upright_rgb(image), sha256, mode)
+            return DecodedImage(np.array(_upright_rgb(image)), sha256, mode)
     except _Refused as problem:
         return BadImage(str(problem), sha256)
     except UnidentifiedImageError:
@@ -148,6 +161,31 @@ def _not_an_image(data: bytes) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer, not an image"
     return ""
+
+
+def _jpeg(data: bytes, width: int, height: int) -> np.ndarray | None:
+    """Decode a whole and sound JPEG of this size; None of any other."""
+    import simplejpeg  # comes with the extra that extracts; a report shows pictures without it
+
+    try:
+        if simplejpeg.decode_jpeg_header(data)[:2] != (height, width):
+            return None
+        rgb: np.ndarray = simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+    return rgb
+
+
+@cache
+def _both_agree() -> bool:
+    """Say whether Pillow was built with a library that decodes as simplejpeg's does."""
+    import simplejpeg
+
+    noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", quality=75)
+    with Image.open(file) as image:
+        return np.array_equal(simplejpeg.decode_jpeg(file.getvalue(), "RGB"), np.asarray(image))
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

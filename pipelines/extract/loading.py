@@ -83,7 +83,7 @@ def load(source: ImageSource, transforms: Mapping[int, tuple[str, Transform]], i
     seen = {view: see(decoded, view) for view in {view for view, _ in transforms.values()}}
     tensors = {number: transform(seen[view]) for number, (view, transform) in transforms.items()}
     seconds["preprocess"] = perf_counter() - done
-    return LoadedImage(decoded.sha256, *decoded.image.size, decoded.mode, tensors, seconds=seconds)
+    return LoadedImage(decoded.sha256, *decoded.size, decoded.mode, tensors, seconds=seconds)
 
 
 def prefetch(batches: Iterable[Sequence[Callable[[], LoadedImage]]], threads: Executor) -> Generator[list[LoadedImage]]:

@@ -58,7 +58,7 @@ def provenance(
         "weights": target.weights.label,
         "weights_source": _source(target, request, weights_source or target.weights.source),
         "preprocessing": target.recipe["preprocessing"],
-        "decoder": f"pillow {installed_version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
+        "decoder": _decoder(),
         "pixels": "EXIF orientation applied, alpha on white, first frame, 16 bit: grey rounded, colour high byte",
         "exact": target.recipe["exact"],
         "batch_size": target.batch_size,
@@ -81,6 +81,11 @@ def provenance(
     if token_shape:
         found["token_shape"] = list(token_shape)
     return found
+
+
+def _decoder() -> str:
+    library = f"libjpeg-turbo {features.version('libjpeg_turbo')}"
+    return f"pillow {installed_version('pillow')}, {library}, simplejpeg {installed_version('simplejpeg')}"
 
 
 def _source(target: Target, request: ExtractRequest, source: str) -> str:

@@ -62,7 +62,7 @@ def see(decoded: DecodedImage, view: str) -> DecodedImage:
 
     Examples
     --------
-    >>> red = DecodedImage(Image.new("RGB", (4, 4), "red"), sha256="00", mode="RGB")
+    >>> red = DecodedImage(np.full((4, 4, 3), (255, 0, 0), np.uint8), sha256="00", mode="RGB")
     >>> see(red, "grey").rgb[0, 0].tolist(), see(red, "") is red
     ([76, 76, 76], True)
     """
@@ -72,7 +72,7 @@ def see(decoded: DecodedImage, view: str) -> DecodedImage:
     pixels = VIEWS[kind].make(decoded, level)
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels.clip(0, 255)).astype(np.uint8)
-    return replace(decoded, image=Image.fromarray(pixels))
+    return replace(decoded, rgb=pixels)
 
 
 def check_views(text: str) -> None:
@@ -134,7 +134,7 @@ def describe_views(text: str) -> str:
 
 
 def _scale(decoded: DecodedImage) -> float:
-    return min(decoded.image.size) / REFERENCE
+    return min(decoded.size) / REFERENCE
 
 
 def _blur(decoded: DecodedImage, sigma: str) -> np.ndarray:
@@ -165,7 +165,7 @@ def _mosaic(decoded: DecodedImage, n: str) -> np.ndarray:
 
 
 def _coarse(decoded: DecodedImage, n: int, down: Image.Resampling, up: Image.Resampling) -> np.ndarray:
-    size, short = decoded.image.size, min(decoded.image.size)
+    size, short = decoded.size, min(decoded.size)
     if n >= short:
         return decoded.rgb
     small = decoded.image.resize((round(size[0] * n / short), round(size[1] * n / short)), down)
@@ -178,7 +178,7 @@ def _noise(decoded: DecodedImage, sigma: str) -> np.ndarray:
     Its grain is a pixel of the image at 224: finer noise would be averaged away when an encoder's input is made.
     """
     grain = max(1.0, _scale(decoded))
-    width, height = decoded.image.size
+    width, height = decoded.size
     rows, columns = (np.arange(height) / grain).astype(int), (np.arange(width) / grain).astype(int)
     draw = np.random.default_rng(int(decoded.sha256, 16))
     field = draw.standard_normal((rows[-1] + 1, columns[-1] + 1, 3), dtype=np.float32)

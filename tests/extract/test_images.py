@@ -4,12 +4,14 @@ import io
 import os
 import tarfile
 import zipfile
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pipelines.extract.images import BadImage, DecodedImage, decode, read
 from pipelines.extract.sources import open_images, scan
@@ -38,6 +40,35 @@ def test_a_plain_jpeg_gives_exactly_what_pillow_gives(tmp_path, quality, subsamp
     path.write_bytes(encoded(photograph(quality, 61, 47), "JPEG", quality=quality, subsampling=subsampling))
     with Image.open(path) as image:
         assert np.array_equal(read(path).rgb, np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"keep_rgb": True}, {"restart_marker_rows": 1}], ids=str)
+def test_a_jpeg_of_a_rarer_kind_gives_exactly_what_pillow_gives(options):
+    data = encoded(photograph(3, 61, 47), "JPEG", **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(pixels_of(data), image)
+
+
+def test_a_sound_jpeg_does_not_go_through_pillows_decoder(monkeypatch):
+    monkeypatch.setattr(JpegImageFile, "load", None)
+    assert pixels_of(encoded(PIXELS, "JPEG")).shape == PIXELS.shape
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_broken_jpeg_is_what_pillow_makes_of_it(data):
+    file = bytearray(encoded(photograph(5, 40, 56), "JPEG", progressive=data.draw(st.booleans())))
+    for place in data.draw(st.lists(st.integers(2, len(file) - 1), max_size=3)):
+        file[place] = data.draw(st.integers(0, 255))
+    broken = bytes(file[: data.draw(st.integers(len(file) // 2, len(file)))])
+    ours = decode(broken)
+    with mock.patch("pipelines.extract.images._both_agree", lambda: False):
+        theirs = decode(broken)
+    assert type(ours) is type(theirs)
+    if isinstance(ours, BadImage):
+        assert ours == theirs
+    else:
+        assert np.array_equal(ours.rgb, theirs.rgb)
 
 
 @pytest.mark.parametrize("name", sorted(ODD_FILES))

@@ -20,7 +20,7 @@ from tests.photos import photograph
 
 
 def decoded(pixels: np.ndarray) -> DecodedImage:
-    return DecodedImage(Image.fromarray(pixels), hashlib.sha256(pixels.tobytes()).hexdigest(), "RGB")
+    return DecodedImage(pixels, hashlib.sha256(pixels.tobytes()).hexdigest(), "RGB")
 
 
 def viewed(pixels: np.ndarray, view: str) -> np.ndarray:
