@@ -80,6 +80,16 @@ class Repair:
         if self.in_the_way:
             self.problem = in_the_way(self.in_the_way)
 
+    def add(self, more: "Repair") -> None:
+        """Add what was done about damage that came to light with the first repaired."""
+        self.found += more.found
+        self.restored += more.restored
+        self.dropped += [part for part in more.dropped if part not in self.dropped]
+        self.lost += more.lost
+        self.unhashed += more.unhashed
+        self.strays += more.strays
+        self.leave(more.in_the_way)
+
     def is_held(self, folder: Path) -> bool:
         """Say whether what stands in the way of a file lies in a folder, which must not go then."""
         return any(folder in one.parents for one in self.in_the_way)
@@ -106,6 +116,13 @@ def repair(store: Path, kind: str, records_of: RecordsOf | None = None) -> Repai
     """
     if kind in ("runs", "run"):
         return _runs(store if kind == "runs" else store.parent)
+    done = _mended(store, kind, records_of)
+    if done.restored and not done.in_the_way and plan(store, kind).damages:
+        done.add(_mended(store, kind, records_of))  # what only metadata tell that are whole again
+    return done
+
+
+def _mended(store: Path, kind: str, records_of: RecordsOf | None) -> Repair:
     done, obstructed = _look(store, kind)
     if done.found and kind == "embeddings":
         _embeddings(store, done, obstructed, records_of)

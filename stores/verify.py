@@ -101,8 +101,15 @@ class Plan:
 
     def is_whole(self, file: Path) -> bool:
         """Say whether a file is the one that a receipt read just now speaks of: what it says counts for more."""
+        return self._problem(file) == ""
+
+    def told(self, ask: Callable[[Any], int], of: Path) -> int:
+        """Return what the metadata of an array or a store say of its rows; 0 where they are damaged."""
+        return 0 if self._problem(of / "zarr.json") else _number(ask, of)
+
+    def _problem(self, file: Path) -> str | None:
         check = next((check for check in reversed(self.checks) if check.file == file), None)
-        return check is not None and not judge(check)
+        return judge(check) if check else None
 
 
 def find_places(path: Path) -> list[tuple[Path, str]]:
@@ -183,9 +190,10 @@ def _is_run(path: Path) -> bool:
 def _embeddings(path: Path) -> Plan:
     found = Plan(path, "embeddings")
     found.trust(private(path / "image") / "metadata.json", path, "")
+    block_rows = found.told(_block_rows, path)
     for folder in sorted(path.iterdir()):
         if (folder / "values" / ".embedctl").is_dir() and (part := _embedding(folder.name)):
-            _embedding_rows(found, folder, part, _number(_block_rows, path))
+            _embedding_rows(found, folder, part, block_rows)
     _listed(found, lambda node: _embedding(node.partition("/")[0]))
     _rest(found, private(path / "image") / "locks")
     return found
@@ -205,7 +213,7 @@ def _embedding_rows(found: Plan, group: Path, part: str, block_rows: int) -> Non
     found.trust(hidden / "metadata.json", group, part)
     if found.is_whole(group / "zarr.json") and not is_of_embedding(group.name, _said(group)):
         found.blame(group, MISNAMED, part)
-    chunk_rows = _number(_chunk_rows, group / "values")
+    chunk_rows = found.told(_chunk_rows, group / "values")
     for receipt in sorted(path for path in (hidden / "receipts").glob("*.json") if is_of_a_block(path.name)):
         block = _number(int, receipt.stem)
         whole = [(block * block_rows, (block + 1) * block_rows)] if block_rows else []
@@ -245,8 +253,8 @@ def _subject(found: Plan, folder: Path, name: str, is_whole: bool) -> None:
             continue
         part, ids = f"{name}/{split.name}", split / "image"
         found.trust(private(split / "image") / "metadata.json", split, part)
-        wanted = range(_number(_n_chunks, split / "mean") if is_whole else 0)
-        size = _number(_chunk_rows, split / "mean")
+        wanted = range(found.told(_n_chunks, split / "mean") if is_whole else 0)
+        size = found.told(_chunk_rows, split / "mean")
         there = {path for path in hidden.glob("*.json") if is_of_a_block(path.name)}
         for file in sorted({*there, *(hidden / f"{block:06d}.json" for block in wanted)}):
             block = _number(int, file.stem)

@@ -148,9 +148,7 @@ def _write_all(
     progress: Progress,
 ) -> None:
     """Write every subject that is not there yet, or with ``dry_run`` say what that would take."""
-    store = None
-    if not request.dry_run or request.store.exists():
-        store = EpochStore.open(request.store, create=not request.dry_run)
+    store = EpochStore.open(request.store) if request.store.exists() else None
     todo = []
     for plan, line in zip(plans, report.subjects, strict=True):
         line.n_chans, line.n_times = (*plan.row_shape, 1)[:2]
@@ -170,8 +168,9 @@ def _write_all(
     for line in report.subjects:
         for note in line.notes:
             progress.say(note)
-    if request.dry_run or store is None:
+    if request.dry_run:
         return
+    store = EpochStore.open(request.store, create=True)
     if not store.is_consolidated:
         store.consolidate()  # a run was killed after its last block and before its end
     n = _n_processes(todo)

@@ -1,5 +1,6 @@
 """Repair drops what is damaged and nothing else, and the command that wrote it brings back the same bytes."""
 
+import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -136,6 +137,69 @@ def test_a_folder_with_something_in_it_stays_and_keeps_nothing_else_from_repair(
     again(workspace)
     now = files(workspace)
     assert {name for name in whole if now.get(name) != whole[name] and "occlusion" not in name} == set()
+
+
+def chunks_of(n):
+    """Have an array say that its chunks hold other rows than they do."""
+
+    def lie(node):
+        node["chunk_grid"]["configuration"]["chunk_shape"][0] = n
+
+    return lie
+
+
+def rows_of(n):
+    """Have an array say that it has other rows than it has."""
+
+    def lie(node):
+        node["shape"][0] = n
+
+    return lie
+
+
+def blocks_of(n):
+    """Have a store say that its blocks have other rows than they have."""
+
+    def lie(node):
+        node["attributes"]["embedctl"]["block_rows"] = n
+
+    return lie
+
+
+VALUES, MEAN = "e.zarr/pixels-0a/values/zarr.json", "p.zarr/things-eeg2/sub-01/train/mean/zarr.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "lie"),
+    [
+        (VALUES, chunks_of(16)),
+        (VALUES, chunks_of(256)),
+        ("e.zarr/zarr.json", blocks_of(16)),
+        ("e.zarr/image/zarr.json", rows_of(3)),
+        (MEAN, rows_of(1000)),
+    ],
+)
+def test_metadata_that_lies_takes_no_chunk_along(workspace, name, lie):
+    """What blocks hold is told by it: before it is whole again, none may be judged by it."""
+    whole, before = files(workspace), times(workspace)
+    node = json.loads((workspace / name).read_bytes())
+    lie(node)
+    (workspace / name).write_text(json.dumps(node))
+    (done,) = [done for done in mend(workspace) if done.found]
+    assert (done.dropped, done.lost) == ([], []) and workspace / name in done.restored
+    assert files(workspace) == whole and not damages(workspace)
+    touched = [file for file, time in times(workspace).items() if before[file] != time]
+    assert not [file for file in touched if "c" in file.parts or file.parent.name == "receipts"]
+
+
+def test_a_receipt_in_another_place_under_metadata_that_lies_is_found_once_these_are_whole(workspace):
+    node = json.loads((workspace / VALUES).read_bytes())
+    chunks_of(256)(node)
+    (workspace / VALUES).write_text(json.dumps(node))
+    receipts = workspace / "e.zarr/pixels-0a/values/.embedctl/receipts"
+    shutil.copyfile(receipts / "000000.json", receipts / "000001.json")
+    (done,) = [done for done in mend(workspace) if done.found]
+    assert done.dropped == ["pixels#0a"] and not damages(workspace)
 
 
 def test_an_empty_folder_in_the_place_of_a_file_goes(workspace):
