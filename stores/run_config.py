@@ -57,7 +57,9 @@ def check_config(config: Mapping[str, Any], path: Path) -> None:
     >>> check_config({"seed": 0, "times": [0.0, 0.5]}, Path("config.json"))
     >>> check_config({"seed": "0"}, Path("config.json"))
     Traceback (most recent call last):
+        ...
     stores.errors.DamagedStore: 'config.json' says nonsense of its 'seed'
+    hint: remove the run and train it again
     """
     for name, value in config.items():
         if name in _KINDS and not _KINDS[name](value):
