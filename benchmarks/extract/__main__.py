@@ -11,9 +11,9 @@ Parts, all by default:
   CPU-seconds that were spent, which a busy machine changes little: what is missing from 1 there is overhead.
 * ``passes``: six encoders in one pass against six passes, over FOLDER's photographs made 500 and 1,500 pixels wide.
 * ``layers``: three layers of one network against one, of CPU-seconds.
-* ``dask``: two local workers against this process on as many cores, once all are at work; what a task costs that does
+* ``dask``: two local workers against this process on as many cores, while all are at work; what a task costs that does
   nothing.
-* ``memory``: peak memory of 1,000 and of 10,000 images.
+* ``memory``: peak memory of 1,000 and of 10,000 images, without a network and with one.
 * ``stores``: 1,024 random rows against a NumPy memmap; opening a store and listing 40 embeddings.
 * ``again``: a run with nothing to do over 26,107 images.
 * ``plan``: 1.3 million images x 40 encoders x 64 workers, without files.
@@ -57,7 +57,7 @@ def main() -> None:
             "efficiency": lambda: efficiency(of(chosen.images), place),
             "passes": lambda: passes(chosen.folder, place),
             "layers": lambda: layers(of(chosen.pass_images), place),
-            "dask": lambda: dask(of(chosen.pass_images), place),
+            "dask": lambda: dask(of(chosen.images), place),
             "memory": lambda: memory(chosen.folder, place),
             "stores": lambda: stores(place),
             "again": lambda: again(place),

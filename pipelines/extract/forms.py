@@ -25,9 +25,11 @@ _LEAST_GAIN = 1.05
 """Of speed, over the form before it. What gains nothing was measured between 0.95 and 1.07 on a busy computer."""
 _TOLERANCE = 1e-4
 """Of the length of what is put out; rounding a row to float16 changes it by up to five times as much."""
-_IMAGES, _FEW, _TURNS = 4, 2, 3
-"""Images of a pass at most, and where two tell as much; passes of every form in turn, so that what else the computer
-does slows all."""
+_IMAGES, _FEW = 4, 2
+"""Of a pass at most, and where two tell as much."""
+_TURNS, _MOST, _ENOUGH = 3, 15, 0.5
+"""Passes of every form in turn, so that what else the computer does slows all: so many at least, and more of a small
+network, whose passes are as short as what gets in their way, until it has computed for half a second."""
 _SAID = {
     "folded": "norms folded and channels last",
     "winograd": "norms folded, channels last and wide 3 x 3 convolutions in Winograd's way",
@@ -61,8 +63,7 @@ def choose_form(encoder: Encoder, n_images: int) -> tuple[str, str]:
     images = torch.rand(n_images, 3, size, size, generator=torch.Generator().manual_seed(0)).to(encoder.device)
     changes = _changes(encoder, images[:_FEW])
     close = [form for form in encoder.forms if form == "plain" or changes[form] <= _TOLERANCE]  # nan is not
-    # Fewer filters to bring into another form per image is what Winograd's way lives on; others gain alike for few.
-    gains = _gains(encoder, images if "winograd" in close else images[:_FEW], close)
+    gains = _gains(encoder, images, close)
     best = "plain"
     for form in close:
         if gains[form] >= _LEAST_GAIN * gains[best]:
@@ -86,11 +87,11 @@ def _changes(encoder: Encoder, images: torch.Tensor) -> dict[str, float]:
 
 def _gains(encoder: Encoder, images: torch.Tensor, forms: Sequence[str]) -> dict[str, float]:
     """Return how many times as fast as the library's each form is: the median of passes in turn, on one thread."""
-    threads, taken = torch.get_num_threads(), defaultdict(list)
+    threads, taken = torch.get_num_threads(), defaultdict[str, list[float]](list)
     torch.set_num_threads(1)
     try:
         with kept_memory():
-            for _ in range(_TURNS):
+            while len(taken["plain"]) < _TURNS or (sum(taken["plain"]) < _ENOUGH and len(taken["plain"]) < _MOST):
                 for form in forms:
                     encoder.take(form)
                     taken[form].append(_seconds(encoder, images))
