@@ -61,6 +61,8 @@ class Plan:
         Receipts that were read.
     names : dict
         The names in arrays of ids that were asked for.
+    problems : dict
+        What is wrong with files that had to be looked at to read on; nothing of those that are whole.
     """
 
     store: Path
@@ -70,6 +72,7 @@ class Plan:
     remarks: list[str] = field(default_factory=list)
     receipts: set[Path] = field(default_factory=set)
     names: dict[Path, list[str]] = field(default_factory=dict)
+    problems: dict[Path, str] = field(default_factory=dict)
 
     def blame(self, file: Path, problem: str, part: str, rows: Any = (), ids: Path | None = None) -> None:
         """Write down a damage."""
@@ -109,7 +112,9 @@ class Plan:
 
     def _problem(self, file: Path) -> str | None:
         check = next((check for check in reversed(self.checks) if check.file == file), None)
-        return judge(check) if check else None
+        if check and file not in self.problems:
+            self.problems[file] = judge(check)
+        return self.problems.get(file)
 
 
 def find_places(path: Path) -> list[tuple[Path, str]]:
@@ -159,7 +164,8 @@ def judged(
         Called after each file.
     """
     for check in found.checks:
-        if problem := judge(check, quick(check)):
+        known = found.problems.get(check.file)
+        if problem := judge(check, quick(check)) if known is None else known:
             found.blame(check.file, problem, check.part, check.rows, check.ids)
         advance()
     return found.damages
