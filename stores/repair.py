@@ -21,6 +21,7 @@ from stores.images import ImageRecord, image_table_bytes
 from stores.inside import refuse_links
 from stores.layout import group_node, private, read_array
 from stores.locks import clear_dead, lock, of_dead
+from stores.names import counted
 from stores.obstacles import clear_away, in_the_way, obstacles
 from stores.parts import WHOLE, refuse_beside
 from stores.receipts import Vouchers, is_of_a_block, read_receipt, vouch, write_receipt
@@ -244,7 +245,8 @@ def _rewrite_table(root: Root, file: Path, check: Check, done: Repair, records_o
     ids = read_strings(root.path / root.array, root.private / "metadata.json")[number * size : (number + 1) * size]
     if records_of is None:
         done.problem = DamagedStore(
-            f"lost with '{file}': size, time and hash of {len(ids):,} images, '{ids[0]}' to '{ids[-1]}', but no row",
+            f"lost with '{file}': size, time and hash of {counted(len(ids), 'image')}, "
+            f"'{ids[0]}' to '{ids[-1]}', but no row",
             f"embedctl repair {quote(str(root.path))} --images DIR writes it from them; or take it from a copy",
         )
         return

@@ -10,6 +10,7 @@ from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import WIDTH, Picture, Scale, axis_left, chance_line, legend, span
 from pipelines.train.cells import Cell
 from stores.errors import DamagedStore
+from stores.names import counted
 from stores.results import read_summary
 from stores.sealed import TRAIN_AGAIN
 
@@ -39,7 +40,7 @@ def repetitions(answers: Answers, runs: Path) -> Section:
         points = {n: (across(math.log2(n)), up(top1)) for n, top1 in curves[name].items()}
         picture.curve(list(points.values()), colour, 1.8, name)
         for n, (x, y) in points.items():
-            picture.dot(x, y, colour, f"{name}, {n} repetitions: {100 * curves[name][n]:.1f} %", 2.5)
+            picture.dot(x, y, colour, f"{name}, {counted(n, 'repetition')}: {100 * curves[name][n]:.1f} %", 2.5)
     columns = (("embedding", "text"), *((f"{n}", "percent") for n in numbers))
     rows = [(name, *(curve.get(n) for n in numbers)) for name, curve in curves.items()]
     title = "Top-1 by the repetitions averaged in the test, %"

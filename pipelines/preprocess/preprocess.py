@@ -30,7 +30,7 @@ from pipelines.progress import SILENT, Progress
 from stores.disk import bytes_free, require_room
 from stores.epochs import EpochStore, SplitWriter
 from stores.errors import BadRecording, EmbedctlError, StoreMismatch
-from stores.names import subject_name
+from stores.names import counted, subject_name
 from stores.versions import installed_version
 
 __all__ = ["preprocess"]
@@ -267,7 +267,7 @@ def _write(
         writer.done()
     if found.clipped:
         line.counts[f"values beyond {plan.dtype}"] = found.clipped
-        line.notes.append(f"{name}: {found.clipped} values cut to the largest that {plan.dtype} holds")
+        line.notes.append(f"{name}: {counted(found.clipped, 'value')} cut to the largest that {plan.dtype} holds")
         progress.say(line.notes[-1])
     line.state, line.seconds = "written", time.perf_counter() - started
 

@@ -174,8 +174,7 @@ def test_a_few_numbers_that_differ_are_a_note(raw):
     found = open_dataset("things-meg", raw, "clean").preflight(1)
     assert not found.problems
     assert (
-        f"1 trials have another things_image_nr than their epoch: line {k + 2} says 9999, its epoch 100"
-        in found.notes[0]
+        f"1 trial has another things_image_nr than its epoch: line {k + 2} says 9999, its epoch 100" in found.notes[0]
     )
 
 
