@@ -118,7 +118,7 @@ def onsets_times(factor):
         (
             edit(lambda t: t.replace("\n600\t", "\n500\t")),
             "onset",
-            "1 samples have two events, the first is 500",
+            "1 sample has two events, the first is 500",
             "one",
         ),
         (edit(lambda t: t.replace("\n600\t", "\nnow\t")), "onset", "no number in every row", "download"),
