@@ -1,6 +1,8 @@
 """Bad channels, missing sessions and interruptions: what is lost is counted, and nothing else changes."""
 
 import json
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -384,7 +386,10 @@ def test_too_little_space_is_known_before_anything_is_written(raw, tmp_path, mon
     with pytest.raises(CannotWrite, match="1.0 kB are free") as problem:
         run(raw, tmp_path, keep="mean")
     assert problem.value.hint == "free some space"
-    assert EpochStore.open(tmp_path / "epochs.zarr").datasets() == []
+    monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY, f_frsize=1, f_bavail=1))
+    with pytest.raises(CannotWrite, match=f"cannot write '{tmp_path / 'epochs.zarr'}': the disk is read-only"):
+        run(raw, tmp_path)
+    assert not (tmp_path / "epochs.zarr").exists()
 
 
 def test_what_is_heard_is_what_is_done(raw, tmp_path):

@@ -1,4 +1,4 @@
-"""On a read-only disk what writes is refused before PyTorch is loaded, which takes longer than all else, and before numbers are read."""
+"""On a read-only disk what writes is refused before PyTorch is loaded or numbers are read."""
 
 import os
 import subprocess

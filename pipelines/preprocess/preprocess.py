@@ -30,7 +30,7 @@ from pipelines.progress import SILENT, Progress
 from stores.disk import bytes_free, check_writable, require_room
 from stores.epochs import EpochStore, SplitWriter
 from stores.errors import BadRecording, EmbedctlError, StoreMismatch
-from stores.names import subject_name
+from stores.names import counted, subject_name
 from stores.versions import installed_version
 
 __all__ = ["preprocess"]
@@ -148,9 +148,7 @@ def _write_all(
     progress: Progress,
 ) -> None:
     """Write every subject that is not there yet, or with ``dry_run`` say what that would take."""
-    store = None
-    if not request.dry_run or request.store.exists():
-        store = EpochStore.open(request.store, create=not request.dry_run)
+    store = EpochStore.open(request.store) if request.store.exists() else None
     todo = []
     for plan, line in zip(plans, report.subjects, strict=True):
         line.n_chans, line.n_times = (*plan.row_shape, 1)[:2]
@@ -166,15 +164,16 @@ def _write_all(
             todo.append((plan, line))
     report.bytes_free = bytes_free(request.store)
     if not request.dry_run:
-        smaller = ", or --keep mean" if request.keep == "all" else ""
-        require_room(request.store, report.bytes, report.bytes_free, f"free some space{smaller}")
         if todo:
             check_writable(request.store)
+        smaller = ", or --keep mean" if request.keep == "all" else ""
+        require_room(request.store, report.bytes, report.bytes_free, f"free some space{smaller}")
     for line in report.subjects:
         for note in line.notes:
             progress.say(note)
-    if request.dry_run or store is None:
+    if request.dry_run:
         return
+    store = EpochStore.open(request.store, create=True)
     if not store.is_consolidated:
         store.consolidate()  # a run was killed after its last block and before its end
     n = _n_processes(todo)
@@ -271,7 +270,7 @@ def _write(
         writer.done()
     if found.clipped:
         line.counts[f"values beyond {plan.dtype}"] = found.clipped
-        line.notes.append(f"{name}: {found.clipped} values cut to the largest that {plan.dtype} holds")
+        line.notes.append(f"{name}: {counted(found.clipped, 'value')} cut to the largest that {plan.dtype} holds")
         progress.say(line.notes[-1])
     line.state, line.seconds = "written", time.perf_counter() - started
 
