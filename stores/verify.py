@@ -14,7 +14,6 @@ from typing import Any, cast
 from stores.again import COMMANDS
 from stores.checks import Check, Damage, accepted, judge
 from stores.commits import DRAFT
-from stores.epoch_writer import complete_subjects
 from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import private, read_array, read_node, read_ours
 from stores.names import EmbeddingName
@@ -198,8 +197,8 @@ def _embeddings(path: Path) -> Plan:
     found.trust(private(path / "image") / "metadata.json", path, "")
     block_rows = found.told(_block_rows, path)
     for folder in sorted(path.iterdir()):
-        if (folder / "values" / ".embedctl").is_dir() and (part := _embedding(folder.name)):
-            _embedding_rows(found, folder, part, block_rows)
+        if (folder / "values" / ".embedctl").is_dir():  # whatever somebody called it
+            _embedding_rows(found, folder, _embedding(folder.name) or folder.name, block_rows)
     _listed(found, lambda node: _embedding(node.partition("/")[0]))
     _rest(found, private(path / "image") / "locks")
     return found
@@ -237,8 +236,9 @@ def _embedding_rows(found: Plan, group: Path, part: str, block_rows: int) -> Non
 def _epochs(path: Path) -> Plan:
     found = Plan(path, "epochs")
     found.trust(private(path / "subject") / "metadata.json", path, "")
-    for name in complete_subjects(path):
-        _subject(found, path / name, name, is_whole=True)
+    for folder in sorted(path.glob("*/*/")):
+        if private(folder / "split").is_dir():  # whatever somebody called it
+            _subject(found, folder, folder.relative_to(path).as_posix(), is_whole=True)
     unfinished = private(path / "subject") / "unfinished"
     for folder in sorted(unfinished.glob("*/sub-*")):
         _subject(found, folder, folder.relative_to(unfinished).as_posix(), is_whole=False)
