@@ -150,7 +150,7 @@ def in_tesla(raw):
             "image_nr, things_image_nr, path, ",
         ),
         (table(lambda t: t.replace("exp,", "train,")), "trial_type", "'train'", "exp, test and catch"),
-        (table(lambda t: t.replace(EXP[0], "")), "image_path", "1 trials without one", "again"),
+        (table(lambda t: t.replace(EXP[0], "")), "image_path", "1 trial without one", "again"),
         (table(lambda t: t.replace(".jpg,1,", ".jpg,first,")), "session_nr", "'first'", "whole number"),
         (reorder, "things_image_nr", "trials have another things_image_nr than their epoch", "another order"),
         (table(lambda t: t.replace("test,", "catch,")), "split", "no test trial", "both splits"),
