@@ -14,6 +14,7 @@ from typing import Any, cast
 from stores.again import COMMANDS
 from stores.checks import Check, Damage, accepted, judge
 from stores.commits import DRAFT
+from stores.epoch_writer import complete_subjects
 from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import private, read_array, read_node, read_ours
 from stores.names import EmbeddingName
@@ -236,9 +237,9 @@ def _embedding_rows(found: Plan, group: Path, part: str, block_rows: int) -> Non
 def _epochs(path: Path) -> Plan:
     found = Plan(path, "epochs")
     found.trust(private(path / "subject") / "metadata.json", path, "")
-    for folder in sorted(path.glob("*/*/")):
-        if private(folder / "split").is_dir():  # whatever somebody called it
-            _subject(found, folder, folder.relative_to(path).as_posix(), is_whole=True)
+    others = [file.parents[1] for file in path.glob("*/*/split/.embedctl")]  # whatever somebody called them
+    for name in sorted({*complete_subjects(path), *(folder.relative_to(path).as_posix() for folder in others)}):
+        _subject(found, path / name, name, is_whole=True)
     unfinished = private(path / "subject") / "unfinished"
     for folder in sorted(unfinished.glob("*/sub-*")):
         _subject(found, folder, folder.relative_to(unfinished).as_posix(), is_whole=False)

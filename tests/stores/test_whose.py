@@ -115,3 +115,9 @@ def test_a_damaged_name_is_the_damage_of_its_file_alone(made, tmp_path):
             (path / file).write_bytes(said := said.replace(old, new))
         assert damages(path)[-1].file == path / file and len(damages(path)) == 1, file
         shutil.copyfile(made / file, path / file)
+
+
+def test_a_subject_without_its_receipts_is_damaged(made, tmp_path):
+    path = shutil.copytree(made, tmp_path / "workspace")
+    shutil.rmtree(path / S / "sub-01" / "split" / ".embedctl")
+    assert any(damage.part == "things-eeg2/sub-01" for damage in damages(path))
