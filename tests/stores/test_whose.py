@@ -14,7 +14,7 @@ from stores.repair import repair
 from stores.results import read_array, write_run
 from stores.verify import find_places
 from tests.crashes import files, preprocess
-from tests.stores.test_verify import damages
+from tests.damage import damages
 from tests.summaries import summary_of
 
 KEY = {"hog": "0a0a", "pixels": "0b0b"}
