@@ -16,7 +16,8 @@ from stores.errors import EmbedctlError, suggest
 
 __all__ = ["SETTINGS", "Setting", "names", "numbers"]
 
-_MOST_NUMBERS = 10_000
+MOST = 10_000
+"""Numbers that a list may hold: more of them are a slip, which would fill the memory."""
 
 
 def names(value: Any) -> tuple[str, ...]:
@@ -50,8 +51,8 @@ def numbers(value: Any) -> tuple[int, ...]:
             raise ValueError("a range goes upwards")
         if run[0] < 0 or run[-1] > sys.maxsize:
             raise ValueError("numbers count from 0, as far as PyTorch can")
-        if len(found) + run[-1] - run[0] >= _MOST_NUMBERS:  # written in a few letters, they take all memory
-            raise ValueError("more numbers than there are subjects or seeds")
+        if len(found) + run[-1] - run[0] >= MOST:
+            raise ValueError(f"more than {MOST:,} numbers")
         found += run
     return tuple(dict.fromkeys(found))
 
