@@ -1,21 +1,23 @@
-"""Who takes part in a run: the subject that is tested, and whoever is learned from."""
+"""Who takes part in a run: the subject that is tested, and whoever is learned from. Importing it imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
 from pipelines.memory import bytes_there
-from pipelines.train.cost import run_seconds
-from pipelines.train.cross import load_cross, memory_of, require_alike
-from pipelines.train.data import Recordings, load_subject
 from pipelines.train.recipes import Recipe
 from stores.commits import digest, json_bytes
 from stores.epochs import EpochStore
 from stores.errors import EmbedctlError
 from stores.names import counted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipelines.train.data import Recordings
 
 __all__ = ["Cast", "Company", "cast", "for_cross"]
 
@@ -154,6 +156,8 @@ class Company:
         """
         if self._validation is None:
             return 0, ""
+        from pipelines.train.cross import memory_of, require_alike
+
         require_alike([self.tested, self._validation, *self._training], recipe)
         n_bytes, dtype = memory_of(self._training, recipe)
         kind, there = str(dtype).removeprefix("torch."), f"this computer has {bytes_there() / 1e9:.1f} GB"
@@ -186,10 +190,15 @@ class Company:
 
     def seconds(self, recipe: Recipe, kind: str, n_features: int) -> float:
         """Return about what a run takes on one core (`pipelines.train.cost.run_seconds`)."""
+        from pipelines.train.cost import run_seconds
+
         return run_seconds(self._training or [self.tested], recipe, kind, n_features)
 
-    def load(self, recipe: Recipe, kind: type[nn.Module], gallery: str) -> Recordings:
+    def load(self, recipe: Recipe, kind: "type[nn.Module]", gallery: str) -> "Recordings":
         """Read their recordings, to be tested with a gallery."""
+        from pipelines.train.cross import load_cross
+        from pipelines.train.data import load_subject
+
         if self._validation is None:
             found = load_subject(self.tested, recipe)
         else:

@@ -1,22 +1,20 @@
 """A sweep: image embeddings x subjects x seeds, planned, then run, each subject loaded once.
 
 Finished runs are skipped and every run is committed on its own, so a sweep that was killed goes on where it was, and
-several can share a folder: a run that another process is at is left to it.
+several can share a folder: a run that another process is at is left to it. Which runs there are is known, and the disk
+looked at, before torch is loaded: that takes two seconds.
 """
 
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pipelines.cluster import check_cluster
 from pipelines.progress import SILENT, Progress
 from pipelines.train.brain_encoders import check_reads
 from pipelines.train.brain_encoders.elsewhere import content
 from pipelines.train.company import Company, cast, for_cross
-from pipelines.train.cost import epoch_shape, run_bytes
-from pipelines.train.cross import require_memory
-from pipelines.train.engine import do_runs
-from pipelines.train.losses import loss_function
 from pipelines.train.plan import (
     choose_dataset,
     choose_embeddings,
@@ -27,14 +25,15 @@ from pipelines.train.plan import (
 )
 from pipelines.train.recipes import read_recipe
 from pipelines.train.request import Job, TrainReport, TrainRequest
-from pipelines.train.runner import Common, device_for
 from pipelines.train.targets import Targets
-from pipelines.train.trial import try_own
 from stores.disk import bytes_free, check_writable, require_room
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.inside import refuse_links
 from stores.results import assemble, finished
+
+if TYPE_CHECKING:
+    from pipelines.train.runner import Common
 
 __all__ = ["train"]
 
@@ -83,8 +82,9 @@ def train(
         hint = "free some space, or name a folder on another disk"
         require_room(request.runs, report.bytes_needed, report.bytes_free, hint)
         if report.n_to_do:
-            check_writable(request.runs)
             if sweep.n_bytes and not request.scheduler:  # workers elsewhere have memory of their own
+                from pipelines.train.cross import require_memory
+
                 require_memory(sweep.n_bytes, max(1, min(request.workers, report.n_to_do)))
             if planned:
                 planned(report)
@@ -97,7 +97,7 @@ def train(
 class _Sweep:
     """A request with every question answered: what its runs have in common, which they are, and the most memory."""
 
-    common: Common
+    common: "Common"
     device: str
     targets: Targets
     jobs: list[Job]
@@ -127,12 +127,37 @@ def _decide(request: TrainRequest) -> _Sweep:
     casts = {subject: cast(request.protocol, stored, subject) for subject in tested}
     targets = Targets(embeddings, request.join)
     check_reads(kind, request.brain)
-    loss_function(recipe.loss)
     own = {name: found for name in (kind, recipe.loss) if (found := content(name))}
     config = config_key(recipe, request.protocol, epochs.recipe(dataset) or {}, own, request.gallery)
-    jobs, most, tried = [], 0, set[tuple[int, int, int]]()
-    for subject in tested:
-        company = Company(epochs, dataset, casts[subject])
+    companies = {subject: Company(epochs, dataset, casts[subject]) for subject in tested}
+    jobs = []
+    for subject, company in companies.items():
+        for target in chosen:
+            images = targets.check(target, company.train_ids, company.tested.test.image_ids)
+            for seed in dict.fromkeys(request.seeds or recipe.seeds):
+                by = {"epochs": company.key, "embedding": target.key, "images": images, "config": config}
+                name = run_id(dataset, subject, target.name, kind, recipe.name, seed, by)
+                jobs.append(
+                    Job(
+                        run_id=name,
+                        subject=subject,
+                        embedding=target.name,
+                        embedding_key=target.key,
+                        seed=seed,
+                        finished=finished(request.runs, name),
+                        images_key=images,
+                    )
+                )
+    if not request.dry_run and not all(job.finished for job in jobs):
+        check_writable(request.runs)
+    from pipelines.train.cost import epoch_shape, run_bytes
+    from pipelines.train.losses import loss_function
+    from pipelines.train.runner import Common, device_for
+    from pipelines.train.trial import try_own
+
+    loss_function(recipe.loss)
+    most, tried, takes = 0, set[tuple[int, int, int]](), dict[tuple[int, str, str], tuple[int, float]]()
+    for subject, company in companies.items():
         n_bytes, note = company.memory(recipe)
         most = max(most, n_bytes)
         notes += [text for text in (*filter(None, [note]), *company.repetitions(recipe)) if text not in notes]
@@ -145,24 +170,11 @@ def _decide(request: TrainRequest) -> _Sweep:
                 tried.add(shape)
         seconds = company.seconds(recipe, kind, width_of(chosen[0], recipe)) if request.dry_run else 0.0
         for target in chosen:
-            images = targets.check(target, company.train_ids, company.tested.test.image_ids)
             size = run_bytes(company.tested, recipe, kind, width_of(target, recipe), n_gallery)
-            for seed in dict.fromkeys(request.seeds or recipe.seeds):
-                by = {"epochs": company.key, "embedding": target.key, "images": images, "config": config}
-                name_of_run = run_id(dataset, subject, target.name, kind, recipe.name, seed, by)
-                jobs.append(
-                    Job(
-                        run_id=name_of_run,
-                        subject=subject,
-                        embedding=target.name,
-                        embedding_key=target.key,
-                        seed=seed,
-                        finished=finished(request.runs, name_of_run),
-                        images_key=images,
-                        bytes=size,
-                        seconds=seconds,
-                    )
-                )
+            takes[subject, target.name, target.key] = size, seconds
+    for at, job in enumerate(jobs):
+        size, seconds = takes[job.subject, job.embedding, job.embedding_key]
+        jobs[at] = dataclasses.replace(job, bytes=size, seconds=seconds)
     return _Sweep(
         common=Common(
             request=request,
@@ -183,6 +195,8 @@ def _decide(request: TrainRequest) -> _Sweep:
 
 def _run(sweep: _Sweep, report: TrainReport, progress: Progress) -> None:
     """Run what is not finished, and assemble the table even when interrupted."""
+    from pipelines.train.engine import do_runs
+
     runs = sweep.common.request.runs
     refuse_links(runs)
     progress.start("training", report.n_to_do, "runs")

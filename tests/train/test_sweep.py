@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from embedctl.cli import app
 from pipelines.encoders.registry import find
-from pipelines.train import company as company_module
+from pipelines.train import data as data_module
 from pipelines.train import engine as engine_module
 from pipelines.train import runner as runner_module
 from pipelines.train import sweep as sweep_module
@@ -30,6 +31,8 @@ from stores.errors import CannotWrite, DamagedStore, EmbedctlError, UnknownName
 from stores.images import ImageRecord
 from stores.results import COLUMNS, read_array, read_config, read_results, read_summary
 from tests.train.conftest import TEST_IDS, TRAIN_IDS, build_workspace, concept, write_embedding, write_subject
+
+ROOT = Path(__file__).parents[2]
 
 
 def request(workspace, runs, **changes):
@@ -213,10 +216,8 @@ def test_a_run_that_its_process_finishes_while_the_sweep_goes_on_is_not_skipped(
 
 
 def test_each_subject_is_loaded_once(workspace, tmp_path, monkeypatch):
-    loaded, load = [], company_module.load_subject
-    monkeypatch.setattr(
-        company_module, "load_subject", lambda epochs, recipe: loaded.append(epochs) or load(epochs, recipe)
-    )
+    loaded, load = [], data_module.load_subject
+    monkeypatch.setattr(data_module, "load_subject", lambda epochs, how: loaded.append(epochs) or load(epochs, how))
     train(request(workspace, tmp_path, seeds=(0, 1)))
     assert [epochs.subject for epochs in loaded] == [1, 2]
 
@@ -252,6 +253,29 @@ def test_a_disk_without_room_is_an_error_before_anything_runs(workspace, tmp_pat
     assert "1.0 kB are free" in problem(workspace, tmp_path / "runs", CannotWrite)
     assert train(request(workspace, tmp_path / "runs", dry_run=True)).bytes_free == 1000
     assert not (tmp_path / "runs").exists()
+
+
+READ_ONLY = """
+import os, sys
+from pathlib import Path
+from types import SimpleNamespace
+from pipelines.train.request import TrainRequest
+from pipelines.train.sweep import train
+from stores.errors import CannotWrite
+os.statvfs = lambda path: SimpleNamespace(f_flag=os.ST_RDONLY, f_frsize=1, f_bavail=1, f_blocks=1, f_bfree=1)
+embeddings, epochs, runs = map(Path, sys.argv[1:4])
+try:
+    train(TrainRequest(brain="eeg", embeddings=embeddings, epochs=epochs, runs=runs, recipe=sys.argv[4]))
+except CannotWrite as problem:
+    print("torch" in sys.modules, problem.what)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not say whether a disk is read-only")
+def test_a_read_only_disk_is_an_error_before_torch_is_loaded(workspace, tmp_path):
+    words = [sys.executable, "-c", READ_ONLY, workspace.embeddings, workspace.epochs, tmp_path / "r", workspace.recipe]
+    ended = subprocess.run(list(map(str, words)), cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == f"False cannot write '{tmp_path / 'r'}': the disk is read-only\n", ended.stderr
 
 
 def test_a_changed_setting_makes_new_runs(workspace, swept):
