@@ -28,7 +28,7 @@ import typer
 from typer.core import TyperGroup
 
 from embedctl import render
-from stores.errors import CannotWrite, EmbedctlError, NotHere
+from stores.errors import CannotWrite, EmbedctlError, NotHere, Terminated
 
 __all__ = ["Commands", "DefaultList", "end_cleanly_when_terminated"]
 
@@ -169,7 +169,7 @@ def end_cleanly_when_terminated() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         render.note("terminated; the same command goes on from here")
-        raise SystemExit(TERMINATED)
+        raise Terminated(TERMINATED)
 
     for name in ("SIGTERM", "SIGUSR1"):
         if number := getattr(signal, name, None):  # Windows has the first alone

@@ -35,6 +35,7 @@ from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.inside import refuse_links
 from stores.results import assemble, finished
+from stores.runs import check_place
 
 __all__ = ["train"]
 
@@ -65,6 +66,7 @@ def train(
     """
     started = time.perf_counter()
     check_cluster(request.scheduler, request.workers)
+    check_place(request.runs)
     sweep = _decide(request)
     report = TrainReport(
         jobs=sweep.jobs,
