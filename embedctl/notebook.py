@@ -21,6 +21,7 @@ from embedctl.one_embedding import OneEmbedding
 from embedctl.stored import COLUMNS, called, embedding_rows
 from stores.embeddings import EmbeddingStore
 from stores.errors import UnknownName, suggest
+from stores.names import counted
 from stores.remote import is_remote, on_disk
 
 if TYPE_CHECKING:
@@ -172,8 +173,9 @@ class Embeddings:
         return similarity_figure(table, [told[name] for name in names], {"cka": "CKA", "rsa": "RSA"}[measure], n_images)
 
     def __repr__(self) -> str:
-        return f"<Embeddings {self.path}: {len(self)} embeddings, {len(self._store.image_ids)} images>"
+        images = counted(len(self._store.image_ids), "image")
+        return f"<Embeddings {self.path}: {counted(len(self), 'embedding')}, {images}>"
 
     def _repr_html_(self) -> str:
-        title = f"{self.path}: {len(self._store.image_ids):,} images"
+        title = f"{self.path}: {counted(len(self._store.image_ids), 'image')}"
         return page(title, rows_of(COLUMNS, embedding_rows(self._store)))

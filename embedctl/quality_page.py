@@ -16,7 +16,7 @@ import numpy as np
 
 from embedctl.drawing import COLOURS, HEAD, flat
 from stores.commits import put_bytes
-from stores.names import subject_name
+from stores.names import counted, subject_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +94,7 @@ def quality_figure(quality: "Quality") -> "Figure":
         _draw_covariance(figure, (x, 0.07, 0.15, 0.28), matrix, title, units)
     figure.text(*((0.73, 0.35) if has_times else (0.06, 0.36)), "\n".join(_said(quality)), va="top", fontsize=8)
     what = f"{quality.dataset} {subject_name(quality.subject)}: {quality.n_images:,} {quality.split} images"
-    figure.text(0.5, 0.97, f"{what}, up to {quality.n_repetitions} repetitions", ha="center", fontsize=12)
+    figure.text(0.5, 0.97, f"{what}, up to {counted(quality.n_repetitions, 'repetition')}", ha="center", fontsize=12)
     return figure
 
 
@@ -253,7 +253,7 @@ def _said(quality: "Quality") -> list[str]:
     if found := quality.halves:
         said += [
             f"Half of the repetitions finds the other half (other {found.between})",
-            f"among {found.n_images} images: top-1 {100 * found.top1:.1f} %, top-5 {100 * found.top5:.1f} %",
+            f"among {counted(found.n_images, 'image')}: top-1 {100 * found.top1:.1f} %, top-5 {100 * found.top5:.1f} %",
             f"by chance: {100 / found.n_images:.1f} % and {100 * min(1, 5 / found.n_images):.1f} %",
             f"ncsnr of a trial: median {np.median(found.ncsnr):.3f}, best {found.ncsnr.max():.3f}",
             "",
@@ -261,6 +261,6 @@ def _said(quality: "Quality") -> list[str]:
     left = [f"  {n:,} {why}" for why, n in quality.counts.items() if n and why != "clipped"]
     said += ["Left out:", *(left or ["  nothing"])]
     if clipped := quality.counts.get("clipped"):
-        said += [f"Kept, but clipped to the recipe's limit: {clipped:,} values"]
+        said += [f"Kept, but clipped to the recipe's limit: {counted(clipped, 'value')}"]
     notes = quality.notes[:_MOST_LINES] + (["..."] if len(quality.notes) > _MOST_LINES else [])
     return [*said, "", *notes]

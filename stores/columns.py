@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["COLUMNS", "results_schema", "rows_table"]
+__all__ = ["COLUMNS", "MAY_BE_EMPTY", "results_schema", "rows_table", "unsaid"]
 
 COLUMNS: dict[str, str] = {
     **dict.fromkeys(("run_id", "dataset", "modality"), "string"),
@@ -27,6 +27,14 @@ COLUMNS: dict[str, str] = {
     "simulated": "bool",
 }
 """Columns of the results table, in order, with their Arrow types. Accuracies are fractions in [0, 1]."""
+MAY_BE_EMPTY = {
+    *("train_subjects", "split", "checkpoint", "channels", "window", "trial_norm", "train_on", "test_repetitions"),
+    *("concept_top1", "last_top1", "csls_top1", "sinkhorn_top1", "noise_ceiling", "preprocessing", "simulated"),
+}
+"""What is shown where it is there. All else has a value in every row: runs are told apart, grouped and ranked by it."""
+_ROUNDING = 1e-9
+_BEYOND_ONE = {"median_rank", "seconds"}
+_POSITIVE = {"n_way", "test_repetitions"}
 
 
 def results_schema() -> "pa.Schema":
@@ -53,3 +61,23 @@ def rows_table(summaries: Sequence[Mapping[str, Any]]) -> "pa.Table":
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise ValueError(f"the summary's {field.name} is not {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=results_schema())
+
+
+def unsaid(table: "pa.Table") -> tuple[int, str] | None:
+    """Return the first row, and its column, where a value is missing or impossible; else None.
+
+    A figure that is no finite number is none, nor is a fraction above one, nor a gallery of no images.
+    """
+    import pyarrow.compute as pc
+
+    for field in table.schema:
+        column = table[field.name]
+        is_said = pc.equal(column, column) if COLUMNS[field.name] in ("string", "bool") else pc.is_finite(column)
+        if field.name in _POSITIVE:
+            is_said = pc.greater(column, 0)
+        elif COLUMNS[field.name] == "float64" and field.name not in _BEYOND_ONE:
+            is_said = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, 1 + _ROUNDING))
+        row = pc.index(pc.fill_null(is_said, field.name in MAY_BE_EMPTY), False).as_py()
+        if row >= 0:
+            return row, field.name
+    return None

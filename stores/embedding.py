@@ -9,7 +9,7 @@ import numpy as np
 
 from stores.errors import EmbedctlError, UnknownName, suggest
 from stores.layout import read_array
-from stores.names import EmbeddingName, split_key
+from stores.names import EmbeddingName, counted, split_key
 from stores.receipts import Vouchers
 from stores.rows import RawRows
 from stores.sharded import ShardedRows
@@ -213,7 +213,7 @@ class Embedding:
         return len(self.image_ids)
 
     def __repr__(self) -> str:
-        return f"<Embedding {self.name}: {len(self)} images x {self.dim} features, {self.dtype}>"
+        return f"<Embedding {self.name}: {counted(len(self), 'image')} x {counted(self.dim, 'feature')}, {self.dtype}>"
 
     @property
     def values(self) -> np.ndarray:

@@ -17,7 +17,7 @@ from stores.group import Group
 from stores.image_rows import ImageRows
 from stores.images import ImageRecord, check_ids
 from stores.locks import clear_dead, of_living
-from stores.names import EmbeddingName
+from stores.names import EmbeddingName, counted
 from stores.parts import WHOLE, Part, refuse_beside
 from stores.remote import is_remote, locate
 from stores.roots import Root
@@ -164,7 +164,8 @@ class EmbeddingStore:
         return resolve(self._sorted(), text).embedding(self.image_ids)
 
     def __repr__(self) -> str:
-        return f"<EmbeddingStore {self.path}: {len(self._groups)} embeddings, {self.n_images} images>"
+        held = f"{counted(len(self._groups), 'embedding')}, {counted(self.n_images, 'image')}"
+        return f"<EmbeddingStore {self.path}: {held}>"
 
     # Writing
 

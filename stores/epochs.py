@@ -24,7 +24,7 @@ from stores.epoch_writer import (
 )
 from stores.errors import UnknownName, suggest
 from stores.locks import clear_dead
-from stores.names import subject_name
+from stores.names import counted, subject_name
 from stores.roots import Root
 from stores.split_writer import SplitWriter, block_receipts
 from stores.subject_epochs import SplitEpochs, SubjectEpochs
@@ -170,5 +170,7 @@ class EpochStore:
         clear_dead(self._root.locks)
 
     def __repr__(self) -> str:
-        held = ", ".join(f"{dataset} ({len(self.subjects(dataset))} subjects)" for dataset in self.datasets())
+        held = ", ".join(
+            f"{dataset} ({counted(len(self.subjects(dataset)), 'subject')})" for dataset in self.datasets()
+        )
         return f"<EpochStore {self.path}: {held or 'empty'}>"

@@ -171,7 +171,7 @@ def _create(path: Path) -> bytes | None:
         try:
             path.create(content)
         except FileExistsError:
-            return None
+            return content if _is_ours(path, content) else None
         return content
     with cannot_write(path):
         try:
@@ -179,7 +179,7 @@ def _create(path: Path) -> bytes | None:
             try:
                 os.link(draft, path)  # unlike a rename, this fails where there is a file already
             except FileExistsError:
-                return None
+                return content if _is_ours(path, content) else None
             except OSError:  # a file system without hard links: the file is empty for a moment
                 return content if _create_without_link(path, content) else None
         finally:
@@ -233,7 +233,7 @@ def _create_without_link(path: Path, content: bytes) -> bool:
     try:
         file = open(path, "xb", buffering=0)
     except FileExistsError:
-        return False
+        return _is_ours(path, content)
     with file:
         try:
             file.write(content)
@@ -241,6 +241,15 @@ def _create_without_link(path: Path, content: bytes) -> bool:
             path.unlink(missing_ok=True)
             raise
     return True
+
+
+def _is_ours(path: Path, content: bytes) -> bool:
+    """Say whether a name that is taken already is taken by us.
+
+    A request that is sent again because its answer was lost, over NFS or to an object store, finds what it made the
+    first time. No two locks are equal.
+    """
+    return _content(path) == content
 
 
 def _content(path: Path) -> bytes | None:

@@ -9,7 +9,7 @@ from stores.commits import discard, is_vacant, remove_file
 from stores.errors import DamagedStore
 from stores.remote import is_remote
 
-__all__ = ["clear_away", "obstacles"]
+__all__ = ["clear_away", "in_the_way", "obstacles"]
 
 
 def obstacles(store: Path, files: Iterable[Path]) -> list[Path]:
@@ -34,23 +34,37 @@ def obstacles(store: Path, files: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def clear_away(found: Iterable[Path], drafts: Path) -> None:
-    """Remove obstacles, of a link the link alone; all of them, or none.
+def clear_away(found: Iterable[Path], drafts: Path) -> set[Path]:
+    """Remove obstacles, of a link the link alone; return the folders with something in them, which may be anybody's.
 
     Raises
     ------
-    DamagedStore
-        If one is a folder with something in it, which may be anybody's.
     CannotWrite
         If one of them cannot be removed.
     """
     paths = list(found)
     folders = {path for path in paths if path.is_dir() and not path.is_symlink()}
-    if full := sorted(folder for folder in folders if not is_vacant(folder)):
-        hint = "move it away, and repair again"
-        raise DamagedStore(f"'{full[0]}' is a folder, where a file of ours belongs", hint)
+    full = {folder for folder in folders if not is_vacant(folder)}
     for path in paths:
-        discard(path, drafts) if path in folders else remove_file(path)
+        if path not in full:
+            discard(path, drafts) if path in folders else remove_file(path)
+    return full
+
+
+def in_the_way(full: Iterable[Path]) -> DamagedStore:
+    """Return what to say of folders that hold something, and stand where files belong.
+
+    Examples
+    --------
+    >>> print(in_the_way([Path("c/0"), Path("c/1")]))
+    'c/0' and 1 more are folders with something in them, where files of ours belong
+    """
+    first, *others = sorted(full)
+    hint = "move it away, and repair again"
+    if others:
+        what = f"'{first}' and {len(others):,} more are folders with something in them, where files of ours belong"
+        return DamagedStore(what, hint.replace("it", "them", 1))
+    return DamagedStore(f"'{first}' is a folder with something in it, where a file of ours belongs", hint)
 
 
 def _is_no_file(file: Path) -> bool:

@@ -5,7 +5,7 @@ that wrote the store then computes what is missing, and nothing else.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -16,12 +16,13 @@ from stores.commits import digest, discard, draft_name, place, put_bytes, remove
 from stores.copies import own_name, rebuild_receipt, restore, root_attributes
 from stores.embeddings import EmbeddingStore
 from stores.epoch_writer import complete_subjects, publish
-from stores.errors import DamagedStore
+from stores.errors import DamagedStore, EmbedctlError
 from stores.images import ImageRecord, image_table_bytes
 from stores.inside import refuse_links
 from stores.layout import group_node, private, read_array
 from stores.locks import clear_dead, lock, of_dead
-from stores.obstacles import clear_away, obstacles
+from stores.names import counted
+from stores.obstacles import clear_away, in_the_way, obstacles
 from stores.parts import WHOLE, refuse_beside
 from stores.receipts import Vouchers, is_of_a_block, read_receipt, vouch, write_receipt
 from stores.results import assemble
@@ -59,6 +60,8 @@ class Repair:
         Folders that held what is there under its own name: they are gone.
     problem : DamagedStore, optional
         What could not be repaired; all else was.
+    in_the_way : set of Path
+        Folders that hold something and stand where files belong. They stay, and so does the damage they are.
     """
 
     store: Path
@@ -70,6 +73,27 @@ class Repair:
     unhashed: list[Path] = field(default_factory=list)
     strays: list[Path] = field(default_factory=list)
     problem: DamagedStore | None = None
+    in_the_way: set[Path] = field(default_factory=set)
+
+    def leave(self, folders: set[Path]) -> None:
+        """Write down folders that hold something and stand where files belong."""
+        self.in_the_way |= folders
+        if self.in_the_way:
+            self.problem = in_the_way(self.in_the_way)
+
+    def add(self, more: "Repair") -> None:
+        """Add what was done about damage that came to light with the first repaired."""
+        self.found += more.found
+        self.restored += more.restored
+        self.dropped += [part for part in more.dropped if part not in self.dropped]
+        self.lost += more.lost
+        self.unhashed += more.unhashed
+        self.strays += more.strays
+        self.leave(more.in_the_way)
+
+    def is_held(self, folder: Path) -> bool:
+        """Say whether what stands in the way of a file lies in a folder, which must not go then."""
+        return any(folder in one.parents for one in self.in_the_way)
 
 
 def repair(store: Path, kind: str, records_of: RecordsOf | None = None) -> Repair:
@@ -93,6 +117,13 @@ def repair(store: Path, kind: str, records_of: RecordsOf | None = None) -> Repai
     """
     if kind in ("runs", "run"):
         return _runs(store if kind == "runs" else store.parent)
+    done = _mended(store, kind, records_of)
+    if done.restored and not done.in_the_way and plan(store, kind).damages:
+        done.add(_mended(store, kind, records_of))  # what only metadata tell that are whole again
+    return done
+
+
+def _mended(store: Path, kind: str, records_of: RecordsOf | None) -> Repair:
     done, obstructed = _look(store, kind)
     if done.found and kind == "embeddings":
         _embeddings(store, done, obstructed, records_of)
@@ -115,7 +146,7 @@ def _embeddings(path: Path, done: Repair, obstructed: list[Path], records_of: Re
     root.refuse_links(but=obstructed)
     with root.lock("embeddings"):
         refuse_beside(root, WHOLE)
-        clear_away(obstructed, root.drafts)
+        done.leave(clear_away(obstructed, root.drafts))
         sweep(root.drafts)
         _rename_back(root, done)
         found, bad = _still_damaged(path, done)
@@ -128,7 +159,8 @@ def _embeddings(path: Path, done: Repair, obstructed: list[Path], records_of: Re
                 _mend_group(root, path / name, found, groups[name], done)
             elif any(damage.file == path / name for damage in found.damages):
                 done.lost += [damage.part for damage in found.damages if damage.file == path / name]
-    EmbeddingStore.open(path).consolidate()
+    with suppress(EmbedctlError) if done.in_the_way else nullcontext():
+        EmbeddingStore.open(path).consolidate()
 
 
 def _rename_back(root: Root, done: Repair) -> set[Path]:
@@ -167,7 +199,8 @@ def _rename_back(root: Root, done: Repair) -> set[Path]:
 
 def _still_damaged(path: Path, done: Repair) -> tuple[Plan, dict[Path, Check]]:
     """Look once more, inside the lock, at what was found damaged without it; what was whole is not read again."""
-    found, suspects = plan(path, done.kind), {damage.file for damage in done.found}
+    found, suspects = plan(path, done.kind), {damage.file for damage in done.found} - done.in_the_way
+    found.damages = [damage for damage in found.damages if damage.file not in done.in_the_way]
     return found, {check.file: check for check in found.checks if check.file in suspects and judge(check)}
 
 
@@ -191,7 +224,10 @@ def _mend_root(root: Root, found: Plan, bad: dict[Path, Check], done: Repair, re
         lost = ", ".join(str(file) for file, check in bad.items() if check.receipt == receipt)
         hint = "embedctl extract into another store, or take the files from a copy of this one"
         raise DamagedStore(f"lost, and said nowhere else: {lost}", hint)
-    if any(damage.file == receipt for damage in found.damages):
+    if any(damage.file == receipt for damage in found.damages) and not any(
+        root.private in one.parents or root.path / root.array in one.parents or one.parent == root.path
+        for one in done.in_the_way
+    ):
         ids = [
             file for file in sorted((root.path / root.array).rglob("*")) if file.is_file() and _is_public(file, root)
         ]
@@ -209,7 +245,8 @@ def _rewrite_table(root: Root, file: Path, check: Check, done: Repair, records_o
     ids = read_strings(root.path / root.array, root.private / "metadata.json")[number * size : (number + 1) * size]
     if records_of is None:
         done.problem = DamagedStore(
-            f"lost with '{file}': size, time and hash of {len(ids):,} images, '{ids[0]}' to '{ids[-1]}', but no row",
+            f"lost with '{file}': size, time and hash of {counted(len(ids), 'image')}, "
+            f"'{ids[0]}' to '{ids[-1]}', but no row",
             f"embedctl repair {quote(str(root.path))} --images DIR writes it from them; or take it from a copy",
         )
         return
@@ -250,30 +287,40 @@ def _mend_group(root: Root, group: Path, found: Plan, bad: Mapping[Path, Check],
         names = ["zarr.json", "values/zarr.json", *(file.relative_to(group).as_posix() for file in ids)]
         is_whole = rebuild_receipt(root.path, root.kind, metadata, group, names, root.drafts)
         done.restored += [metadata] * is_whole
+    if not is_whole and done.is_held(group):
+        return
     if not is_whole:
         discard(group, root.drafts)
         done.lost.append(part)
         return
     damaged = {damage.file for damage in found.damages} | set(bad)
-    receipts = {check.receipt for check in bad.values()} | damaged
+    receipts = ({check.receipt for check in bad.values()} | damaged) - done.in_the_way
     for receipt in sorted(receipts & set((hidden / "receipts").glob("*.json"))):
         misplaced = any(d.file == receipt and d.problem == "is the receipt of other rows" for d in found.damages)
         _keep(receipt, group, root.drafts, nothing=misplaced)
-    left_receipts = [path for path in (hidden / "receipts").glob("*.json") if is_of_a_block(path.name)]
-    said = [accepted(read_receipt(receipt)) for receipt in left_receipts]
+    if not done.is_held(hidden / "receipts"):
+        _drop_unvouched(group, hidden / "receipts")
+    mended = {metadata, *done.restored, *done.in_the_way}
+    if any(d.part == part and "values" in d.file.parts and d.file not in mended for d in done.found):
+        done.dropped.append(part)
+
+
+def _drop_unvouched(group: Path, receipts: Path) -> None:
+    """Remove the chunks of an embedding that no receipt speaks of."""
+    said = [accepted(read_receipt(path)) for path in receipts.glob("*.json") if is_of_a_block(path.name)]
     left = {group / name for names in said for name in names}
     for chunk in sorted(path for path in (group / "values" / "c").rglob("*") if path.is_file()):
         if chunk not in left and chunk.name.isdecimal():
             remove_file(chunk)
-    mended = {metadata, *done.restored}
-    if any(d.part == part and "values" in d.file.parts and d.file not in mended for d in done.found):
-        done.dropped.append(part)
 
 
 def _keep(
     receipt: Path, base: Path, drafts: Path, nothing: bool = False, also: Mapping[str, dict[str, Any]] | None = None
 ) -> None:
-    """Leave in a receipt what is true, and put in ``also`` what is now; a receipt of nothing goes."""
+    """Leave in a receipt what is true, and put in ``also`` what is now; a receipt of nothing goes.
+
+    What is said of a file in whose place a folder stands is left, too: as long as that is there, nothing can be.
+    """
     kept: Vouchers = dict(also or {})
     try:
         says: dict[str, Accepted] = {} if nothing else accepted(read_receipt(receipt))
@@ -281,7 +328,7 @@ def _keep(
         says = {}
     for name, may_be in says.items():
         for voucher in reversed(may_be):
-            if voucher and fits(base / name, voucher):
+            if voucher and (fits(base / name, voucher) or (base / name).is_dir()):
                 kept[name] = dict(voucher)
                 break
     if kept:
@@ -295,9 +342,9 @@ def _epochs(path: Path, done: Repair, obstructed: list[Path]) -> None:
     root.refuse_links(but=obstructed)
     receipt = root.private / "metadata.json"
     with root.lock("list of subjects", wait=30.0):
-        clear_away(obstructed, root.drafts)
+        done.leave(clear_away(obstructed, root.drafts))
         renamed = _rename_back(root, done)
-    found, bad = _still_damaged(path, done)
+    _, bad = _still_damaged(path, done)
     away = {folder.relative_to(path).as_posix() for folder in renamed if not folder.exists()}
     subjects = sorted({"/".join(damage.part.split("/")[:2]) for damage in done.found if damage.part} - away)
     with root.lock("list of subjects", wait=30.0):
@@ -305,15 +352,20 @@ def _epochs(path: Path, done: Repair, obstructed: list[Path]) -> None:
             is_dataset = file.parent.parent == path and check.receipt == receipt
             if is_dataset and restore(path, "epochs", file, check.accepted, root.drafts):
                 done.restored.append(file)
-        if path / "zarr.json" in bad or any(damage.file == receipt for damage in done.found):
-            put_bytes(path / "zarr.json", _bare_root(root), root.drafts)  # `publish` lists in it what there is
-        _keep(receipt, path, root.drafts)
+        # Where the list of subjects cannot be written, none is put on it or taken from it.
+        is_held = not all("/sub-" in one.relative_to(path).as_posix() for one in done.in_the_way)
+        if not is_held:
+            if path / "zarr.json" in bad or any(damage.file == receipt for damage in done.found):
+                put_bytes(path / "zarr.json", _bare_root(root), root.drafts)  # `publish` lists in it what there is
+            _keep(receipt, path, root.drafts)
     for name in subjects:
         dataset, _, subject = name.partition("/")
         with ExitStack() as held:
             held.enter_context(root.lock(f"{dataset}-{subject}"))
             held.enter_context(root.lock(dataset, wait=30.0))
-            _mend_subject(root, name, found, bad, done)
+            _mend_subject(root, name, bad, done, is_held)
+    if is_held:
+        return
     publish(root)
     for folder in sorted(path.glob("*/zarr.json")):  # a dataset whose last subject was lost with a crash in between
         others = any(file.name != "zarr.json" for file in folder.parent.iterdir())
@@ -322,11 +374,14 @@ def _epochs(path: Path, done: Repair, obstructed: list[Path]) -> None:
     publish(root)
 
 
-def _mend_subject(root: Root, name: str, found: Plan, bad: Mapping[Path, Check], done: Repair) -> None:
-    """Drop the damaged blocks of a subject and put it back among the unfinished ones, or drop all of it."""
+def _mend_subject(root: Root, name: str, bad: Mapping[Path, Check], done: Repair, is_held: bool) -> None:
+    """Drop the damaged blocks of a subject and put it back among the unfinished ones, or drop all of it.
+
+    One that is held, or has a folder in it where a file belongs, stays where it is.
+    """
     final, unfinished = root.path / name, root.private / "unfinished" / name
     folder = final if final.is_dir() else unfinished
-    here = [damage for damage in done.found if folder in damage.file.parents]
+    here = [one for one in done.found if folder in one.file.parents and one.file not in done.in_the_way]
     if not folder.is_dir():  # its folder is gone: the root shall not list it
         done.lost.append(name)
         return
@@ -341,6 +396,8 @@ def _mend_subject(root: Root, name: str, found: Plan, bad: Mapping[Path, Check],
             done.restored.append(damage.file)
         elif damage.problem != "has no receipt":
             is_whole = False
+    if is_held or done.is_held(folder):
+        return
     for receipt in blocks:
         remove_file(receipt)
     if is_whole and not blocks:
@@ -373,16 +430,20 @@ def _runs(path: Path) -> Repair:
         clear_dead(locks)
         done, obstructed = _look(path, "runs")
     with lock(locks, "results", wait=30.0):
-        clear_away([file for file in obstructed if file.parent in (path, locks.parent)], drafts)
+        done.leave(clear_away([file for file in obstructed if file.parent in (path, locks.parent)], drafts))
     for part in sorted({damage.part for damage in done.found if damage.part}):
         run, _, beside = part.partition("/")
+        if part == SCREENS and {path / SCREENS, path / SCREENS_RECEIPT} & done.in_the_way:
+            continue
         if part == SCREENS:  # what was tested cannot be found out again: the count restarts
             remove_file(path / SCREENS)
             remove_file(path / SCREENS_RECEIPT)
             done.lost.append(SCREENS)
             continue
         with lock(locks, run):
-            clear_away([file for file in obstructed if path / run in file.parents], drafts)
+            done.leave(clear_away([file for file in obstructed if path / run in file.parents], drafts))
+            if done.is_held(path / run):
+                continue
             if (path / run / RECEIPT).exists() and part not in {damage.part for damage in run_damages(path / run)}:
                 continue  # its writer has ended meanwhile
             if beside and (path / part).is_dir():
@@ -390,6 +451,7 @@ def _runs(path: Path) -> Repair:
             elif not beside:
                 remove_file(path / run / RECEIPT)  # a run without it counts for nothing, and is trained anew
         done.dropped.append(part)
-    if done.found:
-        assemble(path)
+    if done.found and not any(one.parent in (path, locks.parent) for one in done.in_the_way):
+        with suppress(DamagedStore) if done.in_the_way else nullcontext():
+            assemble(path)
     return done

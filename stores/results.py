@@ -7,9 +7,9 @@ It can be made again from them at any time. What a run is, and reading one, is i
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stores.columns import COLUMNS, results_schema, rows_table
+from stores.columns import COLUMNS, results_schema, rows_table, unsaid
 from stores.commits import digest, discard, remove_file, sweep
 from stores.errors import DamagedStore, EmbedctlError, UnknownName, suggest
 from stores.files import read_file
@@ -29,6 +29,7 @@ from stores.runs import (
     write_run,
 )
 from stores.screens import Configuration, configurations_in, record_tested
+from stores.sealed import TRAIN_AGAIN
 from stores.tables import read_table, table_bytes
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def _written_table(runs: Path, receipts: Mapping[str, bytes]) -> "pa.Table | Non
         return None
     if table is None or (table.schema.metadata or {}).get(_MADE_FROM) != _state(receipts):
         return None
-    if table.column_names != results_schema().names:  # written by another version
+    if table.schema != results_schema() or unsaid(table):  # written by another version, or by a stranger
         return None
     return table.replace_schema_metadata(None)
 
@@ -243,7 +244,21 @@ def _read_rows(runs: Path, run_ids: Iterable[str]) -> "pa.Table":
     for run_id, summary in summaries.items():
         if summary["run_id"] != run_id:
             raise DamagedStore(f"'{runs / run_id}' is not the run that its summary speaks of")
+    table = _fitting(runs, summaries)
+    if wrong := unsaid(table):
+        row, name = wrong
+        raise DamagedStore(f"'{runs / table['run_id'][row].as_py()}' says nothing of its '{name}'", TRAIN_AGAIN)
+    return table
+
+
+def _fitting(runs: Path, summaries: Mapping[str, Mapping[str, Any]]) -> "pa.Table":
+    """Return the rows of all; where one is a stranger's, whose receipt fits and whose summary is none, say which."""
     try:
         return rows_table(list(summaries.values()))
-    except ValueError as error:  # of a stranger's run: its receipt fits, and its summary is none
-        raise DamagedStore(f"a run of '{runs}' cannot be in the table: {error}") from error
+    except ValueError:
+        for run_id, summary in summaries.items():
+            try:
+                rows_table([summary])
+            except ValueError as error:
+                raise DamagedStore(f"'{runs / run_id}' cannot be in the table: {error}", TRAIN_AGAIN) from error
+        raise

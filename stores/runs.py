@@ -17,7 +17,8 @@ from stores.errors import DamagedStore, EmbedctlError
 from stores.files import read_file
 from stores.names import check_folder_name
 from stores.receipts import read_receipt, vouch, write_receipt
-from stores.sealed import json_of, npy_bytes, npy_of
+from stores.run_config import check_config
+from stores.sealed import TRAIN_AGAIN, json_of, npy_bytes, npy_of
 
 __all__ = [
     "RECEIPT",
@@ -122,8 +123,21 @@ class RunReader:
             raise DamagedStore(f"'{self._folder}' holds another run than its name says")
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration."""
-        return json_of(self.file("config.json"), self._folder / "config.json")
+        """Return the configuration; raises `DamagedStore` where it holds what embedctl does not write there."""
+        path = self._folder / "config.json"
+        config = json_of(self.file("config.json"), path)
+        check_config(config, path)
+        return config
+
+    def shown(self) -> tuple[list[str], list[str], np.ndarray]:
+        """Return the images of the gallery, their concepts, and the place there of what each test recording shows."""
+        target, config = self.array("target"), self.config()
+        gallery = config["gallery_ids"]
+        concepts = config.get("gallery_concepts") or gallery
+        is_place = target.ndim == 1 and target.dtype.kind in "iu" and np.isin(target, np.arange(len(gallery))).all()
+        if not is_place or len(concepts) != len(gallery):
+            raise DamagedStore(f"'{self._folder}' was tested with images that are not in its gallery", TRAIN_AGAIN)
+        return gallery, concepts, target
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what was measured on the way."""
@@ -150,7 +164,7 @@ class RunReader:
         path = self._folder / name
         data = path.read_bytes() if path.is_file() else b""
         if vouch(data) != self._vouchers[name]:
-            raise DamagedStore(f"'{path}' is not the file that was written", "remove the run and train it again")
+            raise DamagedStore(f"'{path}' is not the file that was written", TRAIN_AGAIN)
         return data
 
 
@@ -178,12 +192,12 @@ def read_summary(runs: Path, run_id: str) -> dict[str, Any]:
     DamagedStore
         If its file is not the one that was written.
     """
-    return _read_json(runs, run_id, "summary.json")
+    return json_of(RunReader(runs, run_id).file("summary.json"), runs / run_id / "summary.json")
 
 
 def read_config(runs: Path, run_id: str) -> dict[str, Any]:
     """Return the configuration of a finished run; raises as `read_summary`."""
-    return _read_json(runs, run_id, "config.json")
+    return RunReader(runs, run_id).config()
 
 
 def read_metrics(runs: Path, run_id: str) -> list[dict[str, Any]]:
@@ -232,7 +246,3 @@ def check_place(runs: Path) -> None:
 def drafts(runs: Path) -> Path:
     """Return the folder for what is about to go: hidden, so that nobody takes it for a run."""
     return runs / ".embedctl" / "drafts"
-
-
-def _read_json(runs: Path, run_id: str, name: str) -> dict[str, Any]:
-    return json_of(RunReader(runs, run_id).file(name), runs / run_id / name)

@@ -10,9 +10,9 @@ import numpy as np
 
 from stores.errors import DamagedStore
 
-__all__ = ["json_of", "npy_bytes", "npy_of"]
+__all__ = ["TRAIN_AGAIN", "json_of", "npy_bytes", "npy_of"]
 
-_HINT = "remove the run and train it again"
+TRAIN_AGAIN = "remove the run and train it again"
 
 
 class _Said(dict[str, Any]):
@@ -23,7 +23,7 @@ class _Said(dict[str, Any]):
         self._path = path
 
     def __missing__(self, key: str) -> Any:
-        raise DamagedStore(f"'{self._path}' says nothing of '{key}'", _HINT)
+        raise DamagedStore(f"'{self._path}' says nothing of '{key}'", TRAIN_AGAIN)
 
 
 def json_of(data: bytes, path: Path) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def json_of(data: bytes, path: Path) -> dict[str, Any]:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DamagedStore(f"'{path}' is not JSON", _HINT) from error
+        raise DamagedStore(f"'{path}' is not JSON", TRAIN_AGAIN) from error
     if not isinstance(content, dict):
-        raise DamagedStore(f"'{path}' holds a {type(content).__name__}, not an object", _HINT)
+        raise DamagedStore(f"'{path}' holds a {type(content).__name__}, not an object", TRAIN_AGAIN)
     return _Said(content, path)
 
 
@@ -73,5 +73,5 @@ def npy_of(data: bytes, path: Path) -> np.ndarray:
         file.seek(0)
         values: np.ndarray = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError, TypeError, MemoryError, RecursionError) as error:
-        raise DamagedStore(f"'{path}' is no array that embedctl wrote", _HINT) from error
+        raise DamagedStore(f"'{path}' is no array that embedctl wrote", TRAIN_AGAIN) from error
     return values

@@ -12,7 +12,7 @@ from stores.commits import digest, json_bytes
 from stores.epoch_writer import ALL_TRIALS
 from stores.errors import DamagedStore, EmbedctlError
 from stores.layout import private, read_array, read_ours
-from stores.names import check_folder_name, subject_name
+from stores.names import check_folder_name, counted, subject_name
 from stores.receipts import Vouchers, read_vouched, settled
 from stores.roots import read_strings
 from stores.rows import RawRows
@@ -109,7 +109,8 @@ class SubjectEpochs:
         return digest(json_bytes([self.recipe, labels, dict(sorted(digests.items()))]))[:12]
 
     def __repr__(self) -> str:
-        return f"<SubjectEpochs {self.dataset} {self.subject}: {len(self.ch_names)} channels, {len(self.times)} times>"
+        held = f"{counted(len(self.ch_names), 'channel')}, {counted(len(self.times), 'time')}"
+        return f"<SubjectEpochs {self.dataset} {self.subject}: {held}>"
 
 
 class SplitEpochs:
@@ -132,7 +133,7 @@ class SplitEpochs:
         self.keep: str = ours["keep"]
         self._vouchers: Vouchers = block_receipts(path)
         if lost := missing_blocks(path):  # a subject is placed with all of them
-            raise DamagedStore(f"'{path}' has lost the receipts of {len(lost)} blocks of images")
+            raise DamagedStore(f"'{path}' has lost the receipts of {counted(len(lost), 'block')} of images")
 
     @cached_property
     def image_ids(self) -> list[str]:
@@ -205,7 +206,8 @@ class SplitEpochs:
         return len(self.image_ids)
 
     def __repr__(self) -> str:
-        return f"<SplitEpochs {self.path.name}: {len(self)} images, up to {self.n_repetitions} repetitions>"
+        held = f"{counted(len(self), 'image')}, up to {counted(self.n_repetitions, 'repetition')}"
+        return f"<SplitEpochs {self.path.name}: {held}>"
 
 
 def _is_sound(info: Mapping[str, Any]) -> bool:

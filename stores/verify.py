@@ -61,6 +61,8 @@ class Plan:
         Receipts that were read.
     names : dict
         The names in arrays of ids that were asked for.
+    problems : dict
+        What is wrong with files that had to be looked at to read on; nothing of those that are whole.
     """
 
     store: Path
@@ -70,6 +72,7 @@ class Plan:
     remarks: list[str] = field(default_factory=list)
     receipts: set[Path] = field(default_factory=set)
     names: dict[Path, list[str]] = field(default_factory=dict)
+    problems: dict[Path, str] = field(default_factory=dict)
 
     def blame(self, file: Path, problem: str, part: str, rows: Any = (), ids: Path | None = None) -> None:
         """Write down a damage."""
@@ -101,8 +104,17 @@ class Plan:
 
     def is_whole(self, file: Path) -> bool:
         """Say whether a file is the one that a receipt read just now speaks of: what it says counts for more."""
+        return self._problem(file) == ""
+
+    def told(self, ask: Callable[[Any], int], of: Path) -> int:
+        """Return what the metadata of an array or a store say of its rows; 0 where they are damaged."""
+        return 0 if self._problem(of / "zarr.json") else _number(ask, of)
+
+    def _problem(self, file: Path) -> str | None:
         check = next((check for check in reversed(self.checks) if check.file == file), None)
-        return check is not None and not judge(check)
+        if check and file not in self.problems:
+            self.problems[file] = judge(check)
+        return self.problems.get(file)
 
 
 def find_places(path: Path) -> list[tuple[Path, str]]:
@@ -152,7 +164,8 @@ def judged(
         Called after each file.
     """
     for check in found.checks:
-        if problem := judge(check, quick(check)):
+        known = found.problems.get(check.file)
+        if problem := judge(check, quick(check)) if known is None else known:
             found.blame(check.file, problem, check.part, check.rows, check.ids)
         advance()
     return found.damages
@@ -183,9 +196,10 @@ def _is_run(path: Path) -> bool:
 def _embeddings(path: Path) -> Plan:
     found = Plan(path, "embeddings")
     found.trust(private(path / "image") / "metadata.json", path, "")
+    block_rows = found.told(_block_rows, path)
     for folder in sorted(path.iterdir()):
         if (folder / "values" / ".embedctl").is_dir() and (part := _embedding(folder.name)):
-            _embedding_rows(found, folder, part, _number(_block_rows, path))
+            _embedding_rows(found, folder, part, block_rows)
     _listed(found, lambda node: _embedding(node.partition("/")[0]))
     _rest(found, private(path / "image") / "locks")
     return found
@@ -205,7 +219,7 @@ def _embedding_rows(found: Plan, group: Path, part: str, block_rows: int) -> Non
     found.trust(hidden / "metadata.json", group, part)
     if found.is_whole(group / "zarr.json") and not is_of_embedding(group.name, _said(group)):
         found.blame(group, MISNAMED, part)
-    chunk_rows = _number(_chunk_rows, group / "values")
+    chunk_rows = found.told(_chunk_rows, group / "values")
     for receipt in sorted(path for path in (hidden / "receipts").glob("*.json") if is_of_a_block(path.name)):
         block = _number(int, receipt.stem)
         whole = [(block * block_rows, (block + 1) * block_rows)] if block_rows else []
@@ -245,8 +259,8 @@ def _subject(found: Plan, folder: Path, name: str, is_whole: bool) -> None:
             continue
         part, ids = f"{name}/{split.name}", split / "image"
         found.trust(private(split / "image") / "metadata.json", split, part)
-        wanted = range(_number(_n_chunks, split / "mean") if is_whole else 0)
-        size = _number(_chunk_rows, split / "mean")
+        wanted = range(found.told(_n_chunks, split / "mean") if is_whole else 0)
+        size = found.told(_chunk_rows, split / "mean")
         there = {path for path in hidden.glob("*.json") if is_of_a_block(path.name)}
         for file in sorted({*there, *(hidden / f"{block:06d}.json" for block in wanted)}):
             block = _number(int, file.stem)

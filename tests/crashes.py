@@ -14,6 +14,7 @@ from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.epochs import EpochStore
 from stores.names import EmbeddingName
 from stores.results import assemble, finished, write_run
+from tests.summaries import summary_of
 
 WRITES = ("fsync", "replace", "rename", "mkdir", "link", "unlink", "rmdir")
 
@@ -162,7 +163,7 @@ def train(path: Path) -> None:
                 path / "runs",
                 f"run-{seed}",
                 config={"seed": seed},
-                summary={"run_id": f"run-{seed}", "top1": 0.5},
+                summary=summary_of(f"run-{seed}"),
                 arrays={"scores": np.eye(3)},
                 checkpoint=b"weights",
                 metrics=[{"step": 1}],

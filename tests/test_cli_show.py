@@ -10,6 +10,7 @@ from embedctl.cli import app
 from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.names import EmbeddingName
 from stores.results import assemble, write_run
+from tests.summaries import summary_of
 
 
 def run(*words):
@@ -30,7 +31,7 @@ def store(tmp_path):
 @pytest.fixture
 def runs(tmp_path):
     for seed in (0, 1):
-        summary = {"run_id": f"r{seed}", "dataset": "things-eeg2", "subject": 1, "embedding": "hog", "seed": seed}
+        summary = summary_of(f"r{seed}", dataset="things-eeg2", embedding="hog", seed=seed)
         write_run(
             tmp_path / "runs", f"r{seed}", config={"lr": 1}, summary=summary, arrays={}, checkpoint=b"", metrics=[]
         )
@@ -61,7 +62,7 @@ def test_a_folder_of_runs_is_summed_up(runs):
 
 
 def test_a_run_shows_its_summary_and_its_config(runs):
-    assert "run_id     r1" in run("show", runs / "r1").stdout
+    assert "run_id            r1" in run("show", runs / "r1").stdout
     found = json.loads(run("show", runs / "r1", "--json").stdout)
     assert (found["summary"]["seed"], found["config"]) == (1, {"lr": 1})
 

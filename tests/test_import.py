@@ -312,7 +312,7 @@ def test_an_unknown_id_comes_with_the_one_that_was_meant(folder):
 
 
 def test_lists_and_files_must_be_as_many(folder):
-    refused(run("--name", "x", "--npy", "mine.npy"), "1 files of embeddings, 0 lists of ids")
+    refused(run("--name", "x", "--npy", "mine.npy"), "1 file of embeddings, 0 lists of ids")
 
 
 def test_a_name_that_is_none_and_a_workspace_without_images_are_refused(folder):

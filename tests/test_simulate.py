@@ -128,7 +128,7 @@ def test_subjects_differ_and_the_same_seed_writes_the_same_bytes(tmp_path):
 
 
 def test_a_missing_row_and_an_odd_number_of_sessions_are_mistakes(tmp_path):
-    with pytest.raises(ValueError, match="1 images have no row"):
+    with pytest.raises(ValueError, match="1 image has no row"):
         simulate_things_eeg2(tmp_path, TRAINING, [*TEST, "test_images/x.jpg"], ROWS)
     with pytest.raises(ValueError, match="sessions is 3"):
         simulate(tmp_path, sessions=3)

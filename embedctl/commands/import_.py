@@ -8,6 +8,7 @@ import typer
 from embedctl import config, options, render
 from embedctl.again import note_embeddings
 from embedctl.options import option, path, place
+from stores.names import counted
 
 __all__ = ["import_"]
 
@@ -76,11 +77,12 @@ def import_(
         return
     what = f"'{report.name}' ({report.dim:,} x {report.dtype})"
     if dry_run:
-        render.line(f"{report.store}: {report.to_do:,} rows of {what} to import, {report.already:,} there already")
-    elif report.written:
         render.line(
-            f"{report.store}: imported {report.written:,} rows of {what}, {report.already:,} were there already"
+            f"{report.store}: {counted(report.to_do, 'row')} of {what} to import, {report.already:,} there already"
         )
+    elif report.written:
+        told = f"imported {counted(report.written, 'row')} of {what}, {report.already:,} were there already"
+        render.line(f"{report.store}: {told}")
         render.note("nothing can verify them: they are shown as 'imported, unverified'")
         keys = [entry.key for entry in EmbeddingStore.open(request.store).entries() if str(entry.name) == report.name]
         if len(keys) > 1:

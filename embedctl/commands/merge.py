@@ -28,6 +28,7 @@ def merge(
     """
     from embedctl.progress import shown
     from stores.merge import merge as join
+    from stores.names import counted
 
     with shown() as progress:
 
@@ -43,4 +44,4 @@ def merge(
     rows = [(one.name, f"{one.rows:,}", f"{one.already:,}", f"{one.absent:,}") for one in done.embeddings]
     counts = (verb, "already there", "skipped")
     render.table(("embedding", *counts), rows, right=counts)
-    render.line(f"{into}: {verb} {render.size(done.bytes)}, {done.images:,} new images")
+    render.line(f"{into}: {verb} {render.size(done.bytes)}, {counted(done.images, 'new image')}")

@@ -164,7 +164,10 @@ def _seed(store: Path, parts: list[str]) -> str:
     """Return the random weights of these embeddings, where they have the same."""
     from stores.embeddings import EmbeddingStore
 
-    entries = EmbeddingStore.open(store).entries()
+    try:
+        entries = EmbeddingStore.open(store).entries()
+    except EmbedctlError:  # something is left that cannot be repaired
+        return ""
     said = {str(e.provenance.get("weights")) for e in entries if f"{e.name}#{e.key}" in parts}
     seeds = sorted(weights for weights in said if re.fullmatch(r"random:\d+", weights))
     return seeds[0] if len(seeds) == 1 else ""

@@ -10,6 +10,7 @@ from embedctl.report.svg import BASE, LABELS, WIDTH, Picture, labels, rows, sequ
 from embedctl.stored import called
 from pipelines.findings.health import Health, health, samples
 from pipelines.similarity import cka_matrix
+from stores.names import counted
 
 __all__ = ["embeddings"]
 
@@ -25,7 +26,8 @@ def embeddings(material: Material) -> Section:
     if not values:
         return Section(title, ["The store holds no embedding of a size that is looked at here."])
     if len(images) < _FEWEST:
-        return Section(title, [f"Only {len(images)} images have a row in every embedding: too few to say anything."])
+        few = counted(len(images), "image has", "images have")
+        return Section(title, [f"Only {few} a row in every embedding: too few to say anything."])
     told = called(store)
     everything = list(zip(told.values(), store.entries(), strict=True))
     values = {told[name]: rows for name, rows in values.items()}
@@ -42,7 +44,7 @@ def _warnings(found: list[Health]) -> list[str]:
     told = []
     for one in found:
         if one.equal_rows:
-            told.append(f"{one.name}: {one.equal_rows} rows equal another one.")
+            told.append(f"{one.name}: {counted(one.equal_rows, 'row equals', 'rows equal')} another one.")
         if one.effective_rank < 2:
             told.append(f"{one.name} hardly varies: its effective rank is {one.effective_rank:.1f}.")
     return told

@@ -10,6 +10,7 @@ from importlib.resources import files
 
 from embedctl.html import Markup, escaped, joined
 from embedctl.report.parts import Figure, Report, Section, Table, shown
+from stores.names import counted
 
 __all__ = ["page"]
 
@@ -78,7 +79,7 @@ def _table(table: Table) -> Markup:
         for row, cells in enumerate(table.rows[:_MOST_ROWS])
     )
     left = len(table.rows) - _MOST_ROWS
-    rest = f"<p>and {left:,} rows more: --format json has all</p>" if left > 0 else ""
+    rest = f"<p>and {counted(left, 'row')} more: --format json has all</p>" if left > 0 else ""
     return Markup(f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{rest}')
 
 

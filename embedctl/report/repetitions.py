@@ -9,7 +9,10 @@ from embedctl.report.gather import Answers
 from embedctl.report.parts import Figure, Section, Table
 from embedctl.report.svg import WIDTH, Picture, Scale, axis_left, chance_line, legend, span
 from pipelines.train.cells import Cell
+from stores.errors import DamagedStore
+from stores.names import counted
 from stores.results import read_summary
+from stores.sealed import TRAIN_AGAIN
 
 __all__ = ["repetitions"]
 
@@ -37,7 +40,7 @@ def repetitions(answers: Answers, runs: Path) -> Section:
         points = {n: (across(math.log2(n)), up(top1)) for n, top1 in curves[name].items()}
         picture.curve(list(points.values()), colour, 1.8, name)
         for n, (x, y) in points.items():
-            picture.dot(x, y, colour, f"{name}, {n} repetitions: {100 * curves[name][n]:.1f} %", 2.5)
+            picture.dot(x, y, colour, f"{name}, {counted(n, 'repetition')}: {100 * curves[name][n]:.1f} %", 2.5)
     columns = (("embedding", "text"), *((f"{n}", "percent") for n in numbers))
     rows = [(name, *(curve.get(n) for n in numbers)) for name, curve in curves.items()]
     title = "Top-1 by the repetitions averaged in the test, %"
@@ -62,5 +65,12 @@ def _curve(cell: Cell, runs: Path) -> dict[int, float]:
 
 def _of_run(runs: Path, run_id: str) -> dict[int, float]:
     summary = read_summary(runs, run_id)
-    found = {int(n): top1 for n, top1 in (summary.get("top1_by_repetitions") or {}).items()}
-    return found | ({summary["test_repetitions"]: summary["top1"]} if found else {})
+    try:
+        found = {int(n): float(top1) for n, top1 in (summary.get("top1_by_repetitions") or {}).items()}
+        found |= {summary["test_repetitions"]: summary["top1"]} if found else {}
+        is_sound = all(n > 0 and 0 <= top1 <= 1 for n, top1 in found.items())
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        is_sound = False
+    if not is_sound:
+        raise DamagedStore(f"run '{run_id}' says nonsense of its 'top1_by_repetitions'", TRAIN_AGAIN)
+    return found

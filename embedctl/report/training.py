@@ -19,6 +19,7 @@ from embedctl.report.svg import (
     span,
 )
 from pipelines.train.cells import Runs
+from stores.names import counted
 from stores.screens import seen
 
 __all__ = ["looks", "training"]
@@ -105,7 +106,7 @@ def _cost(answers: Answers) -> Figure:
     most = max(mean for _, _, mean, _ in cost) or 1.0
     picture, scale, places = rows([name for name, *_ in cost], (0, 1.05 * most), "seconds per run")
     for (name, n_runs, mean, _), y in zip(cost, places, strict=True):
-        picture.box(LABELS, y - 5, scale(mean) - LABELS, 10, GREY, f"{name}: {mean:.1f} s, {n_runs} runs")
+        picture.box(LABELS, y - 5, scale(mean) - LABELS, 10, GREY, f"{name}: {mean:.1f} s, {counted(n_runs, 'run')}")
     columns = (("embedding", "text"), ("runs", "count"), ("mean", "seconds"), ("all", "seconds"))
     n = sum(row[1] for row in cost)
     title = f"What training cost: {_hours(sum(row[3] for row in cost))} for {n:,} run{'s' if n != 1 else ''}"

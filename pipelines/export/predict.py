@@ -15,6 +15,7 @@ from pipelines.train.targets import Targets
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SplitEpochs, SubjectEpochs
 from stores.errors import EmbedctlError, StoreMismatch
+from stores.names import counted
 
 __all__ = ["Prediction", "gallery_of", "predict"]
 
@@ -147,7 +148,8 @@ def _as_in_training(
     names = list(recordings.ch_names) or [f"voxel {i}" for i in range(split.mean_shape[1])]
     if lacking := [name for name in config["ch_names"] if name not in names]:
         raise EmbedctlError(
-            f"these epochs lack {len(lacking)} channels that run '{trained.run_id}' reads: {', '.join(lacking[:5])}",
+            f"these epochs lack {counted(len(lacking), 'channel')} that run '{trained.run_id}' reads: "
+            f"{', '.join(lacking[:5])}",
             "name epochs of the same channels",
         )
     window = pick_window(recordings, recipe)
@@ -159,7 +161,7 @@ def _as_in_training(
         )
     if window is None and len(names) != trained.shape[0]:
         raise EmbedctlError(
-            f"run '{trained.run_id}' reads {trained.shape[0]} voxels, these are {len(names)}",
+            f"run '{trained.run_id}' reads {counted(trained.shape[0], 'voxel')}, these are {len(names)}",
             "voxels of another subject are other voxels: train on that subject",
         )
     pick = np.array([names.index(n) for n in config["ch_names"]]), window

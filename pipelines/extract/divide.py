@@ -21,7 +21,7 @@ from pipelines.extract.sources import open_images
 from pipelines.extract.targets import resolve_names
 from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError, NotHere
-from stores.names import EmbeddingName
+from stores.names import EmbeddingName, counted
 
 if TYPE_CHECKING:
     from stores.embedding import Entry
@@ -119,7 +119,7 @@ def _refuse_absent(
                 absent.setdefault(spec.id, lacking)
     if len(absent) > 1:
         raise NotHere(
-            f"the weights of {len(absent)} encoders are not on this computer: {', '.join(absent)}",
+            f"the weights of {counted(len(absent), 'encoder')} are not on this computer: {', '.join(absent)}",
             f"run `embedctl models pull {' '.join(absent)}` where there is internet, or try --weights random:0",
         )
     for problem in absent.values():

@@ -204,7 +204,9 @@ def _one_thread() -> None:
 
 
 def _stack(tensors: Sequence[Tensor], places: np.ndarray, batch_size: int) -> Tensor:
-    batch = torch.zeros((batch_size, *tensors[0].shape), dtype=tensors[0].dtype)
+    shape, dtype = (batch_size, *tensors[0].shape), tensors[0].dtype
+    layout = torch.channels_last if dtype == torch.uint8 else torch.contiguous_format  # as the tensors have it
+    batch = torch.empty(shape, dtype=dtype, memory_format=layout).zero_()
     for place, tensor in zip(places.tolist(), tensors, strict=True):
         batch[place] = tensor
     return batch

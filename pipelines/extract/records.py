@@ -17,6 +17,7 @@ from pipelines.extract.targets import Target
 from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError
 from stores.images import ImageRecord
+from stores.names import counted
 
 __all__ = ["drop_float16", "record_images", "records_from", "settle_images"]
 
@@ -110,7 +111,8 @@ def drop_float16(target: Target, source: ImageSource, store: EmbeddingStore) -> 
         gone = [store.image_ids[row] for row in rows if store.image_ids[row] not in source.stamps]
         if gone:
             raise EmbedctlError(
-                f"'{target.name}' has to change to float32, and {len(gone)} images of its rows are gone: '{gone[0]}'",
+                f"'{target.name}' has to change to float32, and of its rows "
+                f"{counted(len(gone), 'image is', 'images are')} gone: '{gone[0]}'",
                 "bring the images back, or extract into another store",
             )
         store.remove(entry)

@@ -50,10 +50,7 @@ def read_hits(runs: Path, cells: Iterable[Cell]) -> dict[str, RunHits]:
     for row in (row for cell in cells for seeds in cell.runs.values() for row in seeds.values()):
         run = RunReader(runs, row["run_id"])
         try:
-            config, hits, target = run.config(), run.array("hits"), run.array("target").tolist()
-            gallery, concepts = config["gallery_ids"], config.get("gallery_concepts") or config["gallery_ids"]
-        except KeyError:
-            continue
+            hits, (gallery, concepts, target) = run.array("hits"), run.shown()
         except EmbedctlError as problem:
             if problem.exit_code != EmbedctlError.exit_code:  # damage
                 raise

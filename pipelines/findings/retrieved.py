@@ -57,7 +57,7 @@ def queries(runs: Path, run_id: str, n: int = 6, k: int = 5) -> tuple[list[Query
         Images retrieved for each.
     """
     run = RunReader(runs, run_id)
-    scores, target, gallery = run.array("scores").astype(float), run.array("target"), run.config()["gallery_ids"]
+    scores, (gallery, _, target) = run.array("scores").astype(float), run.shown()
     rows = np.arange(len(target))
     own = scores[rows, target]
     rank = (scores >= own[:, None]).sum(axis=1)
@@ -89,7 +89,7 @@ def confusions(runs: Path, rows: Sequence[Mapping[str, Any]], n: int = 8) -> lis
     counts: dict[tuple[str, str], int] = {}
     for row in rows:
         run = RunReader(runs, row["run_id"])
-        scores, target, gallery = run.array("scores"), run.array("target"), run.config()["gallery_ids"]
+        scores, (gallery, _, target) = run.array("scores"), run.shown()
         first_of, rows_of = scores.argmax(axis=1), np.arange(len(target))
         beaten = scores[rows_of, first_of] > scores[rows_of, target]  # a tie with the right image is half a hit
         for own, first, wrong in zip(target.tolist(), first_of.tolist(), beaten.tolist(), strict=True):

@@ -26,7 +26,7 @@ from stores.embedding import IMPORTED
 from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError, suggest
 from stores.images import ImageRecord
-from stores.names import EmbeddingName
+from stores.names import EmbeddingName, counted
 from stores.versions import installed_version
 
 __all__ = ["import_embeddings"]
@@ -106,7 +106,7 @@ def _read(request: ImportRequest, known: Sequence[str], notes: list[str], progre
         raise EmbedctlError("nothing to import is named", "name a file of embeddings, or a folder of them, with --npy")
     if len(files) != len(request.ids):
         raise EmbedctlError(
-            f"{len(files)} files of embeddings, {len(request.ids)} lists of ids",
+            f"{counted(len(files), 'file')} of embeddings, {counted(len(request.ids), 'list')} of ids",
             "give one --ids for each file, in the same order; folders need none",
         )
     lists = iter(request.ids)
@@ -126,7 +126,8 @@ def _file(path: Path, ids_path: Path) -> _Part:
     values, ids = read_array(path), read_ids(ids_path)
     if len(values) != len(ids):
         raise EmbedctlError(
-            f"'{path}' has {len(values):,} rows, '{ids_path}' {len(ids):,} ids", "give one id per row, in order"
+            f"'{path}' has {counted(len(values), 'row')}, '{ids_path}' {counted(len(ids), 'id')}",
+            "give one id per row, in order",
         )
     return _Part(str(path), ids, values)
 

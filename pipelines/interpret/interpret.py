@@ -32,6 +32,7 @@ from stores.epochs import EpochStore, SubjectEpochs
 from stores.errors import EmbedctlError, StoreLocked, StoreMismatch, UnknownName, suggest
 from stores.inside import refuse_links
 from stores.locks import lock
+from stores.names import counted
 from stores.results import read_results
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def interpret(request: InterpretRequest, progress: Progress = SILENT) -> Interpr
         if not report.to_do and not report.already:
             what = next(iter(report.skipped.values()))
             hint = hint or "train again, or choose other runs with --model, --subject and --seed"
-            raise EmbedctlError(f"none of {len(rows)} runs can be interpreted: {what}", hint)
+            raise EmbedctlError(f"none of {counted(len(rows), 'run')} can be interpreted: {what}", hint)
         _read(_without(table, report.skipped), request, report)
     report.notes = notes_of([vars(profile) for profile in report.profiles])
     report.seconds = time.perf_counter() - started

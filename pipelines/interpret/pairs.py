@@ -20,6 +20,7 @@ from pipelines.interpret.over_subjects import FEWEST_SUBJECTS
 from pipelines.interpret.profile import Profile
 from pipelines.train.origin import marked
 from pipelines.train.statistics import holm, sign_flip
+from stores.names import counted
 
 __all__ = ["FEWEST_IMAGES", "PairTest", "PairedProfile", "PartTest", "paired"]
 
@@ -144,7 +145,7 @@ def paired(aligned: Sequence[Profile], base: Sequence[Profile], note: str = "") 
         for subject in subjects:
             found, n = _sides(ours[subject], theirs[subject], matched)
             if found is None:
-                notes.append(f"subject {subject}: both found {n} images only, too few to match accuracy")
+                notes.append(f"subject {subject}: both found {counted(n, 'image')} only, too few to match accuracy")
             else:
                 sides[subject] = found
         if matched and 0 < len(sides) < FEWEST_SUBJECTS <= len(subjects):
@@ -177,7 +178,8 @@ def _beyond_reach(n_subjects: int, tests: Sequence[PairTest]) -> list[str]:
         return []
     lowest = 2 / 2**n_subjects
     return [
-        f"{n_subjects} subjects cannot show which {what} differ: the lowest p, corrected over {n}, is {n * lowest:.2g}"
+        f"{counted(n_subjects, 'subject')} cannot show which {what} differ: "
+        f"the lowest p, corrected over {n}, is {n * lowest:.2g}"
         for what, n in (("bands", len(tests[0].bands)), ("regions", len(tests[0].groups)))
         if n * lowest > LEVEL
     ]

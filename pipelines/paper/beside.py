@@ -14,6 +14,7 @@ from pipelines.train.origin import mark
 from pipelines.train.recipes import read_recipe
 from stores.commits import json_bytes
 from stores.errors import EmbedctlError
+from stores.names import counted
 from stores.results import read_config
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _differences(rows: Sequence[Any], runs: Path, changed: dict[str, str]) -> It
             yield f"preprocessed with {row['preprocessing'] or 'a recipe nobody noted'}, the paper's is {wanted}"
         if row["protocol"] == "cross":
             n = _n_trained_on(row)
-            yield f"trained on {n} subjects and validated on one, the paper on {N_TRAINED_ON} less a tenth"
+            yield f"trained on {counted(n, 'subject')} and validated on one, the paper on {N_TRAINED_ON} less a tenth"
         if row["recipe"] == "paper":
             if row["config_key"] not in changed:
                 changed[row["config_key"]] = _changed(row, runs)

@@ -25,7 +25,7 @@ from pipelines.preprocess.things_eeg2 import (
     subject_folder,
 )
 from stores.errors import BadRecording
-from stores.names import subject_name
+from stores.names import counted, subject_name
 
 __all__ = ["preflight"]
 
@@ -145,7 +145,7 @@ def _wrong_events(
         fix = "the metadata and the recording belong to different image sets"
         if TARGET - 2**16 in codes:
             fix = f"{TARGET - 2**16} is the target {TARGET} wrapped to 16 bits: restore it, or download the file again"
-        yield "stim", f"{outside.sum()} events with codes outside 1..{total}: {listed}", fix
+        yield "stim", f"{counted(outside.sum(), 'event')} with codes outside 1..{total}: {listed}", fix
     soa = float(np.median(np.diff(events.onsets))) / recording.sfreq if len(events.onsets) > 1 else _SOA
     if not 0.75 * _SOA < soa < 1.5 * _SOA:
         yield (

@@ -30,7 +30,7 @@ from pipelines.progress import SILENT, Progress
 from stores.disk import bytes_free, require_room
 from stores.epochs import EpochStore, SplitWriter
 from stores.errors import BadRecording, EmbedctlError, StoreMismatch
-from stores.names import subject_name
+from stores.names import counted, subject_name
 from stores.versions import installed_version
 
 __all__ = ["preprocess"]
@@ -148,9 +148,7 @@ def _write_all(
     progress: Progress,
 ) -> None:
     """Write every subject that is not there yet, or with ``dry_run`` say what that would take."""
-    store = None
-    if not request.dry_run or request.store.exists():
-        store = EpochStore.open(request.store, create=not request.dry_run)
+    store = EpochStore.open(request.store) if request.store.exists() else None
     todo = []
     for plan, line in zip(plans, report.subjects, strict=True):
         line.n_chans, line.n_times = (*plan.row_shape, 1)[:2]
@@ -170,8 +168,9 @@ def _write_all(
     for line in report.subjects:
         for note in line.notes:
             progress.say(note)
-    if request.dry_run or store is None:
+    if request.dry_run:
         return
+    store = EpochStore.open(request.store, create=True)
     if not store.is_consolidated:
         store.consolidate()  # a run was killed after its last block and before its end
     n = _n_processes(todo)
@@ -268,7 +267,7 @@ def _write(
         writer.done()
     if found.clipped:
         line.counts[f"values beyond {plan.dtype}"] = found.clipped
-        line.notes.append(f"{name}: {found.clipped} values cut to the largest that {plan.dtype} holds")
+        line.notes.append(f"{name}: {counted(found.clipped, 'value')} cut to the largest that {plan.dtype} holds")
         progress.say(line.notes[-1])
     line.state, line.seconds = "written", time.perf_counter() - started
 

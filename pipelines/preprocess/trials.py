@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.preprocess.dataset import SPLITS, Preflight, Problem
 from pipelines.preprocess.trial_recipes import TrialRecipe
+from stores.names import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,7 +116,7 @@ def count_trials(flight: TrialFlight, recipe: TrialRecipe, where: str) -> None:
             flight.problems.append(Problem(where, "session", what, fix))
     both = np.intersect1d(images[(splits == "train") & kept], images[(splits == "test") & kept])
     if len(both):
-        what = f"{len(both)} images are in both train and test, such as {both[0]}"
+        what = f"{counted(len(both), 'image is', 'images are')} in both train and test, such as {both[0]}"
         flight.problems.append(Problem(where, "split", what, "a test image must never be trained on"))
     for name in recipe.channels:
         if name not in flight.ch_names:

@@ -31,7 +31,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from pipelines.simulate.raw_file import raw_file
-from stores.names import subject_name
+from stores.names import counted, subject_name
 
 __all__ = ["DEMO_CHANNELS", "TOPOGRAPHY", "Simulation", "simulate_things_eeg2"]
 
@@ -149,7 +149,9 @@ def simulate_things_eeg2(
         raise ValueError(f"sessions is {sessions}, expected 2, 4, ...: each pair shares out the training concepts")
     missing = [name for name in (*training, *test) if name not in embedding]
     if missing:
-        raise ValueError(f"{len(missing)} images have no row in the embedding, such as {missing[0]}")
+        raise ValueError(
+            f"{counted(len(missing), 'image has', 'images have')} no row in the embedding, such as {missing[0]}"
+        )
     raw.mkdir(parents=True, exist_ok=True)
     _write_metadata(raw / "image_metadata.npy", training, test)
     sources = _sources(embedding, training, test, n_sources, np.random.default_rng((seed, 0)))

@@ -130,7 +130,7 @@ def hits_in(runs: Path) -> HitsOf:
     def read(run_id: str) -> tuple[Sequence[str], Sequence[float]] | None:
         try:
             run = RunReader(runs, run_id)
-            gallery, hits, target = run.config()["gallery_ids"], run.array("hits"), run.array("target")
+            hits, (gallery, _, target) = run.array("hits"), run.shown()
         except (EmbedctlError, KeyError):
             return None
         return [gallery[own] for own in target.tolist()], hits.tolist()

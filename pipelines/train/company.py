@@ -15,6 +15,7 @@ from pipelines.train.recipes import Recipe
 from stores.commits import digest, json_bytes
 from stores.epochs import EpochStore
 from stores.errors import EmbedctlError
+from stores.names import counted
 
 __all__ = ["Cast", "Company", "cast", "for_cross"]
 
@@ -61,7 +62,8 @@ def cast(protocol: str, stored: Sequence[int], tested: int) -> Cast:
         raise EmbedctlError(f"no protocol called '{protocol}'", "there are: within, cross")
     if len(stored) < 3:
         raise EmbedctlError(
-            f"{len(stored)} subjects are too few: one is tested, one validated on, the others trained on",
+            f"{counted(len(stored), 'subject is', 'subjects are')} too few: "
+            "one is tested, one validated on, the others trained on",
             "preprocess more subjects, or use --protocol within",
         )
     others = [s for s in stored if s > tested] + [s for s in stored if s < tested]
@@ -171,14 +173,14 @@ class Company:
             n_of = np.asarray(one.train.valid).sum(axis=1)
             if (most := int(n_of.max(initial=0))) < recipe.n_random:
                 raise EmbedctlError(
-                    f"{recipe.train_on} takes {recipe.n_random} repetitions of an image, "
+                    f"{recipe.train_on} takes {counted(recipe.n_random, 'repetition')} of an image, "
                     f"and there are {most} of subject {one.subject} at most",
                     f"use --train-on random-{most} or mean" if most > 1 else "use --train-on mean",
                 )
             if fewer := int((n_of < recipe.n_random).sum()):
                 notes.append(
                     f"subject {one.subject}: {fewer:,} of {len(n_of):,} training images have fewer than "
-                    f"{recipe.n_random} repetitions; of these all are averaged"
+                    f"{counted(recipe.n_random, 'repetition')}; of these all are averaged"
                 )
         return notes
 

@@ -229,6 +229,10 @@ def _parsed(path: Path) -> dict[str, Any]:
 def _checked(table: dict[str, Any]) -> Recipe:
     """Build a recipe, with every mistake in it an error of one line."""
     fields = [field.name for field in dataclasses.fields(Recipe)]
+    if unknown := sorted(table.keys() - set(fields)):
+        raise UnknownName(
+            f"recipe '{table['name']}' has an unknown setting '{unknown[0]}'", suggest(unknown[0], fields)
+        )
     if missing := sorted(set(fields) - table.keys()):
         raise EmbedctlError(
             f"recipe '{table['name']}' lacks {', '.join(missing)}", 'start from another with base = "modern"'

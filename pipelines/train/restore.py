@@ -19,17 +19,13 @@ from pipelines.train.data import pick_window
 from pipelines.train.image_head import ImageHead
 from pipelines.train.image_side import ImageSide
 from pipelines.train.losses import unit
-from pipelines.train.recipes import Recipe, read_recipe
+from pipelines.train.recipes import MODALITIES, Recipe, read_recipe
 from pipelines.train.trial import watched
 from stores.errors import DamagedStore, EmbedctlError, StoreMismatch
 from stores.results import read_array, read_checkpoint, read_config
+from stores.sealed import TRAIN_AGAIN
 
 __all__ = ["TrainedRun", "restore"]
-
-_SAID = {"modality": str, "settings": dict, "recipe": str, "brain_encoder": str}
-_SAID |= {"ch_names": list, "times": list, "own": dict}
-_AGAIN = "remove the run and train it again"
-
 ANOTHER_START = 1_000_003  # added to a run's seed
 
 
@@ -108,8 +104,8 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
         If a file is not the one that was written.
     """
     config = read_config(runs, run_id)
-    if wrong := [key for key, kind in _SAID.items() if not isinstance(config[key], kind)]:
-        raise DamagedStore(f"run '{run_id}' says nonsense of its '{wrong[0]}'", _AGAIN)
+    if config["modality"] not in MODALITIES:
+        raise DamagedStore(f"run '{run_id}' says nonsense of its 'modality'", TRAIN_AGAIN)
     kind = config["brain_encoder"]
     if is_in_a_file(kind) and not is_trusted(kind):
         raise EmbedctlError(
@@ -119,12 +115,12 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
     for name, digest in config["own"].items():
         if content(name) != digest:
             raise StoreMismatch(f"'{name}' has changed since run '{run_id}' was trained", "train it again")
-    recipe = read_recipe("modern", config["modality"]).with_(**config["settings"], name=config["recipe"])
+    recipe = read_recipe("modern", config["modality"]).with_(**config["settings"] | {"name": config["recipe"]})
     try:
         state = load(read_checkpoint(runs, run_id))
         log_scale = state.pop("log_scale")
     except (SafetensorError, KeyError) as error:
-        raise DamagedStore(f"the weights of run '{run_id}' cannot be read", _AGAIN) from error
+        raise DamagedStore(f"the weights of run '{run_id}' cannot be read", TRAIN_AGAIN) from error
     stacked = len(state["image.route"]) if "image.route" in state else 0
     side = ImageSide(stacked, *(state.pop(name, None) for name in ("mean", "spread", "axes")))
     times = _times(config, recipe)

@@ -148,7 +148,8 @@ class Targets:
         broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(broken):
             raise DamagedStore(
-                f"'{entry.name}' has {len(broken)} rows that are not finite, first of '{image_ids[broken[0]]}'",
+                f"'{entry.name}' has {counted(len(broken), 'row that is', 'rows that are')} not finite, "
+                f"first of '{image_ids[broken[0]]}'",
                 f"embedctl extract --model {entry.name} --overwrite computes it anew",
             )
         return values

@@ -210,7 +210,7 @@ def hostile(raw):
         (rewrite("split", "dev"), "split", "'dev' in line 2", "train or test"),
         (rewrite("image", ""), "image", "empty in line 2", "name the image"),
         (rewrite("session", "one"), "session", "'one' in line 2", "whole number"),
-        (rewrite("image", "test/t1_02s.jpg"), "split", "1 images are in both train and test", "never be trained on"),
+        (rewrite("image", "test/t1_02s.jpg"), "split", "1 image is in both train and test", "never be trained on"),
         (lambda raw: write_csv(raw / "trials.csv", lines(1)[:6]), "split", "no test trial", "both splits"),
         (about("eeg", "ecog"), "modality", "'ecog'", "eeg, meg, fmri"),
         (about('"Pz", ', ""), "ch_names", "2 names, the arrays have 3", "every channel"),

@@ -261,7 +261,7 @@ def renamed():
             "two events, the first is 200",
             "copies",
         ),
-        (events(lambda t: t + f"12.0\t0.1\t{IMAGES[1]}\n"), "onset", "1 images are shown outside", "incomplete"),
+        (events(lambda t: t + f"12.0\t0.1\t{IMAGES[1]}\n"), "onset", "1 image is shown outside", "incomplete"),
         (events(lambda t: with_column(t, "sample", 30)), "onset", "row 1 is at 1 s and at sample 230", "correct one"),
         (events(lambda t: with_column(t, "split", "validation")), "split", "row 1: 'validation'", "train or test"),
         (events(lambda t: t.replace("test_images", "training_images")), "test", "no test image", "both splits"),

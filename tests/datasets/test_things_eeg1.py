@@ -113,12 +113,12 @@ def onsets_times(factor):
     ("spoil", "field", "said", "fix"),
     [
         (onsets_times(0.001), "onset", "the recording has 4 s and 4,000 samples", "they are seconds"),
-        (edit(lambda t: t.replace("\n2400\t", "\n4400\t")), "onset", "events after the end", "incomplete"),
+        (edit(lambda t: t.replace("\n2400\t", "\n4400\t")), "onset", "1 event after the end", "incomplete"),
         (onsets_times(0.5), "sfreq", "every 50 ms at 1000 Hz", "should have 500 Hz"),
         (
             edit(lambda t: t.replace("\n600\t", "\n500\t")),
             "onset",
-            "1 samples have two events, the first is 500",
+            "1 sample has two events, the first is 500",
             "one",
         ),
         (edit(lambda t: t.replace("\n600\t", "\nnow\t")), "onset", "no number in every row", "download"),

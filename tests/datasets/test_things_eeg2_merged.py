@@ -121,7 +121,7 @@ def other_family(raw, family):
         (change(ch_names=[Hostile()]), "file", "wants to call", "where this file comes from"),
         (lambda raw, family: (raw / f"sub-01/{FILES['test']}").unlink(), "test", "both splits", "archive"),
         (change(times=np.arange(7)), "times", "7 entries for", "ask its maker"),
-        (change(ch_names=["Oz"]), "ch_names", "1 names", "download it again"),
+        (change(ch_names=["Oz"]), "ch_names", "1 name,", "download it again"),
         (change("test", preprocessed_eeg_data=np.zeros((2, 3))), "file", "is not (image, repetition", "merged"),
         (other_family, "ch_names", "; recipe", "use --recipe"),
     ],

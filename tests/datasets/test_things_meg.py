@@ -150,7 +150,7 @@ def in_tesla(raw):
             "image_nr, things_image_nr, path, ",
         ),
         (table(lambda t: t.replace("exp,", "train,")), "trial_type", "'train'", "exp, test and catch"),
-        (table(lambda t: t.replace(EXP[0], "")), "image_path", "1 trials without one", "again"),
+        (table(lambda t: t.replace(EXP[0], "")), "image_path", "1 trial without one", "again"),
         (table(lambda t: t.replace(".jpg,1,", ".jpg,first,")), "session_nr", "'first'", "whole number"),
         (reorder, "things_image_nr", "trials have another things_image_nr than their epoch", "another order"),
         (table(lambda t: t.replace("test,", "catch,")), "split", "no test trial", "both splits"),
@@ -174,8 +174,7 @@ def test_a_few_numbers_that_differ_are_a_note(raw):
     found = open_dataset("things-meg", raw, "clean").preflight(1)
     assert not found.problems
     assert (
-        f"1 trials have another things_image_nr than their epoch: line {k + 2} says 9999, its epoch 100"
-        in found.notes[0]
+        f"1 trial has another things_image_nr than its epoch: line {k + 2} says 9999, its epoch 100" in found.notes[0]
     )
 
 

@@ -3,6 +3,7 @@
 Every command that reads, over everything a stranger can put where it reads. `tests.promises.hostile` makes both.
 """
 
+import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -223,6 +224,28 @@ def test_nothing_runs_and_nothing_outside_changes(made, tmp_path, monkeypatch, n
             assert result.exit_code in (0, 3) or reader in ("doctor", "verify", "quick") or len(problems) == 2, lines
             assert not set(result.output) & set("\x1b\x07\x00\u202e"), reader
         assert _outside(tmp_path) == outside, f"{reader} changed what is outside the workspace"
+
+
+LIES_OF_A_RUN = {
+    "summary.json": {"results": "left out", "report": "left out", "compare": [1], "show runs": 7},
+    "config.json": {"predict": "left out", "report": "left out", "export": [1], "show run": 7},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIES_OF_A_RUN)
+def test_whatever_a_run_says_of_one_thing_no_command_ends_in_a_bug(made, tmp_path, monkeypatch, name):
+    home = shutil.copytree(made / "home", tmp_path / "home")
+    monkeypatch.chdir(home)
+    file = home / "runs" / _run(home) / name
+    whole = json.loads(file.read_bytes())
+    for key in whole:
+        for reader, lie in LIES_OF_A_RUN[name].items():
+            said = {other: value for other, value in whole.items() if other != key}
+            file.write_text(json.dumps(said if lie == "left out" else said | {key: lie}))
+            hostile.reseal(file.parent)
+            result = CliRunner().invoke(app, [word.replace(RUN, file.parent.name) for word in READING[reader]])
+            assert result.exit_code in EXPECTED, f"{reader} without {key}, or {lie}: {result.stderr[-500:]}"
 
 
 NOTED = {

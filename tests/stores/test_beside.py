@@ -6,6 +6,7 @@ import pytest
 from stores.beside import read_array_beside, read_beside, write_beside
 from stores.errors import DamagedStore, EmbedctlError
 from stores.results import read_results, write_run
+from tests.summaries import summary_of
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def runs(tmp_path):
 
 
 def put_run(folder):
-    write_run(folder, "a", config={}, summary={"run_id": "a"}, arrays={}, checkpoint=b"x", metrics=[])
+    write_run(folder, "a", config={}, summary=summary_of("a"), arrays={}, checkpoint=b"x", metrics=[])
 
 
 def put(runs, **arrays):

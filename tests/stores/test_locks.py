@@ -372,6 +372,22 @@ def test_of_many_who_find_a_dead_owner_at_once_exactly_one_wins(folder):
     assert [path.name for path in folder.iterdir()] == ["store.lock"], "no claim and no draft is left behind"
 
 
+@pytest.mark.parametrize("answer", [FileExistsError("sent again"), OSError(errno.EIO, "lost on the way")])
+def test_a_link_that_was_made_though_the_answer_says_no_is_ours(folder, monkeypatch, answer):
+    real = os.link
+
+    def answers_twice(draft, path):
+        real(draft, path)  # fails where another holds it
+        raise answer
+
+    monkeypatch.setattr(os, "link", answers_twice)
+    with lock(folder, "store"):
+        assert json.loads((folder / "store.lock").read_bytes())["pid"] == os.getpid()
+        with pytest.raises(StoreLocked, match=f"process {os.getpid()}"), lock(folder, "store"):
+            pass
+    assert not list(folder.iterdir())
+
+
 def test_without_hard_links_a_lock_is_still_a_lock(folder, monkeypatch):
     def refuse(*arguments):
         raise PermissionError("no hard links here")

@@ -1,5 +1,6 @@
 """Repair drops what is damaged and nothing else, and the command that wrote it brings back the same bytes."""
 
+import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from typer.testing import CliRunner
 import stores.repair
 from embedctl.cli import app
 from stores.embeddings import EmbeddingStore
-from stores.errors import DamagedStore
 from stores.layout import array_node
 from stores.repair import repair
 from stores.roots import node_bytes
@@ -89,13 +89,123 @@ def test_without_the_images_a_lost_table_of_them_is_told_with_what_was_in_it_and
     assert [damage.file for damage in damages(workspace)] == [table]
 
 
-def test_a_folder_in_the_place_of_a_file_is_taken_away_if_nothing_is_in_it(workspace):
-    file = workspace / "p.zarr/things-eeg2/sub-01/test/channel/c/0"
+IN_THE_WAY = {
+    "e.zarr": ["pixels-0a/values/c/0/0", "pixels-0a/values/zarr.json", "zarr.json", "image/c/0",
+               "image/.embedctl/metadata.json", "pixels-0a/zarr.json", "pixels-0a/values/.embedctl/metadata.json",
+               "pixels-0a/values/.embedctl/receipts/000000.json"],
+    "p.zarr": ["things-eeg2/sub-01/test/channel/c/0", "things-eeg2/sub-01/zarr.json", "things-eeg2/zarr.json",
+               "things-eeg2/sub-01/train/mean/c/0/0/0", "zarr.json", "subject/c/0", "subject/.embedctl/metadata.json",
+               "things-eeg2/sub-01/train/mean/.embedctl/receipts/000000.json"],
+    "runs": ["run-0/scores.npy", "run-0/receipt.json", "run-0/summary.json", "results.parquet"],
+}  # fmt: skip
+# What is damaged beside it, and of that what waits until the folder is gone: what needs the root, or all summaries.
+BESIDE = {
+    "e.zarr": ["pixels-0a/values/c/1/0", "clip-vitb32~blocks.7.mean-0a/values/c/0/0", "pixels-0a/image/c/0"],
+    "p.zarr": ["things-eeg2/sub-02/whitener/zarr.json", "things-eeg2/sub-02/test/mean/c/0/0/0"],
+    "runs": ["run-1/scores.npy"],
+}
+WAITS = {
+    **{f"p.zarr/{name}": BESIDE["p.zarr"][1:] for name in ("things-eeg2/zarr.json", "subject/c/0",
+                                                           "subject/.embedctl/metadata.json")},
+    "p.zarr/zarr.json": BESIDE["p.zarr"], "runs/run-0/summary.json": ["run-1/receipt.json"],
+}  # fmt: skip
+DAILY = ("e.zarr/pixels-0a/values/c/0/0", "e.zarr/zarr.json", "p.zarr/things-eeg2/zarr.json", "runs/run-0/scores.npy")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in DAILY else pytest.param(name, marks=pytest.mark.slow)
+        for name in (f"{place}/{file}" for place, files in IN_THE_WAY.items() for file in files)
+    ],
+)
+def test_a_folder_with_something_in_it_stays_and_keeps_nothing_else_from_repair(workspace, name):
+    whole, file, place = files(workspace), workspace / name, workspace / name.partition("/")[0]
     file.unlink()
     (file / "mine").mkdir(parents=True)
-    with pytest.raises(DamagedStore, match="is a folder, where a file of ours belongs"):
-        repair(workspace / "p.zarr", "epochs")
-    (file / "mine").rmdir()
+    beside = [place / other for other in BESIDE[place.name]]
+    for other in beside:
+        flip(other)
+    told = embedctl("repair", str(workspace))
+    assert told.exit_code == 4 and f"'{file}' is a folder with something in it" in told.stderr, told.output
+    assert "hint:  move it away, and repair again" in told.stderr and (file / "mine").is_dir()
+    left = {damage.file for damage in damages(workspace)}
+    assert left == {file, *(place / other for other in WAITS.get(name, ()))}
+    shutil.rmtree(file)
+    told = embedctl("repair", str(workspace))
+    assert told.exit_code == 0 and not damages(workspace), told.output
+    again(workspace)
+    now = files(workspace)
+    assert {name for name in whole if now.get(name) != whole[name] and "occlusion" not in name} == set()
+
+
+def chunks_of(n):
+    """Have an array say that its chunks hold other rows than they do."""
+
+    def lie(node):
+        node["chunk_grid"]["configuration"]["chunk_shape"][0] = n
+
+    return lie
+
+
+def rows_of(n):
+    """Have an array say that it has other rows than it has."""
+
+    def lie(node):
+        node["shape"][0] = n
+
+    return lie
+
+
+def blocks_of(n):
+    """Have a store say that its blocks have other rows than they have."""
+
+    def lie(node):
+        node["attributes"]["embedctl"]["block_rows"] = n
+
+    return lie
+
+
+VALUES, MEAN = "e.zarr/pixels-0a/values/zarr.json", "p.zarr/things-eeg2/sub-01/train/mean/zarr.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "lie"),
+    [
+        (VALUES, chunks_of(16)),
+        (VALUES, chunks_of(256)),
+        ("e.zarr/zarr.json", blocks_of(16)),
+        ("e.zarr/image/zarr.json", rows_of(3)),
+        (MEAN, rows_of(1000)),
+    ],
+)
+def test_metadata_that_lies_takes_no_chunk_along(workspace, name, lie):
+    """What blocks hold is told by it: before it is whole again, none may be judged by it."""
+    whole, before = files(workspace), times(workspace)
+    node = json.loads((workspace / name).read_bytes())
+    lie(node)
+    (workspace / name).write_text(json.dumps(node))
+    (done,) = [done for done in mend(workspace) if done.found]
+    assert (done.dropped, done.lost) == ([], []) and workspace / name in done.restored
+    assert files(workspace) == whole and not damages(workspace)
+    touched = [file for file, time in times(workspace).items() if before[file] != time]
+    assert not [file for file in touched if "c" in file.parts or file.parent.name == "receipts"]
+
+
+def test_a_receipt_in_another_place_under_metadata_that_lies_is_found_once_these_are_whole(workspace):
+    node = json.loads((workspace / VALUES).read_bytes())
+    chunks_of(256)(node)
+    (workspace / VALUES).write_text(json.dumps(node))
+    receipts = workspace / "e.zarr/pixels-0a/values/.embedctl/receipts"
+    shutil.copyfile(receipts / "000000.json", receipts / "000001.json")
+    (done,) = [done for done in mend(workspace) if done.found]
+    assert done.dropped == ["pixels#0a"] and not damages(workspace)
+
+
+def test_an_empty_folder_in_the_place_of_a_file_goes(workspace):
+    file = workspace / "p.zarr/things-eeg2/sub-01/test/channel/c/0"
+    file.unlink()
+    file.mkdir()
     assert repair(workspace / "p.zarr", "epochs").restored == [file]
     assert not damages(workspace)
 

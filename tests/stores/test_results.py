@@ -28,6 +28,7 @@ from stores.results import (
 )
 from stores.screens import SCREENS_RECEIPT, Seen, seen
 from stores.verify import judged, plan
+from tests.summaries import summary_of
 
 DESIGN = """\
 run_id, dataset, modality, subject, protocol, train_subjects, embedding, encoder, aligned_by, base,
@@ -42,7 +43,7 @@ def put(runs, run_id="run-a", arrays=None, **summary):
         runs,
         run_id,
         config={"seed": 1},
-        summary={"run_id": run_id, "subject": 1, "top1": 0.25, "encoder": "clip-rn50", "more": [1], **summary},
+        summary=summary_of(run_id, **{"top1": 0.25, "more": [1], **summary}),
         arrays={"scores": np.arange(6.0).reshape(2, 3)} if arrays is None else arrays,
         checkpoint=b"weights",
         metrics=[{"step": 1, "loss": 2.5}, {"step": 2, "loss": np.float32(1.5)}],
@@ -77,7 +78,7 @@ def test_the_table_is_assembled_from_finished_runs_in_order_of_their_names(tmp_p
     (tmp_path / "notes").mkdir()
     table = assemble(tmp_path)
     assert table.column("run_id").to_pylist() == ["run-a", "run-b"]
-    assert table.column("top1").to_pylist() == [0.25, 0.5] and table.column("base").to_pylist() == [None, None]
+    assert table.column("top1").to_pylist() == [0.25, 0.5] and table.column("base").to_pylist() == ["", ""]
     assert read_results(tmp_path).equals(table) and read_results(str(tmp_path)).schema == results_schema()
     assert pq.read_table(tmp_path / "results.parquet").equals(table)
 

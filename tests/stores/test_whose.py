@@ -15,6 +15,7 @@ from stores.results import read_array, write_run
 from stores.verify import find_places
 from tests.crashes import files, preprocess
 from tests.stores.test_verify import damages
+from tests.summaries import summary_of
 
 KEY = {"hog": "0a0a", "pixels": "0b0b"}
 
@@ -31,9 +32,8 @@ def made(tmp_path_factory):
     store.consolidate()
     preprocess(path, (1, 2))
     for run in ("run-a", "run-b"):
-        summary = {"run_id": run, "subject": 1, "top1": 0.5}
         scores = {"scores": np.zeros(2)}
-        write_run(path / "runs", run, config={}, summary=summary, arrays=scores, checkpoint=b"", metrics=[])
+        write_run(path / "runs", run, config={}, summary=summary_of(run), arrays=scores, checkpoint=b"", metrics=[])
     return path
 
 

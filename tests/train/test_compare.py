@@ -24,7 +24,8 @@ from pipelines.train.unpaired import unpaired
 from stores.again import note_command
 from stores.embedding import IMPORTED
 from stores.errors import EmbedctlError
-from stores.results import COLUMNS, read_results, results_schema, write_run
+from stores.results import read_results, results_schema, write_run
+from tests.summaries import summary_of
 
 HUMAN, PLAIN = "dreamsim-dino-vitb16", "dreamsim-dino-vitb16-base"  # whose weights the registry vouches for
 SECOND, THIRD = "dreamsim-clip-vitb32", "dreamsim-synclr-vitb16"
@@ -32,11 +33,10 @@ ALIGNED = {"aligned_by": "dreamsim", "base": "paper-base", "matched_base": PLAIN
 
 
 def row(embedding, subject, seed, top1, **changes):
-    said = {name: {"string": "", "int64": 0, "float64": 0.5, "bool": False}[kind] for name, kind in COLUMNS.items()}
-    said |= {"embedding": embedding, "encoder": embedding.split(":")[0].split("@")[0], "subject": subject, "seed": seed}
+    said = {"embedding": embedding, "encoder": embedding.split(":")[0].split("@")[0], "subject": subject, "seed": seed}
     said |= {"top1": top1, "dataset": "things-eeg2", "embedding_key": "k", "n_way": 200}
     said |= {"weights": f"sha256:{registry()[PLAIN].weights[0].sha256}" if said["encoder"] == PLAIN else "sha256:00"}
-    return said | {"run_id": f"{embedding}-{subject}-{seed}-{changes}"} | changes
+    return summary_of(f"{embedding}-{subject}-{seed}-{changes}", **said) | changes
 
 
 def table(*rows):

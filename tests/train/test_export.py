@@ -51,7 +51,7 @@ def test_it_reads_another_subject_and_the_training_images(workspace, run):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"ch_names": ["C9", "Oz", "O2", "PO7", "Fz", "Cz"]}, "lack 1 channels"),
+        ({"ch_names": ["C9", "Oz", "O2", "PO7", "Fz", "Cz"]}, "lack 1 channel "),
         ({"times": [0.3 + t / 80 for t in range(80)]}, "other moments than the 80"),
     ],
 )

@@ -41,7 +41,7 @@ from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
 from pipelines.preprocess.trial_tables import missing_columns, number_of, read_trials
 from pipelines.preprocess.trials import TrialFlight, concept_of, count_trials
 from stores.errors import BadRecording, UnknownName, suggest
-from stores.names import subject_name
+from stores.names import counted, subject_name
 
 __all__ = ["Arrays", "open_dataset"]
 
@@ -215,7 +215,7 @@ class Arrays:
             order.append((name, row))
         for name, values in whole.items():
             if "row" not in self._table.column_names and next_row[name] != len(values):
-                what = f"{len(values)} rows, but {next_row[name]} lines of {self._path.name}"
+                what = f"{counted(len(values), 'row')}, but {counted(next_row[name], 'line')} of {self._path.name}"
                 flight.problems.append(Problem(name, "row", what, "one line per row, or a column 'row'"))
         flight.sources = [identify(name, [self._raw / name]) for name in whole]
         return whole, order
@@ -335,7 +335,7 @@ def _compare_axes(flight: TrialFlight, whole: dict[str, np.ndarray]) -> None:
         what = f"a region names a voxel that the {flight.row_shape[0]} of the arrays have not"
         flight.problems.append(Problem("recording.toml", "rois", what, "voxels count from 0, in the arrays' order"))
     elif n_axes == 2 and flight.ch_names and len(flight.ch_names) != flight.row_shape[0]:
-        what = f"{len(flight.ch_names)} names, the arrays have {flight.row_shape[0]} channels"
+        what = f"{counted(len(flight.ch_names), 'name')}, the arrays have {counted(flight.row_shape[0], 'channel')}"
         flight.problems.append(Problem("recording.toml", "ch_names", what, "name every channel, in the arrays' order"))
 
 

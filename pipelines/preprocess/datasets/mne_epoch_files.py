@@ -17,6 +17,7 @@ from pipelines.preprocess.trial_recipes import TrialRecipe
 from pipelines.preprocess.trial_tables import number_of
 from pipelines.preprocess.trials import TrialFlight, concept_of, count_trials
 from stores.errors import BadRecording
+from stores.names import counted
 
 __all__ = ["EpochFiles"]
 
@@ -84,7 +85,8 @@ class EpochFiles(Named[TrialRecipe]):
         for epochs, path in opened[1:]:
             absent = [name for name in flight.ch_names if name not in epochs.ch_names]
             if absent:
-                what = f"{len(absent)} channels of {self.short(opened[0][1])} are absent: {', '.join(absent[:5])}"
+                lacking = counted(len(absent), "channel is", "channels are")
+                what = f"of {self.short(opened[0][1])} {lacking} absent: {', '.join(absent[:5])}"
                 flight.problems.append(Problem(self.short(path), "ch_names", what, "use one set per subject"))
             if len(epochs.times) != len(first.times) or not np.allclose(epochs.times, first.times):
                 what = f"other times than {self.short(opened[0][1])}"

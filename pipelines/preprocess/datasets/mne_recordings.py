@@ -23,7 +23,7 @@ from pipelines.preprocess.slots import Presentations
 from pipelines.preprocess.trial_tables import read_trials
 from pipelines.preprocess.trials import concept_of
 from stores.errors import BadRecording
-from stores.names import subject_name
+from stores.names import counted, subject_name
 
 __all__ = ["RecordingFiles"]
 
@@ -118,12 +118,13 @@ class RecordingFiles(Named[Recipe]):
         flight.counts[self.short(path)] = counts
         outside = [sample for sample, _, _ in named if not 0 <= sample < raw.n_times]
         if outside:
-            what = f"{len(outside)} images are shown outside of the recording, which has {raw.n_times:,} samples"
+            several = counted(len(outside), "image is", "images are")
+            what = f"{several} shown outside of the recording, which has {raw.n_times:,} samples"
             fix = "recording or table is incomplete, or of another recording: get both again"
             flight.problems.append(Problem(where, "onset", f"{what}, the first at {outside[0]:,}", fix))
         often = [sample for sample, n in Counter(sample for sample, _, _ in named).items() if n > 1]
         if often:
-            what = f"{len(often)} samples have two events, the first is {often[0]}"
+            what = f"{counted(len(often), 'sample has', 'samples have')} two events, the first is {often[0]}"
             flight.problems.append(Problem(where, "onset", what, "an image has one event: remove the copies"))
         return sorted(named)
 
@@ -139,7 +140,7 @@ class RecordingFiles(Named[Recipe]):
                 flight.problems.append(Problem(where, split, what, "a subject needs both splits: leave it out"))
         both = set(flight.images["train"].ids) & set(flight.images["test"].ids)
         if both:
-            what = f"{len(both)} images are in both train and test, such as {min(both)}"
+            what = f"{counted(len(both), 'image is', 'images are')} in both train and test, such as {min(both)}"
             flight.problems.append(
                 Problem(subject_name(flight.subject), "split", what, "a test image must never be trained on")
             )
@@ -161,7 +162,8 @@ class RecordingFiles(Named[Recipe]):
                 flight.problems.append(Problem(self.short(path), "sfreq", what, "use one rate per subject"))
             absent = [name for name in channels if name not in raw.ch_names]
             if absent:
-                what = f"{len(absent)} channels of the subject's first recording are absent: {', '.join(absent[:5])}"
+                lacking = counted(len(absent), "channel is", "channels are")
+                what = f"of the subject's first recording {lacking} absent: {', '.join(absent[:5])}"
                 flight.problems.append(Problem(self.short(path), "ch_names", what, "mark them bad in all recordings"))
         if flight.problems:
             return

@@ -31,6 +31,7 @@ from pipelines.preprocess.things_eeg2 import find_subjects, subject_folder
 from pipelines.preprocess.trial_tables import missing_columns, number_of, read_trials
 from pipelines.preprocess.trials import concept_of
 from stores.errors import BadRecording
+from stores.names import counted
 
 __all__ = ["ThingsEEG1", "open_dataset"]
 
@@ -108,14 +109,15 @@ class ThingsEEG1:
             problem("sfreq", what, f"the recording should have {soa / _SOA:g} Hz, if this is THINGS-EEG1")
         late = onsets >= raw.n_times
         if late.any():
-            what = f"{late.sum():,} events after the end of the recording, {raw.n_times:,} samples"
+            what = f"{counted(int(late.sum()), 'event')} after the end of the recording, {raw.n_times:,} samples"
             problem("onset", what, "recording or table is incomplete: download both again")
         images, splits = self._images(flight, table, where)
         if not images or flight.problems:
             return None
         twice = np.flatnonzero(np.diff(np.sort(onsets)) == 0)
         if len(twice):
-            what = f"{len(twice)} samples have two events, the first is {np.sort(onsets)[twice[0]]:.0f}"
+            several = counted(len(twice), "sample has", "samples have")
+            what = f"{several} two events, the first is {np.sort(onsets)[twice[0]]:.0f}"
             problem("onset", what, "an image has one event: download the table again")
         concepts = [concept_of(image) for image in images]
         of_test = {concept for concept, split in zip(concepts, splits, strict=True) if split == "test"}

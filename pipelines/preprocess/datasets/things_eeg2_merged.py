@@ -27,7 +27,7 @@ from pipelines.preprocess.things_eeg2 import find_image_lists, find_subjects, su
 from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
 from pipelines.preprocess.trials import TrialFlight, count_trials
 from stores.errors import BadRecording, EmbedctlError
-from stores.names import subject_name
+from stores.names import counted, subject_name
 
 __all__ = ["MergedEEG2", "find_merged", "open_merged"]
 
@@ -117,7 +117,8 @@ class MergedEEG2:
             what = f"{len(values):,} images, the metadata has {len(images.ids):,}"
             problem("preprocessed_eeg_data", what, "file and metadata belong to different image sets")
         if len(names) != values.shape[2] or len(set(names)) != len(names):
-            what = f"{len(names)} names, {len(set(names))} of them different, for {values.shape[2]} channels"
+            said = f"{counted(len(names), 'name')}, {len(set(names))} of them different"
+            what = f"{said}, for {values.shape[2]} channels"
             problem("ch_names", what, "download it again")
         if (len(times), values.shape[3]) == _TOO_MANY:
             times = times[-values.shape[3] :]

@@ -28,7 +28,7 @@ from pipelines.preprocess.trial_recipes import TrialRecipe, read_trial_recipe
 from pipelines.preprocess.trial_tables import missing_columns, number_of, read_trials
 from pipelines.preprocess.trials import TrialFlight, concept_of, count_trials
 from stores.errors import BadRecording, UnknownName
-from stores.names import subject_name
+from stores.names import counted, subject_name
 
 __all__ = ["ThingsMEG", "open_dataset"]
 
@@ -108,7 +108,7 @@ class ThingsMEG:
         if nameless:
             problem(
                 "image_path",
-                f"{len(nameless)} trials without one, first in line {nameless[0] + 2}",
+                f"{counted(len(nameless), 'trial')} without one, first in line {nameless[0] + 2}",
                 "download it again",
             )
         sessions = [number_of(text, "ses") for text in table["session_nr"]]
@@ -187,7 +187,7 @@ def _numbered(raw: Path, pattern: str) -> dict[int, Path]:
 def _compare_codes(flight: TrialFlight, codes: np.ndarray, numbers: list[str], told_by: str) -> None:
     """Compare the events of the epochs with the table, row by row."""
     if len(codes) != len(numbers):
-        what = f"{len(numbers):,} lines, but {len(codes):,} epochs"
+        what = f"{counted(len(numbers), 'line')}, but {counted(len(codes), 'epoch')}"
         fix = "is a part missing (-epo-1.fif, -epo-2.fif, ...)? download both again"
         flight.problems.append(Problem(told_by, "table", what, fix))
         return
@@ -196,7 +196,8 @@ def _compare_codes(flight: TrialFlight, codes: np.ndarray, numbers: list[str], t
     if not len(differ):
         return
     first = f"line {differ[0] + 2} says {said[differ[0]]}, its epoch {codes[differ[0]]}"
-    what = f"{len(differ):,} trials have another things_image_nr than their epoch: {first}"
+    other = "another things_image_nr than"
+    what = f"{counted(len(differ), f'trial has {other} its epoch', f'trials have {other} their epoch')}: {first}"
     if len(differ) > _DISAGREEING * len(codes):
         fix = "the table belongs to other epochs, or one is in another order: download both again"
         flight.problems.append(Problem(told_by, "things_image_nr", what, fix))
