@@ -228,9 +228,9 @@ def check_place(runs: Path) -> None:
     >>> check_place(Path("/dev/null"))
     Traceback (most recent call last):
     stores.errors.EmbedctlError: '/dev/null' is no folder, and runs need one
-    hint: name a new folder, or one of runs, with --runs
+    hint: name a new folder, or one of runs
     """
-    hint = "name a new folder, or one of runs, with --runs"
+    hint = "name a new folder, or one of runs"
     for place in (runs.absolute(), *runs.absolute().parents):
         if os.path.lexists(place) and not place.is_dir():
             raise EmbedctlError(f"'{place}' is no folder, and runs need one", hint)
