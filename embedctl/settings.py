@@ -15,6 +15,9 @@ from stores.errors import EmbedctlError, suggest
 
 __all__ = ["SETTINGS", "Setting", "is_all", "names", "numbers"]
 
+MOST = 10_000
+"""Numbers of a range: more of them are a slip, which would fill the memory."""
+
 
 def names(value: Any) -> tuple[str, ...]:
     """Read a list of names: commas and lists, in the order given, each once.
@@ -43,6 +46,8 @@ def numbers(value: Any) -> tuple[int, ...]:
     for word in (word.strip() for part in parts for word in str(part).split(",") if word.strip()):
         first, dots, last = (end.strip().removeprefix("sub-") for end in word.partition(".."))
         run = range(int(first), int(last if dots else first) + 1)
+        if run[MOST:]:
+            raise ValueError(f"a range of more than {MOST:,}")
         if not run:  # nothing would come out of it, and no number at all means every one there is
             raise ValueError("a range goes upwards")
         found += run

@@ -1,5 +1,6 @@
 """The columns of the table of results, and how the summaries of runs fill them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,16 +69,20 @@ def unsaid(table: "pa.Table") -> tuple[int, str] | None:
 
     A figure that is no finite number is none, nor is a fraction above one, nor a gallery of no images.
     """
-    import pyarrow.compute as pc
-
-    for field in table.schema:
-        column = table[field.name]
-        is_said = pc.equal(column, column) if COLUMNS[field.name] in ("string", "bool") else pc.is_finite(column)
-        if field.name in _POSITIVE:
-            is_said = pc.greater(column, 0)
-        elif COLUMNS[field.name] == "float64" and field.name not in _BEYOND_ONE:
-            is_said = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, 1 + _ROUNDING))
-        row = pc.index(pc.fill_null(is_said, field.name in MAY_BE_EMPTY), False).as_py()
-        if row >= 0:
-            return row, field.name
+    for name, kind in COLUMNS.items():
+        column, lacks = table[name], name not in MAY_BE_EMPTY
+        if kind != "float64" and name not in _POSITIVE and not (lacks and column.null_count):
+            continue  # it is not looked at value by value, nor by functions of Arrow, which import pandas
+        for row, value in enumerate(column.to_pylist()):
+            is_wrong = lacks if value is None else not _can_be(name, value)
+            if is_wrong:
+                return row, name
     return None
+
+
+def _can_be(name: str, value: Any) -> bool:
+    if name in _POSITIVE:
+        return bool(value > 0)
+    if COLUMNS[name] != "float64":
+        return True
+    return bool(0 <= value <= 1 + _ROUNDING) or (name in _BEYOND_ONE and math.isfinite(value))

@@ -198,8 +198,8 @@ def _embeddings(path: Path) -> Plan:
     found.trust(private(path / "image") / "metadata.json", path, "")
     block_rows = found.told(_block_rows, path)
     for folder in sorted(path.iterdir()):
-        if (folder / "values" / ".embedctl").is_dir() and (part := _embedding(folder.name)):
-            _embedding_rows(found, folder, part, block_rows)
+        if (folder / "values" / ".embedctl").is_dir():  # whatever somebody called it
+            _embedding_rows(found, folder, _embedding(folder.name) or folder.name, block_rows)
     _listed(found, lambda node: _embedding(node.partition("/")[0]))
     _rest(found, private(path / "image") / "locks")
     return found
@@ -237,7 +237,8 @@ def _embedding_rows(found: Plan, group: Path, part: str, block_rows: int) -> Non
 def _epochs(path: Path) -> Plan:
     found = Plan(path, "epochs")
     found.trust(private(path / "subject") / "metadata.json", path, "")
-    for name in complete_subjects(path):
+    others = [file.parents[1] for file in path.glob("*/*/split/.embedctl")]  # whatever somebody called them
+    for name in sorted({*complete_subjects(path), *(folder.relative_to(path).as_posix() for folder in others)}):
         _subject(found, path / name, name, is_whole=True)
     unfinished = private(path / "subject") / "unfinished"
     for folder in sorted(unfinished.glob("*/sub-*")):

@@ -141,3 +141,8 @@ def test_a_range_has_both_ends(first, length):
 
 def test_names_keep_their_order_and_appear_once():
     assert names(["b,a", "b", " c "]) == ("b", "a", "c")
+
+
+def test_a_range_without_end_is_a_slip_and_fills_no_memory():
+    with pytest.raises(EmbedctlError, match="train.seed cannot be '0..99999999999'"):
+        SETTINGS["train.seed"].read("0..99999999999")

@@ -153,7 +153,8 @@ def _from_the_store(what: "Repair", parts: list[str]) -> list[str]:
     by_dataset: dict[str, list[str]] = {}
     for part in parts:
         dataset, _, subject = part.partition("/")
-        by_dataset.setdefault(dataset, []).append(str(int(subject.removeprefix("sub-"))))
+        if (number := subject.removeprefix("sub-")).isdecimal():
+            by_dataset.setdefault(dataset, []).append(str(int(number)))
     return [
         f"embedctl preprocess --dataset {quote(dataset)} --subject {','.join(subjects)} --store {store}"
         for dataset, subjects in by_dataset.items()

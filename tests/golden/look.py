@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stores.checks import Damage
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.results import read_array, read_results
-from stores.verify import find_places, judged, plan
+from tests.damage import damages
 from tests.golden.make import IDS, epochs_of, make, values
 
 HERE = Path(__file__).parent
@@ -32,11 +31,6 @@ def unpack(golden: Path, folder: Path) -> Path:
     with zipfile.ZipFile(golden) as archive:
         archive.extractall(folder)
     return folder
-
-
-def damages(folder: Path) -> list[Damage]:
-    """Return what verify finds."""
-    return [damage for place, kind in find_places(folder) for damage in judged(plan(place, kind))]
 
 
 def with_embedctl(folder: Path) -> None:

@@ -22,13 +22,15 @@ from PIL import Image
 
 from embedctl.cli import app
 from stores.again import COMMANDS
+from stores.checks import Damage
 from stores.commits import DRAFT
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.errors import DamagedStore, EmbedctlError
 from stores.owners import is_running
 from stores.speed import SPEED
-from stores.verify import find_places, judged, plan
+from stores.verify import find_places
+from tests import damage
 
 MODELS = "pixels,colour-histogram"
 TRAINING = [f"training_images/{c:05d}_c{c:02d}/c{c:02d}_{i:02d}s.png" for c in range(1, 7) for i in (1, 2)]
@@ -187,13 +189,13 @@ def differing(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
     return sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
 
 
-def damages(folder: Path) -> list[Any]:
+def damages(folder: Path) -> list[Damage]:
     """Return what ``verify`` finds in the stores of a workspace, which may hold none yet."""
     try:
-        places = find_places(folder)
+        find_places(folder)
     except EmbedctlError:
         return []
-    return [damage for place, kind in places for damage in judged(plan(place, kind))]
+    return damage.damages(folder)
 
 
 def committed(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from tests.damage import DAMAGE
 from tests.promises.faults import Writes, _bury
 from tests.promises.harness import committed, content, damages, ended, extract, run, shared_memory
 
@@ -95,21 +96,14 @@ class Machine(RuleBasedStateMachine):
         self.look()
 
     @precondition(lambda self: not self.is_damaged)
-    @rule(seed=st.integers(0, 10**6), way=st.sampled_from(["flip", "cut", "delete"]))
+    @rule(seed=st.integers(0, 10**6), way=st.sampled_from(sorted(DAMAGE)))
     def damage(self, seed: int, way: str) -> None:
         run(self.here, extract(self.world.inputs, "few"))  # finishes what a crash left: that is no damage
         self.rows = committed(self.here)
         draw = random.Random(seed)
         names = [name for name, data in content(self.here).items() if data and "/.embedctl/images" not in name]
         file = self.here / draw.choice(names)
-        data = bytearray(file.read_bytes())
-        if way == "flip":
-            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-            file.write_bytes(data)
-        elif way == "cut":
-            file.write_bytes(data[: draw.randrange(len(data))])
-        else:
-            file.unlink()
+        DAMAGE[way](file, draw)
         assert damages(self.here), file
         self.is_damaged = True
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stores.commits import digest
+from tests.damage import delete, flip, truncate
 from tests.promises.harness import (
     Inputs,
     content,
@@ -36,21 +37,6 @@ def whole(world, tmp_path_factory):
     recipe = str(world.inputs.folder / "recipe.toml")
     run(folder, ["screen", "--brain", "eeg", "--test", "--recipe", recipe, *stores_of(folder)])
     return folder
-
-
-def flip(file: Path, draw: random.Random) -> None:
-    data = bytearray(file.read_bytes())
-    data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-    file.write_bytes(data)
-
-
-def truncate(file: Path, draw: random.Random) -> None:
-    data = file.read_bytes()
-    file.write_bytes(data[: draw.randrange(len(data))])
-
-
-def delete(file: Path, draw: random.Random) -> None:
-    file.unlink()
 
 
 def files_of(store: Path) -> list[Path]:

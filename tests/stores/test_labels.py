@@ -15,7 +15,8 @@ from stores.names import EmbeddingName
 from stores.repair import repair
 from stores.verify import find_places
 from tests.crashes import extract, files, preprocess
-from tests.stores.test_verify import damages, written  # noqa: F401
+from tests.damage import damages
+from tests.stores.test_verify import written  # noqa: F401
 
 
 def swap(one, other):

@@ -14,7 +14,7 @@ from stores.merge import merge
 from stores.names import EmbeddingName
 from stores.parts import Part
 from tests.crashes import preprocess, train
-from tests.stores.test_verify import damages
+from tests.damage import damages
 
 FACTS = {"weights": "random:7", "threads": 1, "device": "cpu", "form": "plain"}
 

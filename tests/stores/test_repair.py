@@ -16,8 +16,9 @@ from stores.repair import repair
 from stores.roots import node_bytes
 from stores.verify import find_places
 from tests.crashes import extract, files, preprocess, train
+from tests.damage import DAMAGE, damages, flip
 from tests.promises.harness import put_image
-from tests.stores.test_verify import DAMAGE, KINDS, damages, flip, written  # noqa: F401
+from tests.stores.test_verify import KINDS, written  # noqa: F401
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from stores.receipts import vouch, write_receipt
 from stores.repair import repair
 from stores.results import assemble
 from stores.screens import record_tested
-from stores.verify import find_places, judged, plan
+from stores.verify import find_places, plan
 from tests.crashes import extract, preprocess, remove, train
+from tests.damage import DAMAGE, damages, flip
 
 KINDS = {"embeddings": "e.zarr", "epochs": "p.zarr", "runs": "runs"}
 
@@ -38,25 +39,8 @@ def workspace(written, tmp_path):
     return shutil.copytree(written, tmp_path / "workspace")
 
 
-def damages(path, quick=False):
-    return [damage for place, kind in find_places(path) for damage in judged(plan(place, kind), lambda check: quick)]
-
-
 def files(store):
     return [file for file in sorted(store.rglob("*")) if file.is_file()]
-
-
-def flip(file):
-    data = bytearray(file.read_bytes())
-    data[len(data) * 2 // 3] ^= 8
-    file.write_bytes(data)
-
-
-def truncate(file):
-    file.write_bytes(file.read_bytes()[:-1])
-
-
-DAMAGE = {"flip": flip, "truncate": truncate, "delete": lambda file: file.unlink()}
 
 
 def test_receipts_that_changed_places_are_found(workspace):
