@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedctl.settings import SETTINGS, Setting
+from embedctl.settings import SETTINGS, Setting, is_all
 from stores.errors import EmbedctlError, suggest
 
 __all__ = ["PROJECT_FILE", "Config", "load", "user_file", "written_out"]
@@ -54,7 +54,9 @@ class Config:
         if flag is not None and flag != []:
             name = "--" + key.rpartition(".")[2]
             value = setting.read(flag, name)
-            if value == ():  # an empty shell variable, as a rule: it must not turn into everything there is
+            if value == () and not is_all(
+                flag
+            ):  # an empty shell variable, as a rule: it must not turn into everything there is
                 raise EmbedctlError(f"{name} names nothing", f"it takes {setting.expects}; left out, the default holds")
             return value
         if key in self.said:

@@ -40,7 +40,9 @@ def tell(rows: "Sequence[DepthRow]", differs: Mapping[str, str] = MappingProxyTy
         _table(list(group), differs)
     if rows:
         render.note(
-            "the layer is chosen on validation, where its score is the best of all; other layers' test is not read"
+            "the layer is chosen on validation, where its score is the best of all; other layers' test is not read. "
+            "Validation is among the concepts held out: its chance is not the test's, and "
+            "'embedctl show RUN --png FILE' draws it"
         )
 
 

@@ -28,7 +28,7 @@ import typer
 from typer.core import TyperGroup
 
 from embedctl import render
-from stores.errors import CannotWrite, EmbedctlError, NotHere
+from stores.errors import CannotWrite, EmbedctlError, NotHere, Terminated
 
 __all__ = ["Commands", "DefaultList", "end_cleanly_when_terminated", "end_undisturbed"]
 
@@ -170,7 +170,7 @@ def end_cleanly_when_terminated() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         render.note("terminated; the same command goes on from here")
-        raise SystemExit(TERMINATED)
+        raise Terminated(TERMINATED)
 
     for number in _STOPPING:
         signal.signal(number, stop)

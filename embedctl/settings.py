@@ -14,7 +14,7 @@ from typing import Any
 
 from stores.errors import EmbedctlError, suggest
 
-__all__ = ["SETTINGS", "Setting", "names", "numbers"]
+__all__ = ["SETTINGS", "Setting", "is_all", "names", "numbers"]
 
 MOST = 10_000
 """Numbers that a list may hold: more of them are a slip, which would fill the memory."""
@@ -55,6 +55,21 @@ def numbers(value: Any) -> tuple[int, ...]:
             raise ValueError(f"more than {MOST:,} numbers")
         found += run
     return tuple(dict.fromkeys(found))
+
+
+def is_all(value: Any) -> bool:
+    """Say whether what was said is the word ``all`` alone: of a list, the same as to leave it out.
+
+    Examples
+    --------
+    >>> is_all("all"), is_all(["all"]), is_all("all,3")
+    (True, True, False)
+    """
+    return value == "all" or (isinstance(value, (list, tuple)) and list(value) == ["all"])
+
+
+def _numbers_or_all(value: Any) -> tuple[int, ...]:
+    return () if is_all(value) else numbers(value)
 
 
 def _text(value: Any) -> str:
@@ -137,6 +152,7 @@ def _table(*settings: Setting) -> dict[str, Setting]:
 _SWITCH = (_switch, "true or false")
 _NAMES = (names, "names separated by commas, or a list of them")
 _NUMBERS = (numbers, "whole numbers, ranges from a lower to a higher one (0..4), or a list of them: 10,000 at most")
+_NUMBERS_OR_ALL = (_numbers_or_all, f"{_NUMBERS[1]}; or all")
 
 SETTINGS: dict[str, Setting] = _table(
     Setting("images", "images", "folder of stimuli; an image's id is its path below it"),
@@ -159,15 +175,15 @@ SETTINGS: dict[str, Setting] = _table(
     Setting("extract.exact", False, "equal the library's own transform bit for bit, at its speed", *_SWITCH),
     Setting("extract.offline", False, "never fetch weights; say which are missing", *_SWITCH),
     Setting("preprocess.dataset", "", "which recordings; 'embedctl datasets' lists them"),
-    Setting("preprocess.subject", (), "subjects to read; none given means all there are", *_NUMBERS),
+    Setting("preprocess.subject", (), "subjects to read; none given, or all, means all there are", *_NUMBERS_OR_ALL),
     Setting(
         "preprocess.recipe", "clean", "clean; for EEG also nice or gifford, for MEG and fMRI alignvis; or a recipe file"
     ),
     Setting("preprocess.keep", "all", "every repetition, or only their mean", choices=("all", "mean")),
     Setting("train.brain", "", "kind of recording: eeg, meg or fmri"),
     Setting("train.dataset", "", "needed only when the epoch store holds several"),
-    Setting("train.model", (), "embeddings to train against; none given means all in the store", *_NAMES),
-    Setting("train.subject", (), "subjects to train on; none given means all in the store", *_NUMBERS),
+    Setting("train.model", (), "embeddings to train against; none given, or all, means all in the store", *_NAMES),
+    Setting("train.subject", (), "subjects to train on; none given, or all, means all in the store", *_NUMBERS_OR_ALL),
     Setting("train.seed", (), "seeds, each a run of its own; none given means the recipe's, mostly 0", *_NUMBERS),
     Setting(
         "train.brain-encoder",
@@ -197,7 +213,9 @@ SETTINGS: dict[str, Setting] = _table(
         "how evidence is divided",
         choices=("integrated-gradients", "gradient-x-input", "paper-gradcam"),
     ),
-    Setting("interpret.model", (), "embeddings to interpret; none given means all that have runs", *_NAMES),
-    Setting("interpret.subject", (), "subjects to interpret; none given means all that have runs", *_NUMBERS),
-    Setting("interpret.seed", (), "seeds to interpret; none given means all that have runs", *_NUMBERS),
+    Setting("interpret.model", (), "embeddings to interpret; none given, or all, means all that have runs", *_NAMES),
+    Setting(
+        "interpret.subject", (), "subjects to interpret; none given, or all, means all that have runs", *_NUMBERS_OR_ALL
+    ),
+    Setting("interpret.seed", (), "seeds to interpret; none given, or all, means all that have runs", *_NUMBERS_OR_ALL),
 )

@@ -27,6 +27,7 @@ __all__ = [
     "NotHere",
     "StoreLocked",
     "StoreMismatch",
+    "Terminated",
     "UnknownName",
     "suggest",
 ]
@@ -103,6 +104,10 @@ class CannotWrite(EmbedctlError):
     """The disk is full or read-only."""
 
     exit_code = 7
+
+
+class Terminated(SystemExit):
+    """A signal ends this process: what is raised where it arrives, and no problem of whoever is at work there."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ The receipt is written last and vouches for every other file.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from stores.sealed import TRAIN_AGAIN, json_of, npy_bytes, npy_of
 __all__ = [
     "RECEIPT",
     "RunReader",
+    "check_place",
     "drafts",
     "finished",
     "own_id",
@@ -211,6 +213,34 @@ def read_array(runs: Path, run_id: str, name: str) -> np.ndarray:
 def read_checkpoint(runs: Path, run_id: str) -> bytes:
     """Return the weights of a finished run, as safetensors; raises as `read_summary`."""
     return RunReader(runs, run_id).file("checkpoint.safetensors")
+
+
+def check_place(runs: Path) -> None:
+    """Refuse to write runs where something else is: a file, a store, or a folder with other things and no run.
+
+    Raises
+    ------
+    EmbedctlError
+        If so.
+
+    Examples
+    --------
+    >>> check_place(Path("/dev/null"))
+    Traceback (most recent call last):
+    stores.errors.EmbedctlError: '/dev/null' is no folder, and runs need one
+    hint: name a new folder, or one of runs
+    """
+    hint = "name a new folder, or one of runs"
+    for place in (runs.absolute(), *runs.absolute().parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise EmbedctlError(f"'{place}' is no folder, and runs need one", hint)
+        if (place / "zarr.json").exists():
+            raise EmbedctlError(f"'{place}' is a store, and runs go into a folder of their own", hint)
+    if not runs.is_dir() or (runs / ".embedctl").is_dir() or (runs / "results.parquet").exists():
+        return
+    others = [one for one in runs.iterdir() if not one.name.startswith(".") and one.name != "lost+found"]
+    if others and not any((one / RECEIPT).is_file() for one in others):
+        raise EmbedctlError(f"'{runs}' holds other things, such as '{min(others).name}', and no runs", hint)
 
 
 def drafts(runs: Path) -> Path:

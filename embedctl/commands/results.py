@@ -27,7 +27,7 @@ def results(
     runs: options.Runs = None,
     json: options.Json = False,
 ) -> None:
-    """List every finished run, its accuracy and chance.
+    """List every finished run, its accuracy, chance and name.
 
     Of every dataset, subject, protocol and gallery the best run is bold; an encoder fitted to THINGS or to brain data
     never is.
@@ -38,6 +38,7 @@ def results(
       embedctl results --json
     """
     from pipelines.train.origin import mark, simulated_in
+    from pipelines.train.settings import what_differs
     from stores.results import read_results
     from stores.screens import seen
 
@@ -51,17 +52,21 @@ def results(
         return
     across = any(row["protocol"] == "cross" for row in table)
     shown = (*_SHOWN, *(["protocol"] if across else []))
-    columns = (*(name.replace("_", " ") for name in shown), *_FIGURES)
+    differs = what_differs(found, folder)
+    settings = ["settings"] if any(differs.values()) else []
+    columns = (*(name.replace("_", " ") for name in shown), *settings, *_FIGURES, "run")
     ordered = sorted(table, key=lambda row: (*(row[name] for name in _ALIKE), -row["top1"]))
     rows = [
         (
             *(mark(row[name]) or render.weights(row[name]) if name == "weights" else row[name] for name in shown),
+            *(differs.get(row["config_key"], "") for _ in settings),
             render.percent(row["top1"]),
             _interval(row),
             *(render.percent(row[name]) for name in ("last_top1", "top5", "chance", "noise_ceiling")),
             row["n_way"],
             f"{row['median_rank']:g}",
             f"{row['seconds']:.1f}",
+            row["run_id"],
         )
         for row in ordered
     ]

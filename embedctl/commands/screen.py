@@ -74,8 +74,9 @@ def tell(report: "ScreenReport") -> None:
     from pipelines.screen.screen import PENALTIES
     from pipelines.train.origin import marked
 
-    figures = ["subjects", "top-1", "top-5", "chance", "penalty"]
-    figures += ["TEST top-1", "TEST top-5", "TEST chance"] if report.seen else []
+    figures = ["subjects", "top-1", *_top5(report.n_way), "chance", "penalty"]
+    n_test = round(1 / report.test_chance) if report.seen and report.test_chance else 0
+    figures += ["TEST top-1", *(f"TEST {one}" for one in _top5(n_test)), "TEST chance"] if report.seen else []
     rows = [
         (
             place,
@@ -83,10 +84,11 @@ def tell(report: "ScreenReport") -> None:
             row.aligned_by,
             len(row.per_subject),
             render.percent(row.top1),
-            render.percent(row.top5),
+            *(render.percent(row.top5) for _ in _top5(report.n_way)),
             render.percent(report.chance),
             " to ".join(f"{one:g}" for one in sorted({min(row.penalties.values()), max(row.penalties.values())})),
-            *((render.percent(row.test_top1), render.percent(row.test_top5)) if report.seen else ()),
+            *((render.percent(row.test_top1),) if report.seen else ()),
+            *(render.percent(row.test_top5) for _ in _top5(n_test) if report.seen),
             *((render.percent(report.test_chance),) if report.seen else ()),
         )
         for place, row in enumerate(report.rows, start=1)
@@ -109,3 +111,8 @@ def tell(report: "ScreenReport") -> None:
     if report.simulated:
         say_simulated({report.dataset: report.simulated})
     render.note(f"{report.seconds:.1f} s; 'embedctl train --brain KIND --model E' trains a brain encoder on the best")
+
+
+def _top5(n_way: int) -> list[str]:
+    """Return the heading of top-5, where it says anything: among five or fewer it is 100 % of a guess."""
+    return ["top-5"] if n_way > 5 else []

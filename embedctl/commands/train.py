@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["tell", "train"]
 
+SOON = 30.0  # seconds: an estimate of so many is not worth its digits
+
 SEED = option("train.seed", "--seed", metavar="N[,N...]")
 BRAIN_ENCODER = option("train.brain-encoder", "--brain-encoder", metavar="E")
 PROTOCOL = option("train.protocol", "--protocol", metavar="P")
@@ -124,11 +126,14 @@ def tell(report: "TrainReport") -> None:
         render.table(columns, rows, right=("subject", "seed"))
         needed, free = render.size(report.bytes_needed), render.size(report.bytes_free)
         hours = report.core_seconds / 3600
-        time = f"{hours:,.1f} core-hours" if hours >= 1 else f"{report.core_seconds:,.0f} core-seconds"
-        render.line(f"{needed} needed, {free} free; time: about {time} on this computer's cores, all passes made")
+        time = f"about {hours:,.1f} core-hours" if hours >= 1 else f"about {report.core_seconds:,.0f} core-seconds"
+        time = time if report.core_seconds >= SOON else "under a minute"
+        time += " on this computer's cores, all passes made"
+        render.line(f"{needed} needed, {free} free; time: {time if report.n_to_do else 'none'}")
         render.line(f"{plan}, {report.n_to_do:,} to do")
         return
     render.line(f"{report.runs}: {plan}, {report.n_trained:,} trained in {report.seconds:.1f} s on {report.device}")
     render.skipped(report.skipped, len(report.jobs), "run")
     render.skipped(report.failed, len(report.jobs), "run", "failed")
-    render.note("'embedctl results' lists them, 'embedctl compare' ranks the encoders")
+    if report.n_already or report.n_trained:
+        render.note("'embedctl results' lists them, 'embedctl compare' ranks the encoders")

@@ -21,6 +21,7 @@ from pipelines.progress import SILENT, Progress
 from pipelines.train.cells import Cell, conditions
 from pipelines.train.compare import check_pairing, pairs
 from pipelines.train.data import load_subject, pick_window
+from pipelines.train.plan import ALL
 from pipelines.train.recipes import Recipe
 from pipelines.train.restore import restore
 from pipelines.train.several import target_of
@@ -90,10 +91,11 @@ def interpret(request: InterpretRequest, progress: Progress = SILENT) -> Interpr
 def _chosen(results: "pa.Table", request: InterpretRequest) -> "pa.Table":
     """Return the rows that were asked for."""
     known = set(results["embedding"].to_pylist())
-    for model in request.models:
+    models = () if request.models == (ALL,) and ALL not in known else request.models
+    for model in models:
         if model not in known:
             raise UnknownName(f"no run with the embedding '{model}'", suggest(model, known))
-    asked = {"embedding": request.models, "subject": request.subjects, "seed": request.seeds}
+    asked = {"embedding": models, "subject": request.subjects, "seed": request.seeds}
     mask = [all(not some or row[name] in some for name, some in asked.items()) for row in results.to_pylist()]
     if not any(mask):
         raise EmbedctlError("no finished run is of these subjects and seeds", "embedctl results lists the runs")

@@ -29,7 +29,9 @@ from stores.disk import check_writable
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SubjectEpochs
 from stores.errors import EmbedctlError
+from stores.names import counted
 from stores.results import any_results
+from stores.runs import check_place
 from stores.screens import record_tested, seen
 
 __all__ = ["PENALTIES", "Scored", "Screened", "held_out", "screen"]
@@ -139,6 +141,8 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
         If the request cannot be carried out; nothing is computed then.
     """
     started = time.perf_counter()
+    if request.test:
+        check_place(request.runs)
     epochs, embeddings = EpochStore.open(request.epochs), EmbeddingStore.open(request.embeddings)
     modalities = {name: epochs[name, epochs.subjects(name)[0]].modality for name in epochs.datasets()}
     dataset = choose_dataset(modalities, request.brain, request.dataset)
@@ -160,7 +164,8 @@ def screen(request: ScreenRequest, progress: Progress = SILENT) -> ScreenReport:
         progress.say(note)
     if request.test:
         check_writable(request.runs)
-    progress.start("screening", len(subjects) * len(chosen), "embeddings")
+    n, each = len(subjects) * len(chosen), f" {counted(len(chosen), 'embedding')} in {len(subjects)} subjects"
+    progress.start("screening" + each * (len(subjects) > 1), n, "embeddings" if len(subjects) == 1 else "scores")
     scored = dict[int, list[Scored]]()
     for subject in subjects:
         scored[subject] = []

@@ -17,6 +17,7 @@ __all__ = ["choose_dataset", "choose_embeddings", "choose_subjects", "config_key
 
 # Part of every key: raised when the trainer computes other numbers from the same settings.
 TRAINER = 4
+ALL = "all"  # of an option: as leaving it out
 WIDEST = 8192  # features of an embedding that can be trained against
 
 
@@ -82,7 +83,8 @@ def choose_subjects(stored: Sequence[int], asked: Sequence[int]) -> list[int]:
 def choose_embeddings(entries: Sequence[Entry], asked: Sequence[str], resolve: Any) -> tuple[list[Target], list[str]]:
     """Return what to train against, and a note on each embedding that is left out.
 
-    All are taken when none is asked for, but for those too wide to train against, such as flattened tokens.
+    All are taken when none is asked for, or `ALL` and none is called so, but for those too wide to train against, such
+    as flattened tokens.
 
     Parameters
     ----------
@@ -98,6 +100,8 @@ def choose_embeddings(entries: Sequence[Entry], asked: Sequence[str], resolve: A
     EmbedctlError
         If there are none, or one asked for is too wide.
     """
+    if list(asked) == [ALL] and not any(str(entry.name) == ALL for entry in entries):
+        asked = ()
     chosen: dict[tuple[str, str], Target] = {}
     notes: list[str] = []
     for target in [find_target(text, resolve) for text in asked] or [Target((entry,)) for entry in entries]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 __all__ = ["Job", "TrainReport", "TrainRequest"]
 
+STARTING = 5.0  # core-seconds until the first run is under way: torch is imported, a subject read; measured
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
@@ -147,8 +149,8 @@ class TrainReport:
 
     @property
     def core_seconds(self) -> float:
-        """What the others take on one core, about and at most; of a dry run alone."""
-        return sum(job.seconds for job in self.jobs if not job.finished)
+        """What the others take on one core, about and at most, and the start before them; of a dry run alone."""
+        return sum(job.seconds for job in self.jobs if not job.finished) + STARTING * bool(self.n_to_do)
 
     @property
     def bytes_needed(self) -> int:

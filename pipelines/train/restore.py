@@ -20,6 +20,7 @@ from pipelines.train.image_head import ImageHead
 from pipelines.train.image_side import ImageSide
 from pipelines.train.losses import unit
 from pipelines.train.recipes import MODALITIES, Recipe, read_recipe
+from pipelines.train.trial import watched
 from stores.errors import DamagedStore, EmbedctlError, StoreMismatch
 from stores.results import read_array, read_checkpoint, read_config
 from stores.sealed import TRAIN_AGAIN
@@ -66,7 +67,8 @@ class TrainedRun:
 
     def see(self, epochs: torch.Tensor) -> torch.Tensor:
         """Return the unit brain embeddings ``(n, dim)`` of epochs ``(n, n_chans, n_times)``, differentiably."""
-        return unit(self.brain(prepare(type(self.brain), epochs)))
+        with watched(self.config["brain_encoder"]):
+            return unit(self.brain(prepare(type(self.brain), epochs)))
 
     @torch.no_grad()
     def picture(self, values: np.ndarray) -> torch.Tensor:
@@ -77,7 +79,8 @@ class TrainedRun:
         """Return the same run with random weights, not those it started from: training may not have led far away."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(ANOTHER_START + self.config["seed"])
-            fresh = type(self.brain)(*self.shape)
+            with watched(self.config["brain_encoder"]):
+                fresh = type(self.brain)(*self.shape)
         return dataclasses.replace(self, brain=_frozen(fresh))
 
 
@@ -122,12 +125,9 @@ def restore(runs: Path, run_id: str) -> TrainedRun:
     side = ImageSide(stacked, *(state.pop(name, None) for name in ("mean", "spread", "axes")))
     times = _times(config, recipe)
     shape = (len(config["ch_names"]), len(times) or 1, read_array(runs, run_id, "brain").shape[1])
-    model = nn.ModuleDict(
-        {
-            "brain": brain_encoder(kind)(*shape),
-            "image": ImageHead(recipe.image_head, shape[2], stacked),
-        }
-    )
+    with watched(kind):
+        brain = brain_encoder(kind)(*shape)
+    model = nn.ModuleDict({"brain": brain, "image": ImageHead(recipe.image_head, shape[2], stacked)})
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

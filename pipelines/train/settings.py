@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.train.brain_encoders.elsewhere import file_of, is_in_a_file
 from stores.commits import json_bytes
 from stores.errors import EmbedctlError
 from stores.results import read_config
@@ -16,6 +17,7 @@ __all__ = ["HEADING", "what_differs"]
 HEADING = ("dataset", "preprocessing", "n_way", "brain_encoder", "recipe", "protocol")
 """What headings say: of configurations that are alike in this the other settings are told."""
 AT_MOST = 5  # settings
+_TEXT = "the text of "
 _IN_ROWS = ("image_head", "train_on", "split", "gallery", "channels", "window", "trial_norm")
 _WORDS = {
     "image_head": "{} head",
@@ -55,19 +57,37 @@ def _apart(settings: Mapping[str, Mapping[str, Any]], heading: Sequence[str]) ->
     differ = [
         name
         for name in names
-        if name not in heading and len({json_bytes(one.get(name)) for one in settings.values()}) > 1
+        if name not in heading
+        and len({json_bytes(one.get(name)) for one in settings.values()}) > 1
+        # That one has a file of the user's which another lacks is said by its loss or brain encoder.
+        and not (name.startswith(_TEXT) and len({one[name] for one in settings.values() if name in one}) == 1)
     ]
     more = [f"{len(differ) - AT_MOST} settings more"] if len(differ) > AT_MOST else []
     return {
-        key: ", ".join([_said(name, one.get(name)) for name in differ[:AT_MOST]] + more)
+        key: ", ".join([*filter(None, (_said(name, one.get(name)) for name in differ[:AT_MOST])), *more])
         for key, one in settings.items()
     }
 
 
 def _said(name: str, value: Any) -> str:
+    if name.startswith(_TEXT):
+        return f"text {value[:6]} of {_shortened(name.removeprefix(_TEXT))}" if value else ""
+    if name == "loss" and isinstance(value, str):
+        value = _shortened(value)
     if isinstance(value, list):
         value = f"{len(value)} of them" if len(value) > 2 else " to ".join(map(str, value)) or "all"
     return _WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format("no" if value is None else value)
+
+
+def _shortened(name: str) -> str:
+    """Return a name of the user's own with one folder at most.
+
+    Examples
+    --------
+    >>> _shortened("/home/me/lab/mine/good.py:loss"), _shortened("soft-clip")
+    ('mine/good.py:loss', 'soft-clip')
+    """
+    return f"{'/'.join(file_of(name).parts[-2:])}:{name.rpartition(':')[2]}" if is_in_a_file(name) else name
 
 
 def _settings(row: Mapping[str, Any], runs: Path) -> dict[str, Any]:
@@ -75,7 +95,7 @@ def _settings(row: Mapping[str, Any], runs: Path) -> dict[str, Any]:
     try:
         config = read_config(runs, row["run_id"])
         recordings = {f"preprocessing {name}": value for name, value in (config["preprocessing"] or {}).items()}
-        own = {f"the text of {name}": digest for name, digest in config.get("own", {}).items()}
+        own = {f"{_TEXT}{name}": digest for name, digest in config.get("own", {}).items()}
         return config["settings"] | recordings | own | {"gallery": row["gallery"]}
     except (EmbedctlError, KeyError, TypeError, AttributeError):
         return {name: row[name] for name in _IN_ROWS}

@@ -87,6 +87,8 @@ def find_target(text: str, resolve: Callable[[str], Entry]) -> Target:
         If a part is named twice, or its key has to be chosen.
     """
     words = text.split("+")
+    if not all(words) and words != [""]:
+        raise EmbedctlError(f"'{text}' names nothing on one side of a '+'", "write A+B, both names as in the store")
     parts = _parts(words, resolve)
     if parts is None:
         parts = tuple(resolve(word) for word in ([text] if len(words) == 1 else words))  # says which is unknown

@@ -100,7 +100,8 @@ def split_images(
     n_held = min(at_most, max(2, round(share * len(names))))
     if len(names) < n_held + 2:
         raise EmbedctlError(
-            f"{len(names)} {kind}s are too few to hold {n_held} out and train on the rest", "use more images"
+            f"{len(names)} {kind}s are too few to hold {n_held} out and train on the rest",
+            "use more images" if n_held == 2 else "lower held_out in a recipe of your own, or use more images",
         )
     held = set(names[:n_held])
     train = np.array([row for row, group in enumerate(groups) if group not in held], dtype=np.int64)

@@ -31,6 +31,7 @@ from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore
 from stores.inside import refuse_links
 from stores.results import assemble, finished
+from stores.runs import check_place
 
 if TYPE_CHECKING:
     from pipelines.train.runner import Common
@@ -64,6 +65,7 @@ def train(
     """
     started = time.perf_counter()
     check_cluster(request.scheduler, request.workers)
+    check_place(request.runs)
     sweep = _decide(request)
     report = TrainReport(
         jobs=sweep.jobs,

@@ -75,9 +75,10 @@ class Targets:
                 for i in lacking[:5]
             ]
             more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+            again = f"embedctl extract --model {entry.name} computes what is missing; images it cannot read need others"
             raise EmbedctlError(
                 f"'{entry.name}' has no embedding of {counted(len(lacking), 'image')}: {', '.join(first)}{more}",
-                f"embedctl extract --model {entry.name} computes what is missing; images it cannot read need replacing",
+                f"embedctl import --name {entry.name} adds their rows" if entry.provenance.get("imported") else again,
             )
 
     def others(

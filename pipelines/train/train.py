@@ -5,6 +5,7 @@ the CPU uses one thread, so its sums do not depend on how many cores there are. 
 can be trained in one pass (`pipelines.train.stack`).
 """
 
+import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -175,7 +176,7 @@ def learners_of(config: RunConfig, data: Recordings, course: Course, against: Se
     """Return what learns each embedding, as it would be alone."""
     recipe, n_chans, learners = config.recipe, data.rows.shape[1], list[Learner]()
     for one in against:
-        torch.manual_seed(config.seed)
+        _seed(config.seed)
         side, images = fit_image_side(one.target, course.train, one.widths, recipe, data.mean.device)
         learners.append(Learner(recipe, n_chans, data.n_times, side, images))
     return learners
@@ -232,13 +233,21 @@ def _tested(learner: Learner, test: Test, against: Against) -> RunOutcome:
 
 @contextmanager
 def reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch and use one CPU thread, and leave both as they were."""
-    threads = torch.get_num_threads()
+    """Seed torch, and NumPy and Python for code of one's own; use one CPU thread; and leave all as it was."""
+    threads, numpy_was, python_was = torch.get_num_threads(), np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        _seed(seed)
         if device.type == "cpu":
             torch.set_num_threads(1)
         try:
             yield
         finally:
             torch.set_num_threads(threads)
+            np.random.set_state(numpy_was)
+            random.setstate(python_was)
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

@@ -302,6 +302,21 @@ def test_configurations_of_one_heading_are_told_apart_by_the_settings_that_diffe
     assert what_differs(table(*rows[1:]), tmp_path / "elsewhere") == {}
 
 
+def test_a_loss_of_ones_own_is_told_apart_by_its_name_and_two_of_one_name_by_their_text(tmp_path):
+    one, other = "../lab/mine/good.py:loss", "info-nce"
+    for run_id, loss, own in (("a", one, {one: "0a1b2c3d4e"}), ("b", one, {one: "ff00ff00ff"}), ("c", other, {})):
+        of = row("hog", 1, 0, 0.5, run_id=run_id, config_key=run_id)
+        config = {"settings": {"loss": loss}, "preprocessing": {"name": "clean"}, "own": own}
+        write_run(tmp_path, run_id, config=config, summary=of, arrays={}, checkpoint=b"", metrics=[])
+    found = read_results(tmp_path)
+    assert what_differs(found, tmp_path) == {
+        "a": "mine/good.py:loss, text 0a1b2c of mine/good.py:loss",
+        "b": "mine/good.py:loss, text ff00ff of mine/good.py:loss",
+        "c": "info-nce",
+    }
+    assert what_differs(found.slice(1), tmp_path) == {"b": "mine/good.py:loss", "c": "info-nce"}
+
+
 def test_who_has_no_pair_is_said_and_what_trains_its_partner(tmp_path):
     papers, seeds = registry()[HUMAN].base, (0, 1)
     rows = [row(HUMAN, 1, s, 0.3, **ALIGNED | {"base": papers}, run_id=f"h{s}", modality="eeg") for s in seeds]

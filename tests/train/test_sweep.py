@@ -1,5 +1,6 @@
 """A sweep plans, skips what is finished, loads each subject once, and says plainly what is wrong."""
 
+import random
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from embedctl.cli import app
+from embedctl.commands.train import tell
 from pipelines.encoders.registry import find
 from pipelines.train import data as data_module
 from pipelines.train import engine as engine_module
@@ -20,14 +23,15 @@ from pipelines.train.brain_encoders.elsewhere import trust
 from pipelines.train.compare import left_out, pairs, ranking
 from pipelines.train.learner import Diverged
 from pipelines.train.origin import weights_column
-from pipelines.train.request import TrainRequest
+from pipelines.train.request import STARTING, Job, TrainReport, TrainRequest
 from pipelines.train.sweep import train
-from pipelines.train.trial import OwnCodeError
+from pipelines.train.train import reproducible
+from pipelines.train.trial import OwnCodeError, watched
 from stores.again import commands_for
 from stores.embedding import IMPORTED, Embedding
 from stores.embeddings import EmbeddingStore
 from stores.epochs import EpochStore, SplitEpochs
-from stores.errors import CannotWrite, DamagedStore, EmbedctlError, UnknownName
+from stores.errors import CannotWrite, DamagedStore, EmbedctlError, Terminated, UnknownName
 from stores.images import ImageRecord
 from stores.results import COLUMNS, read_array, read_config, read_results, read_summary
 from tests.train.conftest import TEST_IDS, TRAIN_IDS, build_workspace, concept, write_embedding, write_subject
@@ -238,14 +242,16 @@ def test_a_dry_run_prices_the_time_of_what_is_not_there_by_the_rows_it_takes(wor
     from pipelines.train import cost
 
     monkeypatch.setattr(cost, "seconds_per_row", lambda kind, n_chans, n_times, dim: n_chans * n_times / 1000)
+    monkeypatch.setattr(cost, "seconds_per_step", lambda *network: 10.0)
     asked = request(workspace, tmp_path / "runs", models=("planted",), subjects=(1,), dry_run=True)
     report = train(asked)
     assert (len(report.jobs), report.n_to_do) == (len(asked.seeds or (0,)),) * 2
     n_chans, n_times, passes = 4, 80, 6  # four of the recipe's channels exist
-    expected = (1 - 0.125) * len(TRAIN_IDS) * passes * n_chans * n_times / 1000
-    assert report.core_seconds == pytest.approx(report.n_to_do * expected)
+    expected = passes * (len(TRAIN_IDS) * n_chans * n_times / 1000 + 3 * 10)  # batches of 32
+    assert report.jobs[0].seconds == pytest.approx(expected + cost.FIXED)
+    assert report.core_seconds == pytest.approx(report.n_to_do * (expected + cost.FIXED) + STARTING)
     trials = train(replace(asked, train_on="trials"))
-    assert trials.core_seconds == pytest.approx(2 * report.core_seconds)
+    assert trials.jobs[0].seconds == pytest.approx(2 * expected + cost.FIXED)
 
 
 def test_a_disk_without_room_is_an_error_before_anything_runs(workspace, tmp_path, monkeypatch):
@@ -455,6 +461,8 @@ def test_the_dataset_is_asked_for_only_when_ambiguous(tmp_path):
         ({"split": "time"}, EmbedctlError, "time"),
         ({"device": "tpu"}, EmbedctlError, "tpu"),
         ({"device": "mps"}, EmbedctlError, "mps"),
+        ({"brain_encoder": "mine.py"}, UnknownName, "'mine.py' is a file"),
+        ({"models": ("planted+",)}, EmbedctlError, "'planted+' names nothing on one side of a '+'"),
     ],
 )
 def test_a_request_that_cannot_be_carried_out_says_why(workspace, tmp_path, changes, kind, said):
@@ -518,6 +526,30 @@ def test_a_brain_encoder_and_a_loss_of_ones_own_train_and_their_text_is_part_of_
         ("Net", "times, dim)\n\n", "times, 7)\n\n", " (line 10) makes (4, 7) of epochs (4, 4, 80), not (4, 24)"),
         ("Net", "n_chans, n_times, dim", "n_chans", " (line 6), built for (4, 80, 24)"),
         ("Net", "self.linear(", "self.linaer(", "linaer' in line 11, given epochs (4, 4, 80)"),
+        *(
+            ("Net", "flatten(1))", f"flatten(1)){ending}", f"(line 10) makes {makes} of epochs (4, 4, 80)")
+            for ending, makes in {
+                ".double()": "torch.float64",
+                ".half()": "torch.float16",
+                ".to(torch.complex64)": "torch.complex64",
+                ".int()": "torch.int32",
+                ".to_sparse()": "torch.float32 torch.sparse_coo",
+                ".detach()": "embeddings without a gradient",
+                " / 0": "what is not finite",
+                ", 1": "tuple",
+                "[0]": "(24,)",
+            }.items()
+        ),
+        ("Net", "return self", "return __import__('sys').exit(0) or self", "raised SystemExit: 0 in line 11"),
+        ("Net", "nn.Linear(n_chans * n_times,", "nn.LazyLinear(", "has parameters of no shape yet (a Lazy layer)"),
+        (
+            "Net",
+            "flatten(1))",
+            "flatten(1)).view(2, self.training * 2, 24).flatten(0, 1)",
+            "in evaluation given epochs",
+        ),
+        ("near", ".mean()", ".mean().double()", "returns torch.float64, not a finite float32, given brain"),
+        ("near", ".mean()", ".mean() / 0", "returns what is not finite, not a finite float32"),
         ("near", ".mean()", "", " (line 13) returns (4,), not one number, given brain and image (4, 24), scale () and"),
         ("near", ".mean()", ".mean().item()", "(line 13) returns float, not one number"),
         ("near", ".mean()", ".mean().detach()", "(line 13) returns a number without a gradient"),
@@ -542,20 +574,76 @@ def test_what_is_wrong_with_code_of_ones_own_is_said_before_anything_runs(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(("last", "said"), [("import sys; sys.exit(3)", "SystemExit: 3"), ("0 / 0", "ZeroDivision")])
+def test_a_file_of_ones_own_that_ends_the_program_is_told_with_its_line(workspace, tmp_path, last, said):
+    (tmp_path / "own.py").write_text(f"{OWN}{last}\n")
+    trust(f"{tmp_path}/own.py")
+    told = problem(workspace, tmp_path / "runs", brain_encoder=f"{tmp_path}/own.py:Net")
+    assert told.startswith(f"'{tmp_path}/own.py' cannot be run: {said}") and told.endswith(" in line 15")
+
+
+def test_what_comes_from_outside_is_not_laid_at_the_door_of_a_file():
+    for kind in (KeyboardInterrupt, Terminated):
+        with pytest.raises(kind), watched("own.py:Net"):
+            raise kind
+
+
+def test_a_run_seeds_what_code_of_ones_own_may_draw_from_and_gives_it_back():
+    def drawn():
+        return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+    np.random.seed(1)
+    random.seed(1)
+    before = drawn()[:2]
+    np.random.seed(1)
+    random.seed(1)
+    with reproducible(7, torch.device("cpu")):
+        first = drawn()
+    assert drawn()[:2] == before
+    with reproducible(7, torch.device("cpu")):
+        assert drawn() == first
+
+
+def test_a_sweep_of_which_nothing_is_there_says_nothing_of_results(tmp_path, capsys):
+    job = Job(run_id="a", subject=1, embedding="hog", embedding_key="", seed=0, finished=False)
+    tell(TrainReport(jobs=[job], runs=tmp_path, failed={"a": "it raised"}))
+    assert "embedctl results" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda runs: (runs.parent.mkdir(), runs.write_text("x")), "is no folder"),
+        (lambda runs: EmbeddingStore.open(runs, create=True), "is a store"),
+        (lambda runs: EmbeddingStore.open(runs.parent, create=True), "is a store"),
+        (lambda runs: (runs / "training_images").mkdir(parents=True), "holds other things, such as 'training_images'"),
+    ],
+)
+def test_runs_go_nowhere_but_into_a_folder_of_runs(workspace, tmp_path, make, said):
+    runs = tmp_path / "here" / "runs"
+    make(runs)
+    before = sorted(tmp_path.rglob("*"))
+    for dry_run in (False, True):
+        assert said in problem(workspace, runs, dry_run=dry_run)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_code_of_ones_own_that_raises_in_the_middle_costs_its_run_alone(workspace, tmp_path):
-    middle = (
-        "    if not self.training and x.max() > 0 and len(x) > 4 and dim_of(self) == 24 and torch.initial_seed() == 1:"
-    )
+    middle = "    if not self.training and x.max() > 0 and len(x) > 4 and dim_of(self) == 24:"
     text = OWN.replace(
-        "        return self.linear", f"    {middle}\n            raise OSError('gone')\n        return self.linear"
+        "        return self.linear",
+        f"    {middle}\n            if torch.initial_seed() == 1: raise SystemExit('gone')\n"
+        "            if torch.initial_seed() == 2: return self.linear(x.flatten(1)).double()\n"
+        "        return self.linear",
     )
     (tmp_path / "own.py").write_text(text + "\ndef dim_of(net):\n    return net.linear.out_features\n")
     words = ["train", "--brain=eeg", f"--recipe={workspace.recipe}", f"--runs={tmp_path / 'runs'}", "--device=cpu"]
     words += [f"--embeddings={workspace.embeddings}", f"--epochs={workspace.epochs}", "--model=planted", "--subject=1"]
     found = CliRunner().invoke(app, [*words, "--seed=0,1,2", f"--brain-encoder={tmp_path}/own.py:Net"])
-    assert found.exit_code == 3 and "failed 1 of 3 runs:" in found.stderr, found.stderr
-    assert "own.py:Net' raised OSError: gone in line 12" in found.stderr
-    assert sorted(read_results(tmp_path / "runs")["seed"].to_pylist()) == [0, 2]
+    assert found.exit_code == 3 and "failed 2 of 3 runs:" in found.stderr, found.stderr
+    assert "own.py:Net' raised SystemExit: gone in line 12" in found.stderr
+    assert "own.py:Net' took part where RuntimeError: " in found.stderr
+    assert read_results(tmp_path / "runs")["seed"].to_pylist() == [0]
 
 
 def test_a_run_that_leaves_the_finite_numbers_stops_no_other(workspace, tmp_path, monkeypatch):

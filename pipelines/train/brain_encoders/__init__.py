@@ -121,6 +121,8 @@ def _own(name: str) -> type[nn.Module]:
 
 
 def _known(name: str) -> str:
+    if name.endswith(".py"):
+        raise UnknownName(f"'{name}' is a file, and no brain encoder", f"name the class in it: '{name}:CLASS'")
     if name.lower() not in BRAIN_ENCODERS:
         raise UnknownName(f"no brain encoder called '{name}'", suggest(name.lower(), BRAIN_ENCODERS))
     return name.lower()

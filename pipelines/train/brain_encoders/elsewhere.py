@@ -10,15 +10,30 @@ import hashlib
 from importlib import import_module
 from pathlib import Path
 from shlex import quote
+from traceback import extract_tb
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from stores.errors import EmbedctlError, NotHere, UnknownName, suggest
+from stores.errors import EmbedctlError, NotHere, Terminated, UnknownName, suggest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["content", "file_of", "from_braindecode", "from_file", "is_in_a_file", "is_trusted", "said", "trust"]
+__all__ = [
+    "NOT_THEIRS",
+    "content",
+    "file_of",
+    "from_braindecode",
+    "from_file",
+    "is_in_a_file",
+    "is_trusted",
+    "line_of",
+    "said",
+    "trust",
+]
+
+NOT_THEIRS = (KeyboardInterrupt, Terminated)
+"""What comes from outside while a file of the user's runs; all else, ``sys.exit`` too, the file has raised."""
 
 _trusted: set[Path] = set()
 
@@ -88,8 +103,11 @@ def from_file(name: str, option: str) -> Any:
     module.__file__ = str(path)
     try:
         exec(compile(path.read_bytes(), path, "exec"), vars(module))
-    except Exception as problem:  # whatever a person's own code raises
-        raise EmbedctlError(f"'{path}' cannot be run: {said(problem)}", f"try it: python {path}") from problem
+    except NOT_THEIRS:
+        raise
+    except BaseException as problem:  # whatever a person's own code raises
+        where = f" in line {line}" if (line := line_of(problem, path)) else ""
+        raise EmbedctlError(f"'{path}' cannot be run: {said(problem)}{where}", f"try it: python {path}") from problem
     if not callable(getattr(module, attribute, None)):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UnknownName(f"'{path}' has no '{attribute}'", suggest(attribute, names))
@@ -154,6 +172,13 @@ def from_braindecode(name: str) -> type[nn.Module]:
     return FromBraindecode
 
 
-def said(problem: Exception) -> str:
+def line_of(problem: BaseException, path: Path) -> int:
+    """Return the last line of a file of the user's own that took part in what was raised; 0 where none did."""
+    lines = [at.lineno for at in extract_tb(problem.__traceback__) if at.filename == str(path)]
+    return lines[-1] or 0 if lines else 0
+
+
+def said(problem: BaseException) -> str:
     """Return what was raised as one line."""
-    return f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
+    text = " ".join(str(problem).split())[:200]
+    return f"{type(problem).__name__}: {text}" if text else type(problem).__name__
