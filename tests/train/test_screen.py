@@ -11,9 +11,10 @@ from sklearn.linear_model import Ridge as Reference
 from typer.testing import CliRunner
 
 from embedctl.cli import app
+from embedctl.commands.screen import tell
 from pipelines import memory
 from pipelines.screen import screen as screen_module
-from pipelines.screen.request import ScreenRequest
+from pipelines.screen.request import ScreenReport, ScreenRequest
 from pipelines.screen.ridge import Ridge
 from pipelines.screen.screen import PENALTIES, Screened, held_out, screen
 from pipelines.train.recipes import read_recipe
@@ -216,3 +217,9 @@ def test_the_command_shows_a_line_per_embedding_and_marks_the_test(workspace, tm
     assert "split-half reliability" in marked.stderr and "split-half reliability" not in plain.stderr
     assert "2 configurations have been scored on the test images" in marked.stderr
     assert "the recordings of things-eeg2, subjects 1, 2, are simulated" in plain.stderr
+
+
+@pytest.mark.parametrize(("n_way", "is_said"), [(5, False), (6, True)])
+def test_top_5_is_said_where_a_guess_can_miss_it(n_way, is_said, capsys):
+    tell(ScreenReport(dataset="d", recipe="modern", n_way=n_way, n_queries=10, chance=1 / n_way))
+    assert ("top-5" in capsys.readouterr().out) == is_said

@@ -110,3 +110,10 @@ def test_rounds_of_concepts_are_dealt_into_smaller_ones_too():
     assert [sorted(np.concatenate(dealt.rounds[3 * n : 3 * n + 3])) for n in range(3)] == [
         rows.tolist() for rows in whole.rounds
     ]
+
+
+def test_who_holds_too_much_out_is_told_to_hold_out_less():
+    ids = [f"{c}/0.jpg" for c in range(40)]
+    with pytest.raises(EmbedctlError) as caught:
+        split_images(ids, concepts_of(ids), "concept", share=0.99, at_most=200, seed=0)
+    assert caught.value.hint.startswith("lower held_out")

@@ -23,6 +23,7 @@ from pipelines.train.brain_encoders.elsewhere import trust
 from pipelines.train.compare import left_out, pairs, ranking
 from pipelines.train.learner import Diverged
 from pipelines.train.origin import weights_column
+from pipelines.train.plan import choose_embeddings
 from pipelines.train.request import STARTING, Job, TrainReport, TrainRequest
 from pipelines.train.sweep import train
 from pipelines.train.train import reproducible
@@ -572,6 +573,15 @@ def test_what_is_wrong_with_code_of_ones_own_is_said_before_anything_runs(
     told = problem(workspace, tmp_path / "runs", OwnCodeError, **{option: f"{tmp_path}/own.py:{what}"})
     assert f"own.py:{what}'" in told and said in told
     assert not (tmp_path / "runs").exists()
+
+
+def test_all_means_every_embedding_unless_one_is_called_so(tmp_path):
+    store = EmbeddingStore.open(tmp_path / "e.zarr", create=True)
+    store.add_images([ImageRecord("a.jpg", "0", 1, 1, 8, 8, "RGB")])
+    for called, names in (("one", ["one"]), ("two", ["one", "two"]), ("all", ["all"])):
+        write_embedding(store, called, np.ones((1, 4)))
+        chosen, _ = choose_embeddings(store.entries(), ("all",), store.resolve)
+        assert sorted(target.name for target in chosen) == names
 
 
 @pytest.mark.parametrize(("last", "said"), [("import sys; sys.exit(3)", "SystemExit: 3"), ("0 / 0", "ZeroDivision")])
