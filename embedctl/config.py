@@ -54,9 +54,8 @@ class Config:
         if flag is not None and flag != []:
             name = "--" + key.rpartition(".")[2]
             value = setting.read(flag, name)
-            if value == () and not is_all(
-                flag
-            ):  # an empty shell variable, as a rule: it must not turn into everything there is
+            # An empty shell variable, as a rule: it must not turn into everything there is.
+            if value == () and not is_all(flag):
                 raise EmbedctlError(f"{name} names nothing", f"it takes {setting.expects}; left out, the default holds")
             return value
         if key in self.said:

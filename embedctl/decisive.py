@@ -152,14 +152,18 @@ def depth_figure(rows: "Sequence[DepthRow]", differs: Mapping[str, str] = Mappin
             names, values = list(one.validation), [_POINTS * value for value in one.validation.values()]
             at = [place / (len(names) - 1) if len(names) > 1 else 1.0 for place in range(len(names))]
             chosen = names.index(embedding)
-            panel.plot(at, values, ".-", color=colour, label=f"{kind}: {marked(embedding, weights)}")
+            encoder = EmbeddingName.parse(embedding.partition("#")[0]).encoder
+            label = f"{kind}: {marked(encoder, weights)}, ringed {_layer(embedding)}"
+            panel.plot(at, values, ".-", color=colour, label=label)
             panel.plot([at[chosen]], [values[chosen]], "o", color=colour, markerfacecolor="none", ms=10)
             panel.plot([at[chosen]], [_POINTS * one.top1], "D", color=colour, ms=6)
         panel.axhline(_POINTS / row.pair.condition["n_way"], color="black", ls=":", lw=1.2)
-        panel.set(xlabel="layers, first to last", ylabel="top-1, %", ylim=(0, None))
+        panel.set(xlabel="layers", ylabel="top-1, %", xlim=(-0.05, 1.05), ylim=(0, None))
         if named[0] == named[1] and 1 < len(named[0]) <= _NAMED:
             places = [place / (len(named[0]) - 1) for place in range(len(named[0]))]
             panel.set_xticks(places, named[0], fontsize=7, rotation=0 if len(named[0]) <= _LEVEL else 30)
+        else:
+            panel.set_xticks([0, 1], ["first", "last"], fontsize=7)
         condition = row.pair.condition
         told = (
             condition["brain_encoder"],
@@ -171,6 +175,7 @@ def depth_figure(rows: "Sequence[DepthRow]", differs: Mapping[str, str] = Mappin
     for panel in axes[len(rows) :]:
         panel.set_visible(False)
     figure.suptitle(
-        "Validation over depth; ringed: chosen; diamond: its test score; dotted: chance of the test", fontsize=9
+        "Validation over depth, ringed where it is best\ndiamond: its test score; dotted: chance of the test",
+        fontsize=9,
     )
     return figure

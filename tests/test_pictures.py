@@ -146,7 +146,8 @@ def test_a_pair_over_depth_has_its_validation_its_choice_and_its_test():
     assert (ringed.get_xdata()[0], ringed.get_ydata()[0], test.get_ydata()[0]) == pytest.approx((0, 20, 15))
     assert axes.lines[5].get_xdata()[0] == 0.5 and axes.lines[5].get_ydata()[0] == pytest.approx(35)
     assert chance.get_ydata()[0] == 2
-    assert [text.get_text() for text in axes.get_legend().texts] == ["base: b:0 (random:3)", "aligned: a:1 (random:3)"]
+    said = ["base: b (random:3), ringed 0", "aligned: a (random:3), ringed 1"]
+    assert [text.get_text() for text in axes.get_legend().texts] == said
 
 
 def test_an_unknown_measure_is_a_problem(store):
