@@ -81,7 +81,7 @@ def google_storage() -> Iterator[tuple[ThreadingHTTPServer, dict[str, str]]]:
     """Yield a server and the environment that leads to it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
     server.daemon_threads, server.objects, server.turn = True, {}, threading.Lock()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     address = "http://{}:{}".format(*server.server_address)
     account = {"gcs_base_url": address, "disable_oauth": True}
     account |= dict.fromkeys(("client_email", "private_key", "private_key_id"), "")

@@ -41,7 +41,7 @@ class Answers(BaseHTTPRequestHandler):
 
 def test_an_endpoint_by_http_is_asked_unless_that_is_forbidden_which_is_told_in_one_line(keys):
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         keys.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         assert locate("s3://lab/e.zarr").read_bytes() == b"here"
         _open_bucket.cache_clear()
