@@ -178,9 +178,11 @@ def _jpeg(data: bytes, width: int, height: int) -> np.ndarray | None:
 
 @cache
 def _both_agree() -> bool:
-    """Say whether Pillow was built with a library that decodes as simplejpeg's does."""
-    import simplejpeg
-
+    """Say whether simplejpeg is there, and Pillow was built with a library that decodes as simplejpeg's does."""
+    try:
+        import simplejpeg
+    except ImportError:  # what is missing here is no fault of an image
+        return False
     noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "JPEG", quality=75)

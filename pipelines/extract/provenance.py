@@ -84,8 +84,9 @@ def provenance(
 
 
 def _decoder() -> str:
-    library = f"libjpeg-turbo {features.version('libjpeg_turbo')}"
-    return f"pillow {installed_version('pillow')}, {library}, simplejpeg {installed_version('simplejpeg')}"
+    faster = installed_version("simplejpeg")
+    library = f"pillow {installed_version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}"
+    return f"{library}, simplejpeg {faster}" if faster else library
 
 
 def _source(target: Target, request: ExtractRequest, source: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import tarfile
 import zipfile
 from unittest import mock
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipelines.extract.images import BadImage, DecodedImage, decode, read
+from pipelines.extract.images import BadImage, DecodedImage, _both_agree, decode, read
 from pipelines.extract.sources import open_images, scan
 from stores.errors import EmbedctlError
 from tests.photos import ODD_FILES, broken_files, photograph, png16, write_photographs
@@ -50,8 +51,20 @@ def test_a_jpeg_of_a_rarer_kind_gives_exactly_what_pillow_gives(options):
 
 
 def test_a_sound_jpeg_does_not_go_through_pillows_decoder(monkeypatch):
+    assert _both_agree()  # which Pillow is asked for
     monkeypatch.setattr(JpegImageFile, "load", None)
     assert pixels_of(encoded(PIXELS, "JPEG")).shape == PIXELS.shape
+
+
+def test_without_the_faster_decoder_a_jpeg_is_pillows_and_not_a_bad_image(monkeypatch):
+    data = encoded(PIXELS, "JPEG")
+    expected = pixels_of(data)
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    _both_agree.cache_clear()
+    try:
+        assert np.array_equal(pixels_of(data), expected)
+    finally:
+        _both_agree.cache_clear()
 
 
 @settings(max_examples=60)
