@@ -120,7 +120,7 @@ def commit_rows(
         reasons |= {row: why for row, why in absent.items() if row in here}
         files[name] = encode_rows(content, node.inner)
         facts[name] = inner_checksums(content, node.inner) | {
-            "rows": ranges_of(kept | set(new)),
+            "rows": ranges_of(np.fromiter(kept | set(new), int)),
             "absent": {str(row): reasons[row] for row in sorted(reasons)},
         }
     return change(receipt, values.parent, files, facts, drafts)
@@ -186,21 +186,17 @@ def rows_of(ranges: Iterable[Sequence[int]]) -> np.ndarray:
     return np.concatenate([np.arange(0), *(np.arange(start, stop) for start, stop in ranges)])
 
 
-def ranges_of(rows: Iterable[int]) -> list[list[int]]:
-    """Return rows as ranges, the end of each not included.
+def ranges_of(rows: np.ndarray) -> list[list[int]]:
+    """Return distinct rows as ranges, the end of each not included.
 
     Examples
     --------
-    >>> ranges_of([5, 0, 1]), rows_of([[0, 2], [5, 6]]).tolist()
+    >>> ranges_of(np.array([5, 0, 1])), rows_of([[0, 2], [5, 6]]).tolist()
     ([[0, 2], [5, 6]], [0, 1, 5])
     """
-    ranges: list[list[int]] = []
-    for row in sorted(rows):
-        if ranges and ranges[-1][1] == row:
-            ranges[-1][1] = row + 1
-        else:
-            ranges.append([row, row + 1])
-    return ranges
+    rows = np.sort(rows)
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    return [[int(run[0]), int(run[-1]) + 1] for run in runs if len(run)]
 
 
 def _receipts(values: Path) -> "Sequence[str | Path]":

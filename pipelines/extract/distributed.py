@@ -42,9 +42,9 @@ from stores.parts import WHOLE
 
 __all__ = ["open_cluster"]
 
-# Tasks per worker that wait on it, at most, and one less when more are sent: enough that none is idle, few enough that
-# a plan of any size is never sent whole.
-_WINDOW = 3
+# Tasks per worker that are sent, at most, and more once half of them are done: enough that none is idle and sending many
+# at once costs the scheduler less, few enough that a plan of any size is never sent whole.
+_WINDOW = 8
 _SECONDS_BETWEEN_COUNTS = 0.5
 
 
@@ -113,25 +113,23 @@ class Cluster:
         todo, pace, run = iter(tasks), Pace(), uuid4().hex
 
         def more(n: int) -> list[Any]:
-            """Send some tasks at once: a quarter less work for the scheduler than one after the other."""
+            """Send some tasks at once."""
             some = list(islice(todo, n))
-            lacking = [{group: ranges_of(rows.tolist()) for group, rows in task.rows.items()} for task in some]
+            lacking = [{group: ranges_of(rows) for group, rows in task.rows.items()} for task in some]
             blocks = [task.block for task in some]
             compute = partial(_compute, self._plugin, run, batch_size)
             return self._client.map(compute, blocks, lacking, priority=-blocks[0], pure=False) if blocks else []
 
         n_workers, counted = max(1, len(self._client.nthreads())), perf_counter()
-        # With results: fetching each one by itself, and asking for the workers each time, took 5 CPU-ms per block.
-        running = as_completed(more(_WINDOW * n_workers), loop=self._client.loop, with_results=True)
+        running = as_completed(more(_WINDOW * n_workers), loop=self._client.loop)
         waiting = {future for future in running.futures}
-        done: BlockDone
         gpu_bytes = 0
         try:
-            for future, done in running:
+            for future, done in self._answers(running):
                 waiting.discard(future)
                 if perf_counter() - counted > _SECONDS_BETWEEN_COUNTS:
                     n_workers, counted = max(1, len(self._client.nthreads())), perf_counter()
-                if len(waiting) <= (_WINDOW - 1) * n_workers:
+                if len(waiting) <= _WINDOW * n_workers // 2:
                     new = more(_WINDOW * n_workers - len(waiting))
                     waiting.update(new)
                     running.update(new)
@@ -150,6 +148,11 @@ class Cluster:
             raise
         finally:
             self._stop(waiting, run)
+
+    def _answers(self, running: as_completed) -> Generator[tuple[Any, BlockDone]]:
+        """Yield what is done with its answer: those that are done together are fetched together."""
+        for futures in running.batches():
+            yield from zip(futures, self._client.gather(list(futures)), strict=True)
 
     def _stop(self, waiting: "set[Any]", run: str) -> None:
         """Drop what has not begun, and wait for the batch of what has: nobody writes once the store is let go."""
