@@ -93,6 +93,9 @@ def _candidates(store: Path, kind: str, file: Path) -> Iterator[bytes]:
 def _is_whole_table(file: Path, store: Path) -> bool:
     try:
         size, number = read_array(store / "image").chunks[0], int(file.stem.rpartition("-")[2])
-        return list(read_image_table(file)) == read_strings(store / "image")[number * size : (number + 1) * size]
+        return (
+            read_image_table(file)["id"].to_pylist()
+            == read_strings(store / "image")[number * size : (number + 1) * size]
+        )
     except DamagedStore:
         return False

@@ -3,15 +3,23 @@
 Ids lie in the root's array ``image``; records in tables beside it, each of as many rows as a chunk of ids.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from stores.blocks import block_rows_for
 from stores.errors import DamagedStore
 from stores.group import string_chunk
-from stores.images import ImageRecord, image_table_bytes, read_image_table
+from stores.images import ImageRecord, image_table, image_table_bytes, read_image_table, records_of
 from stores.receipts import read_vouched
 from stores.roots import Root, count_strings, read_strings, string_files
+from stores.tables import table_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["ImageRows"]
 
@@ -69,25 +77,25 @@ class ImageRows:
     def records(self) -> dict[str, ImageRecord]:
         """Return the record of every image, in row order."""
         n_tables = -(-self.n_images // string_chunk(self.block_rows)) if self.n_images else 0
-        return {record.id: record for number in range(n_tables) for record in self._records(number)}
+        return {record.id: record for number in range(n_tables) for record in records_of(self._table(number))}
 
-    def _records(self, number: int) -> list[ImageRecord]:
-        """Return what one table says."""
+    def _table(self, number: int) -> "pa.Table":
+        """Return one table: a row per image."""
         size, path = string_chunk(self.block_rows), self._root.path / _TABLE.format(number)
         if path.exists():
             read_vouched(self._root.path, self._metadata, _TABLE.format(number))
-        table = read_image_table(path)
-        try:
-            return [table[image] for image in self.ids[number * size : (number + 1) * size]]
-        except KeyError as error:
-            raise DamagedStore(f"'{path}' lacks the image {error}") from error
+        ids = self.ids[number * size : (number + 1) * size]
+        table = read_image_table(path).slice(0, len(ids))
+        if table["id"].to_pylist() != ids:
+            raise DamagedStore(f"'{path}' is not about the images of the store")
+        return table
 
     def add(self, new: Sequence[ImageRecord]) -> None:
         """Give images that are not known the next rows."""
         if not self.n_images:
             self.block_rows = block_rows_for(len(new))
         size, first = string_chunk(self.block_rows), self.n_images // string_chunk(self.block_rows)
-        known = self._records(first) if self.n_images % size else []
+        known = records_of(self._table(first)) if self.n_images % size else []
         tables = {
             _TABLE.format(first + at // size): image_table_bytes([*known, *new][at : at + size])
             for at in range(0, len(known) + len(new), size)
@@ -111,19 +119,26 @@ class ImageRows:
         unknown = [record.id for record in records if record.id not in self.row_of]
         if unknown:
             raise ValueError(f"these images are not in the store: {unknown[:5]}")
-        # Only these tables are read and written: an extraction comes by after every block.
-        numbers = sorted({self.row_of[record.id] // string_chunk(self.block_rows) for record in records})
-        tables = {number: {record.id: record for record in self._records(number)} for number in numbers}
-        table = {image: record for one in tables.values() for image, record in one.items()}
-        # A hash that was not known has not changed: rows may have been imported before anybody read the image.
-        other = [r.id for r in records if table[r.id].sha256 not in ("", r.sha256)]
-        forget(
-            [self.row_of[image_id] for image_id in other]
-        )  # first: a crash must not leave old numbers under a new hash
-        new = {record.id: record for record in records}
-        self._root.change(
-            {
-                _TABLE.format(number): image_table_bytes(new.get(image, record) for image, record in one.items())
-                for number, one in tables.items()
-            }
-        )
+        size, some = string_chunk(self.block_rows), defaultdict[int, list[ImageRecord]](list)
+        for record in records:
+            some[self.row_of[record.id] // size].append(record)
+        files, other = dict[str, bytes](), list[int]()
+        for number in sorted(some):  # these tables alone: an extraction comes by after every block
+            table, new = self._table(number), some[number]
+            places = [self.row_of[record.id] - number * size for record in new]
+            for record, known in zip(new, table["sha256"].take(places).to_pylist(), strict=True):
+                # A hash that was not known has not changed: rows may have been imported before anybody read the image.
+                if known not in ("", record.sha256):
+                    other.append(self.row_of[record.id])
+            files[_TABLE.format(number)] = table_bytes(_with_rows(table, places, image_table(new)))
+        forget(other)  # first: a crash must not leave old numbers under a new hash
+        self._root.change(files)
+
+
+def _with_rows(table: "pa.Table", places: list[int], new: "pa.Table") -> "pa.Table":
+    """Return a table with other rows at some places; column by column, for it may have thousands of them."""
+    import pyarrow as pa
+
+    order = np.arange(len(table))
+    order[places] = len(table) + np.arange(len(new))
+    return pa.concat_tables([table, new]).take(order).combine_chunks()

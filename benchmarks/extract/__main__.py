@@ -7,8 +7,9 @@ a part asks for. Weights are random, and rows float32, because float16 cannot ho
 Parts, all by default:
 
 * ``efficiency`` of three models over N images (2,000): CPU-seconds of read and hash, decode, preprocess and forward,
-  each alone on one thread, before the run and after it, over cores x wall time in steady state; beside it over the
-  CPU-seconds that were spent, which a busy machine changes little: what is missing from 1 there is overhead.
+  each alone on one thread, before a run and after it, over cores x wall time in steady state, the median of some turns;
+  beside it over the CPU-seconds that were spent, and what the stages lose by running on every core at once, without
+  anything of an extraction around them.
 * ``passes``: six encoders in one pass against six passes, over FOLDER's photographs made 500 and 1,500 pixels wide.
 * ``layers``: three layers of one network against one, of CPU-seconds.
 * ``dask``: two local workers against this process on as many cores, while all are at work; what a task costs that does

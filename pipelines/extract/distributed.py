@@ -42,8 +42,8 @@ from stores.parts import WHOLE
 
 __all__ = ["open_cluster"]
 
-# Tasks per worker that are sent, at most, and more once half of them are done: enough that none is idle and sending many
-# at once costs the scheduler less, few enough that a plan of any size is never sent whole.
+# Tasks per worker that are sent, at most; more follow once half of them are done: enough that none is idle and that
+# many go at once, which costs the scheduler less, and few enough that a plan of any size is never sent whole.
 _WINDOW = 8
 _SECONDS_BETWEEN_COUNTS = 0.5
 

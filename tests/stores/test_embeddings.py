@@ -17,6 +17,7 @@ from stores import blocks, receipts
 from stores.blocks import block_rows_for, chunk_rows_for
 from stores.embeddings import EmbeddingStore, ImageRecord
 from stores.errors import CannotWrite, DamagedStore, EmbedctlError, StoreLocked, StoreMismatch, UnknownName
+from stores.images import image_table_bytes
 from stores.names import EmbeddingName
 from stores.parts import Part
 
@@ -99,6 +100,13 @@ def test_images_keep_the_order_they_came_in_and_their_records(store):
     assert store.image_ids == [f"d/{i}.jpg" for i in range(300)]
     assert store.row_of["d/7.jpg"] == 7
     assert list(EmbeddingStore.open(store.path).images().values()) == records(300)
+
+
+def test_a_table_with_some_records_replaced_has_the_bytes_of_one_written_at_once(store):
+    new = {record.id: replace(record, sha256="f" * 64, mode="L") for record in records(300)[::7][::-1]}
+    store.update_images(list(new.values()))
+    table = store.path / "image/.embedctl/images-0.parquet"
+    assert table.read_bytes() == image_table_bytes(new.get(record.id, record) for record in records(300))
 
 
 def test_a_row_once_given_never_moves(store):
