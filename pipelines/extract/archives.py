@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from pipelines.extract.stamps import MAX_BYTES, Stamp, is_image
 from stores.errors import EmbedctlError
+from stores.files import open_file
 
 __all__ = ["Shards", "TarImages", "ZipImages"]
 
@@ -61,7 +62,7 @@ class TarImages:
 
     def __init__(self, path: Path) -> None:
         try:
-            with tarfile.open(path, "r:") as archive:
+            with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 members = [(member.name, member) for member in archive if not member.isdir()]
         except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as problem:
             raise _unreadable(path, problem) from None
@@ -80,7 +81,7 @@ class TarImages:
         if member.size > MAX_BYTES:
             raise OSError("larger than 512 MiB")
         # Opened each time: there may be more shards than files a process may hold open, and no thread waits.
-        with open(self._path, "rb") as file:
+        with open_file(self._path) as file:
             file.seek(member.offset_data)
             data = file.read(member.size)
         if len(data) < member.size:
@@ -89,18 +90,24 @@ class TarImages:
 
 
 class Shards:
-    """A folder of tars, as WebDataset writes them; an id begins with the name of its tar, without ``.tar``."""
+    """A folder of tars, as WebDataset writes them; an id begins with the name of its tar, without ``.tar``.
 
-    def __init__(self, tars: list[Path]) -> None:
+    A tar that is not opened has one row in place of its images: its name, absent with the reason.
+    """
+
+    def __init__(self, tars: list[Path], refused: dict[str, str]) -> None:
+        self._refused = refused
         self._shards = {path.name.removesuffix(".tar"): TarImages(path) for path in tars}
         self.stamps = {
             f"{shard}/{image_id}": stamp
             for shard, images in self._shards.items()
             for image_id, stamp in images.stamps.items()
-        }
+        } | dict.fromkeys(refused, Stamp(0, 0))
 
     def read(self, image_id: str) -> bytes:
         """Return the bytes of one member of one tar."""
+        if image_id in self._refused:
+            raise OSError(self._refused[image_id])
         shard, _, inside = image_id.partition("/")
         return self._shards[shard].read(inside)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pipelines.extract.images import BadImage, DecodedImage, decode, unreadable
+from pipelines.extract.images import UNREADABLE, BadImage, DecodedImage, decode, unreadable
 from pipelines.extract.sources import ImageSource
 from pipelines.extract.views import see
 
@@ -80,8 +80,13 @@ def load(source: ImageSource, transforms: Mapping[int, tuple[str, Transform]], i
     seconds = {"read": read - start, "decode": done - read}
     if isinstance(decoded, BadImage):
         return LoadedImage(decoded.sha256, reason=decoded.reason, seconds=seconds)
-    seen = {view: see(decoded, view) for view in {view for view, _ in transforms.values()}}
-    tensors = {number: transform(seen[view]) for number, (view, transform) in transforms.items()}
+    try:
+        seen = {view: see(decoded, view) for view in {view for view, _ in transforms.values()}}
+        tensors = {number: transform(seen[view]) for number, (view, transform) in transforms.items()}
+    except (MemoryError, RuntimeError) as problem:
+        if isinstance(problem, RuntimeError) and "DefaultCPUAllocator" not in str(problem):  # torch's MemoryError
+            raise
+        return LoadedImage(decoded.sha256, reason=f"{UNREADABLE}: not enough memory to preprocess it", seconds=seconds)
     seconds["preprocess"] = perf_counter() - done
     return LoadedImage(decoded.sha256, *decoded.size, decoded.mode, tensors, seconds=seconds)
 

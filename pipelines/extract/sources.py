@@ -21,6 +21,7 @@ from stores.files import open_file
 __all__ = ["ImageSource", "open_images", "scan"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_LEADS_OUT, _NOT_REGULAR = "a link that leads out of the image folder", "not a regular file"
 
 
 class ImageSource(Protocol):
@@ -65,8 +66,8 @@ def open_images(path: Path) -> ImageSource:
 def _open(path: Path) -> ImageSource:
     if path.is_dir():
         folder = _Folder(path)
-        tars = [] if folder.stamps else sorted(path.glob("*.tar"))
-        return Shards(tars) if tars else folder
+        tars, refused = ([], {}) if folder.stamps else folder.tars()
+        return Shards(tars, refused) if tars or refused else folder
     with open_file(path) as file:
         if file.read(len(_HDF5)) == _HDF5:
             from pipelines.extract.nsd_images import NsdImages  # h5py: only who has such a file needs it
@@ -145,18 +146,39 @@ class _Folder:
 
     def _add(self, entry: "os.DirEntry[str]", image_id: str) -> None:
         self.stamps[image_id] = Stamp(0, 0)
-        if entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._real_prefix):
-            self._refused[image_id] = "a link that leads out of the image folder"
+        if self._leads_out(entry):
+            self._refused[image_id] = _LEADS_OUT
             return
         try:
             found = entry.stat()
         except OSError:
             return  # a link to nothing: reading it says so
         if not stat.S_ISREG(found.st_mode):
-            self._refused[image_id] = "not a regular file"
+            self._refused[image_id] = _NOT_REGULAR
         elif found.st_size > MAX_BYTES:
             self._refused[image_id] = "larger than 512 MiB"
         self.stamps[image_id] = Stamp(found.st_size, found.st_mtime_ns)
+
+    def _leads_out(self, entry: "os.DirEntry[str]") -> bool:
+        return entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._real_prefix)
+
+    def tars(self) -> tuple[list[Path], dict[str, str]]:
+        """Return the tars directly in the folder, and by its name why one is not opened: the rules are those of images."""
+        found, refused = [], {}
+        with os.scandir(self.root) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or not entry.name.endswith(".tar") or _is_folder(entry):
+                    continue
+                try:
+                    if self._leads_out(entry):
+                        refused[entry.name] = _LEADS_OUT
+                    elif not stat.S_ISREG(entry.stat().st_mode):
+                        refused[entry.name] = _NOT_REGULAR
+                    else:
+                        found.append(self.root / entry.name)
+                except OSError as problem:  # a link to nothing, or in a circle
+                    refused[entry.name] = problem.strerror or str(problem)
+        return found, refused
 
     def read(self, image_id: str) -> bytes:
         if image_id in self._refused:

@@ -10,7 +10,7 @@ NeuroBridge (https://arxiv.org/abs/2511.06836) blur, noise, low resolution and m
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,10 @@ __all__ = ["VIEWS", "check_views", "describe_views", "see"]
 
 REFERENCE = 224  # pixels of the short side in which lengths are measured
 TRUNCATE = 4  # standard deviations at which a Gaussian ends; 6e-5 of it is beyond
+WHOLE = (
+    2048  # pixels of a side up to which a blur is one matrix: sums in another order would round a few pixels otherwise
+)
+BAND = 256
 FOVEA_KERNELS = {"low": 45, "medium": 51, "high": 57}
 FOVEA_DECAY = 3.0
 
@@ -193,28 +197,47 @@ def _grey(decoded: DecodedImage, _: str) -> np.ndarray:
 def _gaussian(rgb: np.ndarray, sigma: float, radius: int) -> np.ndarray:
     """Blur ``(height, width, 3)`` with a Gaussian of ``sigma`` pixels cut off at ``radius``, mirrored at the edges.
 
-    As two matrix products: for the wide Gaussians of views three times as fast as a convolution.
+    As matrix products, one along each side: for the wide Gaussians of views three times as fast as a convolution.
     """
     import torch
 
     planes = torch.from_numpy(rgb).permute(2, 0, 1).float()
-    rows, columns = (_blur_matrix(n, sigma, radius) for n in rgb.shape[:2])
-    blurred: np.ndarray = (rows @ (planes @ columns.T)).permute(1, 2, 0).numpy()
+    height, width = rgb.shape[:2]
+    planes = _joined([planes[..., of] @ weights.T for of, weights in _blur_matrices(width, sigma, radius)], -1)
+    planes = _joined([weights @ planes[:, of] for of, weights in _blur_matrices(height, sigma, radius)], 1)
+    blurred: np.ndarray = planes.permute(1, 2, 0).numpy()
     return blurred
 
 
-def _blur_matrix(n: int, sigma: float, radius: int) -> "Tensor":
-    """Return (n, n) weights: row i is the Gaussian around pixel i, what lies outside folded back at the edge pixels."""
+def _joined(parts: "list[Tensor]", dim: int) -> "Tensor":
+    import torch
+
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def _blur_matrices(n: int, sigma: float, radius: int) -> Iterator[tuple[slice, "Tensor"]]:
+    """Yield, for the pixels of a line in order, which ones the next are made of and their weights.
+
+    A row of weights is the Gaussian around a pixel, what lies outside folded back at the edges. The matrix of a long
+    line would be far larger than the image, and nearly all of it zeros: it is cut into bands.
+    """
     import torch
 
     period = max(1, 2 * (n - 1))  # a mirrored line repeats, and so does its Gaussian
     offsets = np.arange(-radius, radius + 1)
     folded = np.bincount(offsets % period, np.exp(-(offsets**2) / (2 * sigma**2)), minlength=period)
     kernel = folded / folded.sum()
-    i, j = np.arange(n)[:, None], np.arange(n)
-    weights = kernel[(j - i) % period]
-    weights[:, 1:-1] += kernel[(i + j[1:-1]) % period]  # the pixels at the edges have no mirror image
-    return torch.from_numpy(weights).float()
+    whole = n <= WHOLE
+    for start in range(0, n, n if whole else BAND):
+        stop = n if whole else min(n, start + BAND)
+        first, last = (0, n) if whole else (max(0, start - radius), min(n, stop + radius))
+        i, j = np.arange(start, stop)[:, None], np.arange(first, last)
+        weights = kernel[(j - i) % period]
+        mirrored = slice(
+            1 if first == 0 else 0, -1 if last == n else None
+        )  # the pixels at the edges have no mirror image
+        weights[:, mirrored] += kernel[(i + j[mirrored]) % period]
+        yield slice(first, last), torch.from_numpy(weights).float()
 
 
 _COUNT = r"[1-9]\d{0,3}"

@@ -1,6 +1,7 @@
 """Archives of strangers, WebDataset shards and NSD's HDF5 file as sources of images."""
 
 import io
+import os
 import struct
 import tarfile
 import zipfile
@@ -131,6 +132,26 @@ def test_webdataset_shards_give_the_rows_of_the_folder_they_were_made_of(tmp_pat
         embeddings[where] = EmbeddingStore.open(store)["pixels"]
     assert embeddings["shards"].image_ids == [f"{n // 3:05d}/{name}" for n, name in enumerate(ids)]
     assert embeddings["shards"].values.tobytes() == embeddings["images"].values.tobytes()
+
+
+def test_a_folder_of_tars_obeys_the_rules_of_a_folder_of_images(tmp_path):
+    """Hidden tars are none, and what is no file or leads out of the folder is not opened: a pipe would wait for ever."""
+    folder, outside = tmp_path / "shards", tmp_path / "outside"
+    folder.mkdir(), outside.mkdir()
+    packed(folder, "tar", {"a.jpg": b"x"}).rename(folder / "0.tar")
+    packed(outside, "tar", {"secret.jpg": b"x"})
+    (folder / "._0.tar").write_bytes(b"what macOS leaves")
+    (folder / ".1.tar").write_bytes((folder / "0.tar").read_bytes())
+    (folder / "inside.tar").symlink_to("0.tar")
+    (folder / "out.tar").symlink_to(outside / "images.tar")
+    (folder / "nothing.tar").symlink_to("gone.tar")
+    os.mkfifo(folder / "pipe.tar")
+    source = open_images(folder)
+    assert list(source.stamps) == ["0/a.jpg", "inside/a.jpg", "nothing.tar", "out.tar", "pipe.tar"]
+    assert source.read("0/a.jpg") == source.read("inside/a.jpg") == b"x"
+    for name, reason in (("nothing.tar", "No such file"), ("out.tar", "leads out of"), ("pipe.tar", "not a regular")):
+        with pytest.raises(OSError, match=reason):
+            source.read(name)
 
 
 @pytest.mark.parametrize("chunks", [None, (1, 40, 40, 3), (2, 17, 40, 1)])

@@ -1,7 +1,9 @@
 """Views show what they say, of every image the same way, whatever its size and whoever asks."""
 
 import hashlib
+import tracemalloc
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -41,6 +43,52 @@ def test_blur_is_scipys_gaussian_of_a_sigma_that_grows_with_the_image(pixels, si
     at_this_size = sigma * min(pixels.shape[:2]) / 224
     truth = gaussian_filter(pixels.astype(np.float64), (at_this_size, at_this_size, 0), mode="mirror", truncate=4)
     assert off_by(viewed(pixels, f"blur-{sigma}"), truth) < 0.501
+
+
+def blurred_by_one_matrix_a_side(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    """The rows that stores hold were made so: (n, n) weights in float32 for a side of n pixels."""
+    sigma *= min(pixels.shape[:2]) / 224
+    radius = round(4 * sigma)
+
+    def matrix(n: int) -> torch.Tensor:
+        period = max(1, 2 * (n - 1))
+        offsets = np.arange(-radius, radius + 1)
+        kernel = np.bincount(offsets % period, np.exp(-(offsets**2) / (2 * sigma**2)), minlength=period)
+        i, j = np.arange(n)[:, None], np.arange(n)
+        weights = (kernel / kernel.sum())[(j - i) % period]
+        weights[:, 1:-1] += (kernel / kernel.sum())[(i + j[1:-1]) % period]
+        return torch.from_numpy(weights).float()
+
+    rows, columns = map(matrix, pixels.shape[:2])
+    blurred = rows @ (torch.from_numpy(pixels).permute(2, 0, 1).float() @ columns.T)
+    return np.rint(blurred.permute(1, 2, 0).numpy().clip(0, 255)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("size", "sigma"),
+    [*product([(101, 133), (1, 5), (2, 90)], [0.5, 2.25, 9, 400]), ((480, 640), 9), ((2048, 24), 9)],
+)
+def test_no_pixel_of_a_blur_differs_from_one_matrix_a_side_up_to_2048_pixels(size, sigma):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    assert np.array_equal(viewed(pixels, f"blur-{sigma}"), blurred_by_one_matrix_a_side(pixels, sigma))
+
+
+@pytest.mark.parametrize(("size", "sigma"), [((2049, 21), 400), ((24, 2304), 9), ((2100, 21), 0.5)])
+def test_a_longer_side_is_blurred_in_bands_with_the_same_numbers_to_rounding(size, sigma):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    off = np.abs(viewed(pixels, f"blur-{sigma}").astype(int) - blurred_by_one_matrix_a_side(pixels, sigma))
+    assert off.max() <= 1 and off.mean() < 1e-3
+
+
+def test_a_blur_of_a_long_strip_takes_memory_for_its_pixels_and_not_for_the_square_of_its_side():
+    strip = decoded(np.zeros((30, 3000, 3), np.uint8))
+    tracemalloc.start()
+    try:
+        see(strip, "blur-9")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 * strip.rgb.nbytes  # a matrix of 3,000 x 3,000 alone is 270 times as much
 
 
 def test_blur_is_torchvisions_too():
