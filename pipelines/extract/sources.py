@@ -163,7 +163,7 @@ class _Folder:
         return entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._real_prefix)
 
     def tars(self) -> tuple[list[Path], dict[str, str]]:
-        """Return the tars directly in the folder, and by its name why one is not opened: the rules are those of images."""
+        """Return the tars directly in the folder, and by name why others are not opened: the rules of images."""
         found, refused = [], {}
         with os.scandir(self.root) as entries:
             for entry in entries:

@@ -28,10 +28,8 @@ __all__ = ["VIEWS", "check_views", "describe_views", "see"]
 
 REFERENCE = 224  # pixels of the short side in which lengths are measured
 TRUNCATE = 4  # standard deviations at which a Gaussian ends; 6e-5 of it is beyond
-WHOLE = (
-    2048  # pixels of a side up to which a blur is one matrix: sums in another order would round a few pixels otherwise
-)
-BAND = 256
+WHOLE = 2048  # pixels of a side up to which a blur is one matrix: in bands a few sums would round otherwise
+BAND = 256  # pixels of a longer side that are blurred at once
 FOVEA_KERNELS = {"low": 45, "medium": 51, "high": 57}
 FOVEA_DECAY = 3.0
 
@@ -233,9 +231,8 @@ def _blur_matrices(n: int, sigma: float, radius: int) -> Iterator[tuple[slice, "
         first, last = (0, n) if whole else (max(0, start - radius), min(n, stop + radius))
         i, j = np.arange(start, stop)[:, None], np.arange(first, last)
         weights = kernel[(j - i) % period]
-        mirrored = slice(
-            1 if first == 0 else 0, -1 if last == n else None
-        )  # the pixels at the edges have no mirror image
+        # the pixels at the edges have no mirror image
+        mirrored = slice(1 if first == 0 else 0, -1 if last == n else None)
         weights[:, mirrored] += kernel[(i + j[mirrored]) % period]
         yield slice(first, last), torch.from_numpy(weights).float()
 

@@ -135,7 +135,7 @@ def test_webdataset_shards_give_the_rows_of_the_folder_they_were_made_of(tmp_pat
 
 
 def test_a_folder_of_tars_obeys_the_rules_of_a_folder_of_images(tmp_path):
-    """Hidden tars are none, and what is no file or leads out of the folder is not opened: a pipe would wait for ever."""
+    """Hidden tars are none; what is no file or leads out of the folder is not opened: a pipe would wait for ever."""
     folder, outside = tmp_path / "shards", tmp_path / "outside"
     folder.mkdir(), outside.mkdir()
     packed(folder, "tar", {"a.jpg": b"x"}).rename(folder / "0.tar")
