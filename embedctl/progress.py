@@ -43,14 +43,18 @@ class Bars:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Rows
+        from rich.table import Column
+
+        def whole() -> Column:  # a terminal that is too narrow wraps the figures, and cuts nothing
+            return Column(no_wrap=True)
 
         self._rows = Rows(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}", markup=False),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[figures]}", markup=False, style="dim"),
+            TextColumn("{task.description}", markup=False, table_column=whole()),
+            BarColumn(bar_width=20, table_column=whole()),
+            MofNCompleteColumn(table_column=whole()),
+            TextColumn("{task.fields[unit]}", markup=False, table_column=whole()),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=whole()),
+            TextColumn("{task.fields[figures]}", markup=False, style="dim", table_column=Column()),
             console=Console(stderr=True, highlight=False, markup=False, emoji=False),
         )
         self._task: Any = None

@@ -23,7 +23,7 @@ _inside: list[None] = []
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Keep freed memory while inside, and give it back at the end; elsewhere than on glibc nothing happens.
+    """Keep freed memory from now on, and give back at the end what is free; elsewhere than on glibc nothing happens.
 
     Inside another one it is the outer one that gives it back.
     """

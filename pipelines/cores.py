@@ -41,7 +41,7 @@ def in_order(
 ) -> Generator[Made]:
     """Yield what ``work`` makes of each item, in order, while threads are at the next ones.
 
-    Closing the generator drops what has not begun, and waits for what has.
+    Closing the generator drops what has not begun and waits for what has, unless the threads are others'.
 
     Parameters
     ----------

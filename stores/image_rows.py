@@ -82,8 +82,9 @@ class ImageRows:
     def _table(self, number: int) -> "pa.Table":
         """Return one table: a row per image."""
         size, path = string_chunk(self.block_rows), self._root.path / _TABLE.format(number)
-        if path.exists():
-            read_vouched(self._root.path, self._metadata, _TABLE.format(number))
+        if not path.exists():
+            raise DamagedStore(f"'{path}' is missing")
+        read_vouched(self._root.path, self._metadata, _TABLE.format(number))
         ids = self.ids[number * size : (number + 1) * size]
         table = read_image_table(path).slice(0, len(ids))
         if table["id"].to_pylist() != ids:

@@ -73,20 +73,17 @@ def image_table_bytes(records: Iterable[ImageRecord]) -> bytes:
 
 
 def read_image_table(path: Path) -> "pa.Table":
-    """Read a table of images; without rows where there is none yet.
+    """Read a table of images.
 
     Raises
     ------
     DamagedStore
-        If the table is not one of ours.
+        If the table is missing or not one of ours.
     """
-    empty = image_table([])
-    if not path.exists():
-        return empty
-    table = read_table(path)
-    if not set(empty.schema) <= set(table.schema):
+    table, ours = read_table(path), image_table([]).schema
+    if not set(ours) <= set(table.schema):
         raise DamagedStore(f"'{path}' is not a table of images", "remove the store, and run embedctl extract again")
-    return table.select(empty.column_names)
+    return table.select(ours.names)
 
 
 def records_of(table: "pa.Table") -> list[ImageRecord]:

@@ -17,7 +17,7 @@ from embedctl import render
 from embedctl.cli import app
 from embedctl.config import written_out
 from embedctl.group import Commands
-from embedctl.progress import Lines
+from embedctl.progress import Bars, Lines
 from stores import versions
 from stores.errors import CannotWrite, DamagedStore, EmbedctlError, NotHere, StoreLocked, UnknownName
 
@@ -274,6 +274,19 @@ def test_what_runs_from_a_clone_knows_its_version_too(monkeypatch):
 
 def test_no_colour_in_a_pipe():
     assert "\x1b" not in program("datasets").stdout + program("datasets", "show", "x").stderr
+
+
+def test_a_terminal_of_80_columns_shows_count_time_left_and_every_figure(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    bars = Bars()
+    bars.start("extract", 26_107, "images")
+    stages = dict.fromkeys(("read", "decode", "preprocess", "forward", "write"), "20 %")
+    bars.advance(2000, **{"images/s": 51.6}, **stages, workers="2", GPU="2.0 GB")
+    bars.close()
+    said = capsys.readouterr().err
+    assert "2000/26107 images" in said and all(figure in said for figure in (*stages, "workers 2", "GPU 2.0 GB"))
+    assert "…" not in said
 
 
 def test_a_log_gets_a_line_at_the_start_and_at_the_end(capsys):

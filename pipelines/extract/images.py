@@ -3,11 +3,11 @@
 The pixels are what a person would have been shown: turned as EXIF says, transparency on white, the first
 frame of an animation, 16 bits made 8: of grey the nearest, of colour the high byte, all that Pillow gives
 and at most one off. A plain 8-bit RGB file gives exactly
-``PIL.Image.open(f).convert("RGB")``. What cannot be decoded whole is a `BadImage` with its reason: half a
-picture is not a picture.
+``PIL.Image.open(f).convert("RGB")``. What Pillow cannot decode is a `BadImage` with its reason, half a file above
+all; of a JPEG that ends as one should and has damage before that, it shows what there is, as every viewer does.
 
 A JPEG of that kind is decoded by simplejpeg, straight into an array: the same library underneath, the same pixels, in
-three quarters of the time. Whatever it does not like is left to Pillow, which says what is wrong with it.
+three quarters of the time. Whatever it does not like is left to Pillow.
 """
 
 import hashlib
@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-__all__ = ["MAX_PIXELS", "UNREADABLE", "BadImage", "DecodedImage", "decode", "read", "unreadable"]
+__all__ = ["MAX_PIXELS", "UNREADABLE", "BadImage", "DecodedImage", "decode", "read", "simplejpeg_agrees", "unreadable"]
 
 MAX_PIXELS = 50_000_000
 MAX_RATIO = 100  # of the sides: resizing the short side of a 1 x 50,000 strip to 224 would fill the memory
+MAX_SCANS = 100  # of a JPEG: an honest one has ten, and each of a repeated one costs seconds and 23 bytes
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 
 # Reasons that begin so are the disk's fault, not the file's: such an image is tried again by every run.
@@ -121,8 +122,10 @@ def decode(data: bytes) -> DecodedImage | BadImage:
                 raise _Refused(f"{width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} million")
             if max(width, height) > MAX_RATIO * min(width, height):
                 raise _Refused(f"{width} x {height} pixels, a strip and not a picture")
+            if (image.format or "") in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
+                raise _Refused(f"a JPEG of more than {MAX_SCANS} scans")
             mode = image.mode
-            if mode == "RGB" and image.format == "JPEG" and _orientation(image) not in _TURNS and _both_agree():
+            if mode == "RGB" and image.format == "JPEG" and _orientation(image) not in _TURNS and simplejpeg_agrees():
                 rgb = _jpeg(data, width, height)
                 if rgb is not None:
                     return DecodedImage(rgb, sha256, mode)
@@ -165,29 +168,30 @@ def _not_an_image(data: bytes) -> str:
 
 def _jpeg(data: bytes, width: int, height: int) -> np.ndarray | None:
     """Decode a whole and sound JPEG of this size; None of any other."""
-    import simplejpeg  # comes with the extra that extracts; a report shows pictures without it
+    import simplejpeg  # works here
 
     try:
         if simplejpeg.decode_jpeg_header(data)[:2] != (height, width):
             return None
         rgb: np.ndarray = simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
+    except Exception:  # whatever it is, Pillow says whether it is the image's fault
         return None
     return rgb
 
 
 @cache
-def _both_agree() -> bool:
-    """Say whether simplejpeg is there, and Pillow was built with a library that decodes as simplejpeg's does."""
-    try:
-        import simplejpeg
-    except ImportError:  # what is missing here is no fault of an image
-        return False
+def simplejpeg_agrees() -> bool:
+    """Say whether simplejpeg works here, and Pillow was built with a library that decodes as simplejpeg's does."""
     noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "JPEG", quality=75)
-    with Image.open(file) as image:
-        return np.array_equal(simplejpeg.decode_jpeg(file.getvalue(), "RGB"), np.asarray(image))
+    try:
+        import simplejpeg
+
+        with Image.open(file) as image:
+            return np.array_equal(simplejpeg.decode_jpeg(file.getvalue(), "RGB"), np.asarray(image))
+    except Exception:  # missing, or made for another NumPy: no fault of an image
+        return False
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import features
 
+from pipelines.extract.images import simplejpeg_agrees
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.targets import Target
 from pipelines.extract.views import describe_views
@@ -84,9 +85,8 @@ def provenance(
 
 
 def _decoder() -> str:
-    faster = installed_version("simplejpeg")
     library = f"pillow {installed_version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}"
-    return f"{library}, simplejpeg {faster}" if faster else library
+    return f"{library}, simplejpeg {installed_version('simplejpeg')}" if simplejpeg_agrees() else library
 
 
 def _source(target: Target, request: ExtractRequest, source: str) -> str:

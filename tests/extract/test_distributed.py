@@ -119,9 +119,17 @@ def test_neither_the_program_nor_its_workers_import_what_lies_in_the_workspace(f
     assert not (tmp_path / "imported").exists() and len(EmbeddingStore.open(tmp_path / "embeddings.zarr").image_ids) > 1
 
 
+TOLD = {  # Ctrl-C, and a cluster's manager that ends a job, tell all processes; who types `kill` tells one
+    "Ctrl-C": (signal.SIGINT, os.killpg, 130),
+    "scancel": (signal.SIGTERM, os.killpg, 143),
+    "kill": (signal.SIGTERM, os.kill, 143),
+}
+
+
 @pytest.mark.slow
-def test_ctrl_c_which_a_terminal_tells_all_processes_ends_the_workers_and_the_next_run_goes_on(folder):
-    store = folder / "interrupted.zarr"
+@pytest.mark.parametrize("what", TOLD)
+def test_a_command_that_is_told_to_end_ends_its_workers_and_the_next_run_goes_on(folder, what):
+    (number, tell, code), store = TOLD[what], folder / f"{what}.zarr"
     words = ["extract", "--model", "resnet18-tv", "--weights", "random:7", "--batch-size", "8", "--workers", "2"]
     words += ["--images", str(folder / "images"), "--store", str(store)]
     environment = {**os.environ, "PYTHONPATH": str(Path(embedctl.__file__).parents[1])}
@@ -135,9 +143,9 @@ def test_ctrl_c_which_a_terminal_tells_all_processes_ends_the_workers_and_the_ne
     )
     while running.poll() is None and len(list(store.glob("resnet18-tv-*/values/.embedctl/**/*.json"))) < 2:
         time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGINT)
+    tell(running.pid, number)
     _, said = running.communicate(timeout=180)
-    assert running.returncode == 130 and "Error" not in said and "Traceback" not in said, said
+    assert running.returncode == code and "Error" not in said and "Traceback" not in said, said
     left = [process for process in psutil.process_iter() if _session(process) == running.pid]
     _, alive = psutil.wait_procs(left, timeout=30)  # who looks after resources ends last
     assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)

@@ -5,6 +5,7 @@ import os
 import sys
 import tarfile
 import zipfile
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipelines.extract.images import BadImage, DecodedImage, _both_agree, decode, read
+from pipelines.extract.images import MAX_SCANS, BadImage, DecodedImage, decode, read, simplejpeg_agrees
 from pipelines.extract.sources import open_images, scan
 from stores.errors import EmbedctlError
 from tests.photos import ODD_FILES, broken_files, photograph, png16, write_photographs
@@ -51,20 +52,42 @@ def test_a_jpeg_of_a_rarer_kind_gives_exactly_what_pillow_gives(options):
 
 
 def test_a_sound_jpeg_does_not_go_through_pillows_decoder(monkeypatch):
-    assert _both_agree()  # which Pillow is asked for
+    assert simplejpeg_agrees()  # which Pillow is asked for
     monkeypatch.setattr(JpegImageFile, "load", None)
     assert pixels_of(encoded(PIXELS, "JPEG")).shape == PIXELS.shape
 
 
-def test_without_the_faster_decoder_a_jpeg_is_pillows_and_not_a_bad_image(monkeypatch):
+def _fail(*given):
+    raise TypeError("numpy.dtype size changed")
+
+
+@pytest.mark.parametrize("module", [None, SimpleNamespace(decode_jpeg=_fail)], ids=["missing", "of another NumPy"])
+def test_without_the_faster_decoder_a_jpeg_is_pillows_and_not_a_bad_image(monkeypatch, module):
     data = encoded(PIXELS, "JPEG")
     expected = pixels_of(data)
-    monkeypatch.setitem(sys.modules, "simplejpeg", None)
-    _both_agree.cache_clear()
+    monkeypatch.setitem(sys.modules, "simplejpeg", module)
+    simplejpeg_agrees.cache_clear()
     try:
         assert np.array_equal(pixels_of(data), expected)
     finally:
-        _both_agree.cache_clear()
+        simplejpeg_agrees.cache_clear()
+
+
+def test_what_the_faster_decoder_fails_at_is_left_to_pillow(monkeypatch):
+    data = encoded(PIXELS, "JPEG")
+    expected = pixels_of(data)
+    assert simplejpeg_agrees()
+    monkeypatch.setattr("simplejpeg.decode_jpeg", _fail)
+    assert np.array_equal(pixels_of(data), expected)
+
+
+def test_a_jpeg_that_repeats_a_scan_without_end_is_not_decoded():
+    data = encoded(PIXELS, "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    scan, n_scans = data[last:-2], data.count(b"\xff\xda")
+    most = data[:-2] + scan * (MAX_SCANS - n_scans) + data[-2:]
+    assert isinstance(decode(most), DecodedImage)
+    assert decode(most[:-2] + scan + data[-2:]).reason == "a JPEG of more than 100 scans"
 
 
 @settings(max_examples=60)
@@ -75,7 +98,7 @@ def test_a_broken_jpeg_is_what_pillow_makes_of_it(data):
         file[place] = data.draw(st.integers(0, 255))
     broken = bytes(file[: data.draw(st.integers(len(file) // 2, len(file)))])
     ours = decode(broken)
-    with mock.patch("pipelines.extract.images._both_agree", lambda: False):
+    with mock.patch("pipelines.extract.images.simplejpeg_agrees", lambda: False):
         theirs = decode(broken)
     assert type(ours) is type(theirs)
     if isinstance(ours, BadImage):
