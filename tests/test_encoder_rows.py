@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.encoders.build import build
+from pipelines.encoders.build import Encoder, build
 from pipelines.encoders.families import FAMILIES
 from pipelines.encoders.preprocessing import exact_transform
 from pipelines.encoders.registry import NORMS, EncoderSpec, registry
@@ -58,9 +58,10 @@ def image() -> Image.Image:
 
 @pytest.mark.parametrize("spec", quick_or_slow([spec for spec in SPECS if spec.family in OURS]))
 def test_the_row_builds_with_the_dim_it_declares_and_layers_that_exist(spec):
-    encoder = build(spec, weights="random:0", device="meta")
+    weights = resolve_weights(spec, "random:0")
+    network = FAMILIES[spec.family].builder()(spec, weights, "meta")
+    encoder = Encoder(spec, weights, network, [EmbeddingName(spec.id)], "meta")
     assert encoder.dims == {EmbeddingName(spec.id): spec.dim}
-    network = FAMILIES[spec.family].builder()(spec, resolve_weights(spec, "random:0"), "meta")
     assert {*network.blocks, spec.tap} <= set(network.layers) and network.layers[-1] == "output"
     inside = dict(network.module.named_modules())
     assert all(network.path(layer) in inside for layer in network.layers if layer != "output")

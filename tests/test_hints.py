@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ VERBS = {"can", "does", "reads", "scales", "that", "wrote"}
 EVERYWHERE = {"--help", "--version", "--debug"}
 
 
+@cache
 def options_of(command):
     found = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
     for child in getattr(command, "commands", {}).values():

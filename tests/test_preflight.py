@@ -1,5 +1,7 @@
 """What is wrong with a recording is known before any work is done: all of it, with the way out."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -19,12 +21,18 @@ CHANNELS = ("Cz", "Pz", "Oz")
 FILE = "sub-01/ses-01/raw_eeg_training.npy"
 
 
-@pytest.fixture
-def raw(tmp_path):
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded")
     simulate_things_eeg2(
-        tmp_path, TRAINING, TEST, ROWS, subjects=[1], sessions=2, test_repetitions=4, ch_names=CHANNELS, n_sources=2
+        folder, TRAINING, TEST, ROWS, subjects=[1], sessions=2, test_repetitions=4, ch_names=CHANNELS, n_sources=2
     )
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def raw(recorded, tmp_path):
+    return shutil.copytree(recorded, tmp_path, dirs_exist_ok=True)
 
 
 def rewrite(raw, change, file=FILE):

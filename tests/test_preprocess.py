@@ -1,5 +1,7 @@
 """From raw recordings to the epoch store, end to end."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -17,11 +19,16 @@ ROWS = {name: np.random.default_rng(i).normal(size=12) for i, name in enumerate(
 CHANNELS = ("F3", "Cz", "P7", "Pz", "O1", "Oz", "O2")
 
 
-@pytest.fixture
-def raw(tmp_path):
-    folder = tmp_path / "raw/things-eeg2"
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded")
     simulate_things_eeg2(folder, TRAINING, TEST, ROWS, subjects=[1, 2], test_repetitions=8, ch_names=CHANNELS)
     return folder
+
+
+@pytest.fixture
+def raw(recorded, tmp_path):
+    return shutil.copytree(recorded, tmp_path / "raw/things-eeg2")
 
 
 def run(raw, tmp_path, **options):

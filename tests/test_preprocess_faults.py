@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,13 +28,18 @@ ROWS = {name: np.random.default_rng(i).normal(size=12) for i, name in enumerate(
 CHANNELS = ("Cz", "P7", "Pz", "O1", "Oz", "O2")
 
 
-@pytest.fixture
-def raw(tmp_path):
-    folder = tmp_path / "raw"
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
     simulate_things_eeg2(
         folder, TRAINING, TEST, ROWS, subjects=[1], sessions=2, test_repetitions=6, ch_names=CHANNELS, n_sources=4
     )
     return folder
+
+
+@pytest.fixture
+def raw(simulated, tmp_path):
+    return shutil.copytree(simulated, tmp_path / "raw")
 
 
 def run(raw, tmp_path, store="epochs.zarr", **options):

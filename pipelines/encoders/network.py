@@ -1,12 +1,13 @@
 """What a family's builder returns, and how it draws or loads weights."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from stores.errors import EmbedctlError
 
@@ -57,10 +58,24 @@ def construction(weights: "Weights", device: str = "cpu") -> Iterator[None]:
     the library's own constructor; nothing else may be drawn between the two. On ``device="meta"`` the network has
     shapes and no numbers.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("meta" if device == "meta" else "cpu"):
+    is_meta = device == "meta"
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if is_meta else "cpu"):
         if weights.seed is not None:
             torch.manual_seed(weights.seed)
-        yield
+        with _NothingDrawn() if is_meta else nullcontext():
+            yield
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leave out the drawing of numbers that a tensor on the meta device does not have: it takes as long as the rest."""
+
+    _in_place = frozenset({"uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_"})
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        drawn = args[0] if args else kwargs.get("tensor")
+        draws = function.__name__ in self._in_place or getattr(function, "__module__", "") == "torch.nn.init"
+        return drawn if draws and isinstance(drawn, Tensor) and drawn.is_meta else function(*args, **kwargs)
 
 
 def state_dict(checkpoint: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:

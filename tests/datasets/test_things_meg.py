@@ -1,5 +1,7 @@
 """THINGS-MEG from epochs in several parts and their table: who is trained on, who tested, and what is left out."""
 
+import shutil
+
 import mne
 import numpy as np
 import pytest
@@ -53,10 +55,16 @@ def write_table(path, rows, header=HEADER):
     path.write_text("\n".join([header, *lines]) + "\n")
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded")
+    write(folder, 1, split_size="2MB")
+    return folder
+
+
 @pytest.fixture
-def raw(tmp_path):
-    write(tmp_path / "raw", 1, split_size="2MB")
-    return tmp_path / "raw"
+def raw(recorded, tmp_path):
+    return shutil.copytree(recorded, tmp_path / "raw")
 
 
 def run(raw, tmp_path, **options):

@@ -64,7 +64,7 @@ def test_what_lists_and_shows_imports_nothing_heavy(workspace, words):
 
 @pytest.mark.parametrize(("words", "limit"), LIMITS.items(), ids=[" ".join(words) for words in LIMITS])
 def test_it_starts_quickly(workspace, words, limit):
-    assert min(cpu_seconds(words, workspace) for _ in range(3)) <= limit
+    assert any(cpu_seconds(words, workspace) <= limit for _ in range(3)), "the least of three"
 
 
 if __name__ == "__main__":
