@@ -13,7 +13,7 @@ from stores.errors import EmbedctlError
 if TYPE_CHECKING:
     from distributed import Client, Worker
 
-__all__ = ["check_cluster", "connected", "dask_setup", "end_at_once"]
+__all__ = ["check_cluster", "connected", "dask_setup", "end_at_once", "is_there"]
 
 _ADDRESS = re.compile(r"(?:(?P<protocol>\w+)://)?(?P<host>[^/\s:\[\]]+|\[[0-9A-Fa-f:.%\w]+\]):(?P<port>\d{1,5})")
 _SECONDS_TO_REACH = 5
@@ -67,7 +67,7 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
     Raises
     ------
     EmbedctlError
-        If no scheduler answers, or one is named and another is to be started.
+        If no scheduler answers, or none does any more; or if one is named and another is to be started.
     """
     check_cluster(scheduler, workers)
     if scheduler:
@@ -76,8 +76,15 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
     from distributed import Client, LocalCluster  # 1.8 s: only when asked for
 
     if scheduler:
-        with Client(scheduler, set_as_default=False) as client:
-            yield client
+        with _no_word_of_clients(), Client(scheduler, set_as_default=False) as client:
+            try:
+                yield client
+            except Exception as problem:
+                if isinstance(problem, EmbedctlError) or not _lost_it(client, problem):
+                    raise
+                raise EmbedctlError(
+                    f"the scheduler at {scheduler} is gone", "start one again and run the same command: it goes on"
+                ) from problem
         return
     # Dask's own limit counts mapped files and caches of torch as memory, and kills workers for it.
     with (
@@ -142,6 +149,31 @@ async def _answer(scheduler: str) -> None:
             known = await there.identity()
     if known.get("type") != "Scheduler":
         raise ValueError(f"a {known.get('type')} of dask answers there")
+
+
+def is_there(client: "Client") -> bool:
+    """Say whether a client can still talk to its scheduler, as far as it knows."""
+    return bool(client.status == "running")
+
+
+def _lost_it(client: "Client", problem: Exception) -> bool:
+    """Say whether something failed because its scheduler is gone, or was, until another one took its address."""
+    from distributed.comm import CommClosedError
+
+    reason = getattr(problem, "reason", "")  # of a task that was cancelled
+    return reason == "scheduler-connection-lost" or isinstance(problem, CommClosedError) or not is_there(client)
+
+
+@contextmanager
+def _no_word_of_clients() -> Iterator[None]:
+    """Let dask's client keep to itself what it raises as well: tracebacks of a connection that it lost."""
+    logger = logging.getLogger("distributed.client")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -1,9 +1,14 @@
 """A cluster of processes on this computer, and what hears of its work and may kill a worker at it."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from distributed import Client, LocalCluster
 
@@ -48,3 +53,27 @@ class Killer(Heard):
         super().advance(n, **figures)
         if self._is_time(self.n) and self.pids:
             os.kill(self.pids.popitem()[1], signal.SIGKILL)
+
+
+@contextmanager
+def scheduler_apart(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Yield the address and process of a scheduler that can be killed; its one worker ends with it."""
+    file = folder / "scheduler.json"
+    python = [sys.executable, "-m"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    words = ["distributed.cli.dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--dashboard-address", ":0"]
+    scheduler = subprocess.Popen([*python, *words, "--scheduler-file", str(file)], **quiet)
+    words = ["distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-nanny"]
+    words += ["--no-dashboard", "--death-timeout", "5", "--local-directory", str(folder)]
+    worker = subprocess.Popen([*python, *words], env=environment, **quiet)
+    try:
+        until = time.monotonic() + 60
+        while not file.exists() or not file.read_text().endswith("}"):
+            assert scheduler.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        yield json.loads(file.read_text())["address"], scheduler
+    finally:
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait()

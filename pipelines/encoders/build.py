@@ -96,8 +96,16 @@ class Encoder:
         return self._foldable.forms
 
     def take(self, form: str) -> None:
-        """Bring the network into one of its forms (see `pipelines.encoders.folding`)."""
+        """Bring the network into one of its forms (see `pipelines.encoders.folding`).
+
+        Raises
+        ------
+        ValueError
+            If it has no such form here: on a GPU there is no ``winograd``.
+        """
         if form != self.form:
+            if form not in self.forms:
+                raise ValueError(f"'{form}' is none of the forms of '{self.spec.id}': {', '.join(self.forms)}")
             self._foldable.take(form)
             self.form = form
 

@@ -70,7 +70,7 @@ class NetworkFacts:
             t.name in self.threads
             and t.threads in (0, self.threads[t.name])
             and t.device in ("", self.device)
-            and t.form in ("", self.forms[t.name])
+            and t.form_at(self.device) in ("", self.forms[t.name])
             for t in targets
         )
 

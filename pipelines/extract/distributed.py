@@ -23,7 +23,7 @@ from distributed import Client, Worker, WorkerPlugin, as_completed, get_worker
 from distributed.scheduler import KilledWorker
 
 from pipelines.allocator import kept_memory
-from pipelines.cluster import connected, end_at_once
+from pipelines.cluster import connected, end_at_once, is_there
 from pipelines.cores import n_cores
 from pipelines.encoders.key import versions_that_matter
 from pipelines.extract.compute import BlockDone, BlockEngine, NetworkFacts
@@ -118,7 +118,8 @@ class Cluster:
             lacking = [{group: ranges_of(rows) for group, rows in task.rows.items()} for task in some]
             blocks = [task.block for task in some]
             compute = partial(_compute, self._plugin, run, batch_size)
-            return self._client.map(compute, blocks, lacking, priority=-blocks[0], pure=False) if blocks else []
+            keys = [f"block-{run}-{block}" for block in blocks]
+            return self._client.map(compute, blocks, lacking, key=keys, priority=-blocks[0]) if blocks else []
 
         n_workers, counted = max(1, len(self._client.nthreads())), perf_counter()
         running = as_completed(more(_WINDOW * n_workers), loop=self._client.loop)
@@ -138,8 +139,9 @@ class Cluster:
                 self._progress.advance(done.n_images, **figures, workers=str(n_workers))
                 yield done
         except KilledWorker as problem:
+            block = str(problem.task).rpartition("-")[2]
             raise EmbedctlError(
-                "four workers died at the same block", "look at their logs: often it is memory"
+                f"workers died four times with block {block} in hand", "look at their logs: often it is memory"
             ) from problem
         except (KeyboardInterrupt, SystemExit):
             if not self._request.scheduler:  # whoever ends the program does not wait for networks at work
@@ -156,7 +158,7 @@ class Cluster:
 
     def _stop(self, waiting: "set[Any]", run: str) -> None:
         """Drop what has not begun, and wait for the batch of what has: nobody writes once the store is let go."""
-        if waiting:
+        if waiting and is_there(self._client):
             self._client.cancel(list(waiting))
             self._client.run(_settle, self._plugin, run)
 

@@ -18,6 +18,7 @@ import torch
 from pipelines.allocator import kept_memory
 from pipelines.encoders.build import Encoder
 from pipelines.progress import Progress
+from stores.errors import StoreMismatch
 
 __all__ = ["choose_form", "settle_form"]
 
@@ -41,6 +42,11 @@ _found: dict[tuple[str, str, str, int], tuple[str, str]] = {}
 
 def settle_form(encoder: Encoder, recorded: str, is_exact: bool, batch_size: int, progress: Progress) -> None:
     """Bring an encoder into the form that a store recorded, else the one that pays; tell which and why."""
+    if recorded and recorded not in encoder.forms:
+        raise StoreMismatch(
+            f"the store records '{recorded}' of '{encoder.spec.id}', which has no such form on {encoder.device}",
+            "--overwrite computes every row again",
+        )
     if recorded:
         encoder.take(recorded)
     elif not is_exact:

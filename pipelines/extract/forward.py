@@ -255,7 +255,7 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
         torch.backends.cudnn.benchmark = False
     groups: dict[Seen, list[Encoder]] = {}
     forms: dict[EmbeddingName, str] = {}
-    for (_, recorded), mine in _by_network(targets).items():
+    for (_, recorded), mine in _by_network(targets, device).items():
         spec, weights = mine[0].spec, mine[0].weights
         names = [target.name for target in mine]
         of = "no weights needed" if weights.label == "none" else f"{request.weights} weights"
@@ -278,9 +278,9 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
     return Networks(tuple(threads), list(groups.items()), request.exact, device, threads, forms)
 
 
-def _by_network(targets: Sequence[Target]) -> dict[tuple[str, str], list[Target]]:
+def _by_network(targets: Sequence[Target], device: str) -> dict[tuple[str, str], list[Target]]:
     """Return the targets of each network: an encoder, in the form that a store recorded."""
     found: dict[tuple[str, str], list[Target]] = {}
     for target in targets:
-        found.setdefault((target.spec.id, target.form), []).append(target)
+        found.setdefault((target.spec.id, target.form_at(device)), []).append(target)
     return found

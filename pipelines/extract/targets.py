@@ -5,7 +5,7 @@ and a stored embedding of the same recipe lends its batch size to every later ru
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.encoders.key import embedding_key, versions_that_matter
@@ -69,6 +69,8 @@ class Target:
         Where, as recorded: ``cpu`` or ``cuda``; empty where nothing is.
     form : str
         Of the network, as recorded: ``plain``, ``folded`` or ``winograd``; empty where nothing is.
+    form_on : dict of str to str
+        That of other embeddings of the same network, by their device.
     """
 
     name: EmbeddingName
@@ -83,6 +85,11 @@ class Target:
     threads: int = 0
     device: str = ""
     form: str = ""
+    form_on: dict[str, str] = field(default_factory=dict)
+
+    def form_at(self, device: str) -> str:
+        """Return the form to compute in on a device: as recorded, of itself or of its network; empty is free."""
+        return self.form or self.form_on.get(device, "")
 
     @property
     def group(self) -> str:
@@ -184,7 +191,7 @@ def choose_targets(
     recorded = set(adopted) - {0}
     usual = request.batch_size or (recorded.pop() if len(recorded) == 1 else DEFAULT_BATCH_SIZE)
     targets = [keyed(draft, size or usual) for draft, size in zip(drafts, adopted, strict=True)]
-    return targets if request.overwrite else _as_recorded(request, targets, entries)
+    return (_as_what_stays if request.overwrite else _as_recorded)(request, targets, entries)
 
 
 def _weights(request: ExtractRequest, spec: EncoderSpec, progress: Progress) -> Weights:
@@ -244,8 +251,8 @@ def _adopted(request: ExtractRequest, draft: Target) -> int:
 def _as_recorded(request: ExtractRequest, targets: Sequence[Target], entries: Sequence["Entry"]) -> list[Target]:
     """Return targets with threads, device and form of the store's rows: the last bits depend on them, too.
 
-    What is new takes the form that the store has of the same network, so that it matters nowhere which of its layers
-    were asked for first, and both come out of one pass.
+    What is new takes the form that the store has of the same network on the same kind of device, so that it matters
+    nowhere which of its layers were asked for first, and both come out of one pass.
     """
     facts = {target.name: target.entry.provenance for target in targets if target.entry}
     devices = {fact["device"]: name for name, fact in facts.items() if "device" in fact}
@@ -255,25 +262,57 @@ def _as_recorded(request: ExtractRequest, targets: Sequence[Target], entries: Se
                 f"'{name}' was computed on {device}, not {request.device}",
                 f"leave --device out to go on with {device}, or --overwrite to compute every row again",
             )
+    device = _only(devices)
+    threads = {name: fact.get("threads", 0) for name, fact in facts.items()}
+    usual = threads[next(iter(threads))] if len(set(threads.values())) == 1 else 0
+    form_on: dict[tuple[str, str, bool], dict[str, str]] = {}
+    for entry in _computed(entries):
+        form_on.setdefault(_network(entry), {}).setdefault(entry.provenance["device"], entry.form)
+    found = []
+    for target in targets:
+        on = form_on.get(_network(target), {})
+        form = target.entry.form if target.entry else on.get(device or request.device, "")
+        usually = threads.get(target.name, usual)
+        found.append(replace(target, threads=usually, device=device, form=form, form_on=on))
+    return found
+
+
+def _as_what_stays(request: ExtractRequest, targets: Sequence[Target], entries: Sequence["Entry"]) -> list[Target]:
+    """Return targets that replace what is stored, with threads, device and form of what stays of their networks."""
+    replaced = {entry.group for target in targets for entry in target.stored}
+    stays: dict[tuple[str, str, bool], Entry] = {}
+    for entry in _computed(entries):
+        if entry.group not in replaced and request.device in ("auto", entry.provenance["device"]):
+            stays.setdefault(_network(entry), entry)
+    beside = [stays.get(_network(target)) for target in targets]
+    device = _only({entry.provenance["device"]: entry.name for entry in beside if entry is not None})
+    found = []
+    for target, other in zip(targets, beside, strict=True):
+        threads, form = (other.provenance.get("threads", 0), other.form) if other else (0, "")
+        found.append(replace(target, threads=threads, device=device, form=form))
+    return found
+
+
+def _computed(entries: Sequence["Entry"]) -> list["Entry"]:
+    """Return what was computed here, and not imported."""
+    return [entry for entry in entries if "device" in entry.provenance]
+
+
+def _network(of: "Target | Entry") -> tuple[str, str, bool]:
+    """Return what tells networks apart: encoder, weights and whether they see images as their library does."""
+    if isinstance(of, Target):
+        return of.spec.id, of.weights.label, of.recipe["exact"]
+    return of.provenance["encoder"], of.provenance["weights"], of.provenance["exact"]
+
+
+def _only(devices: dict[str, EmbeddingName]) -> str:
+    """Return the one device of what is recorded, empty where nothing is; who was computed on each is told of two."""
     if len(devices) > 1:
         (one, first), (other, second) = list(devices.items())[:2]
         raise EmbedctlError(
             f"'{first}' was computed on {one}, and '{second}' on {other}", "extract them one after the other"
         )
-    threads = {name: fact.get("threads", 0) for name, fact in facts.items()}
-    usual = threads[next(iter(threads))] if len(set(threads.values())) == 1 else 0
-    device = next(iter(devices), "")
-    of_network = {
-        (entry.provenance["encoder"], entry.provenance["weights"], entry.provenance["exact"]): entry.form
-        for entry in reversed(entries)
-        if "device" in entry.provenance  # computed here, and not imported
-    }
-    forms = {t.name: of_network.get((t.spec.id, t.weights.label, t.recipe["exact"]), "") for t in targets}
-    forms |= {target.name: target.entry.form for target in targets if target.entry}
-    return [
-        replace(target, threads=threads.get(target.name, usual), device=device, form=forms[target.name])
-        for target in targets
-    ]
+    return next(iter(devices), "")
 
 
 def keyed(draft: Target, batch_size: int) -> Target:

@@ -109,7 +109,8 @@ def write_elsewhere(
                     made: SubjectReport = future.result()
                 except KilledWorker as problem:
                     raise EmbedctlError(
-                        f"four workers died at {subject_name(line.subject)}", "look at their logs: often it is memory"
+                        f"workers died four times with {subject_name(line.subject)} in hand",
+                        "look at their logs: often it is memory",
                     ) from problem
                 together.finish(line.subject, [note for note in made.notes if note not in line.notes])
                 line.state, line.seconds, line.counts, line.notes = made.state, made.seconds, made.counts, made.notes

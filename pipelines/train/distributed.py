@@ -72,13 +72,14 @@ def _each(client: Client, plugin: str, groups: Sequence[Sequence[Job]], wait: fl
         client.submit(_do, plugin, list(group), wait, priority=-number, pure=False)
         for number, group in enumerate(groups)
     ]
+    run_of = {task: f"run '{group[0].run_id}'" for task, group in zip(tasks, groups, strict=True)}
     try:
         for task in as_completed(tasks, loop=client.loop):
             try:
                 found: list[Done] = task.result()
             except KilledWorker as problem:
                 raise EmbedctlError(
-                    "four workers died at the same run", "look at their logs: often it is memory"
+                    f"workers died four times with {run_of[task]} in hand", "look at their logs: often it is memory"
                 ) from problem
             yield from found
     finally:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from pipelines.extract.request import ExtractRequest
 from stores.embeddings import EmbeddingStore
 from stores.errors import EmbedctlError, StoreLocked, StoreMismatch
 from stores.parts import Part
-from tests.clusters import Heard, Killer, one_worker
+from tests.clusters import Heard, Killer, one_worker, scheduler_apart
 from tests.photos import write_photographs
 from tests.stored_files import files
 
@@ -168,6 +169,35 @@ def test_a_killed_worker_costs_nothing_but_time(folder):
         report = extract(replace(request, scheduler=address), killer)
     assert not pids and report.written == 2 * 134
     assert files(request.store) == files(folder / "whole.zarr")
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_is_told_in_two_lines_and_the_next_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(forms, "_found", {})
+    monkeypatch.setattr(forms, "choose_form", lambda encoder, n_images: ("plain", "as the test says"))
+    write_photographs(tmp_path / "images", 5, sizes=False)
+    request = replace(request_for(tmp_path, "lost.zarr"), models=("mobilenetv3-small-tv",), weights="random:7")
+    extract(request)
+    shutil.copytree(request.store, tmp_path / "whole.zarr")
+    write_photographs(tmp_path / "images", 135, first=5, sizes=False)
+    words = ["extract", "--model", "mobilenetv3-small-tv", "--weights", "random:7", "--images", str(request.images)]
+    with scheduler_apart(tmp_path) as (address, scheduler):
+        running = subprocess.Popen(
+            [sys.executable, "-m", "embedctl", *words, "--store", str(request.store), "--scheduler", address],
+            env={**os.environ, "PYTHONPATH": str(Path(embedctl.__file__).parents[1])},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while running.poll() is None and len(EmbeddingStore.open(request.store)["mobilenetv3-small-tv"].image_ids) == 5:
+            time.sleep(0.05)
+        scheduler.kill()
+        _, said = running.communicate(timeout=120)
+    assert running.returncode == 2 and "Traceback" not in said and "distributed" not in said, said
+    assert f"the scheduler at {address} is gone" in said and "run the same command: it goes on" in said
+    report = extract(request)
+    assert report.already > 5 and report.written > 0
+    extract(replace(request, store=tmp_path / "whole.zarr"))
+    assert files(request.store) == files(tmp_path / "whole.zarr")
 
 
 @pytest.mark.slow

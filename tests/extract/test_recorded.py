@@ -11,12 +11,16 @@ from typer.testing import CliRunner
 
 from embedctl.cli import app
 from pipelines.encoders import registry as cards
+from pipelines.encoders.build import build
 from pipelines.encoders.registry import add_cards, registry
 from pipelines.extract import forms, forward
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
+from pipelines.extract.targets import choose_targets
+from pipelines.progress import SILENT
+from stores.embedding import Entry
 from stores.embeddings import EmbeddingStore
-from stores.errors import NotHere, StoreMismatch
+from stores.errors import EmbedctlError, NotHere, StoreMismatch
 from stores.merge import merge
 from stores.parts import Part
 from tests.photos import write_photographs
@@ -293,3 +297,65 @@ def test_a_network_goes_on_in_the_form_the_store_recorded_whatever_pays_by_now(s
     assert run("folded", overwrite=True) == folded
     assert extract(request_for(images, "small-resnet", store=images.parent / "exact.zarr", exact=True)).written == 9
     assert of_store(images.parent / "exact.zarr", "small-resnet")[0]["form"] == "plain"
+
+
+@pytest.mark.slow
+def test_a_layer_that_is_overwritten_keeps_the_form_of_those_that_stay(small, images, monkeypatch):
+    small()
+    layers = [f"small-resnet:{layer}.gap" for layer in ("conv1", "layer4")]
+    request = replace(request_for(images, dtype="float32"), models=tuple(layers))
+    decide(monkeypatch, "folded")
+    extract(request)
+    before = [of_store(request.store, layer)[1] for layer in layers]
+    decide(monkeypatch, "plain")
+    assert extract(replace(request, models=(layers[0],), overwrite=True)).written == 6
+    assert forms_of(request.store) == dict.fromkeys(layers, "folded")
+    assert [of_store(request.store, layer)[1] for layer in layers] == before
+    extract(replace(request, overwrite=True))
+    assert forms_of(request.store) == dict.fromkeys(layers, "plain")
+
+
+def recorded(name: str, request: ExtractRequest, **facts) -> Entry:
+    """Return what a store would say of an embedding at random weights that was computed as told."""
+    (target,) = choose_targets(replace(request, models=(name,), overwrite=False, device="auto"), ())
+    known = {"encoder": target.spec.id, "weights": target.weights.label, "exact": False, "batch_size": 32, **facts}
+    return Entry(target.name, target.key, 512, "float16", target.group, known, 6, 0)
+
+
+def test_what_is_overwritten_takes_threads_device_and_form_of_what_stays_of_its_network(images):
+    layers = ("resnet18-tv:layer1.gap", "resnet18-tv:layer2.gap")
+    request = replace(request_for(images), models=layers[:1], overwrite=True)
+    entries = [recorded(layer, request, threads=2, device="cpu", form="winograd") for layer in layers]
+
+    def chosen(**changes) -> list[tuple[int, str, str]]:
+        targets = choose_targets(replace(request, **changes), entries)
+        return [(target.threads, target.device, target.form_at(target.device)) for target in targets]
+
+    assert chosen() == chosen(device="cpu") == [(2, "cpu", "winograd")]
+    assert chosen(models=layers) == [(0, "", "")] * 2
+    assert chosen(device="cuda") == chosen(weights="random:1") == [(0, "", "")]
+    entries.append(recorded("alexnet-tv:features.0.gap", request, threads=1, device="cuda", form="folded"))
+    with pytest.raises(EmbedctlError, match="'resnet18-tv:layer2.gap' was computed on cpu, and 'alexnet-tv"):
+        chosen(models=(layers[0], "alexnet-tv"))
+
+
+def test_a_form_recorded_on_another_kind_of_device_is_not_taken_over(images):
+    request = replace(request_for(images), models=("resnet18-tv:layer2.gap",))
+    entries = [recorded("resnet18-tv:layer1.gap", request, threads=1, device="cpu", form="winograd")]
+    (target,) = choose_targets(request, entries)
+    assert (target.form_at("cpu"), target.form_at("cuda")) == ("winograd", "")
+    (target,) = choose_targets(replace(request, device="cuda"), entries)
+    assert target.form_at("cuda") == ""
+    entries.append(recorded("resnet18-tv:layer3.gap", request, threads=1, device="cuda", form="folded"))
+    (target,) = choose_targets(request, entries)
+    assert (target.form_at("cpu"), target.form_at("cuda")) == ("winograd", "folded")
+
+
+def test_a_form_that_a_network_does_not_have_is_not_taken(small):
+    small()
+    encoder = build(registry()["small-resnet"], weights="random:0", device="meta")
+    with pytest.raises(ValueError, match="'winograd' is none of the forms of 'small-resnet': plain, folded"):
+        encoder.take("winograd")
+    assert encoder.form == "plain"
+    with pytest.raises(StoreMismatch, match="records 'winograd' of 'small-resnet', which has no such form on meta"):
+        forms.settle_form(encoder, "winograd", False, 2, SILENT)
