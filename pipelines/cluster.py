@@ -76,7 +76,7 @@ def connected(scheduler: str = "", workers: int = 0) -> "Iterator[Client]":
     from distributed import Client, LocalCluster  # 1.8 s: only when asked for
 
     if scheduler:
-        with _no_word_of_clients(), Client(scheduler, set_as_default=False) as client:
+        with _without_dasks_words(), Client(scheduler, set_as_default=False) as client:
             try:
                 yield client
             except Exception as problem:
@@ -165,15 +165,17 @@ def _lost_it(client: "Client", problem: Exception) -> bool:
 
 
 @contextmanager
-def _no_word_of_clients() -> Iterator[None]:
-    """Let dask's client keep to itself what it raises as well: tracebacks of a connection that it lost."""
-    logger = logging.getLogger("distributed.client")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _without_dasks_words() -> Iterator[None]:
+    """Let dask keep to itself what it raises as well: tracebacks of a connection that it lost."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]  # each has a level of its own
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
