@@ -93,9 +93,7 @@ def _candidates(store: Path, kind: str, file: Path) -> Iterator[bytes]:
 def _is_whole_table(file: Path, store: Path) -> bool:
     try:
         size, number = read_array(store / "image").chunks[0], int(file.stem.rpartition("-")[2])
-        return (
-            read_image_table(file)["id"].to_pylist()
-            == read_strings(store / "image")[number * size : (number + 1) * size]
-        )
+        ids = read_strings(store / "image")[number * size : (number + 1) * size]
+        return bool(read_image_table(file)["id"].to_pylist() == ids)
     except DamagedStore:
         return False

@@ -122,7 +122,7 @@ def decode(data: bytes) -> DecodedImage | BadImage:
                 raise _Refused(f"{width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} million")
             if max(width, height) > MAX_RATIO * min(width, height):
                 raise _Refused(f"{width} x {height} pixels, a strip and not a picture")
-            if (image.format or "") in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
+            if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
                 raise _Refused(f"a JPEG of more than {MAX_SCANS} scans")
             mode = image.mode
             if mode == "RGB" and image.format == "JPEG" and _orientation(image) not in _TURNS and simplejpeg_agrees():
@@ -168,7 +168,7 @@ def _not_an_image(data: bytes) -> str:
 
 def _jpeg(data: bytes, width: int, height: int) -> np.ndarray | None:
     """Decode a whole and sound JPEG of this size; None of any other."""
-    import simplejpeg  # works here
+    import simplejpeg  # not everywhere: see simplejpeg_agrees
 
     try:
         if simplejpeg.decode_jpeg_header(data)[:2] != (height, width):
