@@ -35,6 +35,7 @@ from benchmarks.extract.memory import memory
 from benchmarks.extract.passes import passes
 from benchmarks.extract.plan import plan
 from benchmarks.extract.store_speed import stores
+from pipelines.allocator import kept_memory
 from pipelines.cores import n_cores
 from pipelines.extract.request import ExtractRequest
 
@@ -47,7 +48,9 @@ def main() -> None:
     options.add_argument("--pass-images", type=int, default=320)
     chosen = options.parse_args()
     print(f"{n_cores()} cores, load {os.getloadavg()[0]:.1f}")
-    with tempfile.TemporaryDirectory() as name:
+    # Kept from the beginning, as in a process that only extracts: threads of one that did other things before may
+    # allocate where nothing is kept, and a forward pass then takes twice as long.
+    with kept_memory(), tempfile.TemporaryDirectory() as name:
         place = Path(name)
 
         def of(n: int) -> ExtractRequest:

@@ -16,7 +16,9 @@ from pipelines.extract.targets import choose_targets
 if TYPE_CHECKING:
     from pipelines.extract.forward import Networks
 
-N_SAMPLE = 128  # images whose stages are timed
+_STAGES = "read", "decode", "preprocess", "forward"
+LEAST_IMAGES, LEAST_SECONDS = 256, 8.0
+"""That are timed: neighbours, and of a fast network many, for an extraction finds no file in a processor's cache."""
 
 Made = TypeVar("Made")
 
@@ -40,24 +42,31 @@ def stages(request: ExtractRequest, n_threads: int = 1) -> dict[str, float]:
 
 def _stages(source: ImageSource, networks: "Networks") -> dict[str, float]:
     """Do the work of some batches, one after the other as an extraction does, so that memory is used again; time it."""
+    ids = list(source.stamps)
+    batches = [ids[first : first + BATCH] for first in range(0, len(ids) - BATCH + 1, BATCH)]
+    spent, n_images = dict.fromkeys(_STAGES, 0.0), 0
+    _compute(batches[0], source, networks, spent.copy())  # to get everything ready
+    for batch in batches:
+        if n_images < LEAST_IMAGES or sum(spent.values()) < LEAST_SECONDS:
+            _compute(batch, source, networks, spent)
+            n_images += BATCH
+    return {stage: seconds / n_images for stage, seconds in spent.items()}
+
+
+def _compute(ids: list[str], source: ImageSource, networks: "Networks", spent: dict[str, float]) -> None:
+    """Do the work of one batch, and add the seconds of its stages."""
     from pipelines.extract.images import DecodedImage, decode
 
-    ids = list(source.stamps)[:: max(1, len(source.stamps) // N_SAMPLE)][:N_SAMPLE]
     transforms = networks.transforms(networks.names)
-    places, n_batches = np.arange(BATCH), len(ids) // BATCH
-    for number in (0, *range(n_batches)):  # the first batch twice: once to get everything ready
-        if number == 0:
-            spent = dict.fromkeys(("read", "decode", "preprocess", "forward"), 0.0)
-        loaded = []
-        for image_id in ids[number * BATCH : (number + 1) * BATCH]:
-            data = _timed(spent, "read", lambda image_id=image_id: source.read(image_id))
-            decoded = _timed(spent, "decode", lambda data=data: decode(data))  # hashes as well, a tenth of it
-            assert isinstance(decoded, DecodedImage)
-            see = {n: partial(transform, decoded) for n, (_, transform) in transforms.items()}
-            tensors = _timed(spent, "preprocess", lambda see=see: {n: make() for n, make in see.items()})
-            loaded.append(LoadedImage(decoded.sha256, tensors=tensors))
-        _timed(spent, "forward", lambda loaded=loaded: networks(loaded, places, BATCH, networks.names))
-    return {stage: seconds / (n_batches * BATCH) for stage, seconds in spent.items()}
+    loaded = []
+    for image_id in ids:
+        data = _timed(spent, "read", lambda image_id=image_id: source.read(image_id))
+        decoded = _timed(spent, "decode", lambda data=data: decode(data))  # hashes as well, a tenth of it
+        assert isinstance(decoded, DecodedImage)
+        see = {n: partial(transform, decoded) for n, (_, transform) in transforms.items()}
+        tensors = _timed(spent, "preprocess", lambda see=see: {n: make() for n, make in see.items()})
+        loaded.append(LoadedImage(decoded.sha256, tensors=tensors))
+    _timed(spent, "forward", lambda: networks(loaded, np.arange(BATCH), BATCH, networks.names))
 
 
 def _timed(spent: dict[str, float], stage: str, work: Callable[[], Made]) -> Made:
