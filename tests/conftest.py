@@ -26,6 +26,7 @@ def pytest_collection_finish():
     """Let the garbage collector look at what tests make, not at libraries: half a million objects that stay."""
     gc.collect()
     gc.freeze()
+    gc.unfreeze = lambda: None  # extraction does so at its end
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -64,7 +65,7 @@ def variables_go_back():
 def memory_goes_back(request):
     """Give the memory of a large network back before the next one is built: networks are cyclic, and glibc hoards."""
     yield
-    if request.node.get_closest_marker("slow"):
+    if request.node.get_closest_marker("slow") or request.node.get_closest_marker("large"):
         gc.collect()
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)

@@ -1,5 +1,6 @@
 """Computing and committing blocks: what an embedded run, a shard and a dask worker all do, with the same bytes."""
 
+import gc
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,7 +16,7 @@ import numpy as np
 from pipelines.allocator import kept_memory
 from pipelines.cores import in_order, workers
 from pipelines.extract.block import MOST_BYTES, BlockRows
-from pipelines.extract.loading import LoadedImage, load, prefetch
+from pipelines.extract.loading import LoadedImage, load_all, prefetch
 from pipelines.extract.pace import add
 from pipelines.extract.plan import Batch, BlockTask, batches
 from pipelines.extract.records import record_images
@@ -31,6 +32,9 @@ __all__ = ["BlockDone", "BlockEngine", "NetworkFacts"]
 
 _MOST_SECONDS = 300.0
 """Between two commits, however long a block takes: so much a kill may cost."""
+
+_MOST_IN_PART = 8
+"""Images that a thread loads one after the other: a batch waits for its last part."""
 
 _Todo = list[tuple[BlockTask, list[Batch]]]
 _Rows = dict[EmbeddingName, np.ndarray]
@@ -144,10 +148,11 @@ class BlockEngine:
             Is told how many more images are done, and the seconds of every stage.
         """
         todo = [(task, batches(task, self._store.block_rows, batch_size)) for task in tasks]
-        work = (self._work(batch) for _, passes in todo for batch in passes)
         over = Event()
+        work = (self._work(batch, over) for _, passes in todo for batch in passes)
         with (
             kept_memory(),
+            _no_old_garbage(),
             self._networks.own_threads() as begin,
             self._networks.until(over),
             workers(self._n_cores, begin) as threads,
@@ -186,10 +191,13 @@ class BlockEngine:
                         seconds["write"] += wrote
                 yield BlockDone(n_read, dict(written), frozenset(), dict(seconds), self._networks.gpu_bytes())
 
-    def _work(self, batch: Batch) -> list[Callable[[], LoadedImage]]:
-        """Return what threads are to do for one batch."""
+    def _work(self, batch: Batch, over: Event) -> list[Callable[[], list[LoadedImage]]]:
+        """Return what threads are to do for one batch: two parts for each, as every part costs Python's time."""
         transforms = self._networks.transforms({self._names[group] for group in batch.groups})
-        return [partial(load, self._source, transforms, self._image_ids[row]) for row in batch.rows.tolist()]
+        ids = [self._image_ids[row] for row in batch.rows.tolist()]
+        size = min(_MOST_IN_PART, -(-len(ids) // (2 * self._n_cores)))
+        parts = [ids[first : first + size] for first in range(0, len(ids), size)]
+        return [partial(load_all, self._source, transforms, part, over) for part in parts]
 
     def _forward(
         self, batch_size: int, todo: _Todo, loaded: Iterable[list[LoadedImage]], lanes: Executor
@@ -222,6 +230,19 @@ class BlockEngine:
         for group in batch.groups:
             if (values := rows.get(self._names[group])) is not None:
                 block.put(group, batch.rows[good], values)
+
+
+@contextmanager
+def _no_old_garbage() -> Iterator[None]:
+    """Let Python's garbage collector leave alone what is there: half a million objects of torch, gone through in vain.
+
+    No thread goes on meanwhile; of mobilenetv3-small that is 3 % of the time.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def decode(data: bytes) -> DecodedImage | BadImage:
                 raise _Refused(f"{width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} million")
             if max(width, height) > MAX_RATIO * min(width, height):
                 raise _Refused(f"{width} x {height} pixels, a strip and not a picture")
-            if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
+            if image.format in ("JPEG", "MPO") and _n_scans(data) > MAX_SCANS:
                 raise _Refused(f"a JPEG of more than {MAX_SCANS} scans")
             mode = image.mode
             if mode == "RGB" and image.format == "JPEG" and _orientation(image) not in _TURNS and simplejpeg_agrees():
@@ -164,6 +164,12 @@ def _not_an_image(data: bytes) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer, not an image"
     return ""
+
+
+def _n_scans(data: bytes) -> int:
+    """Count the marks that begin a scan of a JPEG; NumPy does it beside other threads, and faster than ``bytes``."""
+    marks = np.frombuffer(data, np.uint8)
+    return int(np.count_nonzero((marks[:-1] == 0xFF) & (marks[1:] == 0xDA)))
 
 
 def _jpeg(data: bytes, width: int, height: int) -> np.ndarray | None:

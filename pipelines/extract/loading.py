@@ -7,8 +7,9 @@ so threads suffice and nothing is copied between processes.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass, field
+from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from pipelines.extract.views import see
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LoadedImage", "Transform", "load", "prefetch"]
+__all__ = ["LoadedImage", "Transform", "load", "load_all", "prefetch"]
 
 Transform = Callable[[DecodedImage], "Tensor"]
 """From a decoded image to the (3, size, size) that an encoder sees."""
@@ -91,29 +92,53 @@ def load(source: ImageSource, transforms: Mapping[int, tuple[str, Transform]], i
     return LoadedImage(decoded.sha256, *decoded.size, decoded.mode, tensors, seconds=seconds)
 
 
-def prefetch(batches: Iterable[Sequence[Callable[[], LoadedImage]]], threads: Executor) -> Generator[list[LoadedImage]]:
+def load_all(
+    source: ImageSource, transforms: Mapping[int, tuple[str, Transform]], image_ids: Sequence[str], over: Event
+) -> list[LoadedImage]:
+    """Load one image after the other, until ``over`` is set.
+
+    Raises
+    ------
+    CancelledError
+        If it is: nobody waits for the images any more.
+    """
+    loaded = []
+    for image_id in image_ids:
+        if over.is_set():
+            raise CancelledError
+        loaded.append(load(source, transforms, image_id))
+    return loaded
+
+
+def prefetch(
+    batches: Iterable[Sequence[Callable[[], list[LoadedImage]]]], threads: Executor
+) -> Generator[list[LoadedImage]]:
     """Yield the loaded images of each batch, in order, while threads work on the next ones.
 
     Parameters
     ----------
     batches : iterable of sequences of callables
-        What is to be done for each image.
+        What is to be done for the parts of each batch.
     threads : Executor
         To do it.
 
     Examples
     --------
-    >>> from functools import partial
     >>> from pipelines.cores import workers
-    >>> work = [[partial(LoadedImage, "a"), partial(LoadedImage, "b")], [partial(LoadedImage, "c")]]
+    >>> a, b, c = map(LoadedImage, "abc")
+    >>> work = [[lambda: [a, b], lambda: [c]], [lambda: [b]]]
     >>> with workers(2) as threads:
     ...     [[image.sha256 for image in batch] for batch in prefetch(work, threads)]
-    [['a', 'b'], ['c']]
+    [['a', 'b', 'c'], ['b']]
     """
-    waiting: deque[list[Future[LoadedImage]]] = deque()
+    waiting: deque[list[Future[list[LoadedImage]]]] = deque()
     for batch in batches:
         waiting.append([threads.submit(work) for work in batch])
         if len(waiting) > _AHEAD:
-            yield [future.result() for future in waiting.popleft()]
+            yield _whole(waiting.popleft())
     while waiting:
-        yield [future.result() for future in waiting.popleft()]
+        yield _whole(waiting.popleft())
+
+
+def _whole(parts: Sequence[Future[list[LoadedImage]]]) -> list[LoadedImage]:
+    return [image for part in parts for image in part.result()]
