@@ -110,8 +110,8 @@ class Terminated(SystemExit):
     """A signal ends this process: what is raised where it arrives, and no problem of whoever is at work there."""
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return the hint for a name nobody knows: the closest known one, else the first few.
+def suggest(name: str, known: Iterable[str], listed_by: str = "") -> str:
+    """Return the hint for a name nobody knows: the closest known one, else the first few, and what lists all.
 
     Examples
     --------
@@ -119,6 +119,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
     "did you mean 'dinov2-vitb14'?"
     >>> suggest("xyz", ["clip-rn50"])
     'known: clip-rn50'
+    >>> suggest("xyz", "abcdefghij", listed_by="embedctl models")
+    "known: a, b, c, d, e, f, g, h and 2 more; 'embedctl models' lists them"
     """
     options = sorted(known)
     plain = {option.lower(): option for option in options}
@@ -126,4 +128,5 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{plain[close[0]]}'?"
     shown = ", ".join(options[:8]) + (f" and {len(options) - 8} more" if len(options) > 8 else "")
-    return f"known: {shown}" if options else "none are known yet"
+    where = f"; '{listed_by}' lists them" if listed_by and len(options) > 8 else ""
+    return f"known: {shown}{where}" if options else "none are known yet"

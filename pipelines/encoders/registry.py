@@ -357,4 +357,4 @@ def find(id_: str) -> EncoderSpec:
     aliases = {alias: spec for spec in known.values() for alias in spec.alias}
     if id_ in known or id_ in aliases:
         return known.get(id_) or aliases[id_]
-    raise UnknownName(f"no encoder called '{id_}'", suggest(id_, [*known, *aliases]))
+    raise UnknownName(f"no encoder called '{id_}'", suggest(id_, [*known, *aliases], "embedctl models"))

@@ -16,7 +16,7 @@ from typing import Protocol
 from pipelines.extract.archives import Shards, TarImages, ZipImages
 from pipelines.extract.stamps import MAX_BYTES, SUFFIXES, Stamp, is_image
 from stores.errors import EmbedctlError
-from stores.files import open_file
+from stores.files import NotAFile, open_file
 
 __all__ = ["ImageSource", "open_images", "scan"]
 
@@ -68,11 +68,15 @@ def _open(path: Path) -> ImageSource:
         folder = _Folder(path)
         tars, refused = ([], {}) if folder.stamps else folder.tars()
         return Shards(tars, refused) if tars or refused else folder
-    with open_file(path) as file:
-        if file.read(len(_HDF5)) == _HDF5:
-            from pipelines.extract.nsd_images import NsdImages  # h5py: only who has such a file needs it
+    try:
+        with open_file(path) as file:
+            begins = file.read(len(_HDF5))
+    except NotAFile:
+        raise _no_source(path) from None
+    if begins == _HDF5:
+        from pipelines.extract.nsd_images import NsdImages  # h5py: only who has such a file needs it
 
-            return NsdImages(path)
+        return NsdImages(path)
     if zipfile.is_zipfile(path):
         return ZipImages(path)
     if tarfile.is_tarfile(path):
@@ -81,10 +85,12 @@ def _open(path: Path) -> ImageSource:
         raise EmbedctlError(
             f"'{path}' is no whole {path.suffix[1:].lower()}", "fetch or pack it again: it is read in place"
         )
-    raise EmbedctlError(
-        f"'{path}' is no folder, zip or tar",
-        "--images takes a folder tree, a zip, a plain tar, a folder of tars or nsd_stimuli.hdf5",
-    )
+    raise _no_source(path)
+
+
+def _no_source(path: Path) -> EmbedctlError:
+    takes = "--images takes a folder tree, a zip, a plain tar, a folder of tars or nsd_stimuli.hdf5"
+    return EmbedctlError(f"'{path}' is no folder, zip or tar", takes)
 
 
 def scan(path: Path) -> list[str]:

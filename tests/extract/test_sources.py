@@ -5,6 +5,9 @@ import os
 import struct
 import tarfile
 import zipfile
+from concurrent.futures import CancelledError
+from pathlib import Path
+from threading import Event
 
 import h5py
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 
 from pipelines.extract.extract import extract
 from pipelines.extract.images import DecodedImage, decode
+from pipelines.extract.loading import load_all
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.sources import open_images
 from stores.embeddings import EmbeddingStore
@@ -115,6 +119,23 @@ def test_half_an_archive_is_an_expected_problem_that_says_so(tmp_path, kind):
     path.write_bytes(path.read_bytes()[: 100 if kind == "tar" else 1500])
     with pytest.raises(EmbedctlError, match=f"is no whole {kind}"):
         open_images(path)
+
+
+def test_a_device_is_no_source_of_images():
+    with pytest.raises(EmbedctlError, match="'/dev/null' is no folder, zip or tar"):
+        open_images(Path("/dev/null"))
+
+
+def test_what_is_left_of_a_part_is_not_loaded_once_nobody_waits(tmp_path):
+    write_photographs(tmp_path, 2)
+    source, over = open_images(tmp_path), Event()
+
+    def end(decoded):
+        over.set()
+        return decoded.rgb
+
+    with pytest.raises(CancelledError):
+        load_all(source, {0: ("", end)}, list(source.stamps), over)
 
 
 def test_webdataset_shards_give_the_rows_of_the_folder_they_were_made_of(tmp_path):
