@@ -26,7 +26,6 @@ def pytest_collection_finish():
     """Let the garbage collector look at what tests make, not at libraries: half a million objects that stay."""
     gc.collect()
     gc.freeze()
-    gc.unfreeze = lambda: None  # extraction does so at its end
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pipelines.extract.forward import Networks
 
 _STAGES = "read", "decode", "preprocess", "forward"
-LEAST_IMAGES, LEAST_SECONDS = 256, 8.0
-"""That are timed: neighbours, and of a fast network many, for an extraction finds no file in a processor's cache."""
+_LEAST_IMAGES, _LEAST_SECONDS = 256, 8.0
+"""That are timed, as far as there are images: neighbours, since copies of a few photographs come in turn and every
+fifteenth may be the same few; and many of a fast network, since an extraction finds no file in a processor's cache."""
 
 Made = TypeVar("Made")
 
@@ -36,18 +37,23 @@ def stages(request: ExtractRequest, n_threads: int = 1) -> dict[str, float]:
     networks = build_networks(request, choose_targets(request, []))
     with kept_memory(), networks.own_threads() as begin, workers(n_threads, begin) as threads:
         source = open_images(request.images)
-        spent = [turn.result() for turn in [threads.submit(_stages, source, networks) for _ in range(n_threads)]]
+        turns = [threads.submit(_stages, source, networks, number / n_threads) for number in range(n_threads)]
+        spent = [turn.result() for turn in turns]
     return {stage: sum(one[stage] for one in spent) / n_threads for stage in spent[0]}
 
 
-def _stages(source: ImageSource, networks: "Networks") -> dict[str, float]:
-    """Do the work of some batches, one after the other as an extraction does, so that memory is used again; time it."""
+def _stages(source: ImageSource, networks: "Networks", begin: float) -> dict[str, float]:
+    """Do the work of some batches, one after the other as an extraction does, so that memory is used again; time it.
+
+    ``begin`` is the share of all images that come last: threads do not find each other's files in a cache.
+    """
     ids = list(source.stamps)
     batches = [ids[first : first + BATCH] for first in range(0, len(ids) - BATCH + 1, BATCH)]
+    batches = batches[int(begin * len(batches)) :] + batches[: int(begin * len(batches))]
     spent, n_images = dict.fromkeys(_STAGES, 0.0), 0
-    _compute(batches[0], source, networks, spent.copy())  # to get everything ready
+    _compute(batches[-1], source, networks, spent.copy())  # to get everything ready
     for batch in batches:
-        if n_images < LEAST_IMAGES or sum(spent.values()) < LEAST_SECONDS:
+        if n_images < _LEAST_IMAGES or sum(spent.values()) < _LEAST_SECONDS:
             _compute(batch, source, networks, spent)
             n_images += BATCH
     return {stage: seconds / n_images for stage, seconds in spent.items()}

@@ -1,6 +1,5 @@
 """Computing and committing blocks: what an embedded run, a shard and a dask worker all do, with the same bytes."""
 
-import gc
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -33,8 +32,9 @@ __all__ = ["BlockDone", "BlockEngine", "NetworkFacts"]
 _MOST_SECONDS = 300.0
 """Between two commits, however long a block takes: so much a kill may cost."""
 
-_MOST_IN_PART = 8
-"""Images that a thread loads one after the other: a batch waits for its last part."""
+_MOST_AT_ONCE = 8
+"""Images that a thread loads one after the other: every piece of work costs the interpreter's time, and a batch waits
+for its last one."""
 
 _Todo = list[tuple[BlockTask, list[Batch]]]
 _Rows = dict[EmbeddingName, np.ndarray]
@@ -152,7 +152,6 @@ class BlockEngine:
         work = (self._work(batch, over) for _, passes in todo for batch in passes)
         with (
             kept_memory(),
-            _no_old_garbage(),
             self._networks.own_threads() as begin,
             self._networks.until(over),
             workers(self._n_cores, begin) as threads,
@@ -192,12 +191,13 @@ class BlockEngine:
                 yield BlockDone(n_read, dict(written), frozenset(), dict(seconds), self._networks.gpu_bytes())
 
     def _work(self, batch: Batch, over: Event) -> list[Callable[[], list[LoadedImage]]]:
-        """Return what threads are to do for one batch: two parts for each, as every part costs Python's time."""
+        """Return what threads are to do for one batch: few pieces of work, but two for every core."""
         transforms = self._networks.transforms({self._names[group] for group in batch.groups})
         ids = [self._image_ids[row] for row in batch.rows.tolist()]
-        size = min(_MOST_IN_PART, -(-len(ids) // (2 * self._n_cores)))
-        parts = [ids[first : first + size] for first in range(0, len(ids), size)]
-        return [partial(load_all, self._source, transforms, part, over) for part in parts]
+        n = min(_MOST_AT_ONCE, -(-len(ids) // (2 * self._n_cores)))
+        return [
+            partial(load_all, self._source, transforms, ids[first : first + n], over) for first in range(0, len(ids), n)
+        ]
 
     def _forward(
         self, batch_size: int, todo: _Todo, loaded: Iterable[list[LoadedImage]], lanes: Executor
@@ -230,19 +230,6 @@ class BlockEngine:
         for group in batch.groups:
             if (values := rows.get(self._names[group])) is not None:
                 block.put(group, batch.rows[good], values)
-
-
-@contextmanager
-def _no_old_garbage() -> Iterator[None]:
-    """Let Python's garbage collector leave alone what is there: half a million objects of torch, gone through in vain.
-
-    No thread goes on meanwhile; of mobilenetv3-small that is 3 % of the time.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 @contextmanager

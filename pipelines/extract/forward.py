@@ -1,5 +1,6 @@
 """The networks of an extraction: images of one batch in, rows of every embedding out."""
 
+import gc
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -248,6 +249,7 @@ def build_networks(request: ExtractRequest, targets: Sequence[Target], progress:
         If the weights are not those the keys were made of: a file changed in between. If an encoder is not as wide as
         its table says.
     """
+    gc.collect()  # networks refer to themselves: without it those of the round before may stay beside these
     device = choose_device(targets[0].device or request.device)
     if device == "cuda":
         # Rows are promised in float32: TF32 keeps ten bits of it, and benchmarking picks another kernel every time.

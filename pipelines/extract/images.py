@@ -167,9 +167,12 @@ def _not_an_image(data: bytes) -> str:
 
 
 def _n_scans(data: bytes) -> int:
-    """Count the marks that begin a scan of a JPEG; NumPy does it beside other threads, and faster than ``bytes``."""
-    marks = np.frombuffer(data, np.uint8)
-    return int(np.count_nonzero((marks[:-1] == 0xFF) & (marks[1:] == 0xDA)))
+    """Count the marks that begin a scan of a JPEG: by NumPy beside other threads, a megabyte at a time."""
+    found, marks = 0, np.frombuffer(data, np.uint8)
+    for first in range(0, len(marks), 1_000_000):
+        here = marks[first : first + 1_000_001]
+        found += int(np.count_nonzero((here[:-1] == 0xFF) & (here[1:] == 0xDA)))
+    return found
 
 
 def _jpeg(data: bytes, width: int, height: int) -> np.ndarray | None:

@@ -118,7 +118,7 @@ def prefetch(
     Parameters
     ----------
     batches : iterable of sequences of callables
-        What is to be done for the parts of each batch.
+        What is to be done for each batch, in pieces of some images.
     threads : Executor
         To do it.
 
@@ -140,5 +140,5 @@ def prefetch(
         yield _whole(waiting.popleft())
 
 
-def _whole(parts: Sequence[Future[list[LoadedImage]]]) -> list[LoadedImage]:
-    return [image for part in parts for image in part.result()]
+def _whole(pieces: Sequence[Future[list[LoadedImage]]]) -> list[LoadedImage]:
+    return [image for piece in pieces for image in piece.result()]

@@ -1,5 +1,7 @@
 """`--memory-budget`: what does not fit together goes over the images in rounds, to the same bytes."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.encoders.build import Encoder, build
 from pipelines.encoders.registry import find
+from pipelines.extract import forward
 from pipelines.extract.extract import extract
 from pipelines.extract.request import ExtractRequest
 from pipelines.extract.rounds import Footprint, into_rounds, rounds
@@ -53,6 +56,29 @@ def test_rounds_write_the_bytes_of_one_pass(tmp_path, monkeypatch):
     for name in request.models:
         one, other = (EmbeddingStore.open(tmp_path / store)[name] for store in "ab")
         assert one.key == other.key and one.values.tobytes() == other.values.tobytes()
+
+
+def test_the_networks_of_a_round_are_gone_when_those_of_the_next_are_built(tmp_path, monkeypatch):
+    left, build_networks = [], forward.build_networks
+
+    def build(*args):
+        networks = build_networks(*args)
+        left.append([before() for before in built])
+        object.__setattr__(networks, "itself", networks)  # as PyTorch's refer to themselves
+        built.append(weakref.ref(networks))
+        return networks
+
+    built = []
+    monkeypatch.setattr(forward, "build_networks", build)
+    monkeypatch.setattr(Encoder, "footprint", lambda self: (900, 0))
+    write_photographs(tmp_path / "images", 2)
+    gc.disable()
+    try:
+        models = ("pixels", "colour-histogram")
+        extract(ExtractRequest(models=models, images=tmp_path / "images", store=tmp_path / "a", memory_budget=1000))
+    finally:
+        gc.enable()
+    assert left == [[], [None]]
 
 
 @pytest.mark.parametrize(("workers", "expected"), [(0, (1000, 10 * 4 * 2)), (2, (2 * 1000, 10 * 4 * 2))])

@@ -126,7 +126,7 @@ def test_a_device_is_no_source_of_images():
         open_images(Path("/dev/null"))
 
 
-def test_what_is_left_of_a_part_is_not_loaded_once_nobody_waits(tmp_path):
+def test_no_further_image_is_loaded_once_nobody_waits(tmp_path):
     write_photographs(tmp_path, 2)
     source, over = open_images(tmp_path), Event()
 
