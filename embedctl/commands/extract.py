@@ -195,5 +195,6 @@ def tell(report: "ExtractReport") -> None:
         read = f"read {report.n_read:,} of {counted(report.n_images, 'image')} in {report.seconds:.1f} s"
         render.line(f"{report.store}: wrote no row, {read}")
     else:
-        render.line(f"{report.store}: nothing to do, every row is there already")
+        others = "every other row" if any(line.absent for line in report.embeddings) else "every row"
+        render.line(f"{report.store}: nothing to do, {others} is there already")
     render.skipped(report.skipped, report.n_images, "image")

@@ -15,13 +15,14 @@ import numpy as np
 from pipelines.allocator import kept_memory
 from pipelines.cores import in_order, workers
 from pipelines.extract.block import MOST_BYTES, BlockRows
-from pipelines.extract.loading import LoadedImage, load_all, prefetch
+from pipelines.extract.loading import LoadedImage, load_all, prefetch, wants_memory
 from pipelines.extract.pace import add
 from pipelines.extract.plan import Batch, BlockTask, batches
 from pipelines.extract.records import record_images
 from pipelines.extract.sources import ImageSource
 from pipelines.extract.targets import Target
 from stores.embeddings import EmbeddingStore
+from stores.errors import EmbedctlError
 from stores.names import EmbeddingName
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ __all__ = ["BlockDone", "BlockEngine", "NetworkFacts"]
 
 _MOST_SECONDS = 300.0
 """Between two commits, however long a block takes: so much a kill may cost."""
+
+_SMALLER = "--overwrite with a smaller --batch-size: the store has recorded this one"
 
 _MOST_AT_ONCE = 8
 """Images that a thread loads one after the other: every piece of work costs the interpreter's time, and a batch waits
@@ -210,7 +213,12 @@ class BlockEngine:
             good = [position for position, image in enumerate(images) if not image.reason]
             wanted = {self._names[group] for group in batch.groups}
             places = batch.places[good]
-            rows = self._networks([images[i] for i in good], places, batch_size, wanted) if good else {}
+            try:
+                rows = self._networks([images[i] for i in good], places, batch_size, wanted) if good else {}
+            except (MemoryError, RuntimeError) as problem:
+                if wants_memory(problem):
+                    raise EmbedctlError(f"not enough memory for batches of {batch_size} images", _SMALLER) from problem
+                raise
             return images, rows, perf_counter() - start
 
         passes = (batch for _, passes in todo for batch in passes)

@@ -20,7 +20,7 @@ from pipelines.extract.views import see
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LoadedImage", "Transform", "load", "load_all", "prefetch"]
+__all__ = ["LoadedImage", "Transform", "load", "load_all", "prefetch", "wants_memory"]
 
 Transform = Callable[[DecodedImage], "Tensor"]
 """From a decoded image to the (3, size, size) that an encoder sees."""
@@ -85,11 +85,17 @@ def load(source: ImageSource, transforms: Mapping[int, tuple[str, Transform]], i
         seen = {view: see(decoded, view) for view in {view for view, _ in transforms.values()}}
         tensors = {number: transform(seen[view]) for number, (view, transform) in transforms.items()}
     except (MemoryError, RuntimeError) as problem:
-        if isinstance(problem, RuntimeError) and "DefaultCPUAllocator" not in str(problem):  # torch's MemoryError
+        if not wants_memory(problem):
             raise
         return LoadedImage(decoded.sha256, reason=f"{UNREADABLE}: not enough memory to preprocess it", seconds=seconds)
     seconds["preprocess"] = perf_counter() - done
     return LoadedImage(decoded.sha256, *decoded.size, decoded.mode, tensors, seconds=seconds)
+
+
+def wants_memory(problem: Exception) -> bool:
+    """Say whether memory was lacking: torch says so in errors of its own, on a CPU and on a GPU."""
+    said = str(problem)
+    return isinstance(problem, MemoryError) or "DefaultCPUAllocator" in said or "out of memory" in said
 
 
 def load_all(

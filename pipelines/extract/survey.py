@@ -37,6 +37,8 @@ class Survey:
         Rows of a block.
     to_do : dict of str to (n_images,) bool
         Rows to compute, by group.
+    already : dict of str to int
+        How many rows are there and stay, by group.
     absent : dict of str to dict
         Rows known to have no numbers and why, by group.
     started : dict of str to set of int
@@ -48,6 +50,7 @@ class Survey:
     image_ids: list[str]
     block_rows: int
     to_do: dict[str, np.ndarray]
+    already: dict[str, int]
     absent: dict[str, dict[int, str]]
     started: dict[str, set[int]]
 
@@ -80,7 +83,7 @@ class Survey:
                 batch_size=target.batch_size,
                 dim=target.dim,
                 dtype=target.dtype,
-                already=target.entry.n_committed if target.entry and not request.overwrite else 0,
+                already=self.already[target.group],
                 absent=len(self.absent[target.group]),
                 to_do=int(self.to_do[target.group].sum()),
             )
@@ -163,7 +166,7 @@ def survey(
     if request.shard:
         here &= np.arange(len(here)) // block_rows % request.shard.of == request.shard.number
     again = {store.row_of[record.id] for record in changes.changed} if store else set()
-    to_do, absent, started = {}, {}, {}
+    to_do, already, absent, started = {}, {}, {}, {}
     for target in targets:
         entry = None if request.overwrite else target.entry
         committed = store.committed(entry) if store and entry else np.zeros(0, dtype=bool)
@@ -175,8 +178,10 @@ def survey(
         }
         to_do[target.group] = rows_to_do(here, committed, known, sorted(again))
         absent[target.group] = known
-        started[target.group] = set((np.flatnonzero(committed) // block_rows).tolist())
-    return Survey(targets, changes, image_ids, block_rows, to_do, absent, started)
+        rows = np.flatnonzero(committed)
+        already[target.group] = int((~to_do[target.group][rows]).sum())
+        started[target.group] = set((rows // block_rows).tolist())
+    return Survey(targets, changes, image_ids, block_rows, to_do, already, absent, started)
 
 
 def _readable_now(source: ImageSource, image_id: str, why: str) -> bool:

@@ -101,6 +101,19 @@ def test_a_changed_image_is_an_error_that_names_it_and_refresh_computes_it_again
     assert run(images, "hog").written == 1
 
 
+def test_a_dry_run_of_refresh_counts_a_changed_image_once(images):
+    run(images)
+    Image.fromarray(photograph(seed=99)).save(images / "concept_000/photo_0000.jpg")
+    (line,) = run(images, refresh=True, dry_run=True).embeddings
+    assert (line.to_do, line.already + line.absent) == (1, run(images, refresh=True).n_images - 1)
+
+
+def test_batches_that_do_not_fit_into_memory_are_an_expected_problem(images):
+    with pytest.raises(EmbedctlError, match="not enough memory for batches of 4000000000 images") as problem:
+        run(images, batch_size=4_000_000_000)  # more than a process can address
+    assert run(images, overwrite=True, batch_size=4).written and "--overwrite" in problem.value.hint
+
+
 def test_refresh_finds_a_change_that_kept_size_and_time(images):
     run(images)
     name = images / "concept_000/photo_0000.jpg"
